@@ -25,10 +25,14 @@ const windows =
 const evasion =
   /\$\{?IFS\}?|\{[a-z/]{2,20},[^}\s]{1,100}\}|\$\{(?:PATH|HOME|PWD|SHELL|LS_COLORS)(?::\d|#|%)|(?:^|[\s;|&`(])\/(?:\?{1,3}[a-z]{0,2}|[a-z]{1,3}[?*][a-z]{0,3}|\w{0,3}\?{1,3}\w{0,3})\/[a-z?*[\]\d]{1,20}[?*[][\w?*]{0,20}|\$@[a-z]{1,10}\b|\b[a-z]{1,8}\$@[a-z]|\b[a-z]{1,6}\$\*[a-z]{1,6}|\$\(\((?:\d|\w)|\$'\\x|\bxxd\s{1,9}-r\b|base64\s{1,9}-{1,2}d/i;
 
+/** Words of which each shape above has one. */
+const shellWord = /sh\b|nc|\/dev|mkfifo|<&|>&|import|perl|python|ruby|php/i;
+const windowsWord = /powershell|cmd|certutil|bitsadmin|mshta|regsvr32|invoke-|iex|net|wmic|downloadstring/i;
+
 export const detectCommand: Detect = function detectCommand(text, report) {
   if (!needed.test(text)) return;
-  if (reverse.test(text)) report(signs.reverse);
-  if (windows.test(text)) report(signs.windows);
+  if (shellWord.test(text) && reverse.test(text)) report(signs.reverse);
+  if (windowsWord.test(text) && windows.test(text)) report(signs.windows);
   if (/\(\s{0,9}\)\s{0,9}\{\s{0,9}[:_]?\s{0,9};?\s{0,9}\}\s{0,9};/.test(text)) report(signs.function);
   if (evasion.test(text) && (/[;|&`]/.test(text) || /\$\{?IFS/i.test(text) || commandOf(text) !== undefined))
     report(signs.evasion);
@@ -84,6 +88,15 @@ function isCommandLine({ word, raw, rest }: Words, isStrong: boolean): boolean {
 
 const separator = /\|\||&&|[;|&\n\r]/g;
 
+const plainWord = /[\s('"]{0,20}([A-Za-z]{1,20})(?=[\s.,!?]|$)/y;
+
+/** True if a word stands there that is no command, as in most sentences. */
+function isOtherWord(text: string, from: number): boolean {
+  plainWord.lastIndex = from;
+  const word = plainWord.exec(text)?.[1]?.toLowerCase();
+  return word !== undefined && !commands.has(word) && !ambiguous.has(word);
+}
+
 function hasChain(text: string): boolean {
   if (isTable(text) || (snippets.test(text) && !/\/etc\/|\/dev\/|\/tmp/.test(text))) return false;
   separator.lastIndex = 0;
@@ -91,6 +104,7 @@ function hasChain(text: string): boolean {
   for (let match = separator.exec(text); match !== null; match = separator.exec(text)) {
     if (match[0] === ';' && /&#?\w{1,8}$/.test(text.slice(Math.max(0, match.index - 10), match.index))) continue;
     const from = match.index + match[0].length;
+    if (isOtherWord(text, from)) continue;
     const line = /[\n\r]/.test(match[0]);
     const segment = text.slice(from, from + 300);
     const next = segment.search(/\|\||&&|[;|&\n\r]/);

@@ -34,7 +34,7 @@ export const requestScreening = z.strictObject({
   detectors: z.array(detector).min(1).optional(),
   /** Of a body, also after decompression. */
   bodyLimit: quantity.default(2 ** 20),
-  /** Of one request, on the event loop or in the thread for large bodies. */
+  /** CPU time of one request, and again of its body in the thread for large ones. */
   timeLimitMs: z.number().int().min(1).max(10_000).default(100),
   exclusions: z.array(exclusion).max(1000).default([]),
   /** What `sallyport crs import` prints. */

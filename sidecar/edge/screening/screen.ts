@@ -36,6 +36,9 @@ export interface BodyResult {
 const pieceLength = 16_384;
 const overlap = 512;
 
+/** Characters between two looks at the clock. */
+const lookEvery = 4096;
+
 /** No more are logged. */
 const maxHits = 100;
 
@@ -55,6 +58,8 @@ const withAddresses: ReadonlySet<string> = new Set([
   'access-control-request-headers',
   'host',
 ]);
+const isNegotiation = /agent|accept|content-type|if-/;
+
 /** Not judged: secrets, and what the codec has already read strictly. */
 const unread: ReadonlySet<string> = new Set([
   'authorization',
@@ -97,15 +102,28 @@ export function endOf({ until }: Pick<Exclusion, 'until'>): number {
   return Date.parse(`${until}T23:59:59.999Z`);
 }
 
+/** CPU time of this thread, in milliseconds. */
+function cpuMs(): number {
+  const { user, system } = process.threadCpuUsage();
+  return (user + system) / 1000;
+}
+
 /** The screening of one request. */
 export class Screening {
   readonly #compiled: Compiled;
   readonly #path: string;
   readonly #exclusions: readonly Exclusion[];
   readonly #deadline: number;
+  /** CPU time when half of the limit had passed on the clock. */
+  #marked: number | undefined = undefined;
+  #unlooked = 0;
   readonly hits: Hit[] = [];
   spent: Spent | undefined = undefined;
   #values = 0;
+  /** The value that is judged, and the exclusions about it. */
+  #place: Place = 'path';
+  #name = '';
+  #here: readonly Exclusion[] = [];
 
   /** `path` is that of the request, without its query. `now`: wall clock, milliseconds. */
   constructor(compiled: Compiled, path: string, now = Date.now()) {
@@ -114,7 +132,7 @@ export class Screening {
     this.#exclusions = compiled.exclusions.filter(
       (one) => now <= endOf(one) && (one.path === undefined || path.startsWith(one.path)),
     );
-    this.#deadline = performance.now() + compiled.rules.timeLimitMs;
+    this.#deadline = performance.now() + compiled.rules.timeLimitMs / 2;
   }
 
   /** One value. Values behind the end of the budget are passed over; `spent` says so. */
@@ -124,32 +142,51 @@ export class Screening {
       this.spent = 'values';
       return;
     }
-    if (text.length <= pieceLength) this.#judge(place, name, text);
-    else
-      for (let at = 0; at < text.length && this.spent === undefined; at += pieceLength - overlap)
-        this.#judge(place, name, text.slice(at, at + pieceLength));
-    if (performance.now() > this.#deadline) this.spent = 'time';
+    for (let at = 0; at === 0 || (at < text.length && this.spent === undefined); at += pieceLength - overlap) {
+      this.#judge(place, name, text.length <= pieceLength ? text : text.slice(at, at + pieceLength));
+      this.#unlooked += Math.min(text.length, pieceLength) + 64;
+      if (this.#unlooked > lookEvery) this.#lookAtTime();
+      if (text.length <= pieceLength) return;
+    }
   };
 
+  /** Time that the machine gave to others is no fault of the request: only the thread's own counts. */
+  #lookAtTime(): void {
+    this.#unlooked = 0;
+    if (performance.now() <= this.#deadline) return;
+    this.#marked ??= cpuMs();
+    if (cpuMs() - this.#marked > this.#compiled.rules.timeLimitMs / 2) this.spent = 'time';
+  }
+
   #judge(place: Place, name: string, text: string): void {
-    const { rules, off, crs } = this.#compiled;
-    const here = this.#exclusions.filter((one) => isAbout(one, place, name));
-    const skip = (detector: DetectorName): boolean =>
-      off.has(detector) ||
+    this.#place = place;
+    this.#name = name;
+    if (this.#exclusions.length > 0) this.#here = this.#exclusions.filter((one) => isAbout(one, place, name));
+    for (const sign of inspect(text, place, this.#skip)) this.#add(sign);
+    for (const one of this.#compiled.crs) if (one.isAbout(place, name) && one.matches(text)) this.#add(one.sign);
+  }
+
+  /** True for a detector that does not judge the current value. */
+  readonly #skip = (detector: DetectorName): boolean => {
+    const place = this.#place;
+    if (this.#compiled.off.has(detector)) return true;
+    if (place === 'header' && (detector === 'ssrf' || detector === 'path')) {
       // Addresses are what these headers are for; a path in a URL may climb.
-      (place === 'header' && withAddresses.has(name) && (detector === 'ssrf' || detector === 'path')) ||
-      (place === 'header' && detector === 'ssrf' && /agent|accept|content-type|if-/.test(name)) ||
-      // A path as a whole is judged as one, its segments as values.
-      (place === 'path' && name === 'segment' && (detector === 'path' || detector === 'ssrf')) ||
-      here.some((one) => one.rule === undefined && (one.detector === undefined || one.detector === detector));
-    const add = (sign: Sign): void => {
-      if (sign.level > rules.paranoiaLevel || skip(sign.detector) || here.some(({ rule }) => rule === sign.rule))
-        return;
-      if (this.hits.length < maxHits)
-        this.hits.push({ place, name: shown(name), detector: sign.detector, rule: sign.rule, score: sign.score });
-    };
-    for (const sign of inspect(text, place, skip)) add(sign);
-    for (const one of crs) if (one.isAbout(place, name) && one.matches(text)) add(one.sign);
+      if (withAddresses.has(this.#name)) return true;
+      if (detector === 'ssrf' && isNegotiation.test(this.#name)) return true;
+    }
+    // A path as a whole is judged as one, its segments as values.
+    if (place === 'path' && this.#name === 'segment' && (detector === 'path' || detector === 'ssrf')) return true;
+    return this.#here.some(
+      (one) => one.rule === undefined && (one.detector === undefined || one.detector === detector),
+    );
+  };
+
+  #add(sign: Sign): void {
+    if (sign.level > this.#compiled.rules.paranoiaLevel || this.#skip(sign.detector)) return;
+    if (this.#here.some(({ rule }) => rule === sign.rule) || this.hits.length >= maxHits) return;
+    const { detector, rule, score } = sign;
+    this.hits.push({ place: this.#place, name: shown(this.#name), detector, rule, score });
   }
 
   /** The highest score of a detector. Each rule counts once. */

@@ -155,12 +155,19 @@ function kindOf(word: string, text: string, end: number): string {
     if (tests?.test(rest)) return 'D';
     if (clause?.test(rest)) return 'B';
   }
-  if (word === 'values') return afterBlanks(text, end).startsWith('(') ? 'E' : 'n';
+  if (word === 'values') return isCalled(text, end) ? 'E' : 'n';
   if (known === undefined) return /^(?:xp|sp)_[a-z_]{3,40}$/.test(word) ? 'F' : 'n';
   // `left`, `count`, `user`: functions only if they are called.
-  if ((known === 'f' || known === 'S' || known === 'g') && !afterBlanks(text, end).startsWith('('))
+  if ((known === 'f' || known === 'S' || known === 'g') && !isCalled(text, end))
     return word === 'current_user' || word.startsWith('@@') || word === 'exists' ? known : 'n';
   return known;
+}
+
+/** True if a bracket follows, after blanks and comments. */
+function isCalled(text: string, end: number): boolean {
+  let at = end;
+  while (isBlank(text.charCodeAt(at))) at++;
+  return text[at] === '(' || (text[at] === '/' && afterBlanks(text, at).startsWith('('));
 }
 
 /** What follows, without blanks and comments, far enough for the tests of words. */

@@ -22,9 +22,9 @@ const rebinding =
   /(?:^|\.)(?:localtest\.me|lvh\.me|nip\.io|sslip\.io|xip\.io|vcap\.me|lacolhost\.com|spoofed\.burpcollaborator\.net|1u\.ms|rbndr\.us|localdomain\.pw|yoogle\.com)$/i;
 
 export const detectSsrf: Detect = function detectSsrf(text, report, place) {
-  if (place === 'name' || !/[:/\\]|169\.254|localhost|127\./i.test(text)) return;
+  if (place === 'name' || !/[:/\\][/\\]|169\.254|localhost|127\.|^[\d.xa-f]+[:/]|^\[/i.test(text)) return;
   let count = 0;
-  const whole = text.length < 2000 && !/\s\S/.test(text.trim());
+  const whole = text.length < 2000 && !/\S\s{1,20}\S/.test(text);
   for (const match of text.matchAll(url)) {
     if (++count > 100) break;
     const scheme = match[1]!;
