@@ -3,8 +3,8 @@
 //
 //   npm run perf:validation
 
+import { readJson } from '../sidecar/edge/json.ts';
 import { validation } from '../sidecar/edge/validation/capability.ts';
-import { readJson } from '../sidecar/edge/validation/json.ts';
 import { createExchange, hooksOf, phasesOf, planOf } from '../test/fixtures/exchange.ts';
 
 const item = {

@@ -18,6 +18,7 @@ const commands = [
   () => import('./cli/check.ts').then((file) => file.checkCommand()),
   () => import('./cli/policy.ts').then((file) => file.policyCommand()),
   () => import('./cli/openapi.ts').then((file) => file.openapiCommand()),
+  () => import('./cli/crs.ts').then((file) => file.crsCommand()),
   () => import('./cli/inspect.ts').then((file) => file.inspectCommand()),
 ];
 

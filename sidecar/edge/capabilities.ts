@@ -19,6 +19,7 @@ import { oidc } from './oidc/capability.ts';
 import { rateLimit } from './rate-limit/capability.ts';
 import { requestBuffer } from './request-buffer/capability.ts';
 import { rewrite } from './rewrite/capability.ts';
+import { screening } from './screening/capability.ts';
 import { sessionPersistence } from './session-persistence/capability.ts';
 import { token } from './token/capability.ts';
 import { validation } from './validation/capability.ts';
@@ -40,6 +41,7 @@ export const capabilities: readonly AnyCapability[] = Object.freeze([
   rewrite,
   headers,
   requestBuffer,
+  screening,
   validation,
   mirror,
   cache,

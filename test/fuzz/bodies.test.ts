@@ -2,9 +2,9 @@
 
 import assert from 'node:assert/strict';
 import t from 'tap';
-import { readContentType } from '../../sidecar/edge/validation/content.ts';
-import { readJson } from '../../sidecar/edge/validation/json.ts';
-import { readMultipart } from '../../sidecar/edge/validation/multipart.ts';
+import { readContentType } from '../../sidecar/edge/content.ts';
+import { readJson } from '../../sidecar/edge/json.ts';
+import { readMultipart } from '../../sidecar/edge/multipart.ts';
 import { readPairs } from '../../sidecar/edge/validation/written.ts';
 import { fuzz, mutate } from '../fixtures/fuzz.ts';
 import type { Random } from '../fixtures/random.ts';

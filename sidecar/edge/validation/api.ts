@@ -3,7 +3,6 @@
 import { isUtf8 } from 'node:buffer';
 import type { Exchange } from '../../exchange/exchange.ts';
 import { headerOf, pathWithoutQuery } from '../../exchange/facts.ts';
-import type { ApiPlan, Content, Operation, Parameter, Part } from './api-plan.ts';
 import {
   boundaryOf,
   type ContentType,
@@ -13,10 +12,11 @@ import {
   multipart,
   readContentType,
   urlEncoded,
-} from './content.ts';
-import { readJson } from './json.ts';
+} from '../content.ts';
+import { readJson } from '../json.ts';
+import { type FormPart, maxParts, readMultipart } from '../multipart.ts';
+import type { ApiPlan, Content, Operation, Parameter, Part } from './api-plan.ts';
 import { missingBody, valid } from './json-body.ts';
-import { type FormPart, maxParts, readMultipart } from './multipart.ts';
 import { compileRoutes, isAmbiguous, type RouteMatch } from './routes.ts';
 import { type Validator, type Verdict, type Violation, violationsOf } from './violation.ts';
 import {

@@ -2,8 +2,8 @@
 
 import type { Exchange } from '../../exchange/exchange.ts';
 import { headerOf } from '../../exchange/facts.ts';
-import { isInUtf8, isJson, readContentType } from './content.ts';
-import { readJson } from './json.ts';
+import { isInUtf8, isJson, readContentType } from '../content.ts';
+import { readJson } from '../json.ts';
 import { type Validator, type Verdict, type Violation, violationsOf } from './violation.ts';
 
 /** Methods whose requests have no body as a rule (RFC 9110 section 9.3). */

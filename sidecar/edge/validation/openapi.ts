@@ -6,8 +6,8 @@
 
 import { isProxyField } from '../../exchange/proxy-fields.ts';
 import { foldName } from '../../policy/header-name.ts';
+import { isJson } from '../content.ts';
 import type { ApiPlan, Body, Content, Operation, Parameter, Part, Response, Scheme, Shape, Style } from './api-plan.ts';
-import { isJson } from './content.ts';
 import { Discriminators } from './discriminator.ts';
 import { isKnownFormat, type SchemaProblem } from './generate.ts';
 import { type Kind, unknownFields } from './keywords.ts';

@@ -6,7 +6,7 @@ import { type Exchange, type ResponseWatch, Slot } from '../../exchange/exchange
 import { headerOf } from '../../exchange/facts.ts';
 import { hold, pile } from '../../exchange/held-bytes.ts';
 import type { Fields, Reply } from '../../exchange/message.ts';
-import { isPlain } from './content.ts';
+import { isPlain } from '../content.ts';
 
 /** The outcome of a response: its body, or undefined if that cannot be compared. */
 type Conclude = (exchange: Exchange, reply: Reply, body: Buffer | undefined) => void;

@@ -1,8 +1,8 @@
 // Values that are written as text, in the styles of OpenAPI (3.1.0 section 4.8.12.2, after RFC 6570). A text is split
 // first and decoded then, so that an encoded comma is part of its value.
 
+import { readJsonText } from '../json.ts';
 import type { Shape, Written } from './api-plan.ts';
-import { readJsonText } from './json.ts';
 
 /** A name with its raw text: of a query, a form or cookies. */
 export type Pair = readonly [name: string, raw: string];

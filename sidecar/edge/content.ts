@@ -2,7 +2,7 @@
 
 import { promisify } from 'node:util';
 import zlib from 'node:zlib';
-import type { Code } from '../../../cert-agent/base/errors.ts';
+import type { Code } from '../../cert-agent/base/errors.ts';
 
 /** A Content-Type (RFC 9110 section 8.3), in lower case except values of parameters. */
 export interface ContentType {

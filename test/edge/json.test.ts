@@ -1,7 +1,7 @@
 // The strict reader of JSON: what two readers could understand differently is refused, by a code of its own.
 
 import t from 'tap';
-import { maxDepth, readJson } from '../../../sidecar/edge/validation/json.ts';
+import { maxDepth, readJson } from '../../sidecar/edge/json.ts';
 
 const nested = (depth: number): string => '['.repeat(depth) + ']'.repeat(depth);
 const sizes = (length: number): string => `{${Array.from({ length }, (_, i) => `"k${i}":${i}`).join()}}`;

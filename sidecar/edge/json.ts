@@ -2,7 +2,7 @@
 // not read another value than the one that is validated here.
 
 import { isUtf8 } from 'node:buffer';
-import type { Code } from '../../../cert-agent/base/errors.ts';
+import type { Code } from '../../cert-agent/base/errors.ts';
 
 /** Why a text is refused. Each is a code of the error table. */
 export type JsonFault = Extract<Code, `json_${string}`>;

@@ -6,6 +6,8 @@ export interface FormPart {
   readonly name: string;
   /** True if it has a file name. */
   readonly isFile: boolean;
+  /** The file's name; undefined without one, or if it is only there in the extended form. */
+  readonly fileName: string | undefined;
   /** In lower case, with its parameters; undefined if it says none. */
   readonly type: string | undefined;
   readonly body: Buffer;
@@ -74,7 +76,7 @@ function readPart(part: Buffer): FormPart | undefined {
 const known: ReadonlySet<string> = new Set(['name', 'filename', 'filename*', 'name*']);
 
 /** Section 4.2. A name is quoted, and written once: not also as `name*`. */
-function readDisposition(value: string): { readonly name: string; readonly isFile: boolean } | undefined {
+function readDisposition(value: string): Pick<FormPart, 'name' | 'isFile' | 'fileName'> | undefined {
   if (!/^form-data[ \t]*;/i.test(value)) return undefined;
   const parameters = new Map<string, string>();
   let rest = value.slice('form-data'.length);
@@ -93,5 +95,6 @@ function readDisposition(value: string): { readonly name: string; readonly isFil
   return {
     name: name.replaceAll('%22', '"').replaceAll('%0D', '\r').replaceAll('%0A', '\n'),
     isFile: parameters.has('filename') || parameters.has('filename*'),
+    fileName: parameters.get('filename'),
   };
 }

@@ -1,0 +1,116 @@
+// The table of detectors, and what they say about one value in all its forms.
+
+import { readJsonText } from '../json.ts';
+import { charactersIn, has } from './characters.ts';
+import { detectCode } from './code.ts';
+import { detectCommand } from './command.ts';
+import { formsOf } from './decode.ts';
+import { type Detect, type DetectorName, type Place, type Sign, signsOf } from './finding.ts';
+import { detectHeader } from './header.ts';
+import { detectLdap } from './ldap.ts';
+import { detectNosql } from './nosql.ts';
+import { detectPath } from './path.ts';
+import { detectSql } from './sql.ts';
+import { detectSsrf } from './ssrf.ts';
+import { detectTemplate } from './template.ts';
+import { detectXss } from './xss.ts';
+
+const encoding = signsOf('encoding', { endless: [5], overlong: [4] });
+
+type Judged = Exclude<DetectorName, 'encoding'>;
+
+const { quote, backquote, angle, round, curly, square, equals, separator, lineBreak, control, slash, colon } = has;
+const { dollar, hash, star, percent, at, minus, digit, other, dot } = has;
+
+/** The detectors, and the characters without which none of their signs exists. `encoding` is the decoder's own. */
+export const detectors: Readonly<Record<Judged, { readonly detect: Detect; readonly needs: number }>> = Object.freeze({
+  sql: {
+    detect: detectSql,
+    needs: quote | backquote | separator | hash | round | equals | angle | star | at | minus | digit | dot,
+  },
+  xss: { detect: detectXss, needs: angle | equals | round | backquote | colon },
+  path: { detect: detectPath, needs: slash | control | colon },
+  command: { detect: detectCommand, needs: separator | lineBreak | dollar | backquote | slash | angle | minus },
+  template: { detect: detectTemplate, needs: curly | percent | at | square | hash },
+  nosql: { detect: detectNosql, needs: dollar | quote | separator | dot },
+  ldap: { detect: detectLdap, needs: round },
+  header: { detect: detectHeader, needs: lineBreak | control | other },
+  ssrf: { detect: detectSsrf, needs: slash | colon },
+  code: { detect: detectCode, needs: angle | round | colon | square | dollar | curly | slash | percent | digit },
+});
+
+const names = Object.keys(detectors) as Judged[];
+
+/** Headers that name pages: their addresses are the client's own business. */
+export type Skip = (detector: DetectorName) => boolean;
+
+const none: Skip = () => false;
+
+/** Letters, digits and what stands in names, numbers and dates: nothing of it is an attack by itself. */
+const harmless = /^[\w.,:@ +-]{0,40}$/;
+const words =
+  /\b(?:or|and|union|select|order|having|where|like|is|in|exec|sleep|drop|waitfor|shutdown|truncate|show|script|on\w{3,25}|localhost|etc|cat|\.\.|metadata)\b|--|::|\.\.|:\d|@.{1,40}@|^\d+\.|^[A-Za-z0-9+]{12,40}$|[A-Z]{2}::/i;
+
+/** The signs in one value. Linear in its length. */
+export function inspect(text: string, place: Place, skip: Skip = none, depth = 0): readonly Sign[] {
+  if (text.length < 2 || (harmless.test(text) && !words.test(text) && (place !== 'name' || !text.startsWith('__'))))
+    return clean;
+  const found = new Set<Sign>();
+  if (place === 'name') {
+    // `$ne` and `__proto__` have no other characters.
+    detectNosql(text, (sign) => void found.add(sign), place);
+    detectCode(text, (sign) => void found.add(sign), place);
+  }
+  const value = jsonIn(text);
+  if (value !== undefined) {
+    if (depth < maxJson) inspectJson(value, place, skip, depth + 1, found);
+    detectors.nosql.detect(text, (sign) => void found.add(sign), place);
+    return found.size === 0 ? clean : [...found];
+  }
+  const { texts, isEndless, isOverlong } = formsOf(text);
+  if (isEndless) found.add(encoding.endless);
+  if (isOverlong) found.add(encoding.overlong);
+  const report = (sign: Sign): void => void found.add(sign);
+  for (const form of texts) {
+    const characters = charactersIn(form);
+    for (const name of names) {
+      const { detect, needs } = detectors[name];
+      if ((characters & needs) !== 0 && !skip(name)) detect(form, report, place);
+    }
+  }
+  return found.size === 0 ? clean : [...found];
+}
+
+/** JSON in JSON is read up to this depth. */
+const maxJson = 3;
+
+/** A list or an object, if the text is one that all readers read alike: its keys and strings are values of their own. */
+function jsonIn(text: string): object | undefined {
+  if (text[0] !== '{' && text[0] !== '[') return undefined;
+  const read = readJsonText(text);
+  return 'value' in read ? (read.value as object) : undefined;
+}
+
+function inspectJson(value: unknown, place: Place, skip: Skip, depth: number, found: Set<Sign>): void {
+  const open: unknown[] = [value];
+  while (open.length > 0) {
+    const one = open.pop();
+    if (typeof one === 'string') for (const sign of inspect(one, place, skip, depth)) found.add(sign);
+    else if (Array.isArray(one)) for (const item of one) open.push(item);
+    else if (typeof one === 'object' && one !== null)
+      for (const [key, item] of Object.entries(one)) {
+        for (const sign of inspect(key, 'name', skip, depth)) found.add(sign);
+        open.push(item);
+      }
+  }
+}
+
+const clean: readonly Sign[] = Object.freeze([]);
+
+/** The highest score of a detector: each of its rules counts once, up to the paranoia level. */
+export function scoreOf(found: Iterable<Sign>, level: number): number {
+  const sums = new Map<DetectorName, number>();
+  for (const sign of found)
+    if (sign.level <= level) sums.set(sign.detector, (sums.get(sign.detector) ?? 0) + sign.score);
+  return Math.max(0, ...sums.values());
+}

@@ -1,0 +1,51 @@
+// What detectors say.
+
+/** The detectors. */
+export const detectorNames = [
+  'sql',
+  'xss',
+  'path',
+  'command',
+  'template',
+  'nosql',
+  'ldap',
+  'header',
+  'ssrf',
+  'code',
+  'encoding',
+] as const;
+
+export type DetectorName = (typeof detectorNames)[number];
+
+/** The part of a request that holds a value. */
+export type Place = 'path' | 'query' | 'header' | 'cookie' | 'body' | 'name';
+
+/** Receives one value. `name` is that of the parameter; '' for a value without one. */
+export type Take = (place: Place, name: string, text: string) => void;
+
+/** One sign of an attack. It names a rule, never the text. */
+export interface Sign {
+  readonly detector: DetectorName;
+  /** `sql-tautology`: stable, for exclusions and logs. */
+  readonly rule: string;
+  /** 5 is an attack by itself, less counts together with other signs. */
+  readonly score: 1 | 2 | 3 | 4 | 5;
+  /** The paranoia level from which on it counts. */
+  readonly level: 1 | 2 | 3 | 4;
+}
+
+/** A detector reads one decoded text, in time linear in its length. */
+export type Detect = (text: string, report: (sign: Sign) => void, place: Place) => void;
+
+/** Signs of one detector, by rule. */
+export function signsOf<Rule extends string>(
+  detector: DetectorName,
+  rules: Readonly<Record<Rule, readonly [score: Sign['score'], level?: Sign['level']]>>,
+): Readonly<Record<Rule, Sign>> {
+  return Object.fromEntries(
+    Object.entries<readonly [Sign['score'], Sign['level']?]>(rules).map(([rule, [score, level = 1]]) => [
+      rule,
+      Object.freeze({ detector, rule: `${detector}-${rule}`, score, level }),
+    ]),
+  ) as Record<Rule, Sign>;
+}

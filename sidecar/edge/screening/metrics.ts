@@ -1,0 +1,33 @@
+// How many requests were screened, and what was found.
+
+import { Counter, type Registry } from 'prom-client';
+import type { DetectorName } from './finding.ts';
+import type { ScreeningPlan } from './schema.ts';
+
+/** `unscreened`: a part of the request could not be read, or the budget ended before it. */
+export type Outcome = 'clean' | 'attack' | 'unscreened';
+
+export interface ScreeningCounts {
+  request(mode: ScreeningPlan['mode'], outcome: Outcome): void;
+  detected(mode: ScreeningPlan['mode'], detector: DetectorName): void;
+}
+
+/** Registers the counters. */
+export function registerScreeningMetrics(registry: Registry): ScreeningCounts {
+  const requests = new Counter({
+    name: 'sallyport_screenings_total',
+    help: 'Requests screened for attacks, by mode and outcome.',
+    labelNames: ['mode', 'outcome'],
+    registers: [registry],
+  });
+  const detections = new Counter({
+    name: 'sallyport_screening_detections_total',
+    help: 'Requests in which a detector saw an attack, by mode and detector.',
+    labelNames: ['mode', 'detector'],
+    registers: [registry],
+  });
+  return {
+    request: (mode, outcome) => requests.inc({ mode, outcome }),
+    detected: (mode, detector) => detections.inc({ mode, detector }),
+  };
+}

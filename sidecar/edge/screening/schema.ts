@@ -1,0 +1,47 @@
+// `RequestScreening`, a kind of our own: which signs of attacks are looked for, what they count, and where they are
+// expected.
+
+import { z } from 'zod';
+import { quantity } from '../../schema/quantity.ts';
+import { crsRule } from './crs-schema.ts';
+import { detectorNames } from './finding.ts';
+
+const detector = z.enum(detectorNames, `a detector is one of ${detectorNames.join(', ')}`);
+
+/** Nothing is excluded for good: whoever reads the rule later has to know why it is there and when it goes. */
+const exclusion = z.strictObject({
+  /** All detectors without it. */
+  detector: detector.optional(),
+  /** One rule, as the log names it: `sql-tautology`. */
+  rule: z.string().min(1).max(100).optional(),
+  in: z.enum(['path', 'query', 'header', 'cookie', 'body']).optional(),
+  /** The name of a parameter, header or cookie; in JSON the keys joined by dots, without the indexes of lists. */
+  field: z.string().min(1).max(256).optional(),
+  /** Paths that begin so. */
+  path: z.string().regex(/^\//, 'must begin with a slash').max(1024).optional(),
+  reason: z.string().trim().min(1, 'an exclusion needs a reason').max(500),
+  until: z.iso.date('an exclusion ends on a day: 2027-01-31'),
+});
+
+export const requestScreening = z.strictObject({
+  /** Detect only logs and counts. The default, since what is ordinary differs from app to app. */
+  mode: z.enum(['Detect', 'Block']).default('Detect'),
+  /** As in OWASP CRS: 1 has few false alarms, 4 has many. */
+  paranoiaLevel: z.number().int().min(1).max(4).default(1),
+  /** The score of one detector from which on a request is an attack. As in CRS, 5 is one certain sign. */
+  threshold: z.number().int().min(1).max(100).default(5),
+  /** All without it. */
+  detectors: z.array(detector).min(1).optional(),
+  /** Of a body, also after decompression. */
+  bodyLimit: quantity.default(2 ** 20),
+  /** CPU time of one request, and again of its body in the thread for large ones. */
+  timeLimitMs: z.number().int().min(1).max(10_000).default(100),
+  exclusions: z.array(exclusion).max(1000).default([]),
+  /** What `sallyport crs import` prints. */
+  rules: z.array(crsRule).max(2000).default([]),
+});
+
+/** What is in force: plain data. */
+export type ScreeningPlan = Readonly<z.output<typeof requestScreening>>;
+
+export type Exclusion = ScreeningPlan['exclusions'][number];

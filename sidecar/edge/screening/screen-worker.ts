@@ -1,0 +1,30 @@
+// The thread of thread.ts: it screens bodies, and does nothing else.
+
+import { parentPort } from 'node:worker_threads';
+import { type BodyResult, compileRules, type Rules, Screening } from './screen.ts';
+import { takeBody } from './values.ts';
+
+export interface ScreenQuestion {
+  readonly id: number;
+  readonly body: Uint8Array;
+  readonly contentType: string | undefined;
+  readonly path: string;
+  readonly rules: Rules;
+}
+
+export interface ScreenAnswer {
+  readonly id: number;
+  readonly result: BodyResult;
+}
+
+/** The rules of the last question, which are those of the next in most cases. */
+let last: { readonly text: string; readonly compiled: ReturnType<typeof compileRules> } | undefined;
+
+parentPort?.on('message', ({ id, body, contentType, path, rules }: ScreenQuestion) => {
+  const text = JSON.stringify(rules);
+  if (last?.text !== text) last = { text, compiled: compileRules(rules) };
+  const screening = new Screening(last.compiled, path);
+  const isRead = takeBody(Buffer.from(body.buffer, body.byteOffset, body.byteLength), contentType, screening.take);
+  const answer: ScreenAnswer = { id, result: { hits: screening.hits, spent: screening.spent, isRead } };
+  parentPort?.postMessage(answer);
+});

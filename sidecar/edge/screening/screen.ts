@@ -1,0 +1,236 @@
+// Screens the values of a request within a budget: the signs in each, less what is excluded, and the score.
+
+import { type CrsMatcher, compileCrs } from './crs-rules.ts';
+import { inspect } from './detectors.ts';
+import { type DetectorName, detectorNames, type Place, type Sign, type Take } from './finding.ts';
+import type { Exclusion, ScreeningPlan } from './schema.ts';
+import { maxValues } from './values.ts';
+
+/** What of a plan screening needs: plain data, also for the thread. */
+export type Rules = Pick<
+  ScreeningPlan,
+  'paranoiaLevel' | 'threshold' | 'detectors' | 'exclusions' | 'rules' | 'timeLimitMs'
+>;
+
+/** A sign, and where it was. `name` is fit for a log. */
+export interface Hit {
+  readonly place: Place;
+  readonly name: string;
+  readonly detector: DetectorName;
+  readonly rule: string;
+  readonly score: number;
+}
+
+/** Why a request was not screened to its end. */
+export type Spent = 'time' | 'values';
+
+/** What is known of a body. */
+export interface BodyResult {
+  readonly hits: readonly Hit[];
+  readonly spent: Spent | undefined;
+  /** False for a body that is no text. */
+  readonly isRead: boolean;
+}
+
+/** Longer values are judged in overlapping pieces, so that the time can be looked at in between. */
+const pieceLength = 16_384;
+const overlap = 512;
+
+/** Characters between two looks at the clock. */
+const lookEvery = 4096;
+
+/** No more are logged. */
+const maxHits = 100;
+
+/** Headers that browsers and proxies write by a grammar of their own, with addresses in them. */
+const withAddresses: ReadonlySet<string> = new Set([
+  'referer',
+  'origin',
+  'forwarded',
+  'x-forwarded-for',
+  'x-forwarded-host',
+  'x-real-ip',
+  'via',
+  'x-original-url',
+  'link',
+  'from',
+  'x-forwarded-client-cert',
+  'access-control-request-headers',
+  'host',
+]);
+const isNegotiation = /agent|accept|content-type|if-/;
+
+/** Not judged: secrets, and what the codec has already read strictly. */
+const unread: ReadonlySet<string> = new Set([
+  'authorization',
+  'proxy-authorization',
+  'cookie',
+  'content-length',
+  'transfer-encoding',
+  'connection',
+  'traceparent',
+  'tracestate',
+  'x-request-id',
+  'te',
+  'upgrade',
+  'sec-websocket-key',
+  'x-forwarded-client-cert',
+  'dpop',
+  'x-api-key',
+]);
+
+export function isUnread(header: string): boolean {
+  return unread.has(header);
+}
+
+interface Compiled {
+  readonly rules: Rules;
+  readonly off: ReadonlySet<DetectorName>;
+  readonly exclusions: readonly Exclusion[];
+  readonly crs: readonly CrsMatcher[];
+}
+
+/** Compiled once for a plan. Exclusions end with their last day, in UTC, while the plan is in force. */
+export function compileRules(rules: Rules): Compiled {
+  const on = new Set(rules.detectors ?? detectorNames);
+  const off = new Set(detectorNames.filter((name) => !on.has(name)));
+  return { rules, off, exclusions: rules.exclusions, crs: compileCrs(rules.rules, rules.paranoiaLevel) };
+}
+
+/** The last moment of the day on which an exclusion ends, wall clock. */
+export function endOf({ until }: Pick<Exclusion, 'until'>): number {
+  return Date.parse(`${until}T23:59:59.999Z`);
+}
+
+/** CPU time of this thread, in milliseconds. */
+function cpuMs(): number {
+  const { user, system } = process.threadCpuUsage();
+  return (user + system) / 1000;
+}
+
+/** The screening of one request. */
+export class Screening {
+  readonly #compiled: Compiled;
+  readonly #path: string;
+  readonly #exclusions: readonly Exclusion[];
+  readonly #deadline: number;
+  /** CPU time when half of the limit had passed on the clock. */
+  #marked: number | undefined = undefined;
+  #unlooked = 0;
+  readonly hits: Hit[] = [];
+  spent: Spent | undefined = undefined;
+  #values = 0;
+  /** The value that is judged, and the exclusions about it. */
+  #place: Place = 'path';
+  #name = '';
+  #here: readonly Exclusion[] = [];
+
+  /** `path` is that of the request, without its query. `now`: wall clock, milliseconds. */
+  constructor(compiled: Compiled, path: string, now = Date.now()) {
+    this.#compiled = compiled;
+    this.#path = path;
+    this.#exclusions = compiled.exclusions.filter(
+      (one) => now <= endOf(one) && (one.path === undefined || path.startsWith(one.path)),
+    );
+    this.#deadline = performance.now() + compiled.rules.timeLimitMs / 2;
+  }
+
+  /** One value. Values behind the end of the budget are passed over; `spent` says so. */
+  readonly take: Take = (place, name, text) => {
+    if (this.spent !== undefined) return;
+    if (++this.#values > maxValues) {
+      this.spent = 'values';
+      return;
+    }
+    for (let at = 0; at === 0 || (at < text.length && this.spent === undefined); at += pieceLength - overlap) {
+      this.#judge(place, name, text.length <= pieceLength ? text : text.slice(at, at + pieceLength));
+      this.#unlooked += Math.min(text.length, pieceLength) + 64;
+      if (this.#unlooked > lookEvery) this.#lookAtTime();
+      if (text.length <= pieceLength) return;
+    }
+  };
+
+  /** Time that the machine gave to others is no fault of the request: only the thread's own counts. */
+  #lookAtTime(): void {
+    this.#unlooked = 0;
+    if (performance.now() <= this.#deadline) return;
+    this.#marked ??= cpuMs();
+    if (cpuMs() - this.#marked > this.#compiled.rules.timeLimitMs / 2) this.spent = 'time';
+  }
+
+  #judge(place: Place, name: string, text: string): void {
+    this.#place = place;
+    this.#name = name;
+    if (this.#exclusions.length > 0) this.#here = this.#exclusions.filter((one) => isAbout(one, place, name));
+    for (const sign of inspect(text, place, this.#skip)) this.#add(sign);
+    for (const one of this.#compiled.crs) if (one.isAbout(place, name) && one.matches(text)) this.#add(one.sign);
+  }
+
+  /** True for a detector that does not judge the current value. */
+  readonly #skip = (detector: DetectorName): boolean => {
+    const place = this.#place;
+    if (this.#compiled.off.has(detector)) return true;
+    if (place === 'header' && (detector === 'ssrf' || detector === 'path')) {
+      // Addresses are what these headers are for; a path in a URL may climb.
+      if (withAddresses.has(this.#name)) return true;
+      if (detector === 'ssrf' && isNegotiation.test(this.#name)) return true;
+    }
+    // A path as a whole is judged as one, its segments as values.
+    if (place === 'path' && this.#name === 'segment' && (detector === 'path' || detector === 'ssrf')) return true;
+    return this.#here.some(
+      (one) => one.rule === undefined && (one.detector === undefined || one.detector === detector),
+    );
+  };
+
+  #add(sign: Sign): void {
+    if (sign.level > this.#compiled.rules.paranoiaLevel || this.#skip(sign.detector)) return;
+    if (this.#here.some(({ rule }) => rule === sign.rule) || this.hits.length >= maxHits) return;
+    const { detector, rule, score } = sign;
+    this.hits.push({ place: this.#place, name: shown(this.#name), detector, rule, score });
+  }
+
+  /** The highest score of a detector. Each rule counts once. */
+  get score(): number {
+    return scoreOfHits(this.hits);
+  }
+
+  get isAttack(): boolean {
+    return this.score >= this.#compiled.rules.threshold;
+  }
+
+  get path(): string {
+    return this.#path;
+  }
+}
+
+export function scoreOfHits(hits: readonly Hit[]): number {
+  const rules = new Map(hits.map((hit) => [hit.rule, hit]));
+  const sums = new Map<DetectorName, number>();
+  for (const { detector, score } of rules.values()) sums.set(detector, (sums.get(detector) ?? 0) + score);
+  return Math.max(0, ...sums.values());
+}
+
+function isAbout({ in: part, field }: Exclusion, place: Place, name: string): boolean {
+  if (part !== undefined && part !== place) return false;
+  return field === undefined || field === name;
+}
+
+/** Names are the client's: one that could be a payload is not logged. */
+function shown(name: string): string {
+  return /^[\w.[\]-]{0,64}$/.test(name) ? name : '*';
+}
+
+/** `query q sql-tautology, body comment xss-script-tag`: for the log, without the text. */
+export function describeHits(hits: readonly Hit[]): string {
+  const places = new Map<string, Set<string>>();
+  for (const { place, name, rule } of hits) {
+    const at = [place, place === 'path' ? '' : name].filter((one) => one !== '').join(' ');
+    const known = places.get(at);
+    if (known === undefined) places.set(at, new Set([rule]));
+    else known.add(rule);
+  }
+  return [...places]
+    .slice(0, 5)
+    .map(([at, rules]) => `${at}: ${[...rules].slice(0, 8).join(' ')}`)
+    .join('; ');
+}

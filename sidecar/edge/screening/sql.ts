@@ -1,0 +1,192 @@
+// SQL injection: text that goes on as SQL where a statement holds a value. The value may stand bare, or in quotes that
+// the text closes; the rest has to continue an expression or begin a clause, a comment or a statement. Text is judged by
+// the shape of its tokens, not by words alone, so that prose with `select`, `or` and an apostrophe passes.
+
+import { type Detect, type Sign, signsOf } from './finding.ts';
+import { type Dialect, readSql, type SqlShape } from './sql-tokens.ts';
+
+const signs = signsOf('sql', {
+  tautology: [5],
+  comparison: [3],
+  union: [5],
+  subquery: [5],
+  stacked: [5],
+  statement: [5],
+  query: [3],
+  function: [5],
+  'function-name': [3],
+  catalogue: [4],
+  'quote-comment': [5],
+  'quote-condition': [5],
+  'quote-word': [3],
+  'quote-clause': [5],
+  'quote-operator': [2],
+  'quote-statement': [5],
+  'quote-empty': [5],
+  'quote-end': [2, 2],
+  condition: [5],
+  clause: [5],
+  'inline-comment': [3],
+  probe: [3, 2],
+});
+
+type Rule = keyof typeof signs;
+
+/** What closes a value or hides the rest. */
+const strong = /['"`#;@]|--|\/\*|\|\||&&/;
+
+/** With a number, a bracket or a comparison, but without those: one of these words. */
+const needed =
+  /\b(?:union|select|x?or|and|order|group|having|waitfor|drop|truncate|shutdown|exec(?:ute)?|limit|where|create|alter|r?like|is|in|insert|delete|update|procedure|sleep|declare|begin|grant|call|between|case|if|regexp|div|copy|show|backup|attach|pg_\w+|xp_\w+|sp_\w+|dbms_\w+|utl_\w+|benchmark|extractvalue|updatexml|load_file)\b|^\s*[\d(]+\s*=/i;
+
+/** Words alone: a statement as a whole. */
+const statement =
+  /\b(?:drop|truncate|shutdown|exec(?:ute)?|create|alter|insert|delete|update|grant|union|select|copy|backup|show)\s/i;
+
+/** What can go on behind a closed quote: anything else there is a syntax error. */
+const goesOn =
+  /^\s{0,60}(?:$|(?:x?or|and|not|i?like|r?like|regexp|glob|similar|sounds|in|is|between|union|intersect|except|minus|order|group|having|limit|offset|procedure|into|for|where|div|mod|collate|returning|fetch|match|binary)(?![a-z_])|\d{1,20}(?:x?or|and|like|union)\b)/i;
+
+/** A table of shapes, and one expression for all of them: most texts have none. */
+interface Shapes {
+  readonly any: RegExp;
+  readonly rows: readonly (readonly [rule: Rule, shape: RegExp])[];
+}
+
+function shapesOf(rows: Shapes['rows']): Shapes {
+  return { any: new RegExp(rows.map(([, { source }]) => `(?:${source})`).join('|')), rows };
+}
+
+const literal = '[1sz]';
+/** One item of the list of a SELECT. */
+/** One item of the list of a SELECT. */
+const item = '(?:[o1s]|n(?:\\.[no])?|f\\([^)]{0,30}\\))';
+
+/** Shapes anywhere in the text. */
+const anywhere = shapesOf([
+  // `or 1=1`, `having 'a'='a'`, also in the bounds of a CASE: constants are compared.
+  ['tautology', new RegExp(`[&BWi,][(!o]{0,8}${literal}\\){0,4}=[(!o]{0,8}[1szt]`)],
+  ['tautology', /[&BWi][(!]{0,8}s~!?[(o!]{0,4}[szt1]/],
+  ['tautology', /[BW][(!]{0,4}[1s]<[1s]/],
+  ['tautology', /&[(!o]{0,6}[1s]\){0,3}<[(]{0,3}[1s]\){0,4}c/],
+  ['tautology', /[if]\({1,4}[1sg][=<][1s]/],
+  ['union', /Uk{0,2}\({0,4}Ek{0,3}(?:[1stzFSgifvo(!E]|n(?:[,(.oW=;c)&])|[,.])/],
+  ['subquery', /\(E(?:k1?){0,3}(?:[stzFSgifv(oT]|1[,)Wco=;]|n(?:[,(.o]|W[nT(](?:$|[^n]))|\.?T)/],
+  ['subquery', /[=<~&]!?E(?:k1?){0,3}(?:[1sFSgvf(]|n(?:,|\.n|W[n(]))/],
+  ['stacked', /;[(;]{0,4}(?:D|F|Ek{0,3}(?:[1stzFSgifvo(]|n(?:[,(.o=;c]|Wn(?:$|[^n])))|i\(?[1sg])/],
+  ['function', /[&oE,=<(BWi!~]!?[(]{0,4}S\(/],
+  ['function', /^1?[()&;o,]{0,4}S\([1s(F][\s\S]{0,20}\)[)]{0,4}[c;&]/],
+  ['function', /F[n.]{0,4}\(|F\.n\.?n?\(/],
+  ['function', /DF/],
+  ['function', /[&=<!,][(!o]{0,4}g\(\)/],
+  ['function', /g\(\)[=<~]|[Eo]k?g[(),;cW]/],
+  ['function', /&[(!o]{0,4}f\({1,4}(?:[fgFSET]|!?E|n?\.?T)/],
+  ['function', /f\(1\)[o&,]f\(1/],
+  ['catalogue', /T\.[nT]|WT/],
+  ['condition', /i[(]{0,3}[(1sgn!][^W]{0,30}[=<~][^W]{0,30}i[1s(nvFSgt][\s\S]{0,40}i/],
+]);
+
+/** What follows the quote that the text closes. */
+const behindQuote = shapesOf([
+  ['quote-comment', /^[);]{0,8}c/],
+  ['quote-condition', /^\){0,8}&[!(o~]{0,8}(?:[1svztFSgfTi(]|n(?:[=<~(.o)&]|!~))/],
+  ['quote-condition', /^\){0,8}(?:!?~|[=<])[(!o]{0,6}(?:[1szvtFSgf(E]|$)/],
+  ['quote-condition', /^\){0,8}o[o(!]{0,4}(?:[FSgfEiv(T]|[1s]{1,2}\)?[&c=U])/],
+  ['quote-word', /^\){0,8}&[!(]?n?$/],
+  ['quote-clause', /^\){0,8}(?:B|U[kE(]|W(?:1|n[=<~]))/],
+  ['quote-statement', /^\){0,8};[;(]{0,3}[DEi]/],
+  ['quote-statement', /^\){0,8};{1,4}c/],
+  ['quote-empty', /^o{1,2}z$/],
+  ['quote-operator', /^\){0,8}[o&.][(o]{0,4}[1szn(]/],
+  ['quote-operator', /^\){1,8}[;z]?$|^;$/],
+  ['quote-end', /^$/],
+]);
+
+/** The text as a whole, where the value stands bare. */
+const whole = shapesOf([
+  ['statement', /^[1s]?\){0,4}[;(]{0,3}D/],
+  [
+    'statement',
+    new RegExp(`^[(]{0,3}Ek{0,2}(?:[FSgTv]|1(?:$|[,c;])|${item}(?:,${item}){0,60}Wn(?:\\.n){0,3}(?:[cU]|;c))`),
+  ],
+  ['query', new RegExp(`^[(;]{0,3}E(?:k1?){0,3}${item}(?:,${item}){0,60}W`)],
+  // `1 or true`, `x) and 2>1 --`, `1 or 1 like 1`.
+  [
+    'condition',
+    /^[!o]{0,2}[1snvt]?\){0,6}&[!(o]{0,8}[1stv]\){0,4}[=<~]!?[(]{0,4}[1stvz]\){0,4}(?:&[1s]\){0,4})?(?:;?c|;?$)/,
+  ],
+  ['condition', /^[!o]{0,2}[1snv]?\){0,6}&[!(o]{0,8}[1tsnv]\){0,4};?c/],
+  ['condition', /^[!o]{0,2}[1s]\){0,6}&[!(o]{0,8}t[c;)]{0,3}$/],
+  ['condition', /^[1sz]?\){1,6}&/],
+  ['condition', /^o?1\){0,6}&[!(o]{0,8}n\){0,4}(?:[=<]|!?~)[(!]{0,4}[1stzn]/],
+  ['condition', /^o?1\){0,6}[=<~o&]{0,2}[(!]{0,4}(?:[FS]|f\()/],
+  ['condition', /^&[!(o]{0,8}(?:[1sv][=<]|t$|[1sv][c;])/],
+  ['clause', /^o?[)1sn]{0,8}B[1n(o,]{0,40};?c/],
+  ['clause', /^[(!]{0,3}o?1\){0,6}B/],
+  ['clause', /^B1(?:,1){0,200}[c;]?$/],
+  ['clause', /^o?1\){0,6}U[kE(]/],
+  ['comparison', /^[(]?[1s]\)?=[(o]{0,3}[1s]\)?[c;]?$/],
+]);
+
+/** `or x=x`: a name is compared with itself. */
+function comparesWithItself({ kinds, words }: SqlShape): boolean {
+  for (let at = kinds.indexOf('='); at > 0; at = kinds.indexOf('=', at + 1))
+    if (
+      words[at] === '=' &&
+      kinds[at - 1] === 'n' &&
+      kinds[at + 1] === 'n' &&
+      words[at - 1] === words[at + 1] &&
+      /[&WB(]/.test(kinds[at - 2] ?? '')
+    )
+      return true;
+  return false;
+}
+
+/** `1--`, `admin-- -`, `7 #`: a comment with nothing in it hides the rest of the statement. */
+const bareComment = /^\s{0,9}(?:-?\d{1,20}|\w{1,40}(?=--|\/\*))\)*\s{0,9};?\s{0,9}(?:--[\s+-]{0,20}|#\s{0,9}|\/\*)$/;
+
+export const detectSql: Detect = function detectSql(text, report) {
+  if (!strong.test(text) && !(/[\d(=<>*]/.test(text) ? needed : statement).test(text)) return;
+  const found = new Set<Sign>();
+  const differs = /#|\\|--[^\s]/.test(text);
+  judge(text, 'ansi', found);
+  if (differs) judge(text, 'mysql', found);
+  if (bareComment.test(text)) found.add(signs.clause);
+  for (const sign of found) report(sign);
+};
+
+function judge(text: string, dialect: Dialect, found: Set<Sign>): void {
+  const bare = readSql(text, 0, dialect);
+  find(whole, bare, found);
+  findAnywhere(bare, found);
+  for (const quote of quotes) {
+    const at = text.indexOf(quote);
+    if (at === -1) continue;
+    const next = text.slice(at + 1, at + 80);
+    if (/^\s{0,60}(?!\s)[\w\u0080-\uffff]/.test(next) && !goesOn.test(next)) continue;
+    const rest = readSql(text, at + 1, dialect);
+    if (isProse(text, at, rest)) continue;
+    find(behindQuote, rest, found);
+    findAnywhere(rest, found);
+  }
+}
+
+const quotes = ["'", '"', '`'] as const;
+
+function findAnywhere(shape: SqlShape, found: Set<Sign>): void {
+  find(anywhere, shape, found);
+  if (comparesWithItself(shape)) found.add(signs.tautology);
+  if (shape.hasInlineComment && /[&UEDBW=]/.test(shape.kinds)) found.add(signs['inline-comment']);
+}
+
+function find({ any, rows }: Shapes, { kinds }: SqlShape, found: Set<Sign>): void {
+  if (!any.test(kinds)) return;
+  for (const [rule, shape] of rows) if (!found.has(signs[rule]) && shape.test(kinds)) found.add(signs[rule]);
+}
+
+/** `the boys' -- all of them`, `dogs' #1 toy`: a sentence goes on. */
+function isProse(text: string, at: number, { kinds, words }: SqlShape): boolean {
+  if (kinds[0] !== 'c' || text[at + 1] !== ' ') return false;
+  const said = words[0]!.replace(/^(?:--|#)/, '');
+  return /^ ?[\w ,.!]{1,200}$/.test(said) && said.trim().split(' ').length > 1;
+}
