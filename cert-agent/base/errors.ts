@@ -140,6 +140,7 @@ export const codes = Object.freeze({
   json_number_out_of_range: row(400, 3, '-', 'json_number_out_of_range'),
   form_invalid: row(400, 3, '-', 'form_invalid'),
   validation_too_costly: row(400, 8, '-', 'validation_too_costly'),
+  grpc_web_malformed: row(400, 3, '-', 'grpc_web_malformed'),
   policy_denied: row(403, 7, '-', 'rbac_access_denied_matched_policy'),
   misdirected: row(421, 14, '-', 'misdirected_request'),
   client_certificate_refused: row(403, 16, 'DPE', 'client_certificate_refused'),

@@ -12,6 +12,7 @@ import { cors } from './cors/capability.ts';
 import { csrf } from './csrf/capability.ts';
 import { errorPages } from './error-pages/capability.ts';
 import { extAuth } from './ext-auth/capability.ts';
+import { grpcWeb } from './grpc-web/capability.ts';
 import { hardening } from './hardening/capability.ts';
 import { headers } from './headers/capability.ts';
 import { mirror } from './mirror/capability.ts';
@@ -26,6 +27,9 @@ import { validation } from './validation/capability.ts';
 /** The table. */
 export const capabilities: readonly AnyCapability[] = Object.freeze([
   cors,
+  // Before those that change the body of a request: copies are of what the backend gets.
+  mirror,
+  grpcWeb,
   csrf,
   hardening,
   errorPages,
@@ -41,7 +45,6 @@ export const capabilities: readonly AnyCapability[] = Object.freeze([
   headers,
   requestBuffer,
   validation,
-  mirror,
   cache,
   compression,
   sessionPersistence,
