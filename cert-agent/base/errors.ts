@@ -193,6 +193,7 @@ export const codes = Object.freeze({
   upstream_cut: row(502, 14, 'UC', 'upstream_reset_after_response_started{connection_termination}'),
   upstream_protocol: row(502, 13, 'UPE', 'upstream_reset_before_response_started{protocol_error}'),
   upstream_answer_malformed: row(502, 13, 'UPE', 'upstream_reset_after_response_started{protocol_error}'),
+  grpc_response_too_large: row(502, 8, 'UPE', 'grpc_response_too_large'),
   upstream_head_too_large: row(502, 13, 'UPE', 'http1.headers_too_large'),
   upstream_response_timeout: row(504, 4, 'UT', 'upstream_response_timeout'),
   upstream_per_try_timeout: row(504, 4, 'UT', 'upstream_per_try_timeout'),

@@ -12,6 +12,7 @@ import { cors } from './cors/capability.ts';
 import { csrf } from './csrf/capability.ts';
 import { errorPages } from './error-pages/capability.ts';
 import { extAuth } from './ext-auth/capability.ts';
+import { grpcJson } from './grpc-json/capability.ts';
 import { grpcWeb } from './grpc-web/capability.ts';
 import { hardening } from './hardening/capability.ts';
 import { headers } from './headers/capability.ts';
@@ -45,6 +46,7 @@ export const capabilities: readonly AnyCapability[] = Object.freeze([
   headers,
   requestBuffer,
   validation,
+  grpcJson,
   cache,
   compression,
   sessionPersistence,
