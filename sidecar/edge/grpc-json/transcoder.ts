@@ -190,8 +190,8 @@ function wholeText(place: Binding['body'], text: string): string {
   return `{${JSON.stringify(place.jsonName)}:${text}}`;
 }
 
-/** Up to 15 digits, every integer is a double. */
-const mayBeLong = /\d{16}/;
+/** Up to 15 digits, every integer is a double. A quote before the digits makes them a string. */
+const mayBeLong = /[[,:\s]-?\d{16}|^-?\d{16}/;
 const stringsAndNumbers = /"(?:[^"\\]|\\.)*"|-?\d[\d.eE+-]*/g;
 
 /**
