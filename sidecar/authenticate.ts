@@ -7,7 +7,7 @@ import type { Connection } from './connection.ts';
 import { deny } from './exchange/decision.ts';
 import type { Denial } from './exchange/ends.ts';
 import type { Exchange, PortRules } from './exchange/exchange.ts';
-import { headerOf, pathWithoutQuery } from './exchange/facts.ts';
+import { headerOf, pathWithoutQuery, receivedOf } from './exchange/facts.ts';
 import { addFields, changeRequest } from './exchange/fields.ts';
 import { takeOutAll, tokenSourceOf } from './exchange/token-places.ts';
 import type { PeerCheck } from './peer.ts';
@@ -56,7 +56,7 @@ export function authenticate(
     );
     return undefined;
   }
-  exchange.received = { fields: exchange.fields, path: exchange.path, authority: exchange.authority };
+  exchange.received = receivedOf(exchange);
   const result = authentication.check(sourceOf(exchange), Date.now());
   if (result instanceof Promise) return result.then((one) => take(exchange, authentication, one));
   take(exchange, authentication, result);
@@ -91,7 +91,7 @@ export function authenticateAgain(
     exchange.authenticatedBy = undefined;
     return undefined;
   }
-  exchange.received ??= { fields: exchange.fields, path: exchange.path, authority: exchange.authority };
+  exchange.received ??= receivedOf(exchange);
   const result = authentication.check(sourceOf(exchange), Date.now());
   if (result instanceof Promise) return result;
   if (result.kind === 'refused') throw result.error;

@@ -7,7 +7,7 @@ import type { Connection } from './connection.ts';
 import { allow, deny } from './exchange/decision.ts';
 import type { Received } from './exchange/ends.ts';
 import type { Exchange, Phases, PortRules, Route } from './exchange/exchange.ts';
-import { factsOf, isSpelledTwice, pathWithoutQuery } from './exchange/facts.ts';
+import { factsOf, isSpelledTwice, pathWithoutQuery, receivedOf } from './exchange/facts.ts';
 import { areSame, stillHolds } from './exchange/still-hold.ts';
 import type { PeerCheck } from './peer.ts';
 import type { PolicySet } from './policy/compile.ts';
@@ -78,8 +78,9 @@ function holdOnPort(exchange: Exchange, connection: Connection, rules: PortRules
   const { phases, protocol } = rules;
   if (phases === undefined || phases === exchange.phases) return;
   if (protocol === 'tcp') return allowByPort(exchange, connection, rules);
-  const { fields, path, authority } = exchange.received ?? exchange;
-  asReceived(exchange, { fields, path, authority }, () => holdUnder(exchange, connection, phases, exchange.phases));
+  asReceived(exchange, exchange.received ?? receivedOf(exchange), () =>
+    holdUnder(exchange, connection, phases, exchange.phases),
+  );
 }
 
 /** Whether `exchange` is connected to (or, before that, was meant for) what `route` means now. */
@@ -169,9 +170,9 @@ function checkClient({ client }: Connection): void {
     throw new SallyportError('client_certificate_refused', `the certificate of ${client.name} has expired`);
 }
 
-function asReceived(exchange: Exchange, { fields, path, authority }: Received, question: () => void): void {
-  const now = { fields: exchange.fields, path: exchange.path, authority: exchange.authority };
-  Object.assign(exchange, { fields, path, authority });
+function asReceived(exchange: Exchange, received: Received, question: () => void): void {
+  const now = receivedOf(exchange);
+  Object.assign(exchange, received);
   try {
     question();
   } finally {

@@ -16,7 +16,7 @@ import { authorize, authorizeAgain } from './authorize.ts';
 import type { Connection, Kind } from './connection.ts';
 import type { Holding } from './exchange/ends.ts';
 import type { Exchange, PortRules, Step } from './exchange/exchange.ts';
-import { factsOf } from './exchange/facts.ts';
+import { factsOf, receivedOf } from './exchange/facts.ts';
 import { addFields } from './exchange/fields.ts';
 import { heldBytes } from './exchange/held-bytes.ts';
 import { emptyFields } from './exchange/message.ts';
@@ -145,7 +145,7 @@ function take(exchange: Exchange, connection: Connection, steps: readonly Step[]
 /** What fields of sidecar.yaml ask of the requests of all ports; most sidecars have none. */
 function beginPhases(exchange: Exchange, connection: Connection): undefined | Promise<void> {
   if (exchange.phases === undefined) return undefined;
-  exchange.received ??= { fields: exchange.fields, path: exchange.path, authority: exchange.authority };
+  exchange.received ??= receivedOf(exchange);
   return take(exchange, connection, exchange.phases.before);
 }
 

@@ -6,7 +6,7 @@ import type { Connection } from './connection.ts';
 import { answerOwn } from './exchange/answer.ts';
 import type { ClientCertificate } from './exchange/connection-facts.ts';
 import type { Exchange } from './exchange/exchange.ts';
-import { headerOf } from './exchange/facts.ts';
+import { headerOf, receivedOf } from './exchange/facts.ts';
 import { changeRequest } from './exchange/fields.ts';
 import { role } from './exchange/message.ts';
 import { ipOfPlace, parseIp } from './policy/ip.ts';
@@ -24,7 +24,7 @@ export function enter(exchange: Exchange, connection: Connection): undefined {
   exchange.bodyLimit = bodyBytes;
   if (typeof framing === 'number' && framing > exchange.bodyLimit) throw bodyTooLarge(exchange);
   checkListener(exchange, connection);
-  exchange.received = { fields: exchange.fields, path: exchange.path, authority: exchange.authority };
+  exchange.received = receivedOf(exchange);
   if (edge === undefined) {
     // No rule matches it as a path. For a served host, `OPTIONS *` needs no more than an empty response.
     if (exchange.path === '*' && exchange.listener !== undefined) answerOwn(exchange, 204, []);

@@ -12,6 +12,8 @@ import { cors } from './cors/capability.ts';
 import { csrf } from './csrf/capability.ts';
 import { errorPages } from './error-pages/capability.ts';
 import { extAuth } from './ext-auth/capability.ts';
+import { grpcJson } from './grpc-json/capability.ts';
+import { grpcWeb } from './grpc-web/capability.ts';
 import { hardening } from './hardening/capability.ts';
 import { headers } from './headers/capability.ts';
 import { mirror } from './mirror/capability.ts';
@@ -27,6 +29,9 @@ import { validation } from './validation/capability.ts';
 /** The table. */
 export const capabilities: readonly AnyCapability[] = Object.freeze([
   cors,
+  // Before those that change the body of a request: copies are of what the backend gets.
+  mirror,
+  grpcWeb,
   csrf,
   hardening,
   errorPages,
@@ -43,7 +48,7 @@ export const capabilities: readonly AnyCapability[] = Object.freeze([
   requestBuffer,
   screening,
   validation,
-  mirror,
+  grpcJson,
   cache,
   compression,
   sessionPersistence,

@@ -44,6 +44,7 @@ export interface Holding extends Carrier {
 
 /** A request as received, before any step has changed it. */
 export interface Received {
+  readonly method: string;
   readonly fields: Fields;
   readonly path: string;
   readonly authority: string;

@@ -5,6 +5,7 @@ import type { RequestAuth, RequestFacts } from '../policy/facts.ts';
 import { foldName } from '../policy/header-name.ts';
 import { type Ip, parseIp } from '../policy/ip.ts';
 import type { ConnectionFacts } from './connection-facts.ts';
+import type { Received } from './ends.ts';
 import type { Exchange } from './exchange.ts';
 import { type Fields, role } from './message.ts';
 
@@ -106,6 +107,11 @@ export function clientOf(forwardedFor: string | undefined, trustedProxies: numbe
   const list = forwardedFor?.split(',') ?? [];
   const wanted = list[list.length - 1 - trustedProxies]?.trim();
   return wanted === undefined ? undefined : parseIp(wanted);
+}
+
+/** What policies evaluate of a request, as it is now. */
+export function receivedOf({ method, fields, path, authority }: Exchange): Received {
+  return { method, fields, path, authority };
 }
 
 /** The path without its query: what policies match. */

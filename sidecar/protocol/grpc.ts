@@ -67,10 +67,17 @@ function escapeMessage(text: string): string {
 /** Counts the messages of one direction: each is preceded by a flag and a length of four bytes. */
 export class MessageCounter {
   count = 0;
+  /** The flags of all messages so far, joined: 1 is compressed; gRPC has no other. */
+  flags = 0;
   /** Bytes left of the current message. */
   #left = 0;
   #prefix = 0;
   #length = 0;
+
+  /** True between two messages: a body may end here. */
+  get isBetween(): boolean {
+    return this.#left === 0 && this.#prefix === 0;
+  }
 
   read(chunk: Buffer): void {
     let at = 0;
@@ -81,7 +88,8 @@ export class MessageCounter {
         at += step;
         continue;
       }
-      if (this.#prefix > 0) this.#length = this.#length * 256 + chunk[at]!;
+      if (this.#prefix === 0) this.flags |= chunk[at]!;
+      else this.#length = this.#length * 256 + chunk[at]!;
       at++;
       if (++this.#prefix < prefixBytes) continue;
       this.count++;

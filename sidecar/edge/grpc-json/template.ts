@@ -1,0 +1,159 @@
+// Path templates of `google.api.http`: `/v1/{name=shelves/*}/books/{id}:verb`. A path is looked up in a tree: literals
+// come before `*`, and `*` before `**`, from the left.
+
+/** A variable of a template: the field's path, and the segments that it binds. */
+export interface Variable {
+  readonly field: string;
+  readonly from: number;
+  /** Exclusive; undefined: to the end. */
+  readonly to: number | undefined;
+  /** Bound to several segments: reserved characters stay encoded. */
+  readonly isMulti: boolean;
+}
+
+export interface Template {
+  /** Literals, `*`, and `**` at the end. */
+  readonly segments: readonly string[];
+  readonly verb: string;
+  readonly variables: readonly Variable[];
+}
+
+const literal = /^[A-Za-z0-9._~!$&'()*+,;=@%-]+$/;
+const fieldPath = /^[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*$/;
+
+/** @throws Error with what is wrong. */
+export function parseTemplate(text: string): Template {
+  const [, path = '', verb = ''] = /^\/(.*?)(?::([^:/{}*]+))?$/s.exec(text) ?? [];
+  if (!text.startsWith('/') || path === '') throw new Error(`'${text}' is not a path template`);
+  const segments: string[] = [];
+  const variables: Variable[] = [];
+  const add = (segment: string): void => {
+    if (segments.at(-1) === '**') throw new Error(`'${text}': nothing may follow **`);
+    if (segment !== '*' && segment !== '**' && (segment.includes('*') || !literal.test(segment)))
+      throw new Error(`'${text}': '${segment}' is not a segment`);
+    segments.push(segment);
+  };
+  for (let rest = path; ; ) {
+    const [whole, field, inner] = /^\{([^{}=]*)(?:=([^{}]*))?\}/.exec(rest) ?? [];
+    if (whole === undefined) {
+      const end = rest.search(/\/|$/);
+      add(rest.slice(0, end));
+      rest = rest.slice(end);
+    } else {
+      if (!fieldPath.test(field!)) throw new Error(`'${text}': '${field}' is not a field`);
+      const from = segments.length;
+      const parts = (inner ?? '*').split('/');
+      for (const part of parts) add(part);
+      const isOpen = segments.at(-1) === '**';
+      variables.push({
+        field: field!,
+        from,
+        to: isOpen ? undefined : segments.length,
+        isMulti: isOpen || parts.length > 1,
+      });
+      rest = rest.slice(whole.length);
+    }
+    if (rest === '') break;
+    if (!rest.startsWith('/')) throw new Error(`'${text}': '${rest}' follows a variable`);
+    rest = rest.slice(1);
+  }
+  return { segments, verb, variables };
+}
+
+/** Thrown for a path whose escapes are no UTF-8. */
+export class EscapesInvalid extends Error {}
+
+/** The values of a template's variables in a path that matches it. @throws EscapesInvalid. */
+export function valuesOf({ variables }: Template, segments: readonly string[]): readonly (readonly [string, string])[] {
+  return variables.map(({ field, from, to, isMulti }) => [
+    field,
+    segments
+      .slice(from, to)
+      .map((one) => decoded(one, isMulti))
+      .join('/'),
+  ]);
+}
+
+/** In several segments an encoded slash must not become one (google.api.http, "path template syntax"). */
+function decoded(segment: string, keepsSlashes: boolean): string {
+  if (!segment.includes('%')) return segment;
+  try {
+    return keepsSlashes
+      ? segment
+          .split(/(%2f)/i)
+          .map((part) => (/^%2f$/i.test(part) ? part : decodeURIComponent(part)))
+          .join('')
+      : decodeURIComponent(segment);
+  } catch {
+    throw new EscapesInvalid(`the path has escapes that are no UTF-8`);
+  }
+}
+
+interface Node<T> {
+  readonly next: Map<string, Node<T>>;
+  /** By verb, then by method. */
+  readonly here: Map<string, Map<string, T>>;
+}
+
+export interface Found<T> {
+  readonly byMethod: ReadonlyMap<string, T>;
+  /** The path's segments, without its verb. */
+  readonly segments: readonly string[];
+}
+
+/** Values by template and method. */
+export class TemplateTree<T> {
+  readonly #root: Node<T> = { next: new Map(), here: new Map() };
+
+  /** The value that has this place already; undefined if `value` got it. */
+  add({ segments, verb }: Template, method: string, value: T): T | undefined {
+    let node = this.#root;
+    for (const segment of segments) {
+      let next = node.next.get(segment);
+      if (next === undefined) {
+        next = { next: new Map(), here: new Map() };
+        node.next.set(segment, next);
+      }
+      node = next;
+    }
+    let byMethod = node.here.get(verb);
+    if (byMethod === undefined) {
+      byMethod = new Map();
+      node.here.set(verb, byMethod);
+    }
+    const known = byMethod.get(method);
+    if (known === undefined) byMethod.set(method, value);
+    return known;
+  }
+
+  /** @param path without a query */
+  find(path: string): Found<T> | undefined {
+    const segments = path.slice(1).split('/');
+    const last = segments.at(-1)!;
+    const colon = last.lastIndexOf(':');
+    // A colon that begins no verb of any template is part of the segment.
+    if (colon > 0) {
+      const bare = [...segments.slice(0, -1), last.slice(0, colon)];
+      const byMethod = search(this.#root, bare, 0, last.slice(colon + 1));
+      if (byMethod !== undefined) return { byMethod, segments: bare };
+    }
+    const byMethod = search(this.#root, segments, 0, '');
+    return byMethod === undefined ? undefined : { byMethod, segments };
+  }
+}
+
+function search<T>(
+  node: Node<T>,
+  segments: readonly string[],
+  at: number,
+  verb: string,
+): ReadonlyMap<string, T> | undefined {
+  if (at === segments.length) return node.here.get(verb) ?? node.next.get('**')?.here.get(verb);
+  const segment = segments[at]!;
+  // The names of wildcards are no literals.
+  const exact = segment === '*' || segment === '**' ? undefined : node.next.get(segment);
+  const found = exact === undefined ? undefined : search(exact, segments, at + 1, verb);
+  if (found !== undefined) return found;
+  const any = segment === '' ? undefined : node.next.get('*');
+  return (any === undefined ? undefined : search(any, segments, at + 1, verb)) ?? node.next.get('**')?.here.get(verb);
+}
