@@ -67,8 +67,8 @@ function allowByPort(exchange: Exchange, connection: Connection, { phases, proto
   // Bytes inside of the app's own TLS, say: they must not be a way around a guard, which evaluates requests.
   const [guard] = protocol === 'tcp' ? phases.guards : [];
   if (guard !== undefined) {
-    exchange.decision = 'deny';
-    throw new SallyportError('policy_denied', `a stream of bytes is refused: ${guard.name} evaluates requests only`);
+    const why = `a stream of bytes is refused: ${guard.name} evaluates requests only`;
+    throw deny(exchange, new SallyportError('policy_denied', why));
   }
   if (protocol === 'http') for (const authorizeBy of phases.authorize) authorizeBy(exchange, connection);
 }

@@ -36,13 +36,20 @@ export interface Field {
   readonly schema: () => Promise<ZodType>;
   /** In a document of ours: null is a value. Otherwise a field with null counts as absent, as in a cluster. */
   readonly keepsNulls?: true;
-  /** In a document of ours and in sidecar.yaml: what of a valid plan has no effect. The operator is warned. */
+  /**
+   * What of a valid plan has no effect, or is unwise. The operator is warned. Not read for BackendTrafficPolicy and
+   * gateway.yaml.
+   */
   readonly warnings?: (plan: never) => readonly PlanWarning[];
+  /** In a SecurityPolicy: what does not fit `others`, the fields of the same policy as parsed. It is refused then. */
+  readonly mismatches?: (plan: never, others: Readonly<Record<string, unknown>>) => readonly PlanWarning[];
+  /** In a SecurityPolicy: the plan with names that contain the policy's `namespace/name`. */
+  readonly named?: (plan: never, policy: string) => unknown;
   /** For a filter: the field that holds it, and where it is allowed. */
   readonly filter?: FilterPlace;
 }
 
-/** A warning about a part of a plan. */
+/** A sentence about a part of a plan. */
 export interface PlanWarning {
   /** The path from the plan. */
   readonly path: readonly (string | number)[];

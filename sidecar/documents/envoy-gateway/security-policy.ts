@@ -6,11 +6,9 @@ import { z } from 'zod';
 import type { Problem } from '../../../cert-agent/base/errors.ts';
 import { deepFreeze } from '../../../cert-agent/base/live.ts';
 import { readDocument, type YamlDocument } from '../../../cert-agent/base/yaml.ts';
-import { type AuthorizationPlan, nameRules } from '../../edge/authorization/schema.ts';
-import type { OidcPlan } from '../../edge/oidc/schema.ts';
+import { fieldsOf } from '../../edge/capabilities.ts';
 import type { PolicyTarget, SecurityPolicy } from '../../edge/policy.ts';
 import { schemasOf } from '../../edge/schemas.ts';
-import type { JwtPlan } from '../../edge/token/schema.ts';
 import { metadata, objectName, sectionName, targetsIn } from '../../schema/gateway-patterns.ts';
 import { optional, refused } from '../../schema/policy-fields.ts';
 import { type Merging, mergeTypes, withInheritance } from './merge.ts';
@@ -21,15 +19,8 @@ export const securityPolicyVersion = 'gateway.envoyproxy.io/v1alpha1';
 /** The fields that capabilities of the edge read. */
 const capabilityFields = await schemasOf('SecurityPolicy');
 
-/** The parts that refer to one another. A part with a problem of its own is as written, and is refused for that. */
-interface Parts {
-  readonly jwt?: JwtPlan;
-  readonly oidc?: OidcPlan;
-  readonly introspection?: unknown;
-  readonly apiKeyAuth?: unknown;
-  readonly basicAuth?: unknown;
-  readonly authorization?: AuthorizationPlan;
-}
+/** The same fields, with what a capability checks across them. */
+const fields = fieldsOf('SecurityPolicy');
 
 const targetRef = z
   .strictObject({
@@ -73,37 +64,10 @@ const spec = z
       // What it refers to may be in the other policy: that shows when they are merged.
       return;
     }
-    checkReferences(said as Parts, issue);
+    for (const [name, plan] of Object.entries(said))
+      for (const { path, message } of fields.get(name)?.field.mismatches?.(plan as never, said) ?? [])
+        issue([name, ...path], message);
   });
-
-/** Checks of one part against another. */
-function checkReferences(parts: Parts, issue: (path: (string | number)[], message: string) => void): void {
-  const { jwt, oidc, introspection, apiKeyAuth, basicAuth, authorization } = parts;
-  if (oidc?.passThroughAuthHeader === true && jwt === undefined && introspection === undefined)
-    issue(['oidc', 'passThroughAuthHeader'], "has no effect without 'jwt' or 'introspection'");
-  // `oidc` and `introspection` are names of those parts of the policy.
-  const names = [
-    ...(jwt?.providers ?? []).map(({ name }) => name),
-    ...(oidc === undefined ? [] : ['oidc']),
-    ...(introspection === undefined ? [] : ['introspection']),
-  ];
-  for (const [index, { jwt: claimed, clientIds = [] }] of (authorization?.rules ?? []).entries()) {
-    const path = ['authorization', 'rules', index, 'principal'];
-    const provider = claimed?.provider;
-    if (provider !== undefined && !names.includes(provider))
-      issue(
-        [...path, 'jwt', 'provider'],
-        names.length === 0
-          ? `'${provider}': this policy verifies no tokens`
-          : `'${provider}' verifies no tokens here: ${names.join(', ')} ${names.length === 1 ? 'does' : 'do'}`,
-      );
-    if (clientIds.length > 0 && apiKeyAuth === undefined && basicAuth === undefined)
-      issue(
-        [...path, 'clientIDs'],
-        "clients are identified by 'apiKeyAuth' or 'basicAuth', and this policy has neither",
-      );
-  }
-}
 
 /** The document as written. */
 export const securityPolicy = z.strictObject({
@@ -132,34 +96,27 @@ export function readSecurityPolicy(document: YamlDocument, file: string, from?: 
   const { metadata: of, spec: said } = read.value;
   const namespace = of.namespace ?? 'default';
   const { targetRef: one, targetRefs: list } = said;
-  const parts: Parts = Object.fromEntries(
-    Object.entries(said).filter(([field]) => Object.hasOwn(capabilityFields, field)),
+  const warnings: Problem[] = [];
+  const parts = Object.fromEntries(
+    Object.entries(said).flatMap(([name, plan]) => {
+      const field = fields.get(name)?.field;
+      if (field === undefined) return [];
+      for (const { path, message } of field.warnings?.(plan as never) ?? [])
+        warnings.push(document.problemAt(['spec', name, ...path], `${['spec', name, ...path].join('.')}: ${message}`));
+      const policy = from?.parts.has(name) === false ? from.parent : `${namespace}/${of.name}`;
+      return [[name, field.named?.(plan as never, policy) ?? plan]];
+    }),
   );
-  const namedFor = from?.parts.has('authorization') === false ? from.parent : `${namespace}/${of.name}`;
   const value: SecurityPolicy = {
     name: of.name,
     namespace,
     targets: list ?? [one!],
     ...(of.creationTimestamp == null ? {} : { createdAt: Date.parse(of.creationTimestamp) }),
     ...parts,
-    ...(parts.authorization === undefined ? {} : { authorization: nameRules(parts.authorization, namedFor) }),
     ...(said.mergeType === undefined ? {} : { mergeType: said.mergeType }),
     ...(read.required ? { required: true } : {}),
     file,
     line: document.problemAt(['metadata', 'name'], '').line,
   };
-  return { value: deepFreeze(value), warnings: warningsOf(document) };
-}
-
-function warningsOf(document: YamlDocument): Problem[] {
-  const { spec: said } = document.value as {
-    readonly spec: { readonly oidc?: { readonly cookieNames?: { readonly accessToken?: string } } };
-  };
-  if (said.oidc?.cookieNames?.accessToken === undefined) return [];
-  return [
-    document.problemAt(
-      ['spec', 'oidc', 'cookieNames', 'accessToken'],
-      "spec.oidc.cookieNames.accessToken: all tokens are in one encrypted cookie, which 'idToken' names",
-    ),
-  ];
+  return { value: deepFreeze(value), warnings };
 }

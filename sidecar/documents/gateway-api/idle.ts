@@ -3,7 +3,7 @@
 
 import type { Problem } from '../../../cert-agent/base/errors.ts';
 import type { YamlDocument } from '../../../cert-agent/base/yaml.ts';
-import type { CorsPlan } from '../../edge/cors/schema.ts';
+import { fieldsOf } from '../../edge/capabilities.ts';
 import type { GatewaySpec, HttpRule, RouteSpec } from '../../routing/documents.ts';
 
 type Path = (string | number)[];
@@ -53,16 +53,14 @@ function ofGateway({ allowedListeners, defaultScope, infrastructure = {}, listen
   ];
 }
 
-/** Any website could act with the cookies of its visitors: Gateway API accepts it, SecurityPolicy does not. */
+const filterFields = fieldsOf('filter');
+
 function ofRoute({ rules = [] }: RouteSpec<HttpRule>): Idle[] {
   return rules.flatMap(({ filters = [] }, rule) =>
-    filters.flatMap((one, filter) => {
-      const cors = one['cors'] as CorsPlan | undefined;
-      return idleIf(
-        cors?.allowCredentials === true && cors.allowOrigins.some((of) => /^(?:https?:\/\/)?\*(?::|$)/.test(of)),
-        ['rules', rule, 'filters', filter, 'cors', 'allowOrigins'],
-        'with credentials any website can act as the user: name the origins',
-      );
+    filters.flatMap((one, index) => {
+      const { filter, warnings } = filterFields.get(one.type)?.field ?? {};
+      const found = filter === undefined ? [] : (warnings?.(one[filter.key] as never) ?? []);
+      return found.map(({ path, message }): Idle => [['rules', rule, 'filters', index, filter!.key, ...path], message]);
     }),
   );
 }

@@ -2,6 +2,7 @@
 
 import type { Guarding } from '../capability.ts';
 import { compileEdgeAuthorization } from './authorization.ts';
+import { mismatches, nameRules } from './plan.ts';
 import type { AuthorizationPlan } from './schema.ts';
 
 export const authorization: Guarding<AuthorizationPlan, undefined> = {
@@ -9,7 +10,10 @@ export const authorization: Guarding<AuthorizationPlan, undefined> = {
   guards: 'requests',
   perPolicy: true,
   fields: [
-    { kind: 'SecurityPolicy', name: 'authorization', schema: async () => (await import('./schema.ts')).authorization },
+    {
+      ...{ kind: 'SecurityPolicy', name: 'authorization', mismatches, named: nameRules },
+      schema: async () => (await import('./schema.ts')).authorization,
+    },
   ],
   ownHeaders: () => [],
   secretParams: () => [],

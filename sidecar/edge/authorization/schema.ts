@@ -110,9 +110,3 @@ export const authorization = z
   }));
 
 export type AuthorizationPlan = Readonly<z.output<typeof authorization>>;
-
-/** The plan, with rules named as in Envoy Gateway's logs. `of` is the `namespace/name` of their policy. */
-export function nameRules({ rules, ...rest }: AuthorizationPlan, of: string): AuthorizationPlan {
-  const nameOf = (name: string): string => `securitypolicy/${of}/authorization/rule/${name}`;
-  return { ...rest, rules: rules.map((one) => ({ ...one, name: nameOf(one.name) })) };
-}

@@ -16,6 +16,11 @@ export const cors: Service<CorsPlan, undefined> = {
       name: 'CORS',
       schema: async () => (await import('./schema.ts')).corsFilter,
       filter: { key: 'cors', grpc: false, repeatable: false },
+      // Gateway API accepts what SecurityPolicy refuses.
+      warnings: ({ allowCredentials, allowOrigins }: CorsPlan) =>
+        allowCredentials && allowOrigins.some((of) => /^(?:https?:\/\/)?\*(?::|$)/.test(of))
+          ? [{ path: ['allowOrigins'], message: 'with credentials any website can act as the user: name the origins' }]
+          : [],
     },
     { kind: 'SecurityPolicy', name: 'cors', schema: async () => (await import('./schema.ts')).corsPolicy },
   ],

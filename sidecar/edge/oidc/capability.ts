@@ -4,7 +4,7 @@ import { answerOwn } from '../../exchange/answer.ts';
 import type { Exchange } from '../../exchange/exchange.ts';
 import type { KeySource } from '../../policy/jwt.ts';
 import type { JwtRule } from '../../policy/request-authentication.ts';
-import type { Guarding, Site } from '../capability.ts';
+import type { Guarding, PlanWarning, Site } from '../capability.ts';
 import { createClaimReport, type ReportUnfit } from '../claims.ts';
 import { hideSessionCookies, refuseCaller, secretText } from '../credentials.ts';
 import { createProviderFetch, type ProviderFetch } from '../provider-fetch.ts';
@@ -28,6 +28,22 @@ export interface LoginTools {
   now(): number;
 }
 
+const warnings = ({ unusedCookieName }: OidcPlan): readonly PlanWarning[] =>
+  unusedCookieName === undefined
+    ? []
+    : [
+        {
+          path: ['cookieNames', 'accessToken'],
+          message: "all tokens are in one encrypted cookie, which 'idToken' names",
+        },
+      ];
+
+/** A token is passed through only where something verifies it. */
+const mismatches = ({ passThroughAuthHeader }: OidcPlan, others: object): readonly PlanWarning[] =>
+  passThroughAuthHeader && !('jwt' in others) && !('introspection' in others)
+    ? [{ path: ['passThroughAuthHeader'], message: "has no effect without 'jwt' or 'introspection'" }]
+    : [];
+
 export const oidc: Guarding<OidcPlan, LoginTools> = {
   name: 'oidc',
   guards: 'callers',
@@ -35,7 +51,12 @@ export const oidc: Guarding<OidcPlan, LoginTools> = {
   // A browser sends session cookies to every route of a host, and no app may see them.
   always: true,
   files: ['sessionKeys'],
-  fields: [{ kind: 'SecurityPolicy', name: 'oidc', schema: async () => (await import('./schema.ts')).oidc }],
+  fields: [
+    {
+      ...{ kind: 'SecurityPolicy', name: 'oidc', warnings, mismatches },
+      schema: async () => (await import('./schema.ts')).oidc,
+    },
+  ],
   ownHeaders: ({ forwardIdTokenHeader, claimToHeaders }) =>
     [
       ...(forwardIdTokenHeader === undefined ? [] : [forwardIdTokenHeader]),

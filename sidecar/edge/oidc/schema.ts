@@ -110,6 +110,7 @@ export const oidc = z
     ...optional('forwardIdTokenHeader', value.forwardIDToken?.header),
     claimToHeaders: value.claimToHeaders,
     ...optional('cookieName', value.cookieNames?.idToken),
+    ...optional('unusedCookieName', value.cookieNames?.accessToken),
     ...optional('cookieDomain', value.cookieDomain),
     sameSite: value.cookieConfig.sameSite,
     defaultTokenMs: value.defaultTokenTTL,

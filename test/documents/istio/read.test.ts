@@ -2,7 +2,8 @@
 
 import t from 'tap';
 import { formatProblem, SallyportError } from '../../../cert-agent/base/errors.ts';
-import { parseIstio } from '../../../sidecar/documents/istio/read.ts';
+import { fieldsOfSidecars, parseIstio } from '../../../sidecar/documents/istio/read.ts';
+import { fieldsOf, ownKindsOf } from '../../../sidecar/edge/capabilities.ts';
 import { createFacts } from '../../../sidecar/policy/facts.ts';
 import { judge, scope, show } from '../../fixtures/policy.ts';
 
@@ -336,4 +337,11 @@ t.test('what Kubernetes adds to metadata and status is taken', async (t) => {
     ),
     [],
   );
+});
+
+t.test('each kind of ours that a sidecar has as a field is named in the hint', async (t) => {
+  const table = [...fieldsOf('sidecar.yaml')].flatMap(([name, { capability }]) =>
+    ownKindsOf([capability]).map((kind) => [kind, name]),
+  );
+  t.strictSame([...fieldsOfSidecars].sort(), table.sort());
 });
