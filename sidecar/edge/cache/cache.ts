@@ -407,7 +407,10 @@ export class Cache {
       ...{ place, store: this.store, onward: this.#onward, maxEntry: this.#maxEntry },
       isOpen: isPlain && mayStore && !isIdentified,
       judge: (reply, asked, self) => this.#judge(reply, asked, self, { request, stored, mayStore }),
+      // Each fetches it for itself, as if its length were known: those that read one together go at one pace.
+      outgrown: () => this.#unshared.note(place),
       stored: (entry) => {
+        if (this.#isShareable(entry.terms, false)) this.#unshared.forget(place);
         if (stored !== undefined) this.store.remove(stored);
         this.#toRedis(entry, request.epoch);
       },
@@ -452,8 +455,10 @@ export class Cache {
       if (isAbout && fill.isOpen) this.#unshared.note(place);
       return { kind: 'reply', reply, entry: undefined };
     }
-    if (this.#isShareable(terms, false)) this.#unshared.forget(place);
-    else if (fill.isOpen) this.#unshared.note(place);
+    // One of unknown length may turn out to be too large, as the one before it.
+    if (this.#isShareable(terms, false)) {
+      if (typeof reply.framing === 'number') this.#unshared.forget(place);
+    } else if (fill.isOpen) this.#unshared.note(place);
     const fields = storedFields(reply, terms.directives);
     const { status, reason } = reply;
     const tags = this.#tagsOf(reply.fields);

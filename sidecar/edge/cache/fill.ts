@@ -18,6 +18,14 @@ import type { Entry, Place, Store } from './store.ts';
 /** How much of a response that is not stored may wait for its only reader. */
 const windowBytes = 64 * 1024;
 
+/**
+ * Several readers of a response that is not stored get it at the pace of the slowest: it cannot be held for one that is
+ * slow, and those that have begun to read it have no other way to its rest. This much each of them reads in a second, or
+ * it is cut: no client can slow others down further.
+ */
+const leastPaceBytes = 256 * 1024;
+const paceMs = 1000;
+
 /** How long a response without a client may take to be complete, and no longer than a stream may idle. */
 const unreadMs = 10_000;
 
@@ -43,6 +51,8 @@ export interface FillParts {
   readonly isOpen: boolean;
   /** The largest body that is stored, bytes. */
   readonly maxEntry: number;
+  /** It is too large to be stored, which its head did not show. */
+  readonly outgrown: () => void;
   /** A complete response has been stored. */
   readonly stored: (entry: Entry) => void;
   /** Runs once, when nothing more will come. */
@@ -76,6 +86,8 @@ export class Fill implements Downstream {
   #entry: Entry | undefined = undefined;
   #bytes = 0;
   #isBlocked = false;
+  /** While the backend waits for several readers: when their paces are compared. */
+  #pacing: Deadline | undefined = undefined;
   trailers: Fields | undefined = undefined;
   #failure: SallyportError | undefined = undefined;
   #movedAt = performance.now();
@@ -140,13 +152,16 @@ export class Fill implements Downstream {
     this.#bytes += chunk.length;
     const entry = this.#entry;
     if (entry === undefined) this.#hold(chunk.length);
-    else if (this.#bytes > this.#parts.maxEntry || !this.#parts.store.grow(entry, chunk.length)) this.#storeNothing();
+    else if (this.#bytes > this.#parts.maxEntry) {
+      this.#storeNothing();
+      this.#parts.outgrown();
+    } else if (!this.#parts.store.grow(entry, chunk.length)) this.#storeNothing();
     this.#feed();
     this.#endIfUnread();
     if (this.isOver) return true;
     this.#trim();
     this.#isBlocked = this.#held >= this.#windowBytes;
-    if (this.#isBlocked) this.#cutStragglers();
+    if (this.#isBlocked) this.#watchPaces();
     return !this.#isBlocked;
   }
 
@@ -213,6 +228,8 @@ export class Fill implements Downstream {
     this.#readers.add(reader);
     deadlines.drop(this.#unread);
     this.#unread = undefined;
+    // Several readers have a larger window.
+    this.advanced();
   }
 
   /** A reader has gone. */
@@ -225,7 +242,8 @@ export class Fill implements Downstream {
   /** A reader has read on. */
   advanced(): void {
     this.#trim();
-    if (this.isOver || !this.#isBlocked || this.#held >= this.#windowBytes) return;
+    if (this.isOver || !this.#isBlocked) return;
+    if (this.#held >= this.#windowBytes) return this.#watchPaces();
     this.#isBlocked = false;
     this.fetch.carrier?.downstreamDrained();
   }
@@ -242,6 +260,7 @@ export class Fill implements Downstream {
     if (piece === undefined || piece.length === reader.taken) return undefined;
     const rest = piece.subarray(reader.taken);
     reader.taken = piece.length;
+    reader.bytes += rest.length;
     // A slice of a piece that grew would keep all of that state of it alive where it waits.
     return 2 * rest.length < piece.length ? Buffer.from(rest) : rest;
   }
@@ -346,18 +365,21 @@ export class Fill implements Downstream {
     return Math.max(this.#first, taken > 0 && taken === length ? piece + 1 : piece);
   }
 
-  /** Of several readers, those that are a whole window behind are cut: they would stop the others. */
-  #cutStragglers(): void {
-    if (!this.#hasFasterReader()) return;
-    // All of them first: with each that leaves, the next one would be the last.
-    const behind = [...this.#readers].filter((reader) => this.#needed(reader) === this.#first);
-    for (const reader of behind)
-      reader.cut(new SallyportError('stream_idle', 'the client is too far behind others that read the same response'));
-  }
-
-  #hasFasterReader(): boolean {
-    for (const reader of this.#readers) if (this.#needed(reader) > this.#first) return true;
-    return false;
+  /** Of several readers that the backend waits for, those are cut that hardly read. */
+  #watchPaces(): void {
+    if (this.#pacing !== undefined || this.#readers.size < 2) return;
+    const before = new Map([...this.#readers].map((reader) => [reader, reader.bytes]));
+    this.#pacing = deadlines.set(paceMs, () => {
+      this.#pacing = undefined;
+      if (this.isOver || !this.#isBlocked) return;
+      // One that has read all that came may be as fast as it likes; one that has just begun shows no pace yet.
+      const isSlow = (reader: Reader): boolean =>
+        reader.bytes < this.#bytes && reader.bytes - (before.get(reader) ?? Number.NaN) < leastPaceBytes;
+      const slow = [...this.#readers].filter(isSlow);
+      // If all are slow, none of them is there to be protected.
+      if (slow.length < this.#readers.size) for (const reader of slow) reader.cut(tooSlow());
+      if (this.#isBlocked) this.#watchPaces();
+    });
   }
 
   #hold(bytes: number): void {
@@ -402,6 +424,7 @@ export class Fill implements Downstream {
     this.fetch.finished = true;
     deadlines.drop(this.#idle);
     deadlines.drop(this.#unread);
+    deadlines.drop(this.#pacing);
     this.#parts.ended(this);
     this.#endIfUnread();
   }
@@ -427,6 +450,8 @@ export class Reader implements Carrier {
   /** The number of the piece that it reads, and how much of it has been read. */
   piece = 0;
   taken = 0;
+  /** What it has read in all. */
+  bytes = 0;
   #isFull = false;
   #isOver = false;
   #isPumping = false;
@@ -492,6 +517,11 @@ export class Reader implements Carrier {
     this.#isOver = true;
     this.#fill.leave(this);
   }
+}
+
+function tooSlow(): SallyportError {
+  const pace = `${leastPaceBytes} bytes a second`;
+  return new SallyportError('stream_idle', `the client reads less than ${pace}, and others wait for the same response`);
 }
 
 /** The upstream's address and identity: what the log shows, and what a change of trust is judged by. */
