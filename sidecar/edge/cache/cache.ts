@@ -22,21 +22,13 @@ import {
   mayReplaceError,
   needsOrigin,
   type Selecting,
+  type Selection,
   selectionOf,
   selects,
   spanOf,
   useOf,
 } from './request.ts';
-import {
-  datedFields,
-  hasStar,
-  readTerms,
-  storedFields,
-  type Terms,
-  updatedFields,
-  whyForbidden,
-  whyNotStored,
-} from './response.ts';
+import { datedFields, readTerms, storedFields, type Terms, updatedFields, whyNotStored } from './response.ts';
 import type { CachePlan } from './schema.ts';
 import { type CacheCounts, type CacheOutcome, type Forwarded, formatStatus, type Told } from './status.ts';
 import { Entry, type Place, type Purge, Store } from './store.ts';
@@ -188,10 +180,11 @@ export class Cache {
   }
 
   /** Sends a complete stored response in the form that the request asks for (RFC 9110 sections 13 and 14). */
-  #deliver(exchange: Exchange, entry: Entry, outcome: CacheOutcome, note: Told, own: Fields = emptyFields): void {
+  #deliver(exchange: Exchange, entry: Entry, outcome: CacheOutcome, note: Told, own: Own = nothingOwn): void {
     this.#note(exchange, outcome, note);
     const { body, terms } = entry;
-    const aged = { ...entry.reply, fields: joinFields(withAge(entry.fields, entry.age), own) };
+    const fields = own.fields.names.length === 0 ? entry.fields : updatedFields(entry.fields, own.fields);
+    const aged = { ...entry.reply, fields: withAge(fields, own.age ?? entry.age) };
     const answer = (reply: Reply, whole: Buffer): void =>
       this.#onward.answer(exchange, reply, exchange.method === 'HEAD' ? noBody : whole, `cache_${outcome}`);
     if (isNotModified(exchange.fields, terms, entry.status)) return answer(notModified(aged), noBody);
@@ -316,6 +309,8 @@ export class Cache {
     const { entry } = outcome;
     if (entry === undefined || !selects(entry.selection, exchange.fields)) return false;
     if (!this.#isShareable(entry.terms, isIdentified)) return false;
+    // What the backend said may have been for the other client alone.
+    if (outcome.kind === 'validated' && (entry.isGone || entry.age >= entry.terms.lifetime)) return false;
     const note: Told = { fwd: 'miss', collapsed: true, ttl: entry.terms.lifetime - entry.age };
     if (outcome.kind === 'validated' || (fill.trailers !== undefined && !entry.isGone)) {
       this.#deliver(exchange, entry, 'collapsed', note);
@@ -361,7 +356,7 @@ export class Cache {
     if (outcome.kind === 'validated') {
       const { entry } = outcome;
       const ttl = entry.terms.lifetime - entry.age;
-      return this.#deliver(exchange, entry, 'validated', { fwd, fwdStatus: 304, ttl }, request.cookies);
+      return this.#deliver(exchange, entry, 'validated', { fwd, fwdStatus: 304, ttl }, request.own);
     }
     if (this.#replaceError(exchange, stored, outcome)) return;
     if (outcome.kind === 'failed') {
@@ -440,7 +435,8 @@ export class Cache {
     const { heuristicFreshness: heuristic, unsafeShareIdentities: shareIdentities } = this.#plan;
     const isAsked = stored === undefined ? hasCondition(request.fields) : validatorsOf(stored.terms).length > 0;
     if (reply.status === 304 && !isAsked) return { kind: 'mismatch' };
-    if (reply.status === 304 && stored !== undefined) return this.#validated(reply, asked, stored, request, fill);
+    if (reply.status === 304 && stored !== undefined)
+      return this.#validated(reply, asked, fill, { request, stored, mayStore });
     const terms = readTerms(reply, asked, Date.now(), heuristic);
     const rules = { heuristic, shareIdentities, isRange: firstOf(fill.fetch.fields, 'range') !== undefined };
     const why = mayStore ? whyNotStored(reply, terms, rules, isIdentified) : 'no-store';
@@ -462,60 +458,100 @@ export class Cache {
     const fields = storedFields(reply, terms.directives);
     const { status, reason } = reply;
     const tags = this.#tagsOf(reply.fields);
-    return { kind: 'reply', reply, entry: new Entry({ ...place, status, reason, fields, terms, selection, tags }) };
+    const parts = { ...place, status, reason, fields, terms, selection, tags, codings: codingsOf(fill.fetch.fields) };
+    return { kind: 'reply', reply, entry: new Entry(parts) };
   }
 
   /** Section 4.3.4. */
-  #validated(reply: Reply, asked: number, stored: Entry, request: Asking, fill: Fill): Outcome {
-    const now = Date.now();
-    const said = readTerms(reply, asked, now, false);
+  #validated(reply: Reply, asked: number, fill: Fill, of: Fetched & { readonly stored: Entry }): Outcome {
+    const { request, stored } = of;
+    const said = readTerms(reply, asked, Date.now(), false);
     if (stored.isGone || !isAbout(stored.terms, said)) {
-      this.store.remove(stored);
+      this.#doubt(stored, request.isIdentified);
       return { kind: 'mismatch' };
     }
-    request.cookies = filterFields(reply.fields, ({ lower }) => lower === 'set-cookie');
-    this.#freshen(stored, reply, asked, now, request.isIdentified, selectingOf(request, fill));
+    const shared = { ...reply, fields: filterFields(reply.fields, ({ lower }) => !ofOneClient.has(lower)) };
+    const updated = this.#updated(stored, shared, asked, selectingOf(request, fill));
+    // What the app says to one caller changes what all get only where a 200 to the same request could have been stored.
+    // For that a caller with an identity needs permission in the 304 itself: the one that is stored was for a 200
+    // without these fields. An app that repeats nothing in a 304 for an anonymous client means what it said before.
+    const { isIdentified } = request;
+    const judged = isIdentified ? { terms: said, fields: reply.fields } : updated;
+    const isRange = firstOf(fill.fetch.fields, 'range') !== undefined;
+    if (
+      of.mayStore &&
+      updated.selection !== undefined &&
+      this.#mayStore(stored.status, judged, isRange, isIdentified)
+    ) {
+      this.#freshen(stored, updated, updated.selection);
+      const own = filterFields(reply.fields, ({ lower }) => ofOneClient.has(lower));
+      request.own = { fields: own, age: undefined };
+    } else {
+      request.own = { fields: storedFields(reply, noDirectives), age: said.initialAge };
+      if (of.mayStore) this.#doubt(stored, isIdentified);
+    }
     return { kind: 'validated', entry: stored };
   }
 
-  #freshen(stored: Entry, reply: Reply, asked: number, now: number, isIdentified: boolean, selecting: Selecting): void {
+  /** The head of a stored response with the fields of a 304, or of a response to a HEAD. */
+  #updated(stored: Entry, reply: Reply, asked: number, selecting: Selecting): Updated {
+    const now = Date.now();
     const { directives } = readTerms(reply, asked, now, false);
-    const fresh = filterFields(storedFields(reply, directives), ({ lower }) => lower !== 'set-cookie');
-    const updated = updatedFields(stored.fields, fresh);
+    const merged = updatedFields(stored.fields, storedFields(reply, directives));
     // Age is not stored, but counts for this response.
     const age = joinedOf(reply.fields, 'age');
-    const aged = age === undefined ? updated : addFields(updated, [['age', age]]);
+    const aged = age === undefined ? merged : addFields(merged, [['age', age]]);
     const terms = readTerms({ status: stored.status, fields: aged }, asked, now, this.#plan.heuristicFreshness);
     // It may name fields that the stored response has.
-    const fields = storedFields({ fields: updated, hopFields: undefined }, terms.directives);
-    const selection = selectionOf(varyOf(fields), selecting);
-    stored.freshen({ fields, terms, selection: selection ?? stored.selection, tags: this.#tagsOf(fields) });
-    this.store.replaceHead(stored);
-    // What may no longer be stored serves the request that is waiting, and no other.
-    if (
-      selection === undefined ||
-      hasStar(joinedOf(fields, 'vary')) ||
-      whyForbidden(terms.directives) !== undefined ||
-      !this.#mayServe(terms, isIdentified)
-    )
-      this.store.remove(stored);
+    const fields = storedFields({ fields: merged, hopFields: undefined }, terms.directives);
+    return { fields, terms, selection: selectionOf(varyOf(fields), selecting) };
   }
 
-  /** Section 4.3.5: the head of the response to a HEAD updates the stored response, or shows that it is another. */
-  #updateByHead({ exchange, place, fields, isIdentified }: Asking, sent: Reply): void {
-    const reply = { ...sent, fields: datedFields(sent.fields, Date.now()) };
-    if (reply.status !== 200) return;
+  #freshen(stored: Entry, { fields, terms }: Updated, selection: Selection): void {
+    stored.freshen({ fields, terms, selection, tags: this.#tagsOf(fields) });
+    this.store.replaceHead(stored);
+  }
+
+  /** Whether a response in full with this head could be stored for such a request. */
+  #mayStore(status: number, { fields, terms }: Judged, isRange: boolean, isIdentified: boolean): boolean {
+    const { heuristicFreshness: heuristic, unsafeShareIdentities: shareIdentities } = this.#plan;
+    const rules = { heuristic, shareIdentities, isRange };
+    return whyNotStored({ status, fields, framing: 0 }, terms, rules, isIdentified) === undefined;
+  }
+
+  /**
+   * One client's request shows that a stored response may not be what there is now. It may be that request's own fault:
+   * an app may answer by a header that it does not name in Vary. So what is fresh is not removed but counts as stale
+   * (section 4.3.5): the next request validates it, which costs the backend no more than that client could ask for
+   * itself. What is stale already goes. Of a caller with an identity it says nothing about others.
+   */
+  #doubt(stored: Entry, isIdentified: boolean): void {
+    if (isIdentified || stored.isGone) return;
+    if (stored.age >= stored.terms.lifetime) this.store.remove(stored);
+    else stored.outdate();
+  }
+
+  /**
+   * Section 4.3.5: the head of the response to a HEAD updates the stored response, or shows that it is another. Only if
+   * what it was made for is known to be the same: callers with an identity may get something else, and so do clients
+   * that accept other codings, whether or not the app says so in Vary.
+   */
+  #updateByHead({ exchange, place, fields, isIdentified, directives }: Asking, sent: Reply): void {
+    if (sent.status !== 200 || isIdentified || directives.has('no-store') || directives.has(unreadable)) return;
     const { entry } = this.store.find(place, fields);
     if (entry === undefined || entry.status !== 200) return;
+    const { fields: forwarded, hopFields } = exchange;
+    if (codingsOf(forwarded) !== entry.codings) return;
+    const reply = { ...sent, fields: datedFields(sent.fields, Date.now()) };
     const now = Date.now();
-    const said = readTerms(reply, now, now, false);
+    const terms = readTerms(reply, now, now, this.#plan.heuristicFreshness);
     const { declaredLength } = reply;
-    const isSame = isAbout(entry.terms, said) && (declaredLength === undefined || declaredLength === entry.body.length);
-    if (!isSame) this.store.remove(entry);
-    else if (!isIdentified) {
-      const { fields: forwarded, hopFields } = exchange;
-      this.#freshen(entry, reply, now, now, false, { fields, forwarded, hopFields });
-    }
+    const isSame =
+      isAbout(entry.terms, terms) && (declaredLength === undefined || declaredLength === entry.body.length);
+    const { selection, ...head } = this.#updated(entry, reply, now, { fields, forwarded, hopFields });
+    if (isSame && selection !== undefined && this.#mayStore(200, { terms, fields: reply.fields }, false, false))
+      this.#freshen(entry, { ...head, selection }, selection);
+    else this.#doubt(entry, false);
   }
 
   /** Section 4.4: what changed the resource, unless it failed. */
@@ -568,6 +604,23 @@ interface Miss {
   readonly fwd: Forwarded;
 }
 
+/** What a 304 says to its own client alone. */
+interface Own {
+  readonly fields: Fields;
+  /** Its age, seconds; undefined if the stored response has it now. */
+  readonly age: number | undefined;
+}
+
+const nothingOwn: Own = { fields: emptyFields, age: undefined };
+
+/** A head to be judged. */
+type Judged = Pick<Entry, 'fields' | 'terms'>;
+
+/** A changed head, and what selects it; undefined if no later request can. */
+interface Updated extends Judged {
+  readonly selection: Selection | undefined;
+}
+
 /** A question to Redis. A purge meanwhile dooms its answer. */
 interface Question {
   readonly partition: string;
@@ -591,8 +644,8 @@ class Asking {
   readonly fields: Fields;
   readonly directives: Directives;
   readonly isIdentified: boolean;
-  /** Of a 304, for its own client: the stored response is served without. */
-  cookies: Fields | undefined = undefined;
+  /** Of a 304, for its own client. */
+  own: Own | undefined = undefined;
   /** Of Redis, before the fetch. */
   epoch: string | undefined = undefined;
 
@@ -628,6 +681,16 @@ function varyOf(fields: Fields): string | undefined {
   return vary === undefined ? 'accept-encoding' : `${vary}, accept-encoding`;
 }
 
+/** What a request says about codings. */
+function codingsOf(fields: Fields): string {
+  return joinedOf(fields, 'accept-encoding') ?? '';
+}
+
+/** Fields for one client, which a 304 never writes into what all get. */
+const ofOneClient: ReadonlySet<string> = new Set([
+  ...['set-cookie', 'set-cookie2', 'authentication-info', 'clear-site-data'],
+]);
+
 function validatorsOf({ etag, lastModified }: Terms): readonly (readonly [string, string])[] {
   return [
     ...(etag === undefined ? [] : [['if-none-match', etag] as const]),
@@ -638,10 +701,6 @@ function validatorsOf({ etag, lastModified }: Terms): readonly (readonly [string
 /** RFC 9111 section 5.1: every response from the store has an age. */
 function withAge(fields: Fields, age: number): Fields {
   return addFields(fields, [['age', String(Math.floor(age))]]);
-}
-
-function joinFields(first: Fields, then: Fields): Fields {
-  return { names: [...first.names, ...then.names], values: [...first.values, ...then.values] };
 }
 
 function lengthOf(bytes: number): Pick<Reply, 'framing' | 'declaredLength'> {

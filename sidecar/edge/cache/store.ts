@@ -36,6 +36,8 @@ export interface EntryParts extends Place {
   readonly terms: Terms;
   readonly selection: Selection;
   readonly tags: readonly string[];
+  /** The Accept-Encoding that the backend was sent; undefined if that is not known. */
+  readonly codings?: string | undefined;
 }
 
 /** A stored response, or one that is being stored. */
@@ -44,6 +46,7 @@ export class Entry {
   readonly partition: string;
   readonly status: number;
   readonly reason: string;
+  readonly codings: string | undefined;
   selection: Selection;
   tags: readonly string[];
   fields: Fields;
@@ -59,7 +62,8 @@ export class Entry {
   /** performance.now(): a wall clock that jumps must not make it fresh again. */
   #since = performance.now();
 
-  constructor({ url, partition, status, reason, fields, terms, selection, tags }: EntryParts) {
+  constructor({ url, partition, status, reason, fields, terms, selection, tags, codings }: EntryParts) {
+    this.codings = codings;
     this.url = url;
     this.partition = partition;
     this.status = status;
@@ -84,6 +88,12 @@ export class Entry {
     this.#since = performance.now();
   }
 
+  /** Makes it stale, if it is not. */
+  outdate(): void {
+    const { age, terms } = this;
+    if (age < terms.lifetime) this.terms = { ...terms, lifetime: age };
+  }
+
   /** The complete response's head. */
   get reply(): Reply {
     const { status, reason, fields, body } = this;
@@ -103,6 +113,7 @@ export class Entry {
     for (const value of this.fields.values) bytes += value.length + 24;
     for (const [name, value] of this.selection) bytes += name.length + (value?.length ?? 0) + 48;
     for (const tag of this.tags) bytes += tag.length + 24;
+    bytes += this.codings?.length ?? 0;
     return bytes;
   }
 }

@@ -69,6 +69,92 @@ t.test('a cookie is for the client that waits, and for no other', async (t) => {
   t.equal(asked.length, 2);
 });
 
+const shared = { 'cache-control': 'public, max-age=0, must-revalidate', etag: '"1"' };
+const bob = { cookie: 'sid=bob' };
+
+t.test('what a 304 says to a caller with an identity is for that caller, unless the 304 is for all', async (t) => {
+  const { say, get } = await startCached(t);
+  const ofBob = { 'x-user': 'bob', 'access-control-allow-origin': 'https://bob.test' };
+  const answers =
+    (forBob: Record<string, string>): Answer =>
+    (asked, answer) => {
+      const isKnown = asked.headers['if-none-match'] !== undefined;
+      if (!isKnown) return saying('shared', { ...shared, 'x-user': 'all' })(asked, answer);
+      answer.writeHead(304, { etag: '"1"', ...(asked.headers.cookie === undefined ? {} : forBob) }).end();
+    };
+  const forBob: readonly Record<string, string>[] = [
+    ofBob,
+    { ...ofBob, 'cache-control': 'private' },
+    { ...ofBob, 'cache-control': 'max-age=60' },
+    { ...ofBob, 'cache-control': 'public, max-age=60', 'set-cookie': 'a=b' },
+    { ...ofBob, 'cache-control': 'public, max-age=60', vary: '*' },
+  ];
+  for (const [i, own] of forBob.entries()) {
+    say(answers(own));
+    await get(`/${i}`);
+    const toBob = await get(`/${i}`, bob);
+    t.match(toBob, { status: 200, headers: { 'x-user': 'bob', 'cache-status': /fwd-status=304/ } });
+    t.strictSame(toBob.headers['set-cookie'], own['set-cookie'] === undefined ? undefined : ['a=b']);
+    const other = await get(`/${i}`);
+    t.match(other.headers, { 'x-user': 'all', 'cache-status': /fwd=stale; fwd-status=304/ });
+    t.equal(other.headers['access-control-allow-origin'], undefined);
+  }
+  say(answers({ 'x-user': 'public', 'cache-control': 'public, max-age=60', etag: '"1"' }));
+  await get('/for-all');
+  await get('/for-all', bob);
+  t.match((await get('/for-all')).headers, { 'x-user': 'public', 'cache-status': /; hit/ });
+});
+
+t.test('a 304 about something else, or for one client, ends nothing that is fresh', async (t) => {
+  const { say, get, asked } = await startCached(t);
+  const fresh = { 'cache-control': 'public, max-age=60', etag: '"1"' };
+  const anew = { 'cache-control': 'no-cache' };
+  for (const [i, headers] of [anew, { ...anew, ...bob }].entries())
+    for (const said of [{ etag: '"2"' }, { etag: '"1"', 'cache-control': 'no-store' }]) {
+      const path = `/${i}${said.etag}`;
+      say(saying('fresh', fresh));
+      await get(path);
+      say((asked, answer) => {
+        if (asked.headers['if-none-match'] === undefined) saying('bad', {}, 400)(asked, answer);
+        else answer.writeHead(304, said).end();
+      });
+      await get(path, headers);
+      const before = asked.length;
+      say((_, answer) => void answer.writeHead(304, fresh).end());
+      t.equal(String((await get(path)).body), 'fresh');
+      t.equal(asked.length - before, i === 0 ? 1 : 0, 'validated after an anonymous client, else as fresh as before');
+    }
+});
+
+t.test('a HEAD cannot empty the cache: what it shows to be another is validated', async (t) => {
+  const { say, get, asked } = await startCached(t);
+  const fresh = { 'cache-control': 'public, max-age=60', etag: '"1"' };
+  const anew = { 'cache-control': 'no-cache' };
+  const other = { ...fresh, 'content-length': '99' };
+  const heads: readonly (readonly [Record<string, string>, Record<string, string>, 'fresh' | 'validated'])[] = [
+    [{}, other, 'validated'],
+    [{ 'x-bad': '1' }, { ...fresh, 'cache-control': 'no-store' }, 'validated'],
+    [{}, { ...other, etag: '"2"' }, 'validated'],
+    [{}, fresh, 'fresh'],
+    [{ 'accept-encoding': 'gzip' }, { ...other, 'content-encoding': 'gzip' }, 'fresh'],
+    [{ 'accept-encoding': 'gzip' }, { ...fresh, 'content-encoding': 'gzip', 'x-a': 'of gzip' }, 'fresh'],
+    [bob, other, 'fresh'],
+  ];
+  for (const [i, [headers, answered, expected]] of heads.entries()) {
+    say(saying('stored', fresh));
+    await get(`/${i}`);
+    say((_, answer) => void answer.writeHead(200, answered).end());
+    t.equal((await get(`/${i}`, { ...anew, ...headers }, { method: 'HEAD' })).status, 200);
+    const before = asked.length;
+    say((_, answer) => void answer.writeHead(304, fresh).end());
+    const after = await get(`/${i}`);
+    t.equal(String(after.body), 'stored');
+    t.equal(after.headers['x-a'], undefined);
+    t.equal(asked.length - before, expected === 'fresh' ? 0 : 1, JSON.stringify([headers, answered]));
+    t.match((await get(`/${i}`)).headers['cache-status'], /; hit/);
+  }
+});
+
 t.test('responses without a date are dated when they arrive', async (t) => {
   const { say, get, asked } = await startCached(t);
   say((_, answer) => {
