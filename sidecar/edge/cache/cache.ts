@@ -448,7 +448,9 @@ export class Cache {
       // ends nothing that is fresh: with `no-cache` and a bad header, any client could empty the cache.
       const mayEnd = isAbout && !isIdentified && stored !== undefined;
       if (mayEnd && useOf(stored.terms, stored.age, noDirectives) !== 'fresh') this.store.remove(stored);
-      if (isAbout && fill.isOpen) this.#unshared.note(place);
+      // A purge or an invalidation on its way says nothing about the next response: that is shared at once.
+      const isShareable = why === undefined && selection !== undefined && !isTooLarge;
+      if (isAbout && fill.isOpen && !isShareable) this.#unshared.note(place);
       return { kind: 'reply', reply, entry: undefined };
     }
     // One of unknown length may turn out to be too large, as the one before it.

@@ -93,6 +93,39 @@ t.test('what one client may have to itself does not remove what is fresh for all
   t.equal(String((await get('/')).body), 'fine');
 });
 
+t.test('after an invalidation or a purge meanwhile, requests wait for a new response at once', async (t) => {
+  const { say, get, asked, purge } = await startCached(t);
+  const waiting: ServerResponse[] = [];
+  const url = (path: string) => `http://a.test${path}`;
+  const invalidations: readonly (readonly [string, () => Promise<unknown>])[] = [
+    ['/post', () => get('/post', {}, { method: 'POST' })],
+    ['/url', () => purge({ url: url('/url') })],
+    ['/prefix', () => purge({ prefix: url('/pre') })],
+    ['/tag', () => purge({ tag: 'x' })],
+  ];
+  for (const [path, invalidate] of invalidations) {
+    say((one, answer) => (one.method === 'GET' ? void waiting.push(answer) : saying('')(one, answer)));
+    const before = asked.length;
+    const [first, second] = [get(path), get(path)];
+    await until(() => waiting.length === 1, 'the first request');
+    await until(
+      async () => (await get('/none', { 'cache-control': 'only-if-cached' })).status === 504,
+      'the one that waits',
+    );
+    await invalidate();
+    const later = Array.from({ length: 5 }, () => get(path));
+    await until(() => waiting.length === 2, 'a new request, while the first is on its way');
+    saying('old', minute)(asked[0]!, waiting.shift()!);
+    t.equal(String((await first).body), 'old');
+    say(saying('too many'));
+    await until(async () => (await get('/none', { 'cache-control': 'only-if-cached' })).status === 504, 'all to wait');
+    saying('new', minute)(asked[0]!, waiting.shift()!);
+    for (const { body } of await Promise.all([second, ...later])) t.equal(String(body), 'new', path);
+    t.match((await get(path)).headers['cache-status'], /; hit/);
+    t.equal(asked.slice(before).filter(({ method }) => method === 'GET').length, 2);
+  }
+});
+
 t.test('a stale response goes when there is something else in its place', async (t) => {
   const { say, get } = await startCached(t);
   const stale = { 'cache-control': 'max-age=0, stale-if-error=60', etag: '"a"' };
