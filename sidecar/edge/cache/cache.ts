@@ -10,8 +10,9 @@ import { emptyFields, type Fields, type Reply } from '../../exchange/message.ts'
 import type { Onward } from '../../exchange/onward.ts';
 import { deadlines } from '../../upstream/deadlines.ts';
 import { type Directives, firstOf, joinedOf, parseDirectives, unreadable } from './directives.ts';
-import { Fill, type Outcome, Reader } from './fill.ts';
+import { copyUpstream, Fill, type Outcome } from './fill.ts';
 import { compileIdentified, invalidatedBy, placeOf, whyBypassed } from './key.ts';
+import { pieceBytes, Reader, type Source, StoredPart } from './reader.ts';
 import type { Held, RedisStore } from './redis-store.ts';
 import {
   askedBy,
@@ -185,8 +186,12 @@ export class Cache {
     const { body, terms } = entry;
     const fields = own.fields.names.length === 0 ? entry.fields : updatedFields(entry.fields, own.fields);
     const aged = { ...entry.reply, fields: withAge(fields, own.age ?? entry.age) };
-    const answer = (reply: Reply, whole: Buffer): void =>
-      this.#onward.answer(exchange, reply, exchange.method === 'HEAD' ? noBody : whole, `cache_${outcome}`);
+    const details = `cache_${outcome}`;
+    const answer = (reply: Reply, whole: Buffer): void => {
+      if (exchange.method === 'HEAD') this.#onward.answer(exchange, reply, noBody, details);
+      else if (whole.length <= pieceBytes) this.#onward.answer(exchange, reply, whole, details);
+      else this.#stream(exchange, new StoredPart(entry, whole), reply, details);
+    };
     if (isNotModified(exchange.fields, terms, entry.status)) return answer(notModified(aged), noBody);
     const span =
       exchange.method === 'GET' && entry.status === 200 ? spanOf(exchange.fields, terms, body.length) : undefined;
@@ -571,7 +576,12 @@ export class Cache {
   #read(exchange: Exchange, fill: Fill, reply: Reply, details: string): void {
     const whole = fill.whole();
     if (whole !== undefined) return this.#onward.answer(exchange, reply, whole, details);
-    const reader = new Reader(exchange, fill, this.#onward);
+    copyUpstream(fill.fetch, exchange);
+    this.#stream(exchange, fill, reply, details);
+  }
+
+  #stream(exchange: Exchange, source: Source, reply: Reply, details: string): void {
+    const reader = new Reader(exchange, source, this.#onward);
     this.#onward.answer(exchange, reply, undefined, details);
     reader.pump();
   }

@@ -5,13 +5,14 @@
 
 import { SallyportError } from '../../../cert-agent/base/errors.ts';
 import { noBody } from '../../exchange/answer.ts';
-import type { Carrier, Downstream } from '../../exchange/ends.ts';
+import type { Downstream } from '../../exchange/ends.ts';
 import { Exchange } from '../../exchange/exchange.ts';
 import { addFields, filterFields } from '../../exchange/fields.ts';
 import { hold, pile } from '../../exchange/held-bytes.ts';
 import { emptyFields, type Fields, type Reply } from '../../exchange/message.ts';
 import type { Onward } from '../../exchange/onward.ts';
 import { type Deadline, deadlines } from '../../upstream/deadlines.ts';
+import type { Reader, Source } from './reader.ts';
 import { conditional } from './request.ts';
 import type { Entry, Place, Store } from './store.ts';
 
@@ -60,7 +61,7 @@ export interface FillParts {
 }
 
 /** One fetch. It is the downstream of its own exchange. */
-export class Fill implements Downstream {
+export class Fill implements Downstream, Source {
   readonly place: Place;
   /** Never rejects. */
   readonly head: Promise<Outcome>;
@@ -81,8 +82,8 @@ export class Fill implements Downstream {
   #first = 0;
   /** Bytes held here and counted as such. */
   #held = 0;
-  /** It has been stored: the pieces are parts of the stored body. */
-  #isStored = false;
+  /** It has been stored: the pieces are parts of the stored body, which is lent to each reader. */
+  #lent: Entry | undefined = undefined;
   #entry: Entry | undefined = undefined;
   #bytes = 0;
   #isBlocked = false;
@@ -173,11 +174,11 @@ export class Fill implements Downstream {
     if (this.fetch.upstreamPeer?.refusal() !== undefined) this.#storeNothing();
     else if (entry !== undefined) {
       this.#entry = undefined;
-      this.#isStored = true;
       entry.body = this.#join();
-      // The store may drop it while its readers still read.
-      this.#hold(this.#bytes);
       this.#parts.store.add(entry);
+      // The store counts it, also if it drops it while they still read.
+      this.#lent = entry;
+      for (let i = 0; i < this.#readers.size; i++) entry.lend();
       this.#parts.stored(entry);
     }
     this.#over();
@@ -226,6 +227,7 @@ export class Fill implements Downstream {
 
   join(reader: Reader): void {
     this.#readers.add(reader);
+    this.#lent?.lend();
     deadlines.drop(this.#unread);
     this.#unread = undefined;
     // Several readers have a larger window.
@@ -234,7 +236,7 @@ export class Fill implements Downstream {
 
   /** A reader has gone. */
   leave(reader: Reader): void {
-    this.#readers.delete(reader);
+    if (this.#readers.delete(reader)) this.#lent?.giveBack();
     this.#endIfUnread();
     this.advanced();
   }
@@ -260,7 +262,6 @@ export class Fill implements Downstream {
     if (piece === undefined || piece.length === reader.taken) return undefined;
     const rest = piece.subarray(reader.taken);
     reader.taken = piece.length;
-    reader.bytes += rest.length;
     // A slice of a piece that grew would keep all of that state of it alive where it waits.
     return 2 * rest.length < piece.length ? Buffer.from(rest) : rest;
   }
@@ -351,7 +352,7 @@ export class Fill implements Downstream {
   /** Drops what all have read. */
   #trim(): void {
     // Parts of a stored body are in memory until the last reader has gone.
-    if (this.#entry !== undefined || this.#isStored || this.#waiting > 0 || this.#readers.size === 0) return;
+    if (this.#entry !== undefined || this.#lent !== undefined || this.#waiting > 0 || this.#readers.size === 0) return;
     let least = this.#first + this.#pieces.length;
     for (const reader of this.#readers) least = Math.min(least, this.#needed(reader));
     const read = this.#pieces.splice(0, least - this.#first);
@@ -442,90 +443,13 @@ export class Fill implements Downstream {
   }
 }
 
-/** One client that reads a fill. */
-export class Reader implements Carrier {
-  readonly #exchange: Exchange;
-  readonly #fill: Fill;
-  readonly #onward: Onward;
-  /** The number of the piece that it reads, and how much of it has been read. */
-  piece = 0;
-  taken = 0;
-  /** What it has read in all. */
-  bytes = 0;
-  #isFull = false;
-  #isOver = false;
-  #isPumping = false;
-
-  constructor(exchange: Exchange, fill: Fill, onward: Onward) {
-    this.#exchange = exchange;
-    this.#fill = fill;
-    this.#onward = onward;
-    fill.join(this);
-    copyUpstream(fill.fetch, exchange);
-    exchange.carrier = this;
-  }
-
-  /** Passes on what has come. */
-  pump(): void {
-    if (this.#isPumping || !this.#exchange.responded) return;
-    this.#isPumping = true;
-    for (let piece = this.#next(); piece !== undefined; piece = this.#next())
-      this.#isFull = !this.#exchange.downstream.write(piece);
-    this.#isPumping = false;
-    if (this.#isOver || this.#isFull) return;
-    const { failure, trailers } = this.#fill;
-    if (failure !== undefined) this.cut(failure);
-    else if (trailers !== undefined) {
-      this.#end();
-      this.#exchange.downstream.end(trailers);
-    }
-  }
-
-  cut(error: SallyportError): void {
-    if (this.#isOver) return;
-    this.#end();
-    this.#onward.refuse(this.#exchange, error);
-  }
-
-  requestData(): boolean {
-    return true;
-  }
-
-  requestEnd(): void {}
-
-  downstreamDrained(): void {
-    this.#isFull = false;
-    this.pump();
-    if (!this.#isOver) this.#fill.advanced();
-  }
-
-  downstreamGone(): void {
-    this.#end();
-  }
-
-  idle(): void {
-    const limit = this.#exchange.rules.limits.streamIdleMs;
-    this.cut(new SallyportError('stream_idle', `no byte moved for ${limit} ms (limit streamIdleMs)`));
-  }
-
-  #next(): Buffer | undefined {
-    return this.#isOver || this.#isFull ? undefined : this.#fill.next(this);
-  }
-
-  #end(): void {
-    if (this.#isOver) return;
-    this.#isOver = true;
-    this.#fill.leave(this);
-  }
-}
-
 function tooSlow(): SallyportError {
   const pace = `${leastPaceBytes} bytes a second`;
   return new SallyportError('stream_idle', `the client reads less than ${pace}, and others wait for the same response`);
 }
 
 /** The upstream's address and identity: what the log shows, and what a change of trust is judged by. */
-function copyUpstream(from: Exchange, to: Exchange): void {
+export function copyUpstream(from: Exchange, to: Exchange): void {
   to.upstreamAddress = from.upstreamAddress;
   to.upstreamLocalAddress = from.upstreamLocalAddress;
   to.upstreamPeer = from.upstreamPeer;

@@ -3,6 +3,7 @@
 // half of the memory at most: slow backends and clients that leave cannot push out what is complete.
 
 import { noBody } from '../../exchange/answer.ts';
+import { hold } from '../../exchange/held-bytes.ts';
 import type { Fields, Reply } from '../../exchange/message.ts';
 import { type Selection, selects } from './request.ts';
 import type { Terms } from './response.ts';
@@ -57,6 +58,9 @@ export class Entry {
   counted = 0;
   /** False once it was purged, invalidated, replaced or evicted: no new request may be served. */
   isGone = false;
+  /** Clients that read its body, and how much of it is counted for them alone: the store's count ends when it is gone. */
+  #readers = 0;
+  #held = 0;
   /** A validation in the background is under way. */
   isRevalidating = false;
   /** performance.now(): a wall clock that jumps must not make it fresh again. */
@@ -86,6 +90,26 @@ export class Entry {
     this.selection = selection;
     this.tags = tags;
     this.#since = performance.now();
+  }
+
+  /** A client begins to read its body, which stays in memory as long as one does; `giveBack` follows. */
+  lend(): void {
+    this.#readers++;
+    if (this.isGone) this.holdLent();
+  }
+
+  giveBack(): void {
+    this.#readers--;
+    if (this.#readers > 0) return;
+    hold(-this.#held);
+    this.#held = 0;
+  }
+
+  /** The store counts it no more: once for all who still read it, it waits for slow readers. */
+  holdLent(): void {
+    if (this.#readers === 0 || this.#held > 0) return;
+    this.#held = this.body.length;
+    hold(this.#held);
   }
 
   /** Makes it stale, if it is not. */
@@ -248,6 +272,7 @@ export class Store {
     entry.isGone = true;
     if (!this.#used.delete(entry)) return;
     this.release(entry);
+    entry.holdLent();
     const variants = this.#byUrl.get(entry.url)!;
     if (variants.length === 1) this.#byUrl.delete(entry.url);
     else variants.splice(variants.indexOf(entry), 1);

@@ -1,0 +1,131 @@
+// One client that reads a response of the cache, on its way or stored, as fast as it takes it. No more than a piece of it
+// waits for a client that does not read: what many read is in memory once.
+
+import { SallyportError } from '../../../cert-agent/base/errors.ts';
+import type { Carrier } from '../../exchange/ends.ts';
+import type { Exchange } from '../../exchange/exchange.ts';
+import { emptyFields, type Fields } from '../../exchange/message.ts';
+import type { Onward } from '../../exchange/onward.ts';
+import type { Entry } from './store.ts';
+
+/** How much of a stored body is written at once, bytes. It waits for a client that does not read. */
+export const pieceBytes = 64 * 1024;
+
+/** Where readers read. */
+export interface Source {
+  /** What follows for a reader; undefined if it has not come yet. */
+  next(reader: Reader): Buffer | undefined;
+  /** Known once everything has come. */
+  readonly trailers: Fields | undefined;
+  readonly failure: SallyportError | undefined;
+  join(reader: Reader): void;
+  /** A reader has read on. */
+  advanced(): void;
+  /** A reader has gone. */
+  leave(reader: Reader): void;
+}
+
+/** One client that reads. */
+export class Reader implements Carrier {
+  readonly #exchange: Exchange;
+  readonly #source: Source;
+  readonly #onward: Onward;
+  /** The number of the piece that it reads, and how much of it has been read. */
+  piece = 0;
+  taken = 0;
+  /** What it has read in all. */
+  bytes = 0;
+  #isFull = false;
+  #isOver = false;
+  #isPumping = false;
+
+  constructor(exchange: Exchange, source: Source, onward: Onward) {
+    this.#exchange = exchange;
+    this.#source = source;
+    this.#onward = onward;
+    source.join(this);
+    exchange.carrier = this;
+  }
+
+  /** Passes on what has come. */
+  pump(): void {
+    if (this.#isPumping || !this.#exchange.responded) return;
+    this.#isPumping = true;
+    for (let piece = this.#next(); piece !== undefined; piece = this.#next()) {
+      this.bytes += piece.length;
+      this.#isFull = !this.#exchange.downstream.write(piece);
+    }
+    this.#isPumping = false;
+    if (this.#isOver || this.#isFull) return;
+    const { failure, trailers } = this.#source;
+    if (failure !== undefined) this.cut(failure);
+    else if (trailers !== undefined) {
+      this.#end();
+      this.#exchange.downstream.end(trailers);
+    }
+  }
+
+  cut(error: SallyportError): void {
+    if (this.#isOver) return;
+    this.#end();
+    this.#onward.refuse(this.#exchange, error);
+  }
+
+  requestData(): boolean {
+    return true;
+  }
+
+  requestEnd(): void {}
+
+  downstreamDrained(): void {
+    this.#isFull = false;
+    this.pump();
+    if (!this.#isOver) this.#source.advanced();
+  }
+
+  downstreamGone(): void {
+    this.#end();
+  }
+
+  idle(): void {
+    const limit = this.#exchange.rules.limits.streamIdleMs;
+    this.cut(new SallyportError('stream_idle', `no byte moved for ${limit} ms (limit streamIdleMs)`));
+  }
+
+  #next(): Buffer | undefined {
+    return this.#isOver || this.#isFull ? undefined : this.#source.next(this);
+  }
+
+  #end(): void {
+    if (this.#isOver) return;
+    this.#isOver = true;
+    this.#source.leave(this);
+  }
+}
+
+/** A part of a stored body, read by one client in pieces. */
+export class StoredPart implements Source {
+  readonly trailers = emptyFields;
+  readonly failure = undefined;
+  readonly #entry: Entry;
+  readonly #part: Buffer;
+
+  constructor(entry: Entry, part: Buffer) {
+    this.#entry = entry;
+    this.#part = part;
+  }
+
+  next({ bytes }: Reader): Buffer | undefined {
+    return bytes < this.#part.length ? this.#part.subarray(bytes, bytes + pieceBytes) : undefined;
+  }
+
+  join(): void {
+    this.#entry.lend();
+  }
+
+  advanced(): void {}
+
+  leave(): void {
+    this.#entry.giveBack();
+  }
+}
