@@ -407,6 +407,12 @@ export class Cache {
       ...{ place, store: this.store, onward: this.#onward, maxEntry: this.#maxEntry },
       isOpen: isPlain && mayStore && !isIdentified,
       judge: (reply, asked, self) => this.#judge(reply, asked, self, { request, stored, mayStore }),
+      // Section 4: the most recent response is served. Only what came meanwhile is compared: the clocks of two servers
+      // differ, and a date ahead of the others' would keep their responses out for as long.
+      isOutdated: (entry, begunAt) => {
+        const now = this.store.find(place, request.fields).entry;
+        return now !== undefined && now.since > begunAt && now.terms.date > entry.terms.date;
+      },
       // Each fetches it for itself, as if its length were known: those that read one together go at one pace.
       outgrown: () => this.#unshared.note(place),
       stored: (entry) => {

@@ -8,16 +8,16 @@ export interface Member {
   readonly value: string;
 }
 
-/** The members by key: of a key that occurs twice the last counts. Undefined if the text is no Dictionary. */
-export function parseDictionary(text: string): ReadonlyMap<string, Member> | undefined {
+/** The members in order, a key that occurs twice with each of its values. Undefined if the text is no Dictionary. */
+export function parseDictionary(text: string): readonly (readonly [key: string, member: Member])[] | undefined {
   const reader = new Reader(text.replace(/^ +| +$/g, ''));
-  const found = new Map<string, Member>();
+  const found: (readonly [string, Member])[] = [];
   while (!reader.isAtEnd) {
     const key = reader.take(keyPattern);
     if (key === undefined) return undefined;
     const member = reader.take(/=/y) === undefined ? yes : readValue(reader);
     if (member === undefined || !skipParameters(reader)) return undefined;
-    found.set(key, member);
+    found.push([key, member]);
     reader.take(/[ \t]*/y);
     if (reader.isAtEnd) return found;
     if (reader.take(/,[ \t]*/y) === undefined || reader.isAtEnd) return undefined;

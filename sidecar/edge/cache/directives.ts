@@ -81,8 +81,9 @@ function namesOr(quoted: string | undefined): string {
 
 /**
  * Reads a targeted field: a Dictionary of Structured Fields (RFC 9213 section 2.1; RFC 9651 section 4.2.2). Of a key
- * that occurs twice the last counts. Undefined if there is none, or an empty one: then Cache-Control counts. So it does
- * by the standard if the field cannot be read; `unreadable` tells.
+ * that occurs twice the last number counts, and the strictest `private` and `no-cache`: two layers may each add one.
+ * Undefined if there is none, or an empty one: then Cache-Control counts. So it does by the standard if the field cannot
+ * be read; `unreadable` tells.
  */
 export function parseTargeted(text: string | undefined): Directives | undefined | typeof unreadable {
   if (text === undefined || /^ *$/.test(text)) return undefined;
@@ -93,12 +94,11 @@ export function parseTargeted(text: string | undefined): Directives | undefined 
     // Section 2.1: an argument of another type than that of the directive is ignored.
     if (seconds.has(name)) {
       if (kind === 'integer') found.set(name, value);
-    } else if (kind !== 'false') found.set(name, kind === 'string' && qualified.has(name) ? namesOr(value) : '');
+    } else if (kind !== 'false') note(found, name, kind === 'string' ? value : undefined, undefined);
   }
   return found;
 }
 
-const qualified: ReadonlySet<string> = new Set(['private', 'no-cache']);
 const seconds: ReadonlySet<string> = new Set(['max-age', 's-maxage', 'stale-while-revalidate', 'stale-if-error']);
 
 /** More seconds than any cache keeps: larger numbers count as this (RFC 9111 section 1.2.2). */

@@ -54,6 +54,8 @@ export interface FillParts {
   readonly maxEntry: number;
   /** It is too large to be stored, which its head did not show. */
   readonly outgrown: () => void;
+  /** Something newer has been stored since it was begun, performance.now(). */
+  readonly isOutdated: (entry: Entry, begunAt: number) => boolean;
   /** A complete response has been stored. */
   readonly stored: (entry: Entry) => void;
   /** Runs once, when nothing more will come. */
@@ -91,7 +93,8 @@ export class Fill implements Downstream, Source {
   #pacing: Deadline | undefined = undefined;
   trailers: Fields | undefined = undefined;
   #failure: SallyportError | undefined = undefined;
-  #movedAt = performance.now();
+  readonly #begunAt = performance.now();
+  #movedAt = this.#begunAt;
   #asked = 0;
   #idle: Deadline | undefined = undefined;
   #unread: Deadline | undefined = undefined;
@@ -171,7 +174,8 @@ export class Fill implements Downstream, Source {
     this.trailers = trailers;
     const entry = this.#entry;
     // An upstream whose certificate ended meanwhile is believed no more.
-    if (this.fetch.upstreamPeer?.refusal() !== undefined) this.#storeNothing();
+    const isRefused = this.fetch.upstreamPeer?.refusal() !== undefined;
+    if (isRefused || (entry !== undefined && this.#parts.isOutdated(entry, this.#begunAt))) this.#storeNothing();
     else if (entry !== undefined) {
       this.#entry = undefined;
       entry.body = this.#join();

@@ -83,6 +83,11 @@ export class Entry {
     return this.terms.initialAge + (performance.now() - this.#since) / 1000;
   }
 
+  /** When its head arrived, or was renewed: performance.now(). */
+  get since(): number {
+    return this.#since;
+  }
+
   /** The entry with the head of a validated response. */
   freshen({ fields, terms, selection, tags }: Pick<EntryParts, 'fields' | 'terms' | 'selection' | 'tags'>): void {
     this.fields = fields;

@@ -1,6 +1,6 @@
 // Requests that wait for another's response: none has to suffer for what the other asked.
 
-import type { IncomingMessage, ServerResponse } from 'node:http';
+import { type IncomingMessage, request, type ServerResponse } from 'node:http';
 import t from 'tap';
 import { Unshared } from '../../../sidecar/edge/cache/unshared.ts';
 import { type Answer, saying, startCached } from '../../fixtures/cached.ts';
@@ -123,6 +123,54 @@ t.test('after an invalidation or a purge meanwhile, requests wait for a new resp
     for (const { body } of await Promise.all([second, ...later])) t.equal(String(body), 'new', path);
     t.match((await get(path)).headers['cache-status'], /; hit/);
     t.equal(asked.slice(before).filter(({ method }) => method === 'GET').length, 2);
+  }
+});
+
+t.test('a late response that is older does not replace what came meanwhile', async (t) => {
+  const { say, get, asked } = await startCached(t);
+  const at = (ms: number) => ({ ...minute, date: new Date(Date.now() + ms).toUTCString() });
+  for (const [path, late, expected] of [
+    ['/older', at(-5000), 'new'],
+    ['/newer', at(5000), 'late'],
+  ] as const) {
+    const waiting: ServerResponse[] = [];
+    say((_, answer) => void waiting.push(answer));
+    const slow = get(path);
+    await until(() => waiting.length === 1, 'the first request');
+    say(saying('new', at(0)));
+    // A part is asked for alone; the whole is stored.
+    await get(path, { range: 'bytes=0-1' });
+    saying('late', late)(asked[0]!, waiting[0]!);
+    t.equal(String((await slow).body), 'late');
+    const after = await get(path);
+    t.equal(String(after.body), expected);
+    t.match(after.headers['cache-status'], /; hit/);
+  }
+});
+
+t.test('those who wait get all of it if the first client leaves, before the head or after it', async (t) => {
+  const { say, gateway, get, asked } = await startCached(t);
+  for (const path of ['/before', '/after']) {
+    const waiting: ServerResponse[] = [];
+    say((_, answer) => void waiting.push(answer));
+    const first = request({ port: gateway.port('default/g:80'), path, headers: { host: 'a.test' } });
+    const closed = new Promise((resolve) => first.on('error', resolve).on('close', resolve));
+    const head = new Promise((resolve) => first.on('response', resolve));
+    first.end();
+    await until(() => waiting.length === 1, 'the first request');
+    const others = Array.from({ length: 5 }, () => get(path));
+    await until(async () => (await get('/none', { 'cache-control': 'only-if-cached' })).status === 504, 'all to wait');
+    if (path === '/after') {
+      waiting[0]!.writeHead(200, { ...minute, 'content-length': 10 }).write('12345');
+      await head;
+    }
+    first.destroy();
+    await closed;
+    await until(async () => (await get('/none', { 'cache-control': 'only-if-cached' })).status === 504, 'its end');
+    if (path === '/after') waiting[0]!.end('67890');
+    else saying('1234567890', minute)(asked[0]!, waiting[0]!);
+    for (const { body, cut } of await Promise.all(others)) t.strictSame([String(body), cut], ['1234567890', false]);
+    t.equal(waiting.length, 1);
   }
 });
 

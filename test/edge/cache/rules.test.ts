@@ -63,6 +63,10 @@ t.test('a targeted field is a dictionary', async (t) => {
   t.strictSame(read('max-age=60;a=1, private=?0'), { 'max-age': '60' });
   t.strictSame(read('max-age="60"'), {}, 'not an integer');
   t.strictSame(read('private="x-a", no-cache=("a" b;c=1 )  '), { private: 'x-a', 'no-cache': '' });
+  t.strictSame(read('private="x-a", private="x-b", max-age=1, max-age=2'), { private: 'x-a,x-b', 'max-age': '2' });
+  for (const name of ['private', 'no-cache'])
+    for (const text of [`${name}, ${name}="x-a"`, `${name}="x-a", ${name}`, `${name}, ${name}=?0`])
+      t.strictSame(read(text), { [name]: '' }, text);
   t.equal(parseTargeted(''), undefined);
   const broken = [
     ...['max-age=', 'Max-Age=1', 'max-age=1,', 'a b', 'no-store, ', 'a=(b', 'a=(b"c")', 'a="b', 'a=1.', 'a=1.2345'],
