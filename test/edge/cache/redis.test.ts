@@ -193,6 +193,42 @@ t.test('of several that match, the most recent is served', skip, async (t) => {
   t.equal(String((await two.get('/o', { 'x-l': 'de' })).body), 'new');
 });
 
+t.test('how long a response was in Redis is told by the clock of Redis', skip, async (t) => {
+  const { one, two, client, keys } = await startTwo(t);
+  one.say(saying('x', { 'cache-control': 'max-age=600' }));
+  await one.get('/o');
+  await until(async () => (await keys()).length === 1, 'the response in Redis');
+  const [key] = await keys();
+  const [variant] = await client.hKeys(key!);
+  const written = (await client.hGet(key!, variant!))!;
+  // Written 100 s ago by a gateway whose clock is an hour ahead.
+  const head = JSON.parse(written.replace(/^\d+ /, '')) as { readonly fields: readonly (readonly [string, string])[] };
+  const date = new Date(Date.now() + 3_600_000).toUTCString();
+  const fields = head.fields.map(([name, value]) => (name === 'date' ? [name, date] : [name, value]));
+  const at = Number(/^\d+/.exec(written)![0]) - 100;
+  await client.hSet(key!, variant!, `${at} ${JSON.stringify({ ...head, fields })}`);
+  const age = Number((await two.get('/o')).headers['age']);
+  t.ok(age >= 100 && age < 130, `${age} s`);
+});
+
+t.test('a purge while Redis is read keeps out what was read', skip, async (t) => {
+  const { one, two, client, keys } = await startTwo(t);
+  one.say(saying('old', minute));
+  await one.get('/r');
+  await until(async () => (await keys()).length === 1, 'the response in Redis');
+  one.say(saying('new', minute));
+  await client.sendCommand(['CLIENT', 'PAUSE', '900', 'WRITE']);
+  const reading = two.get('/r');
+  await until(
+    async () => (await two.get('/none', { 'cache-control': 'only-if-cached' })).status === 504,
+    'a later request',
+  );
+  await two.purge({ url: 'http://a.test/r' });
+  await client.sendCommand(['CLIENT', 'UNPAUSE']);
+  t.equal(String((await reading).body), 'new');
+  t.equal(String((await two.get('/r')).body), 'new');
+});
+
 t.test('without Redis, and when it comes back', skip, async (t) => {
   const { redis, one } = await startTwo(t);
   one.say(saying('a', minute));
