@@ -40,27 +40,35 @@ export interface AttachedRoute {
   readonly isNew?: true;
 }
 
+/** A listener with its routes, also when it is not `programmed`; `allConditions` includes `Programmed`. */
 export interface ServedListener extends ListenerState {
   readonly attached: readonly AttachedRoute[];
   readonly allConditions: readonly Condition[];
 }
 
+/** A Gateway, the oldest first; an invalid one comes last, has no listeners, and `Accepted` is false. */
 export interface GatewayStatus {
   readonly gateway: Document<GatewaySpec> | RefusedDocument;
   readonly conditions: readonly Condition[];
   readonly listeners: readonly ServedListener[];
 }
 
+/** The conditions of a route at one parent: `status.parents[]` of Gateway API. */
 export interface ParentStatus {
   readonly parentRef: ParentRef;
   readonly conditions: readonly Condition[];
 }
 
+/**
+ * A route at each Gateway that it names. Parents of other kinds (a mesh's Service) are left out: their implementation
+ * writes that status.
+ */
 export interface RouteStatus {
   readonly route: RouteDocument;
   readonly parents: readonly ParentStatus[];
 }
 
+/** Everything attached once, for serving and for statuses alike. */
 export interface Attachments {
   readonly gateways: readonly GatewayStatus[];
   readonly routes: readonly RouteStatus[];

@@ -6,6 +6,7 @@ import { readPemBlocks } from '../../cert-agent/identity/bundle.ts';
 import type { Attachments } from './attach.ts';
 import { keyOf } from './documents.ts';
 
+/** A programmed listener that terminates TLS, for metrics and warnings. Contains no key. */
 export interface ShownCertificate {
   /** `namespace/gateway/section`. */
   readonly listener: string;
@@ -16,6 +17,7 @@ export interface ShownCertificate {
   readonly fits: boolean;
 }
 
+/** A warning for the log: no certificate has the host name, or one expires within 7 days or has expired. */
 export interface Worry {
   readonly code: 'certificate_host_mismatch' | 'certificate_ends_soon';
   readonly message: string;

@@ -16,6 +16,7 @@ import type { TlsOptions } from './tls-options.ts';
 
 /** `AllowAbsent`: a client may show none, and one that it shows must be valid. The strictest is first. */
 export const clientModes = ['AllowValidOnly', 'AllowAbsent', 'AllowInsecureFallback'] as const;
+/** Gateway API's two modes (GEP-91), and `AllowAbsent` for Envoy Gateway's `clientValidation.optional`. */
 export type ClientMode = (typeof clientModes)[number];
 
 /** What is demanded of clients, and the references that cannot be resolved. */

@@ -19,6 +19,7 @@ export interface Named {
   readonly generation: number;
 }
 
+/** A document whose spec was checked against the schema. References in it are not resolved yet. */
 export interface Document<Spec> extends Named {
   readonly spec: Spec;
 }
@@ -38,6 +39,7 @@ export interface PassedOver extends Named {
   readonly message: string;
 }
 
+/** A reference with the standard's defaults filled in. Without `namespace`: the referring document's. */
 export interface ObjectRef {
   readonly group: string;
   readonly kind: string;
@@ -45,11 +47,16 @@ export interface ObjectRef {
   readonly namespace?: string;
 }
 
+/** What a route attaches to. Without `sectionName` and `port`: every listener of the Gateway. */
 export interface ParentRef extends ObjectRef {
   readonly sectionName?: string;
   readonly port?: number;
 }
 
+/**
+ * `spec.listeners[]` of a Gateway. Without `hostname`: every host. Without `allowedRoutes`: routes of the Gateway's own
+ * namespace, of the kinds that suit the protocol.
+ */
 export interface ListenerSpec {
   readonly name: string;
   readonly hostname?: string;
@@ -90,6 +97,7 @@ export interface ClientPolicy {
   readonly crl: { readonly refs: readonly ObjectRef[]; readonly onlyLeaf: boolean } | undefined;
 }
 
+/** A Kubernetes label selector: all requirements must hold, and an empty one selects everything (see `selects`). */
 export interface LabelSelector {
   readonly matchLabels?: Readonly<Record<string, string>>;
   readonly matchExpressions?: readonly {
@@ -99,6 +107,7 @@ export interface LabelSelector {
   }[];
 }
 
+/** The `spec` of a Gateway. Fields that are not supported are kept so that the Gateway can be refused for them. */
 export interface GatewaySpec {
   readonly gatewayClassName: string;
   readonly listeners: readonly ListenerSpec[];
@@ -116,23 +125,33 @@ export interface GatewaySpec {
   };
 }
 
+/** Applied as set, then add, then remove (HTTPHeaderFilter). Names are case-insensitive. */
 export interface HeaderModifier {
   readonly set?: readonly NameValue[];
   readonly add?: readonly NameValue[];
   readonly remove?: readonly string[];
 }
 
+/** A header field, spelled as in the document. */
 export interface NameValue {
   readonly name: string;
   readonly value: string;
 }
 
+/**
+ * `ReplacePrefixMatch` replaces the matched prefix by whole segments, and needs exactly one PathPrefix match in its
+ * rule.
+ */
 export interface PathModifier {
   readonly type: 'ReplaceFullPath' | 'ReplacePrefixMatch';
   readonly replaceFullPath?: string;
   readonly replacePrefixMatch?: string;
 }
 
+/**
+ * A filter of a rule or a backend; `type` names the field with its settings. An `extensionRef` is never skipped: its
+ * rule answers 500.
+ */
 export interface RouteFilter {
   readonly type: string;
   readonly requestHeaderModifier?: HeaderModifier;
@@ -150,18 +169,24 @@ export interface RouteFilter {
   readonly extensionRef?: ObjectRef;
 }
 
+/**
+ * A backend of a rule. Without `weight` it counts 1; with 0 it gets no new requests. Its `filters` apply to its share
+ * only.
+ */
 export interface BackendRef extends ObjectRef {
   readonly port?: number;
   readonly weight?: number;
   readonly filters?: readonly RouteFilter[];
 }
 
+/** A header or query parameter. A regular expression (RE2 syntax) matches the whole value. */
 export interface ValueMatch {
   readonly type: 'Exact' | 'RegularExpression';
   readonly name: string;
   readonly value: string;
 }
 
+/** One entry of `matches`: all its parts must hold. Without `path` it matches every path. */
 export interface HttpMatch {
   readonly path?: { readonly type: 'Exact' | 'PathPrefix' | 'RegularExpression'; readonly value: string };
   readonly headers?: readonly ValueMatch[];
@@ -173,6 +198,7 @@ export interface HttpMatch {
   readonly widened?: 'path' | 'rest';
 }
 
+/** GEP-1619. Times are durations as written (GEP-2257). A rule with `idleTimeout` is refused: it would need a store. */
 export interface SessionPersistence {
   readonly sessionName?: string;
   readonly absoluteTimeout?: string;
@@ -181,6 +207,7 @@ export interface SessionPersistence {
   readonly cookieConfig?: { readonly lifetimeType: 'Permanent' | 'Session' };
 }
 
+/** What rules of all route kinds share. Times are durations as written (GEP-2257); `0s` disables a timeout. */
 export interface RouteRule {
   readonly name?: string;
   readonly filters?: readonly RouteFilter[];
@@ -192,10 +219,12 @@ export interface RouteRule {
   readonly broken?: { readonly reason: string; readonly message: string };
 }
 
+/** A rule of an HTTPRoute; one match of `matches` is enough. Without any it matches every request. */
 export interface HttpRule extends RouteRule {
   readonly matches?: readonly HttpMatch[];
 }
 
+/** Without `service`: any; without `method`: all of the service. Headers are tested as in an HttpMatch. */
 export interface GrpcMatch {
   readonly method?: {
     readonly type: 'Exact' | 'RegularExpression';
@@ -207,21 +236,31 @@ export interface GrpcMatch {
   readonly widened?: 'path' | 'rest';
 }
 
+/** A rule of a GRPCRoute; one match of `matches` is enough. Without any it matches every call. */
 export interface GrpcRule extends RouteRule {
   readonly matches?: readonly GrpcMatch[];
 }
 
+/** The spec of a route of any kind. Without `hostnames`: those of the listener. TCPRoute has none. */
 export interface RouteSpec<Rule extends RouteRule = RouteRule> {
   readonly parentRefs?: readonly ParentRef[];
   readonly hostnames?: readonly string[];
   readonly rules?: readonly Rule[];
 }
 
+/**
+ * A ReferenceGrant. Each of `from` may refer to each of `to` in the grant's own namespace; without `name`, to all of
+ * that kind.
+ */
 export interface GrantSpec {
   readonly from: readonly { readonly group: string; readonly kind: string; readonly namespace: string }[];
   readonly to: readonly { readonly group: string; readonly kind: string; readonly name?: string }[];
 }
 
+/**
+ * How to verify the backend. `hostname` is sent as SNI, and is the name to verify unless there are `subjectAltNames`,
+ * of which one must be in the certificate.
+ */
 export interface BackendTlsSpec {
   readonly targetRefs: readonly (ObjectRef & { readonly sectionName?: string })[];
   readonly validation: {
@@ -248,6 +287,7 @@ export interface DataSpec {
   readonly data: Readonly<Record<string, string>>;
 }
 
+/** A Namespace's labels, for `allowedRoutes.namespaces.selector`. The kind need not be present. */
 export interface NamespaceSpec {
   readonly labels: Readonly<Record<string, string>>;
 }
@@ -255,6 +295,7 @@ export interface NamespaceSpec {
 /** The route kinds, in the order of their specs. */
 export type RouteKind = 'HTTPRoute' | 'GRPCRoute' | 'TLSRoute' | 'TCPRoute';
 
+/** A route as it is attached and compiled. */
 export type RouteDocument = Document<RouteSpec<HttpRule | GrpcRule>> & {
   readonly kind: RouteKind;
   /** For the stand-in of an invalid document: all its rules are broken. */
@@ -273,11 +314,13 @@ export interface Refusal {
   readonly parentNames: readonly string[];
 }
 
+/** A GatewayClass. It is ours if `controllerName` is that of names.ts; `parametersRef` is not supported. */
 export interface ClassSpec {
   readonly controllerName: string;
   readonly parametersRef?: { readonly kind: string; readonly name: string };
 }
 
+/** All documents of one generation, sorted by kind and in the order of reading. */
 export interface GatewayDocuments {
   readonly gateways: readonly Document<GatewaySpec>[];
   readonly classes: readonly Document<ClassSpec>[];

@@ -6,6 +6,7 @@ import { headerOf, pathWithoutQuery } from '../exchange/facts.ts';
 import type { ValueMatch } from './documents.ts';
 import { compileRegex } from './regex.ts';
 
+/** All parts must hold; an undefined method and an empty list match anything. */
 export interface Matcher {
   readonly method: string | undefined;
   readonly headers: readonly ValueTest[];
@@ -14,6 +15,7 @@ export interface Matcher {
   readonly grpcMethod?: string | undefined;
 }
 
+/** A test of one value. Names of headers are in lower case, those of query parameters as written. */
 export interface ValueTest {
   readonly name: string;
   readonly test: (value: string) => boolean;

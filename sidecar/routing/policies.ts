@@ -8,6 +8,7 @@ import { sayFor } from './conditions.ts';
 import type { GatewayDocuments } from './documents.ts';
 import { controllerName } from './names.ts';
 
+/** A `targetRef`: always in the policy's own namespace. `sectionName` is a listener or a named rule. */
 export interface Target {
   readonly group: string;
   readonly kind: string;
@@ -38,12 +39,17 @@ export interface RulePlace {
   readonly listener: string;
 }
 
+/**
+ * Gateway API's PolicyAncestorStatus (GEP-713). The ancestor of an attached policy is its target; that of a
+ * BackendTLSPolicy is a Gateway that reaches its Service.
+ */
 export interface AncestorStatus {
   readonly ancestorRef: Target & { readonly namespace: string };
   readonly controllerName: string;
   readonly conditions: readonly Condition[];
 }
 
+/** A policy, with one status for each of its targets. */
 export interface PolicyStatus<P> {
   readonly policy: P;
   readonly ancestors: readonly AncestorStatus[];

@@ -43,6 +43,9 @@ export interface GatewayPlace {
   readonly port: string;
 }
 
+/**
+ * A certificate chain, leaf first, and its private key, both PEM. Unchecked; empty if a file is missing. Never logged.
+ */
 export interface PemPair {
   readonly certificate: string;
   readonly key: string;

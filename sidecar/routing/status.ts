@@ -7,6 +7,7 @@ import type { ClassSpec, Document, GatewayDocuments, Named, ParentRef, PassedOve
 import { controllerName } from './names.ts';
 import type { AncestorStatus } from './policies.ts';
 
+/** One object as Kubernetes prints it; the shape of `status` depends on `kind`. */
 export interface StatusItem {
   readonly apiVersion: string;
   readonly kind: string;
@@ -14,6 +15,7 @@ export interface StatusItem {
   readonly status: object;
 }
 
+/** What `/gateway-status` serves and `gateway status` reads. */
 export interface StatusList {
   readonly apiVersion: 'v1';
   readonly kind: 'List';

@@ -55,6 +55,7 @@ interface HostTable {
   readonly longestPrefix: number;
 }
 
+/** The compiled routes of one port. Immutable apart from its cache of hosts. */
 export interface RouteTable {
   /** The listener with the request's host name, and the rule; either may be missing. Never throws. */
   find(exchange: Exchange): Found;
