@@ -25,8 +25,10 @@ export interface ValueScope {
   readonly namespace: string;
 }
 
+/** A compiled question about a request; for an absent field the answer is no. */
 export type Holds = (facts: RequestFacts) => boolean;
 
+/** One row of the table: a field of `from` or `to`, or a key of `when`. */
 export interface Attribute {
   /** The field does not exist on TCP. */
   readonly httpOnly: boolean;

@@ -45,6 +45,7 @@ export class CompiledRule implements IndexedRule {
     this.#scope = scope;
   }
 
+  /** Made anew by each call. */
   get name(): RuleName {
     const { namespace, name } = this.#policy;
     return { namespace, name, rule: this.#index };
@@ -55,14 +56,19 @@ export class CompiledRule implements IndexedRule {
     return this.#policy.provider;
   }
 
+  /** Absent: any operation. */
   get to(): readonly FieldValues[] | undefined {
     return this.rule.to;
   }
 
+  /**
+   * Istio drops a whole ALLOW rule that has HTTP fields from TCP; of DENY, AUDIT and CUSTOM rules only those fields.
+   */
   get existsOnTcp(): boolean {
     return this.#policy.action !== 'ALLOW' || !asksForHttp(this.rule);
   }
 
+  /** The whole rule. Compiled at the first call, so that rules that are never asked for cost nothing. */
   get http(): Shape {
     this.#http ??= compileShape(this.rule, this.#scope);
     return this.#http;
@@ -74,6 +80,7 @@ export class CompiledRule implements IndexedRule {
     return this.#tcp;
   }
 
+  /** The decision if this rule decides: one frozen object for all requests. */
   get verdict(): Decision {
     this.#verdict ??= verdictOf(this.#policy, this.name);
     return this.#verdict;

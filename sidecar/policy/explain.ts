@@ -21,6 +21,7 @@ export interface FailedCheck {
   readonly saw: string | null;
 }
 
+/** What became of one rule. `failed` is empty if it matched. */
 export interface RuleReport {
   readonly action: Action;
   /** `namespace/name` */
@@ -30,6 +31,7 @@ export interface RuleReport {
   readonly failed: readonly FailedCheck[];
 }
 
+/** The answer to 'why was this decided?'. Has values of the request: for operators only. */
 export interface Explanation {
   readonly allowed: boolean;
   /** Istio's id of the rule that decided, `none` or `default-action`. */

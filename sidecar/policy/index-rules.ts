@@ -27,6 +27,7 @@ interface Node {
   through: IndexedRule[];
 }
 
+/** The rules of one action. `all` and `tcp` are in the policies' order. Filled by addRule, then only read. */
 export interface RuleIndex {
   readonly all: IndexedRule[];
   readonly tcp: IndexedRule[];

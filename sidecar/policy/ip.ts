@@ -12,6 +12,7 @@ export interface Ip {
   readonly text: string;
 }
 
+/** Whether an address is in one of the blocks. Allocates nothing. */
 export type IpMatch = (ip: Ip) => boolean;
 
 /**

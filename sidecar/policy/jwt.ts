@@ -53,6 +53,7 @@ export interface Verified {
   readonly validUntil: number;
 }
 
+/** Some rule found a token, and none verified. `error` has the code and what the log says. */
 export interface Refused {
   readonly kind: 'refused';
   readonly error: SallyportError;
@@ -60,10 +61,12 @@ export interface Refused {
   readonly text: string;
 }
 
+/** No rule found a token. The request passes without principal; policies may require one. */
 export interface NoToken {
   readonly kind: 'none';
 }
 
+/** The outcome for one request; data, never thrown. */
 export type AuthResult = Verified | Refused | NoToken;
 
 const noToken: NoToken = Object.freeze({ kind: 'none' });
@@ -100,6 +103,7 @@ interface Remembered {
 /** Called for each token that was verified or refused, for metrics. */
 export type TokenObserver = (issuer: string, outcome: string) => void;
 
+/** The compiled RequestAuthentication documents of one workload. Without rules, every request gives `none`. */
 export interface Authentication {
   /** Sorted by issuer. */
   readonly rules: readonly JwtRule[];

@@ -2,6 +2,7 @@
 // empty'; else a leading star is a suffix match, else a trailing star a prefix match, else the value must be equal. The
 // leading star wins, so `*abc*` is a suffix match on `abc*` with a literal star, surprising as that is.
 
+/** A compiled list of values: whether one of them matches. Case-sensitive unless its maker says otherwise. */
 export type Match = (value: string) => boolean;
 
 /** Any of `values` by the string rule. */

@@ -42,6 +42,7 @@ export interface PeerAuthentication {
   readonly line: number;
 }
 
+/** Whose mode is resolved. In the root namespace only documents without selector count, as in Istio. */
 export interface MtlsScope {
   readonly workload: Workload;
   readonly rootNamespace: string;

@@ -7,6 +7,7 @@ import { SallyportError } from '../../cert-agent/base/errors.ts';
 
 /** Istio's names; DEFAULT is BASE. */
 export const pathNormalizations = ['NONE', 'BASE', 'DEFAULT', 'MERGE_SLASHES', 'DECODE_AND_MERGE_SLASHES'] as const;
+/** NONE leaves the path as sent; the names are Istio's `meshConfig.pathNormalization`. */
 export type PathNormalization = (typeof pathNormalizations)[number];
 
 // A path without any of these, as nearly all are, is in normal form already.

@@ -11,12 +11,17 @@ export interface Workload {
 /** Field name to values: the fields of attributes.ts, each with its `not` twin (`notPrincipals`). */
 export type FieldValues = Readonly<Record<string, readonly string[]>>;
 
+/** An entry of `when`. One of `values` must match and none of `notValues`; one of the two lists is not empty. */
 export interface Condition {
   readonly key: string;
   readonly values?: readonly string[];
   readonly notValues?: readonly string[];
 }
 
+/**
+ * A rule matches if `from`, `to` and `when` all hold; an entry of `from` or `to` is enough. An empty rule always
+ * matches.
+ */
 export interface Rule {
   /** Absent: any source. */
   readonly from?: readonly FieldValues[];
@@ -26,6 +31,7 @@ export interface Rule {
   readonly when?: readonly Condition[];
 }
 
+/** Evaluated as CUSTOM, DENY, ALLOW; AUDIT only marks. Istio's order. */
 export type Action = 'ALLOW' | 'DENY' | 'AUDIT' | 'CUSTOM';
 
 /** What a policy is attached to instead of workloads; for gateways and waypoints. */
@@ -80,6 +86,7 @@ export class Permit {
     make = (policy, by) => new Permit(policy, by);
   }
 
+  /** Whether this module made it: true for no other object, whatever its shape. */
   static is(value: object): value is Permit {
     return #minted in value;
   }
@@ -110,6 +117,7 @@ export class TunnelPermit {
     makeTunnel = (policy) => new TunnelPermit(policy);
   }
 
+  /** Whether this module made it. False for a Permit. */
   static is(value: object): value is TunnelPermit {
     return #minted in value;
   }
@@ -120,6 +128,7 @@ export function mintTunnelPermit(policy: string): TunnelPermit {
   return makeTunnel(policy);
 }
 
+/** A request is refused with 403, or a connection closed. Frozen, and the same for all requests of its rule. */
 export interface Refusal {
   readonly code: 'policy_denied';
   /** The rule that matched, or `none` if no ALLOW rule did. */
@@ -129,6 +138,7 @@ export interface Refusal {
   readonly details: string;
 }
 
+/** What `decide` returns. Refusals are values: refusing throws nothing and allocates nothing. */
 export type Decision = Permit | Refusal;
 
 export function isPermit(decision: Decision): decision is Permit {
@@ -148,6 +158,7 @@ export function ruleId({ namespace, name, rule }: RuleName): string {
   return `ns[${namespace}]-policy[${name}]-rule[${rule}]`;
 }
 
+/** For whom documents are compiled. `defaultAction` counts where no ALLOW policy is in scope. */
 export interface PolicyScope {
   readonly trustDomain: string;
   /** Other names of our trust domain that policies may use. */

@@ -36,6 +36,10 @@ export function issuerOf({ issuer, jwksUri = '' }: Pick<JwtRule, 'issuer' | 'jwk
   return issuer || jwksUri;
 }
 
+/**
+ * A RequestAuthentication of security.istio.io, read and checked. Without `matchLabels` and `targetRefs`: all workloads
+ * of its namespace, or of the mesh in the root namespace.
+ */
 export interface RequestAuthentication {
   readonly name: string;
   readonly namespace: string;
@@ -52,6 +56,7 @@ export type TokenPlace =
   | { readonly kind: 'param'; readonly name: string }
   | { readonly kind: 'cookie'; readonly name: string };
 
+/** Something at a place of a rule that an app could read as its token. Unverified. */
 export interface FoundToken extends Reading {
   readonly place: TokenPlace;
 }

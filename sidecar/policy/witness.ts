@@ -23,6 +23,7 @@ interface Draft {
   headers: Record<string, string>;
 }
 
+/** What made-up requests are for. `namespace` is that of made-up callers, where no rule names one. */
 export interface WitnessScope {
   readonly trustDomain: string;
   readonly namespace: string;
