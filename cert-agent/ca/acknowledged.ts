@@ -14,6 +14,10 @@ export interface Acknowledged extends Readiness {
   readonly ms: number;
 }
 
+/**
+ * How many agents hold what is asked about: `by` of `of`, those without a stream included. Complete when the two are
+ * equal.
+ */
 export interface Readiness {
   readonly by: number;
   readonly of: number;
@@ -35,6 +39,7 @@ export interface Straggler {
   readonly until?: number;
 }
 
+/** What it is found out from. `denied` is the list of now: denied agents are not waited for. */
 export interface AcknowledgedParts {
   readonly agents: Agents;
   readonly store: Pick<Store, 'listLiveFamilies'>;

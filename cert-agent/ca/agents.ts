@@ -51,6 +51,7 @@ export interface ConnectedAgent {
   readonly clockAheadMs?: number;
 }
 
+/** `answer` is sent to every agent when it changes. */
 export interface AgentsParts {
   readonly answer: Live<BundleAnswer>;
   readonly clock: Clock;
@@ -200,6 +201,7 @@ export class Agents {
     }
   }
 
+  /** Ends all streams; agents connect again. Waits in `until` go on to their end. */
   close(): void {
     this.#stop();
     for (const stream of this.#streams) stream.sink.end();

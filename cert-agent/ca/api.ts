@@ -21,6 +21,7 @@ import type { CrlFile, CrlMaker, MadeCrls } from './revocation/crl.ts';
 import { type OcspAnswer, type OcspResponder, readGetRequest } from './revocation/ocsp.ts';
 import type { Revocations } from './revocation/revoke.ts';
 
+/** What the routes use. The caller owns and closes all of it. */
 export interface ApiParts extends IssueParts {
   /** How long after its expiry an SVID can be renewed, milliseconds. */
   readonly graceMs: number;
@@ -34,6 +35,7 @@ export interface ApiParts extends IssueParts {
   readonly log: Log;
 }
 
+/** A request as a route sees it. Nothing in it is verified: routes check body and evidence themselves. */
 export interface ApiRequest {
   /** The client's certificates from the handshake, unverified. */
   readonly presented: Presented;
@@ -45,6 +47,7 @@ export interface ApiRequest {
   readonly rest: string;
 }
 
+/** A response; `status` is 200 by default. Refusals are thrown as SallyportError, and server.ts answers them. */
 export interface ApiAnswer {
   readonly status?: number;
   /** Default `application/json`. */
@@ -53,6 +56,7 @@ export interface ApiAnswer {
   readonly body: string | Buffer;
 }
 
+/** One row of the table. Paths are compared as sent, without decoding. */
 export interface Route {
   readonly method: 'GET' | 'POST';
   /** Exact, or a beginning with a last part `{...}` for everything that follows. */

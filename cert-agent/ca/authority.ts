@@ -23,6 +23,7 @@ import { constraintsOf, isPermitted } from './dns/permitted.ts';
 import { signHead } from './ledger/head.ts';
 import type { LedgerEnd, LedgerHead } from './ledger/table.ts';
 
+/** A leaf just signed. It is on no record yet: see issue.ts. */
 export interface Leaf {
   readonly serial: string;
   /** Milliseconds since 1970, in whole seconds like the certificate. */
@@ -50,6 +51,7 @@ export interface IssuerKey {
   signCrl(spec: CrlSpec): Promise<Buffer>;
 }
 
+/** The CA's issuer of now. Fields change by `reload`, so read them each time. */
 export interface Authority {
   readonly trustDomain: string;
   /** The bundle that agents get. It changes while a root is rotated. */

@@ -8,6 +8,7 @@ import { formatBundle, type TrustBundle } from '../identity/bundle.ts';
 import { type DenyList, formatDenyList } from '../identity/denied.ts';
 import type { LedgerHead } from './ledger/table.ts';
 
+/** One version of the response, as document and as bytes. */
 export interface BundleAnswer {
   readonly document: object;
   readonly body: string;

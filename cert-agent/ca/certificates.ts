@@ -10,11 +10,13 @@ import { fingerprintOf } from '../identity/verify.ts';
 import { caFilesOf, readCaFile } from './directory.ts';
 import { readState } from './rotation/state.ts';
 
+/** Also for a new CA that waits for its first issuer. */
 export interface CaBundle {
   readonly trustDomain: string;
   readonly bundle: TrustBundle;
 }
 
+/** The issuer in use, with what stands above it. `chain` begins with the intermediate and has no root. */
 export interface CaCertificates extends CaBundle {
   /** DER. */
   readonly intermediate: Buffer;

@@ -4,6 +4,7 @@
 import type { Server, Socket } from 'node:net';
 import type { TLSSocket } from 'node:tls';
 
+/** Of one listener. Counts are of sockets, with or without a finished handshake. */
 export interface ConnectionLimits {
   /** Maximum of open connections. Above it, the unknown client that was idle longest is closed, else the new one. */
   readonly connections: number;
@@ -15,6 +16,7 @@ export interface ConnectionLimits {
   readonly strangerIdleMs: number;
 }
 
+/** Call `began` for each request, so that a busy connection is not closed to make room. */
 export interface ConnectionTable {
   /**
    * A request has begun. Its connection counts as busy from `read` (the body is complete) to `done` (the response
@@ -25,6 +27,7 @@ export interface ConnectionTable {
   keepAliveOf(socket: Socket): number | undefined;
 }
 
+/** `knownBy` is asked after the handshake, and its result at most once a second after that. */
 export interface ConnectionParts {
   readonly limits: ConnectionLimits;
   /** Defined if the client presented a valid SVID on this connection; the result says whether it still is. */

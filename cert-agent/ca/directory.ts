@@ -5,6 +5,7 @@ import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { errnoOf, reasonOf, SallyportError } from '../base/errors.ts';
 
+/** Absolute paths if `dir` is absolute. Not every file need exist. */
 export interface CaFiles {
   readonly rootKey: string;
   readonly root: string;

@@ -24,6 +24,7 @@ import { caFilesOf, rotationFilesOf, storeFileOf } from './directory.ts';
 import { readExternalRoot, requestFiles } from './rotation/request.ts';
 import { createSqliteStore } from './store/sqlite.ts';
 
+/** The directory must not contain a CA yet. */
 export interface InitOptions {
   readonly dir: string;
   readonly trustDomain: string;
@@ -36,6 +37,7 @@ export interface InitOptions {
   readonly clock?: Clock;
 }
 
+/** What `ca init` prints. With `externalRoot` there is a request instead of an intermediate. */
 export interface NewCa {
   readonly trustDomain: string;
   readonly dir: string;

@@ -12,6 +12,7 @@ import { deniedError, type Evidence, expiredTokenError, revokedError } from './e
 import type { Caller } from './ledger/record.ts';
 import type { CertificateRecord, EvidenceRecord, RecordedCertificate, Redeemed, Store } from './store/store.ts';
 
+/** What issuing uses. Lives are milliseconds. */
 export interface IssueParts {
   readonly authority: Authority;
   readonly store: Store;

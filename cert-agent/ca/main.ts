@@ -41,6 +41,7 @@ import { type ServerLimits, startServer } from './server.ts';
 import { createSqliteStore, held, openSqliteStore } from './store/sqlite.ts';
 import { longestGraceMs, type Store } from './store/store.ts';
 
+/** As `ca serve` takes them. The directory must have been created by `ca init`. */
 export interface CaOptions {
   readonly dir: string;
   readonly listen: Extract<Address, { host: string }>;
@@ -68,6 +69,7 @@ export interface CaOptions {
   readonly version?: string;
 }
 
+/** A CA that serves. `address` has the port that the system chose for port 0. */
 export interface RunningCa {
   readonly address: Extract<Address, { host: string }>;
   readonly ocspAddress: Extract<Address, { host: string }> | undefined;

@@ -11,6 +11,9 @@ import type { Authority } from './authority.ts';
 import type { Ledger } from './ledger/ledger.ts';
 import type { Store } from './store/store.ts';
 
+/**
+ * The counters: each call counts one event. Gauges are read at scrape, so they need `watch` and `watchRunning` first.
+ */
 export interface CaMetrics {
   readonly registry: Registry;
   issued(again: boolean): void;
@@ -26,6 +29,7 @@ export interface CaMetrics {
   watchRunning(parts: Running): void;
 }
 
+/** What exists only once the CA runs. */
 export interface Running {
   readonly agents: Pick<Agents, 'connected'>;
   readonly ledger: Pick<Ledger, 'head'>;

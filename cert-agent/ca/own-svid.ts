@@ -12,6 +12,7 @@ import { parseSvid, type Svid } from '../identity/svid.ts';
 import { verifyChain } from '../identity/verify.ts';
 import { type IssueParts, issueOwn } from './issue.ts';
 
+/** `live` always has one: the last one stays in use if no new one can be made. */
 export interface OwnSvid {
   readonly live: Live<Svid>;
   /**
@@ -21,6 +22,7 @@ export interface OwnSvid {
   rotate(): Promise<void>;
 }
 
+/** `names` is called at each rotate: a new name means a new certificate. */
 export interface OwnSvidParts extends IssueParts {
   /** Names of the CA for ordinary clients, now: DNS names and IP addresses. */
   readonly names: () => readonly string[];

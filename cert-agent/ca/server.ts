@@ -23,6 +23,7 @@ import type { ApiAnswer, Route, StreamRoute } from './api.ts';
 import { discardBody, readBytes, readJsonBody } from './body.ts';
 import { type ConnectionLimits, type ConnectionTable, watchConnections } from './connections.ts';
 
+/** The caller owns and closes all of it, after the server. */
 export interface ServerParts {
   readonly listen: Extract<Address, { host: string }>;
   /** Undefined: plaintext. */
@@ -38,6 +39,7 @@ export interface ServerParts {
   readonly limits?: Partial<ServerLimits>;
 }
 
+/** Times are milliseconds. See `defaultLimits`. */
 export interface ServerLimits extends ConnectionLimits {
   /** Maximum of POSTs with a complete body; above it, `ca_overloaded`. An issuance takes 4 ms: a second of work. */
   readonly issuing: number;
@@ -52,6 +54,7 @@ export const defaultLimits: ServerLimits = Object.freeze({
   drainMs: 5000,
 });
 
+/** A listener that serves. */
 export interface CaServer {
   /** The bound address; for port 0, with the port that the system chose. */
   readonly address: Extract<Address, { host: string }>;

@@ -25,6 +25,7 @@ import type { LedgerEnd } from '../ledger/table.ts';
 import type { Store } from '../store/store.ts';
 import { hashOfFile, type Manifest, manifestFile, storeName } from './manifest.ts';
 
+/** `roots` is called once for each backup, in lower-case hex. */
 export interface BackupParts {
   readonly store: Store;
   /** The CA's directory, absolute. */
@@ -35,6 +36,7 @@ export interface BackupParts {
   readonly clock: Clock;
 }
 
+/** The backup on disk: its path, its files without the manifest, and the last record of the ledger in it. */
 export interface MadeBackup {
   readonly out: string;
   readonly files: number;

@@ -27,6 +27,10 @@ const schema = z.strictObject({
   files: z.record(path, z.strictObject({ sha256: hash, bytes: count, mode: z.number().int().min(0).max(0o777) })),
 });
 
+/**
+ * `manifest.json`, version 1. Paths are relative, and cannot leave the backup. `bytes` and `mode` are those of the
+ * file.
+ */
 export type Manifest = z.output<typeof schema>;
 
 /** Reads the manifest of the backup in `from` and verifies its files. @throws SallyportError `backup_invalid`. */

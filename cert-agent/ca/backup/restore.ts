@@ -21,6 +21,7 @@ import { held, openSqliteStore } from '../store/sqlite.ts';
 import type { Store } from '../store/store.ts';
 import { type Manifest, readBackup, storeName } from './manifest.ts';
 
+/** Without `seen`, only the directory itself tells how far the ledger had come. */
 export interface RestoreOptions {
   /** The backup. */
   readonly from: string;
@@ -33,6 +34,7 @@ export interface RestoreOptions {
   readonly clock: Clock;
 }
 
+/** What was restored, and what is known to be forgotten with it. */
 export interface RestoredCa {
   readonly trustDomain: string;
   /** When the backup was made, RFC 3339. */

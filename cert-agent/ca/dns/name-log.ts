@@ -11,6 +11,7 @@ export interface MissingNames {
   readonly forbidden: readonly string[];
 }
 
+/** Called once for each certificate that lacks names. */
 export type NoteMissing = (missing: MissingNames) => void;
 
 export function createNameLog(log: Log): NoteMissing {

@@ -9,6 +9,7 @@ import type { LedgerStore } from '../store/store.ts';
 import type { Act, Caller } from './record.ts';
 import type { LedgerHead } from './table.ts';
 
+/** What the ledger uses. The caller owns all of it, and closes the store last. */
 export interface LedgerParts {
   readonly store: LedgerStore;
   readonly authority: Authority;

@@ -11,6 +11,7 @@ export const actNames = [
   ...(['token', 'token_remove', 'revoke', 'allow', 'dns', 'rotate', 'backup', 'restore', 'checkpoint'] as const),
 ] as const;
 
+/** Stable: it is part of what is hashed, and read back from copies of any age. */
 export type ActName = (typeof actNames)[number];
 
 /** Whose request an act answers: the address of a client, `operator`, or `self` for what the CA does by itself. */

@@ -15,6 +15,11 @@ export interface SeenHead {
   readonly hash: string;
 }
 
+/**
+ * Stable names. `edited`: the hash is not that of the content. `head_invalid`: a signature that proves nothing.
+ * `head_mismatch`: records before a signed or seen head were replaced. `truncated`: a signed or seen head covers more
+ * than the copy has. `unsigned`: no head covers any record.
+ */
 export type FaultKind =
   | 'copy_invalid'
   | 'edited'
@@ -26,6 +31,7 @@ export type FaultKind =
   | 'truncated'
   | 'unsigned';
 
+/** One fault, for people. Verification goes on after it, so that each is reported once. */
 export interface Fault {
   readonly kind: FaultKind;
   /** The first record that it concerns; undefined if it concerns none. */
@@ -43,6 +49,7 @@ export interface Restored {
   readonly lost?: { readonly from: number; readonly to: number };
 }
 
+/** The copy is good if `faultCount` is 0; records after `covered` are even then only chained together. */
 export interface Verification {
   readonly trustDomain: string;
   /** In the order of the copy: the first 20. */
@@ -62,6 +69,7 @@ export interface Verification {
   readonly notCompared: readonly { readonly sequence: number; readonly why: string }[];
 }
 
+/** `seen` are heads that others have kept, such as agents: they prove a truncated copy. */
 export interface VerifyOptions {
   /** The trust domain of the roots. */
   readonly trustDomain: string;

@@ -6,17 +6,20 @@ import { SallyportError } from '../../base/errors.ts';
 import { parseDnsPattern, patternsFor } from '../dns/name.ts';
 import type { Disallowed, DnsPattern, DnsStore } from '../store/store.ts';
 
+/** The answer to `allow`: allowing a pattern twice is no error. */
 export interface DnsAllowed {
   readonly pattern: string;
   /** False if it was allowed before. */
   readonly changed: boolean;
 }
 
+/** The answer to `disallow`, with what becomes of names that are in use. */
 export interface DnsDisallowed extends DnsAllowed, Disallowed {
   /** Patterns that still allow it, or a part of it. */
   readonly still: readonly string[];
 }
 
+/** The operator's actions on DNS names. Each change is in the ledger. */
 export interface DnsOperator {
   /** A name, or `*.` and a name. @throws SallyportError `dns_name_invalid`. */
   allow(pattern: string): Promise<DnsAllowed>;

@@ -7,6 +7,7 @@ import { socketFileOf } from '../directory.ts';
 import type { Operator } from './operator.ts';
 import { answersAt, connectOperator } from './socket.ts';
 
+/** An operator, on a socket or on the store of a stopped CA. Holds that store until it is closed. */
 export interface OpenOperator {
   readonly operator: Operator;
   /** Closes it. The caller must call this. */

@@ -28,6 +28,7 @@ import { createDnsOperator, type DnsOperator, notAllowedError } from './dns.ts';
 import { mostCertificates } from './identities.ts';
 import type { Records } from './records.ts';
 
+/** The only time that the token itself is seen. */
 export interface NewToken {
   /** Shown once; the CA keeps only its hash. */
   readonly token: string;
@@ -54,11 +55,13 @@ export interface ListedCertificate {
   readonly revoked?: { readonly at: number; readonly reason: string };
 }
 
+/** A certificate with its leaf, for `ca show`. */
 export interface ShownCertificate extends ListedCertificate {
   /** The leaf, base64 DER. */
   readonly certificate: string;
 }
 
+/** Without any: all certificates that have not expired. */
 export interface ListFilter {
   /** Include expired ones. */
   readonly all?: boolean;
@@ -83,6 +86,7 @@ export interface ListedToken {
 /** Which tokens to remove: one, by the first digits of its listed name, or all of an ID. */
 export type TokenChoice = { readonly token: string } | { readonly id: string };
 
+/** What an operator can do. The socket's client implements it too: every value must survive JSON. */
 export interface Operator {
   /**
    * `dns` are names for its certificates. @throws SallyportError `ttl_out_of_range`, `spiffe_id_invalid`, `id_foreign`,
@@ -124,6 +128,7 @@ export interface Operator {
   readonly records: Records;
 }
 
+/** What the actions use. The caller owns and closes all of it. */
 export interface OperatorParts {
   readonly store: Store;
   readonly revocations: Revocations;
@@ -143,6 +148,7 @@ export interface OperatorParts {
   readonly onEvent?: (event: OperatorEvent) => void;
 }
 
+/** A change that was made; `code` is the log's. `token` is the first digits of its hash. */
 export type OperatorEvent =
   | {
       readonly code: 'token_created';

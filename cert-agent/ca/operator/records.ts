@@ -10,6 +10,7 @@ import { type LedgerReader, mostHeads, mostRecords } from '../ledger/copy.ts';
 import type { Store } from '../store/store.ts';
 import { type ListedIdentity, mostIdentities } from './identities.ts';
 
+/** Reads in pages, so that no answer grows with the CA. @throws SallyportError `store_failed`. */
 export interface Records extends LedgerReader {
   /** Writes a backup to the new directory `out`, an absolute path on the CA's machine. @throws as createBackup does. */
   backup(out: string): Promise<MadeBackup>;
@@ -17,6 +18,7 @@ export interface Records extends LedgerReader {
   identities(after: string, count: number): Promise<readonly ListedIdentity[]>;
 }
 
+/** `roots` is called each time, since a rotation changes them. */
 export interface RecordsParts {
   readonly store: Store;
   readonly clock: Clock;

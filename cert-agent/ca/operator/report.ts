@@ -38,6 +38,7 @@ export interface Listing<T> {
   readonly listed: readonly T[];
 }
 
+/** Times are RFC 3339 text. A list keeps its first 10,000 entries and the number of all. */
 export interface Report {
   readonly trustDomain: string;
   readonly time: string;

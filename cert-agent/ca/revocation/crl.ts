@@ -27,6 +27,10 @@ export interface CrlFile {
   readonly etag: string;
 }
 
+/**
+ * The lists of one moment. `number` is RFC 5280 section 5.2.3 and never decreases; `nextUpdate` is milliseconds since
+ * 1970, and no later than an issuer's expiry.
+ */
 export interface MadeCrls {
   /** The list of the issuer of now, DER. */
   readonly der: CrlFile;
@@ -38,6 +42,7 @@ export interface MadeCrls {
   readonly nextUpdate: number;
 }
 
+/** `denied` says when the lists are stale; their entries come from the store. */
 export interface CrlParts {
   readonly authority: Pick<Authority, 'issuerKeys' | 'issuers'>;
   readonly store: Pick<DenialStore, 'listRevoked'>;

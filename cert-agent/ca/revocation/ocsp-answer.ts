@@ -16,11 +16,13 @@ import {
 } from '../../identity/der-write.ts';
 import { algorithmOf } from '../../identity/issuer.ts';
 
+/** The status of one certificate, RFC 6960 section 4.2.1. `at` is milliseconds since 1970. */
 export type CertStatus =
   | { readonly kind: 'good' }
   | { readonly kind: 'unknown' }
   | { readonly kind: 'revoked'; readonly at: number; readonly reason: ReasonName };
 
+/** The issuer's delegate, RFC 6960 section 4.2.2.2. */
 export interface OcspSigner {
   readonly key: KeyObject;
   /** DER. */

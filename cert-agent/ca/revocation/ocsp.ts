@@ -18,6 +18,7 @@ import type { Authority, IssuerKey } from '../authority.ts';
 import type { CertificateStore } from '../store/store.ts';
 import { type CertStatus, type OcspSigner, ocspErrors, signOcspResponse } from './ocsp-answer.ts';
 
+/** `recordCertificate` is for certificates of the responder itself. */
 export interface OcspParts {
   readonly authority: Authority;
   readonly store: Pick<CertificateStore, 'findCertificate' | 'recordCertificate'>;
@@ -26,6 +27,7 @@ export interface OcspParts {
   readonly log: Log;
 }
 
+/** Served with 200, errors included: the status is in the body (RFC 6960 appendix A.2). */
 export interface OcspAnswer {
   /** An OCSPResponse, DER. */
   readonly body: Buffer;

@@ -30,11 +30,13 @@ export interface Allowance {
   readonly nearest?: string;
 }
 
+/** By default an ID that the CA has never seen is refused, since it is probably misspelt. */
 export interface RevokeOptions {
   /** Also denies an ID that has no certificate or token yet. */
   readonly force?: boolean;
 }
 
+/** The deny list and its changes. `denied` has a change before its promise resolves. */
 export interface Revocations {
   readonly denied: Live<DenyList>;
   /**
@@ -48,6 +50,7 @@ export interface Revocations {
   prune(): Promise<void>;
 }
 
+/** `trustDomain` is the CA's own: IDs of others are refused. */
 export interface RevocationParts {
   readonly store: Store;
   readonly trustDomain: string;

@@ -65,6 +65,7 @@ function isKeyOf(key: KeyObject, certificate: Buffer): boolean {
   return publicKey.equals(createPublicKey(key));
 }
 
+/** `now` is milliseconds since 1970. The new keys are encrypted with `passphrase`, if there is one. */
 export interface PrepareOptions {
   readonly by: RotationState['by'];
   readonly root: RootSigner;

@@ -12,6 +12,7 @@ import type { RotationState } from './state.ts';
 /** `activate` makes a new issuer by the root's key; `request` and `install` get one from a root that is elsewhere. */
 export type IssuerStep = 'activate' | 'request' | 'install' | 'cancel';
 
+/** One step, as an operator asks for it. */
 export interface IssuerOrder {
   readonly step: IssuerStep;
   /** With `activate`: the file of the root's key, if it is not in the directory. */
@@ -20,6 +21,7 @@ export interface IssuerOrder {
   readonly certificate?: string | undefined;
 }
 
+/** How the step is taken here: a running CA swaps its issuer, a stopped one only moves files. */
 export interface IssuerContext {
   readonly by: RotationState['by'];
   readonly passphrase: string | undefined;

@@ -22,6 +22,7 @@ import { readBundle } from '../certificates.ts';
 import { caFilesOf, rotationFilesOf } from '../directory.ts';
 import { type RotationKind, type RotationState, writeState } from './state.ts';
 
+/** The passphrase encrypts the new key. */
 export interface IssuerRequestOptions {
   readonly trustDomain: string;
   readonly passphrase: string | undefined;

@@ -31,6 +31,7 @@ import { type Begin, onRecord } from './on-record.ts';
 import { readExternalRoot, readRequest, requestFiles } from './request.ts';
 import { type RotationKind, type RotationState, readState } from './state.ts';
 
+/** The rotation owns none of it. `denied` is the list of now. */
 export interface RotationParts {
   readonly dir: string;
   readonly passphrase: string | undefined;
@@ -49,6 +50,7 @@ export interface RotationParts {
 /** A step that an operator may ask for. A root's steps are `prepare` to `cancel`, an issuer's those of issuer.ts. */
 export type RotationStep = 'prepare' | 'distribute' | 'activate' | 'remove' | 'cancel' | IssuerStep;
 
+/** One step, as an operator asks for it. Each optional field is for some steps only. */
 export interface RotationRequest {
   readonly kind: RotationKind;
   readonly step: RotationStep;
@@ -100,6 +102,10 @@ export class Rotations {
     parts.agents.renewThoseBefore(readState(parts.dir)?.activatedAt);
   }
 
+  /**
+   * What is under way, who is not ready for its next step, and the command for that. @throws SallyportError
+   * `config_unreadable` or `store_failed`.
+   */
   async status(): Promise<RotationStatus> {
     const { dir, authority } = this.#parts;
     const state = readState(dir) ?? null;

@@ -35,6 +35,7 @@ const stateSchema = z.strictObject({
 
 /** A rotation under way. */
 export type RotationState = Readonly<z.output<typeof stateSchema>>;
+/** Only one of the two is under way at a time. */
 export type RotationKind = RotationState['kind'];
 
 /** @throws SallyportError `config_unreadable` for a state that cannot be read: guessing could lose a key. */

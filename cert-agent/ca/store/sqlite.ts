@@ -8,6 +8,7 @@ import type { Operations } from './sql.ts';
 import type { Store } from './store.ts';
 import type { StoreAnswer, StoreCall, StoreMessage, StorePlace } from './worker.ts';
 
+/** For metrics. */
 export interface SqliteStoreOptions {
   /** Called after every commit with its duration and its number of calls. */
   readonly onCommit?: (ms: number, calls: number) => void;

@@ -51,11 +51,13 @@ export interface CertificateRecord {
   readonly certificate: Uint8Array;
 }
 
+/** Revocations are found by the time of reading. */
 export interface StoredCertificate extends CertificateRecord {
   /** Absent unless it was revoked, by its serial or by its ID. */
   readonly revoked?: { readonly at: number; readonly reason: string };
 }
 
+/** A new token. */
 export interface TokenRecord {
   /** SHA-256 of the token, lower-case hex. The token itself is never on record. */
   readonly hash: string;
@@ -66,6 +68,7 @@ export interface TokenRecord {
   readonly names?: readonly string[];
 }
 
+/** `bound` is absent until its first use; later uses must be by the same key. */
 export interface StoredToken extends TokenRecord {
   /** The first key that used it, and the certificate that this key received. */
   readonly bound?: { readonly keyHash: string; readonly serial: string };
@@ -98,6 +101,7 @@ export type Redeemed =
   | Renamed
   | { readonly outcome: 'again'; readonly certificate: StoredCertificate };
 
+/** Join tokens. The first key that uses one is the only one that can. */
 export interface TokenStore {
   /** `denied` while the ID is on the deny list; the token is then not on record. */
   addToken(token: TokenRecord, caller: Caller): Promise<RecordedToken>;
@@ -110,6 +114,7 @@ export interface TokenStore {
   removeToken(hash: string, now: number, caller: Caller): Promise<boolean>;
 }
 
+/** All that are given must hold. Without any: every certificate. */
 export interface CertificateFilter {
   /** Only certificates that expire after this. */
   readonly endsAfter?: number;
@@ -150,6 +155,7 @@ export interface LiveFamily {
   readonly named: boolean;
 }
 
+/** Every certificate that was ever handed out; none is forgotten. */
 export interface CertificateStore {
   /**
    * `denied` if its ID is on the deny list; `revoked` if the SVID that it renews was ever denied, even if no longer
@@ -202,6 +208,7 @@ export interface RevokedCertificate {
   readonly reason: string;
 }
 
+/** The deny list, and what is denied for good behind it. */
 export interface DenialStore {
   /** Denies the certificate and all that were renewed from it, even if it has expired and they have not. */
   denySerial(serial: string, reason: string, now: number, caller: Caller): Promise<Denied>;
@@ -294,6 +301,7 @@ export interface OwnerStore {
   adoptRoot(root: string): Promise<void>;
 }
 
+/** For `ca backup` and `ca restore` alone. */
 export interface BackupStore {
   /**
    * Writes a consistent copy to `file`, which is empty. Nothing else is done meanwhile. Returns the copy's last record.
@@ -303,6 +311,7 @@ export interface BackupStore {
   recordRestore(act: Act, now: number): Promise<LedgerEnd>;
 }
 
+/** The whole contract: see the beginning of this file. The parts are for callers that need less. */
 export interface Store
   extends OwnerStore,
     TokenStore,

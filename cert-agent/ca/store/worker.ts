@@ -7,11 +7,13 @@ import { parentPort, workerData } from 'node:worker_threads';
 import { errnoOf, reasonOf } from '../../base/errors.ts';
 import { createOperations, createSchema, type Operations, prepareSchema, type SchemaState } from './sql.ts';
 
+/** A call on its way to the worker; the arguments must survive structured cloning. */
 export interface StoreCall {
   readonly name: keyof Operations;
   readonly args: readonly unknown[];
 }
 
+/** The answer to the call at the same place in the message. `failure` is a sentence for `store_failed`. */
 export type StoreAnswer = { readonly value: unknown } | { readonly failure: string };
 
 /** `create` makes a new store; only `ca init` and `--unsafe-new-store` use it, nothing automatic. */
