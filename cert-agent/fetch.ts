@@ -26,6 +26,7 @@ import type { Svid } from './identity/svid.ts';
 import { verifyChain } from './identity/verify.ts';
 import { createCsr } from './identity/x509.ts';
 
+/** One request for an SVID. Never logged: it has the key and perhaps a token. */
 export interface SvidRequest {
   readonly trust: Trust;
   readonly evidence: Evidence;
@@ -35,11 +36,13 @@ export interface SvidRequest {
   readonly ttlMs?: number;
 }
 
+/** A newer bundle and deny list, verified. */
 export interface TrustNews extends Trust {
   /** For the next request, once this one was accepted. */
   readonly etag: string | undefined;
 }
 
+/** Everything that an agent asks of its CA. Each response is checked before it is returned. */
 export interface CaClient {
   /** @throws SallyportError `ca_unreachable`, `ca_refused`, `ca_answer_invalid`, or the problem of a certificate. */
   fetchSvid(request: SvidRequest): Promise<Issued>;
@@ -60,8 +63,10 @@ export interface CaClient {
   close(): Promise<void>;
 }
 
+/** `absent`: the CA is older than its clients. `text` is PEM. */
 export type CrlNews = 'unchanged' | 'absent' | { readonly text: string; readonly etag: string | undefined };
 
+/** The callbacks are called until `end`, which is called once. `etag` is that of what the agent has. */
 export interface WatchRequest {
   readonly trust: Trust;
   readonly svid: Svid;
@@ -81,6 +86,7 @@ export interface Watch {
   close(): void;
 }
 
+/** `url` is `https://host:port`. */
 export interface CaClientOptions {
   readonly url: URL;
   readonly clock: Clock;

@@ -19,6 +19,7 @@ import type { Identity } from './identity/identity.ts';
 import { parseTrustDomain } from './identity/spiffe-id.ts';
 import { type AgentStatus, Rotation } from './rotate.ts';
 
+/** Paths may be relative to the working directory at the start. `random` gives numbers in [0, 1). */
 export interface AgentOptions {
   /** `https://host:port`. */
   readonly caUrl: string;
@@ -42,6 +43,7 @@ export interface AgentOptions {
   settled?(): Promise<void>;
 }
 
+/** A running agent. It goes on without a CA, with the SVID that it has, until that expires. */
 export interface Agent {
   /** Undefined while there is no valid SVID: at first, and after one expired without a successor. */
   readonly identity: Live<Identity | undefined>;
@@ -80,6 +82,7 @@ export function startAgent(options: AgentOptions): Agent {
   };
 }
 
+/** The agent as a process of its own has its own registry. */
 export interface RunOptions extends Omit<AgentOptions, 'registry'> {
   /** The admin address with state and metrics; no admin port if absent. */
   readonly admin?: Address;

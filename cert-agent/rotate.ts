@@ -23,6 +23,7 @@ import type { Identity } from './identity/identity.ts';
 import type { Svid } from './identity/svid.ts';
 import { verifyChain } from './identity/verify.ts';
 
+/** Paths are absolute. The rotation closes `client`. */
 export interface RotationOptions {
   readonly caUrl: URL;
   readonly caBundleFile: string;
@@ -128,6 +129,7 @@ export class Rotation {
     this.#tick();
   }
 
+  /** Undefined while there is no valid SVID. */
   get identity(): Live<Identity | undefined> {
     return this.#keep.identity;
   }
@@ -146,6 +148,7 @@ export class Rotation {
     this.#arm();
   }
 
+  /** Stops everything, and resolves when nothing is written to disk any more. */
   async close(): Promise<void> {
     this.#closed = true;
     this.#cancelTick();
@@ -155,6 +158,7 @@ export class Rotation {
     await Promise.all([this.#renewing, this.#refresh.stop(), this.#crl.stop()]);
   }
 
+  /** For the state page and metrics. Times are milliseconds since 1970; contains no secret. */
   status(): AgentStatus {
     const svid = this.identity.current()?.svid;
     const held = this.#keep.held();

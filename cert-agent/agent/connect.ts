@@ -12,6 +12,7 @@ import { caIdOf } from '../identity/spiffe-id.ts';
 import type { Svid } from '../identity/svid.ts';
 import { type PeerIdentity, verifyChain } from '../identity/verify.ts';
 
+/** A CA whose own certificate is on `denied` is refused. `now` is milliseconds since 1970. */
 export interface CaConnectionOptions {
   readonly url: URL;
   readonly trust: TrustBundle;
@@ -28,6 +29,7 @@ export interface CaProof {
   readonly validUntil: number;
 }
 
+/** An HTTP client, and what its present connection was verified with. The caller closes `client`. */
 export interface CaConnection {
   readonly client: Client;
   /** Undefined until the first connection. */

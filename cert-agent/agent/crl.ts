@@ -15,6 +15,7 @@ import { Failures } from './failures.ts';
 import { type Keep, trustOf } from './keep.ts';
 import type { Random } from './schedule.ts';
 
+/** What the refresh uses. The caller owns and closes all of it. */
 export interface CrlRefreshOptions {
   readonly client: CaClient;
   readonly keep: Keep;
@@ -46,6 +47,7 @@ export class CrlRefresh {
     this.#options = options;
   }
 
+  /** Fetches if that is due, in the background. Called at each tick of the rotation; never throws. */
   tick(): void {
     const { keep, clock, random } = this.#options;
     const held = keep.held();
@@ -65,6 +67,7 @@ export class CrlRefresh {
       });
   }
 
+  /** Fetches no more. Resolves when none is in flight. */
   async stop(): Promise<void> {
     this.#stopped = true;
     await this.#running;

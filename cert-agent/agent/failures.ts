@@ -2,6 +2,7 @@
 
 import type { Code, SallyportError } from '../base/errors.ts';
 
+/** A failed step, for the agent's state page. `message` has no secret. */
 export interface AgentFailure {
   readonly code: Code;
   readonly message: string;
@@ -39,6 +40,7 @@ export class Failures {
     return isNew ? level : 'debug';
   }
 
+  /** How many failures came after the last success: 0 after one. For the back-off. */
   get inARow(): number {
     return this.#inARow;
   }
@@ -48,6 +50,7 @@ export class Failures {
     return this.#last;
   }
 
+  /** All failures since the start, for metrics; a success does not reset them. */
   get byCode(): Readonly<Record<string, number>> {
     return this.#byCode;
   }

@@ -29,6 +29,7 @@ import { verifyChain } from '../identity/verify.ts';
 import type { Trust } from './answer.ts';
 import { type TakenUp, takeUp } from './take-up.ts';
 
+/** Paths are absolute. Without `trustDomain`: that of the roots in `caBundleFile`. */
 export interface KeepOptions {
   readonly outDir: string;
   readonly caBundleFile: string;

@@ -14,6 +14,7 @@ import { type Keep, newerTrust, trustOf } from './keep.ts';
 import { LedgerMemory } from './ledger-memory.ts';
 import { type Random, refreshDelay } from './schedule.ts';
 
+/** What the refresh uses. The caller owns and closes all of it. */
 export interface RefreshOptions {
   readonly client: CaClient;
   readonly keep: Keep;
@@ -63,6 +64,7 @@ export class TrustRefresh {
     return this.#taken;
   }
 
+  /** Makes the next refresh due at the next tick, without cutting one in flight short. */
   hurry(): void {
     this.#due = 0;
   }
@@ -97,6 +99,7 @@ export class TrustRefresh {
     }
   }
 
+  /** Refreshes. Only when none is in flight: see `due`. Failures are logged and planned for, not thrown. */
   start(): void {
     this.#running = this.#refresh()
       .catch((error: unknown) => this.#failed(error))

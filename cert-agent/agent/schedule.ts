@@ -2,6 +2,7 @@
 
 import type { Clock } from '../base/clock.ts';
 
+/** Milliseconds since 1970. */
 export interface Life {
   readonly notBefore: number;
   readonly notAfter: number;

@@ -10,6 +10,7 @@ import { generationsIn, pathsIn } from '../identity/generation.ts';
 import { isMissing, parseIdentity, readIdentityTexts, readText } from '../identity/read.ts';
 import { parseSvid, type Svid } from '../identity/svid.ts';
 
+/** What is left on disk. The SVID may have expired: the caller decides. */
 export interface TakenUp {
   readonly svid: Svid;
   readonly bundle: TrustBundle | undefined;

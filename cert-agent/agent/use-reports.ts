@@ -38,6 +38,7 @@ const holdMs = 2000;
 const overlapSaidMs = 60_000;
 const probeMs = 5000;
 
+/** `outDir` is absolute; the socket is made in it. */
 export interface UseReportsOptions {
   readonly outDir: string;
   readonly log: Log;
@@ -177,6 +178,7 @@ export class UseReports {
     };
   }
 
+  /** Removes our socket, and cuts the sidecars off: they go on with the files. */
   close(): void {
     this.#closed = true;
     this.#cancelHold();

@@ -12,6 +12,7 @@ import { type Keep, trustOf } from './keep.ts';
 import type { TrustRefresh } from './refresh.ts';
 import type { Random } from './schedule.ts';
 
+/** What the watch uses. The caller owns and closes all of it. */
 export interface WatchOptions {
   readonly client: CaClient;
   readonly keep: Keep;
@@ -90,6 +91,7 @@ export class TrustWatch {
     if (used !== 'unknown') this.#open.send({ ...used, clock: clock.now() });
   }
 
+  /** Ends the stream, and opens no other. The polls go on. */
   close(): void {
     this.#closed = true;
     this.#open?.close();

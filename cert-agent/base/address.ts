@@ -3,6 +3,7 @@
 import { isIP, isIPv6 } from 'node:net';
 import { SallyportError } from './errors.ts';
 
+/** A TCP address, IPv6 without brackets, or the path of a unix socket. Port 0: the system chooses. */
 export type Address = { readonly host: string; readonly port: number } | { readonly path: string };
 
 /**

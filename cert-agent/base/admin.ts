@@ -11,12 +11,14 @@ import { asSallyportError, errnoOf, reasonOf, SallyportError } from './errors.ts
 import { createServer } from './http.ts';
 import { absolutePath, makeDirectory } from './write.ts';
 
+/** A request to a page. `url` has a host that means nothing. */
 export interface PageRequest {
   readonly url: URL;
   /** The body as JSON, or undefined where there is none. */
   readonly body: unknown;
 }
 
+/** A response; 200 by default. An object is sent as JSON. Refusals are thrown as SallyportError. */
 export interface PageAnswer {
   readonly status?: number;
   readonly type?: string;
@@ -31,6 +33,7 @@ export interface Page {
   answer(request: PageRequest): PageAnswer | Promise<PageAnswer>;
 }
 
+/** `maxBodyBytes` is 64 KiB by default. On a unix socket every Host is accepted. */
 export interface AdminOptions {
   readonly listen: Address;
   readonly title: string;
@@ -40,6 +43,7 @@ export interface AdminOptions {
   readonly maxBodyBytes?: number;
 }
 
+/** A server that listens. */
 export interface AdminServer {
   /** The bound address; for port 0, with the port that the system chose. */
   readonly address: Address;

@@ -1,6 +1,7 @@
 // Time as a value that tests control. `now` is the wall clock, which jumps (NTP, a laptop that wakes up); `monotonic`
 // does not.
 
+/** For durations use `monotonic`, for what a certificate or token says `now`. */
 export interface Clock {
   /** Milliseconds since 1970, wall clock. */
   now(): number;

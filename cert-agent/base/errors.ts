@@ -201,6 +201,7 @@ export const codes = Object.freeze({
   upstream_per_try_timeout: row(504, 4, 'UT', 'upstream_per_try_timeout'),
 }) satisfies Record<string, CodeRow>;
 
+/** A stable code: logs, answers and tests have it. A new one needs a row in ARCHITECTURE.md (a test holds this). */
 export type Code = keyof typeof codes;
 
 /** One problem in a file that a person wrote. `line` and `column` count from 1. */
@@ -212,6 +213,7 @@ export interface Problem {
   readonly hint?: string;
 }
 
+/** What an error says besides its sentence. Like the sentence, it has no secret. */
 export interface ErrorDetail {
   /** What the operator can do next. */
   readonly hint?: string;

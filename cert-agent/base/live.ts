@@ -2,6 +2,7 @@
 // ask for the current value each time and never keep a copy. A writer sets a complete, valid, frozen value. A failed
 // refresh sets nothing, so the last good value stays.
 
+/** A value that changes at run time. `current` never throws; a failed refresh changes nothing. */
 export interface Live<T> {
   /** The value now. Cheap; call it each time. */
   current(): T;
@@ -18,15 +19,18 @@ export class LiveCell<T> implements Live<T> {
     this.#value = value;
   }
 
+  /** The value that was set last. Frozen by its writer. */
   current(): T {
     return this.#value;
   }
 
+  /** Does not call `listener` with the present value. */
   onChange(listener: (value: T) => void): () => void {
     this.#listeners.add(listener);
     return () => this.#listeners.delete(listener);
   }
 
+  /** Calls the listeners before it returns. If one throws, those after it are not called. */
   set(value: T): void {
     this.#value = value;
     for (const listener of [...this.#listeners]) listener(value);

@@ -4,8 +4,10 @@ import { writeSync } from 'node:fs';
 import { type DestinationStream, type Logger, pino } from 'pino';
 import { errnoOf } from './errors.ts';
 
+/** pino's logger. The first argument has `code`, the second is a sentence. */
 export type Log = Logger;
 
+/** Where lines go and which of them. */
 export interface LogOptions {
   /** Which part of the product logs: `ca`, `agent`, `sidecar`. */
   readonly component: string;

@@ -2,6 +2,7 @@
 
 import type { Log } from './log.ts';
 
+/** Logs a line, unless there were too many in this second: their number is logged then. Never throws. */
 export type Say = (code: string, message: string) => void;
 
 const sparseLogs = new WeakMap<Log, Say>();

@@ -4,6 +4,7 @@
 import { type FSWatcher, watch } from 'node:fs';
 import { every, guard } from './background.ts';
 
+/** `look` calls `onLook` at once, also without a change. */
 export interface ChangeWatch {
   /** Looks now. */
   look(): void;

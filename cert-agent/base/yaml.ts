@@ -29,6 +29,7 @@ export interface YamlDocument {
   problemAt(path: readonly PropertyKey[], message: string, options?: { key?: string; hint?: string }): Problem;
 }
 
+/** Documents without errors of their own, even beside broken ones. `problems` has errors and warnings. */
 export interface ParsedYaml {
   readonly documents: readonly YamlDocument[];
   readonly problems: readonly Problem[];

@@ -5,6 +5,7 @@
 import { X509Certificate } from 'node:crypto';
 import { reasonOf, SallyportError } from '../base/errors.ts';
 
+/** The roots of one trust domain; frozen. */
 export interface TrustBundle {
   readonly trustDomain: string;
   /** Roots, DER. Never empty after parsing: an empty key set means 'everything revoked' and is refused. */

@@ -29,8 +29,10 @@ export const reasonCodes = Object.freeze({
   superseded: 4,
   cessationOfOperation: 5,
 });
+/** Reasons that lift a revocation (certificateHold, removeFromCRL) are left out: a revocation here is final. */
 export type ReasonName = keyof typeof reasonCodes;
 
+/** RFC 5280 section 5.3. */
 export interface CrlEntry {
   /** Lower-case hex. */
   readonly serial: string;
@@ -39,6 +41,7 @@ export interface CrlEntry {
   readonly reason: ReasonName;
 }
 
+/** What a new list has. Entries may come in any order. */
 export interface CrlSpec {
   /** Section 5.2.3; grows with every list of the same issuer. */
   readonly number: number;
@@ -48,6 +51,7 @@ export interface CrlSpec {
   readonly entries: readonly CrlEntry[];
 }
 
+/** A list that was read. Its signature is not verified yet: see `verifyCrl`. */
 export interface Crl {
   /** The whole list, DER. */
   readonly der: Buffer;

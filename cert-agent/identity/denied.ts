@@ -4,6 +4,7 @@
 import { formatTime } from '../base/clock.ts';
 import { reasonOf, SallyportError } from '../base/errors.ts';
 
+/** Complete: what is not in it is not denied. A reader replaces the whole list. */
 export interface DenyList {
   /** Grows with every change of the list, so that an older response never undoes a newer one. */
   readonly sequence: number;

@@ -27,6 +27,7 @@ export class DerReader {
     this.#bytes = bytes;
   }
 
+  /** True if nothing is left. */
   get done(): boolean {
     return this.#at >= this.#bytes.length;
   }

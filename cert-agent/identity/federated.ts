@@ -11,6 +11,7 @@ import type { TrustBundle } from './bundle.ts';
 import type { Identity } from './identity.ts';
 import { readBundleFile } from './read.ts';
 
+/** Our identity with the bundles of other trust domains. `ours` is not closed with it. */
 export interface Federation {
   /** `ours` plus all bundles that could be read. */
   readonly identity: Live<Identity | undefined>;

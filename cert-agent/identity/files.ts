@@ -16,6 +16,7 @@ import type { Identity, IdentityPaths } from './identity.ts';
 import { type IdentityTexts, parseIdentity, readIdentityTexts } from './read.ts';
 import { checkValidity } from './verify.ts';
 
+/** Without `clock`: the system's. */
 export interface WatchOptions {
   readonly log: Log;
   readonly clock?: Clock;
@@ -23,6 +24,7 @@ export interface WatchOptions {
   onProblem?(error: SallyportError): void;
 }
 
+/** An identity that is read from files until it is closed. */
 export interface IdentityWatch {
   /** Undefined until there is a valid identity, and again after it expired without a successor. */
   readonly identity: Live<Identity | undefined>;

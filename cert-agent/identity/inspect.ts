@@ -29,6 +29,7 @@ export interface CertificateReport {
   readonly fingerprint: string;
 }
 
+/** Times are RFC 3339 text. Contains no key. */
 export interface ChainReport {
   /** Undefined where the leaf has no SPIFFE ID. */
   readonly spiffeId: string | undefined;
@@ -46,6 +47,7 @@ export interface ChainReport {
   readonly holds: boolean;
 }
 
+/** `now` is milliseconds since 1970. */
 export interface InspectOptions {
   readonly now: number;
   /** With bundles, the path to a root of the leaf's own trust domain is checked too. */

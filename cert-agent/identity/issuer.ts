@@ -5,6 +5,7 @@ import { openCertificate, readCertificateFacts } from './certificate.ts';
 import { DerReader, derTag, readOid } from './der.ts';
 import { element, oid, sequence, writeTag } from './der-write.ts';
 
+/** What must be known of a CA to match and verify what it has signed. Nothing says here that it is trusted. */
 export interface Issuer {
   /** The subject's Name, DER. */
   readonly subject: Buffer;

@@ -18,6 +18,7 @@ import {
   wholeNumber,
 } from './der-write.ts';
 
+/** What a leaf has. All of it has been checked: this only writes. */
 export interface LeafSpec {
   /** The SPIFFE ID. */
   readonly uri: string;

@@ -9,6 +9,7 @@ export interface Name {
   readonly value: Buffer;
 }
 
+/** Both lists hold at once, and an excluded name wins (RFC 5280 section 4.2.1.10). */
 export interface NameConstraints {
   /** For each kind of name that occurs here, only names within one of these. */
   readonly permitted: readonly Name[];

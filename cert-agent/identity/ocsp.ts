@@ -17,6 +17,7 @@ export interface CertQuestion {
   readonly serial: string;
 }
 
+/** A request, bounded: 1 to 16 certificates. */
 export interface OcspQuestions {
   readonly asked: readonly CertQuestion[];
   /** The content of the nonce's OCTET STRING (RFC 9654). */
@@ -92,6 +93,7 @@ export interface CertAnswer extends CertQuestion {
   readonly nextUpdate: number | undefined;
 }
 
+/** A response that was read. Its signature is not verified yet. */
 export interface OcspReply {
   readonly answers: readonly CertAnswer[];
   /** Certificates that came with it, DER: perhaps the signer's. */

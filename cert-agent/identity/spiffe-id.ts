@@ -2,6 +2,7 @@
 
 import { SallyportError } from '../base/errors.ts';
 
+/** A valid ID, made by parseSpiffeId or caIdOf. Compare `uri`. */
 export interface SpiffeId {
   /** The whole ID, `spiffe://demo.test/ns/shop/sa/web`. */
   readonly uri: string;

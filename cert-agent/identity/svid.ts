@@ -10,6 +10,7 @@ import type { SpiffeId } from './spiffe-id.ts';
 import { parseSpiffeId } from './spiffe-id.ts';
 import { checkLeafRules } from './verify.ts';
 
+/** Parsed and consistent: the key belongs to the leaf. Whether peers accept it is for verify.ts. */
 export interface Svid {
   readonly id: SpiffeId;
   /** DER, leaf first, intermediates after it, no root. */

@@ -34,6 +34,7 @@ cryptoProvider.set(webcrypto as unknown as Parameters<typeof cryptoProvider.set>
 /** Bits of KeyUsage, RFC 5280 section 4.2.1.3, by the names that OpenSSL prints. */
 export type KeyUse = 'digitalSignature' | 'keyEncipherment' | 'keyCertSign' | 'cRLSign';
 
+/** What a certificate has. All of it has been checked: this only writes. */
 export interface CertificateSpec {
   /** RFC 4514, or empty for a subject without attributes (the SAN is then critical, RFC 5280 section 4.2.1.6). */
   readonly subject: string;
@@ -57,6 +58,7 @@ export interface CertificateSpec {
   readonly permittedUriHost?: string;
 }
 
+/** The key decides the signature's algorithm. */
 export interface Signer {
   readonly key: KeyObject;
   /** The signer's certificate, DER; absent when the certificate signs itself. */
