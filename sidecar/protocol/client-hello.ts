@@ -6,6 +6,7 @@
 import type { Socket } from 'node:net';
 import type { Limits } from '../exchange/limits.ts';
 
+/** What the client says before it is authenticated. Anyone may say anything here. */
 export interface ClientHello {
   /** In lower case; undefined if the client names none. */
   readonly serverName: string | undefined;

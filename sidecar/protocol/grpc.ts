@@ -79,6 +79,7 @@ export class MessageCounter {
     return this.#left === 0 && this.#prefix === 0;
   }
 
+  /** Takes the next bytes of the body, cut anywhere. Keeps none of them. */
   read(chunk: Buffer): void {
     let at = 0;
     while (at < chunk.length) {

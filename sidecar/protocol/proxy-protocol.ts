@@ -128,6 +128,7 @@ function spelled(address: string): string {
   return ip.family === 4 ? ip.text : new URL(`http://[${address}]`).hostname.slice(1, -1);
 }
 
+/** The settings of a port that may be behind a load balancer. Times are milliseconds. */
 export interface ProxyProtocol {
   /** The addresses that must send a preface. */
   readonly trusts: IpMatch;
@@ -138,6 +139,7 @@ export interface ProxyProtocol {
   readonly speaks: 'tls' | PortRules['protocol'];
 }
 
+/** `untrusted`: a preface from an address that may not send one. `invalid`: none, or a malformed one. */
 export type ProxyProtocolCode = 'proxy_protocol_invalid' | 'proxy_protocol_untrusted';
 
 /**

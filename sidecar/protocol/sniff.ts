@@ -86,22 +86,28 @@ export class FirstBytes implements Speaker {
     connection.socket.on('data', this.#onData).on('end', this.#onEnd).on('error', ignore).resume();
   }
 
+  /** A client that does not say its protocol within the limit for heads is closed. */
   tick(now: number): void {
     if (now - this.#since > this.#connection.port.rules.current().limits.headMs) this.#connection.socket.destroy();
   }
 
+  /** Nothing: it holds a few bytes at most. */
   findHolders(): void {}
 
+  /** What has begun to arrive is waited for. */
   drain(): void {
     if (this.#held.length === 0) this.#connection.socket.destroy();
   }
 
+  /** Nothing: no request has begun. */
   retire(): void {}
 
+  /** Nothing was permitted yet. */
   judge(): number {
     return 0;
   }
 
+  /** Closes without a word: the client's protocol is unknown. */
   cut(): void {
     this.#connection.socket.destroy();
   }

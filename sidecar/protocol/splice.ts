@@ -26,6 +26,7 @@ export interface LastWords {
   readonly toDownstream?: Buffer | undefined;
 }
 
+/** Two joined ends. `cut` may follow `finish`, and both may be repeated. */
 export interface Splice {
   /** performance.now() of the last byte either way. */
   lastActive(): number;

@@ -18,6 +18,7 @@ import { fingerprintOf } from '../../cert-agent/identity/verify.ts';
 /** Fetches a response. @throws an error without a complete one in time. */
 export type AskResponder = (url: string, request: Buffer) => Promise<Buffer>;
 
+/** For tests: `ask` and `now`. */
 export interface StaplesOptions {
   readonly log: Log;
   readonly ask?: AskResponder;
@@ -89,6 +90,7 @@ export class Staples {
     await Promise.all(due.map((one) => this.#renew(one)));
   }
 
+  /** Asks no more, and staples nothing. */
   close(): void {
     this.#stop();
     this.#entries = new Map();

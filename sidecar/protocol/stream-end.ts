@@ -35,20 +35,24 @@ export class StreamEnd extends Duplex {
     };
   }
 
+  /** The splice wants more: the stream's window opens. */
   override _read(): void {
     this.#stream.resume();
   }
 
+  /** Calls `written` when the windows have taken it all. */
   override _write(chunk: Buffer, _encoding: BufferEncoding, written: () => void): void {
     if (this.#stream.write(chunk)) written();
     else this.#written = written;
   }
 
+  /** Half-closes: what waits is sent first. */
   override _final(done: () => void): void {
     this.#stream.endWith(this.#sendEnd);
     done();
   }
 
+  /** CANCEL if it was ended on purpose, CONNECT_ERROR after a failure (RFC 9113 section 8.5). */
   override _destroy(error: Error | null, done: (error: Error | null) => void): void {
     if (this.#stream.open) this.#stream.reset(error === null ? errorCode.cancel : errorCode.connect);
     done(error);

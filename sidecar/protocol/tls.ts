@@ -13,6 +13,7 @@ import type { Svid } from '../../cert-agent/identity/svid.ts';
 import type { TlsFacts } from '../exchange/upstream.ts';
 import { meshAlpn, meshAlpns } from '../policy/mtls.ts';
 
+/** Nothing older can be configured. */
 export type TlsVersion = 'TLSv1.3' | 'TLSv1.2';
 
 /** AEAD suites with forward secrecy only; the first line is TLS 1.3, the others matter if 1.2 is allowed. */

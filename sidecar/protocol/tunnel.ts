@@ -40,10 +40,12 @@ export class Tunnel implements Speaker {
     return this.#splice.closed;
   }
 
+  /** Always 1: the exchange that opened it. */
   get inFlight(): number {
     return 1;
   }
 
+  /** Closes after `tcpIdle`, in either direction; asks again when the permission's time is over. */
   tick(now: number): void {
     const { tcpIdleMs } = this.#exchange.rules.limits;
     if (this.#over) return;
@@ -53,6 +55,7 @@ export class Tunnel implements Speaker {
     else if (Date.now() > this.#exchange.validUntil) this.judge();
   }
 
+  /** What neither side has taken. */
   findHolders(now: number, found: Holder[]): void {
     const bytes = this.#splice.waitingBytes();
     if (bytes === 0 || this.#over) return;
@@ -76,6 +79,7 @@ export class Tunnel implements Speaker {
   /** We cannot end its bytes early: it continues to the end of the certificates. */
   retire(): void {}
 
+  /** By the facts of the request that opened it. */
   judge(): number {
     const refusal = this.#over ? undefined : this.#refusalOf(this.#exchange);
     if (refusal === undefined) return 0;
@@ -83,6 +87,7 @@ export class Tunnel implements Speaker {
     return 1;
   }
 
+  /** A WebSocket gets a close frame first, in each direction that is between two frames. */
   cut(error: SallyportError): void {
     this.#end(error);
   }

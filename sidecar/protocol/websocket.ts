@@ -48,6 +48,7 @@ export class FrameBoundary {
     return this.#left === 0 && this.#header.length === 0;
   }
 
+  /** Takes the next bytes of one direction, cut anywhere. Does not check them. */
   read(chunk: Buffer): void {
     let at = 0;
     while (at < chunk.length) {

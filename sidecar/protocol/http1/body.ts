@@ -5,12 +5,14 @@ import { SallyportError } from '../../../cert-agent/base/errors.ts';
 import { emptyFields, type Fields, type Framing, mayTrail, printable, role } from '../../exchange/message.ts';
 import { checkHeadCharacters, parseFields } from './head.ts';
 
+/** Receives one body. `bodyEnd` is called once, last; a body that is cut short has no end. */
 export interface BodySink {
   /** A piece of the body. False asks the source to wait for its `resume`. */
   bodyData(chunk: Buffer): void;
   bodyEnd(trailers: Fields): void;
 }
 
+/** Finds the end of one body. @throws SallyportError for chunks that are not as RFC 9112 section 7.1 says. */
 export interface BodyReader {
   /** Consumes from `at`, gives to the sink, and returns where it stopped: at the end of `buffer`, or of the body. */
   read(buffer: Buffer, at: number, sink: BodySink): number;

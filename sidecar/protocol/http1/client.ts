@@ -29,6 +29,10 @@ import {
 } from './head.ts';
 import { corkForTurn, printLastChunk, printRequest, writeBody, writeTogether } from './print.ts';
 
+/**
+ * The pool, or the only user of the connection. `released` comes after each exchange that leaves it usable, `gone`
+ * once, last.
+ */
 export interface ClientOwner {
   /** The exchange is over and the connection can be reused. */
   released(client: Http1Client): void;
@@ -36,6 +40,7 @@ export interface ClientOwner {
   gone(client: Http1Client): void;
 }
 
+/** `headBytes` and `headFields` limit the response's head. `peer` is undefined without mutual TLS. */
 export interface ClientOptions {
   readonly secure: boolean;
   readonly peer: UpstreamPeer | undefined;
@@ -95,6 +100,7 @@ export class Http1Client implements UpstreamConnection, BodySink {
 
   // -- the request -------------------------------------------------------------------------------------------------
 
+  /** Begins the only exchange of this connection until `released`. With `whole`, no body follows. */
   send(call: Call, whole: Buffer | undefined, events: UpstreamEvents): void {
     this.#events = events;
     this.#call = call;
@@ -120,27 +126,33 @@ export class Http1Client implements UpstreamConnection, BodySink {
     return { ...call, fields: { names: [...names, keyName], values: [...values, key] } };
   }
 
+  /** Bytes of the request that the upstream's socket has not taken. */
   get waitingBytes(): number {
     return this.#socket.writableLength;
   }
 
+  /** False asks to wait for `upstreamDrained`. Adds chunk framing where the request has it. */
   write(chunk: Buffer): boolean {
     return writeBody(this.#socket, chunk, this.#chunkedRequest);
   }
 
+  /** Trailers go with a chunked body only: no other has a place for them. */
   end(trailers: Fields): void {
     if (this.#chunkedRequest) this.#socket.write(printLastChunk(trailers), 'latin1');
     this.#requestDone = true;
   }
 
+  /** Stops reading the response. TCP then slows the upstream. */
   pause(): void {
     this.#socket.pause();
   }
 
+  /** Reads on. Harmless if it was not paused. */
   resume(): void {
     this.#socket.resume();
   }
 
+  /** Gives up on the exchange and its connection. No event follows. */
   destroy(): void {
     const inFlight = this.#events !== undefined;
     this.#events = undefined;
@@ -149,6 +161,7 @@ export class Http1Client implements UpstreamConnection, BodySink {
     else this.#socket.destroy();
   }
 
+  /** After a 101. The caller owns and closes the socket from then on; `rest` was read past the head. */
   takeSocket(): SpliceEnd {
     const rest = this.#held;
     this.#held = undefined;
@@ -253,10 +266,12 @@ export class Http1Client implements UpstreamConnection, BodySink {
     return at;
   }
 
+  /** For the body's reader only. */
   bodyData(chunk: Buffer): void {
     if (this.#events?.upstreamData(chunk) === false) this.#socket.pause();
   }
 
+  /** For the body's reader only. The end is reported after the whole buffer was looked at. */
   bodyEnd(trailers: Fields): void {
     this.#body = undefined;
     this.#ended = trailers;

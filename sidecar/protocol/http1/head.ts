@@ -5,6 +5,7 @@
 import { SallyportError } from '../../../cert-agent/base/errors.ts';
 import { type FieldName, type Fields, fieldName, printable } from '../../exchange/message.ts';
 
+/** A request line, RFC 9112 section 3. The target's form is not checked yet. */
 export interface RequestStart {
   readonly method: string;
   /** As in the request line. */
@@ -13,6 +14,7 @@ export interface RequestStart {
   readonly minor: number;
 }
 
+/** A status line, RFC 9112 section 4. `reason` may be empty; `minor` is 0 or 1. */
 export interface StatusLine {
   readonly status: number;
   readonly reason: string;

@@ -190,6 +190,7 @@ export class Http1Server implements Downstream, Speaker, BodySink {
     return exchange;
   }
 
+  /** For the body's reader only. @throws SallyportError for a body beyond its limit. */
   bodyData(chunk: Buffer): void {
     const exchange = this.#exchange;
     if (exchange === undefined) return;
@@ -198,6 +199,7 @@ export class Http1Server implements Downstream, Speaker, BodySink {
     if (exchange.carrier?.requestData(chunk) === false) this.pause();
   }
 
+  /** For the body's reader only. */
   bodyEnd(trailers: Fields): void {
     this.#body = undefined;
     this.#requestDone = true;
@@ -223,12 +225,14 @@ export class Http1Server implements Downstream, Speaker, BodySink {
 
   // -- what is answered --------------------------------------------------------------------------------------------
 
+  /** Writes a 1xx response. Nothing for HTTP/1.0, which has none. */
   informational(reply: Reply): void {
     // RFC 9110 section 15.2: HTTP/1.0 has no 1xx.
     if (this.#exchange?.minor !== 1) return;
     this.#socket.write(printReply(reply, { framing: 'none', connection: undefined }), 'latin1');
   }
 
+  /** The head decides whether the connection stays open. Does nothing once the exchange is over. */
   respond(reply: Reply, whole: Buffer | undefined): void {
     const exchange = this.#exchange;
     if (exchange === undefined) return;
@@ -267,6 +271,7 @@ export class Http1Server implements Downstream, Speaker, BodySink {
     return { framing, connection: exchange.minor === 0 ? 'keep-alive' : undefined };
   }
 
+  /** Adds chunk framing where the response has it. True once the exchange is over: what is left is dropped. */
   write(chunk: Buffer): boolean {
     if (this.#exchange === undefined) return true;
     this.#exchange.bytesSent += chunk.length;
@@ -274,6 +279,7 @@ export class Http1Server implements Downstream, Speaker, BodySink {
     return writeBody(this.#socket, chunk, this.#chunkedReply);
   }
 
+  /** Trailers go with a chunked response only. The next request of the connection is read then. */
   end(trailers: Fields): void {
     const exchange = this.#exchange;
     if (exchange === undefined) return;
@@ -282,6 +288,7 @@ export class Http1Server implements Downstream, Speaker, BodySink {
     this.#replyEnded(exchange);
   }
 
+  /** Resets the connection, which ends all that is pipelined on it. */
   abort(): void {
     const exchange = this.#exchange;
     this.#exchange = undefined;
@@ -290,15 +297,18 @@ export class Http1Server implements Downstream, Speaker, BodySink {
     if (exchange !== undefined) this.#path.finish(exchange);
   }
 
+  /** Stops reading the socket, the request's body and all that follows. */
   pause(): void {
     this.#wasPaused = true;
     this.#socket.pause();
   }
 
+  /** Reads on, unless a pipelined request waits for this exchange to end. */
   resume(): void {
     if (this.#held === undefined || this.#body !== undefined) this.#socket.resume();
   }
 
+  /** Takes the socket out of HTTP: what was read too far goes first. */
   tunnel(upstream: SpliceEnd): void {
     const exchange = this.#exchange!;
     const rest = this.#held;
@@ -333,6 +343,7 @@ export class Http1Server implements Downstream, Speaker, BodySink {
 
   // -- how it ends -------------------------------------------------------------------------------------------------
 
+  /** At most one limit acts at each tick. */
   tick(now: number): void {
     const { limits } = this.#connection.port.rules.current();
     if (limits.slowBytesPerSecond > 0 && this.#isTooSlow(now, limits.slowBytesPerSecond)) return;
@@ -408,6 +419,7 @@ export class Http1Server implements Downstream, Speaker, BodySink {
     return reader !== undefined;
   }
 
+  /** What the client has not taken of the response, and the upstream not of the request. */
   findHolders(now: number, found: Holder[]): void {
     const { writableLength: ofReply, bytesWritten } = this.#socket;
     const { bytesReceived = 0, carrier } = this.#exchange ?? {};
@@ -418,6 +430,7 @@ export class Http1Server implements Downstream, Speaker, BodySink {
     found.push({ bytes: ofReply + ofRequest, waitMs, drop });
   }
 
+  /** A response whose head is not sent yet says `Connection: close`. */
   drain(): void {
     this.#draining = true;
     if (this.#exchange === undefined && this.#held === undefined) this.#linger();
@@ -430,10 +443,12 @@ export class Http1Server implements Downstream, Speaker, BodySink {
     if (this.#exchange === undefined && this.#held === undefined && idleMs >= retireIdleMs) this.#linger();
   }
 
+  /** 1 at most. */
   get inFlight(): number {
     return this.#exchange === undefined ? 0 : 1;
   }
 
+  /** Between two exchanges there is nothing to judge. */
   judge(): number {
     const refusal = this.#exchange === undefined ? undefined : this.#path.refusalOf(this.#exchange);
     if (refusal === undefined) return 0;

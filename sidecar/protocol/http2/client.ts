@@ -15,6 +15,7 @@ import { readReply, readTrailers, writeFields, writeRequest } from './head.ts';
 import type { Block } from './hpack-decode.ts';
 import type { Ending, Http2Stream, StreamEvents } from './stream.ts';
 
+/** The pool. `gone` comes once, last. */
 export interface Http2ClientOwner {
   /** Nothing is in flight on it. */
   quiet(client: Http2Client): void;
@@ -25,6 +26,7 @@ export interface Http2ClientOwner {
   gone(client: Http2Client): void;
 }
 
+/** `headBytes` and `headFields` limit each response's head. `peer` is undefined without mutual TLS. */
 export interface Http2ClientOptions {
   readonly secure: boolean;
   readonly peer: UpstreamPeer | undefined;
@@ -108,14 +110,17 @@ export class Http2Client implements Http2Owner {
     if (this.#retired && this.http2.size + this.#promised === 0) this.http2.close();
   }
 
+  /** Never: servers that push are refused. */
   opened(): void {}
 
+  /** Counts resets as upstreams do, to stop before they end the connection. */
   resetSent(stream: Http2Stream): void {
     if (!stream.headSeen) this.#unanswered++;
     const isWorn = this.#unanswered + streamsEach >= Math.max(envoyResets, this.#over / 2);
     if (!this.#resets.spend() || isWorn) this.#owner.worn?.(this);
   }
 
+  /** Tells the pool that there is room, or nothing in flight. */
   ended(): void {
     this.#over++;
     if (this.http2.size > 0) return this.#owner.freed?.(this);
@@ -124,10 +129,12 @@ export class Http2Client implements Http2Owner {
     else this.#owner.quiet(this);
   }
 
+  /** After GOAWAY: streams in flight go on. */
   goingAway(): void {
     this.retire();
   }
 
+  /** Every stream has been told before. */
   closed(): void {
     this.#owner.gone(this);
   }

@@ -25,6 +25,7 @@ import { HpackEncoder } from './hpack-encode.ts';
 import { type FrameEvents, FrameReader } from './reader.ts';
 import { type Ending, Http2Stream } from './stream.ts';
 
+/** `headBytes` and `headFields` limit each head that arrives, decoded. A client takes no streams: `streams` is 0. */
 export interface Http2Options {
   readonly side: 'client' | 'server';
   readonly headBytes: number;
@@ -132,6 +133,7 @@ export class Http2Connection {
     this.#sendPreface();
   }
 
+  /** Streams that are open in either direction. */
   get size(): number {
     return this.#streams.size;
   }
@@ -141,6 +143,7 @@ export class Http2Connection {
     return this.#reader.headSince;
   }
 
+  /** True once it is over, which may be a while after `close`. */
   get isClosed(): boolean {
     return this.#closed;
   }
@@ -161,10 +164,12 @@ export class Http2Connection {
     return this.#socket.writableLength + this.#out.length < roomyBytes;
   }
 
+  /** False once the stream is over, or was never opened here. */
   has(stream: Http2Stream): boolean {
     return this.#streams.get(stream.id) === stream;
   }
 
+  /** Live: copy it before anything that may end a stream. */
   streams(): Iterable<Http2Stream> {
     return this.#streams.values();
   }
@@ -233,6 +238,7 @@ export class Http2Connection {
     this.#localEnd(stream);
   }
 
+  /** Sends RST_STREAM with an error code of RFC 9113 section 7, and forgets the stream. Nothing if it is over. */
   resetStream(stream: Http2Stream, code: number): void {
     if (!this.has(stream)) return;
     this.#out.begin(4, frameType.rstStream, 0, stream.id);
@@ -265,6 +271,7 @@ export class Http2Connection {
     if (this.#options.resetsPerSecond !== undefined) this.#resets.earn();
   }
 
+  /** Gives the peer `bytes` more, for a stream or, without one, for the connection (section 6.9). */
   openWindow(stream: Http2Stream | undefined, bytes: number): void {
     this.#out.begin(4, frameType.windowUpdate, 0, stream?.id ?? 0);
     this.#out.uint32(bytes);

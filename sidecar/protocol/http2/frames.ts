@@ -98,14 +98,17 @@ export class FrameBuffer {
     this.length = at;
   }
 
+  /** Only within the room that `begin` reserved, as the other two. */
   uint16(value: number): void {
     this.length = this.bytes.writeUInt16BE(value, this.length);
   }
 
+  /** Takes the lower 32 bits of `value`. */
   uint32(value: number): void {
     this.length = this.bytes.writeUInt32BE(value >>> 0, this.length);
   }
 
+  /** Copies `from` from `start` to before `end`. */
   copy(from: Buffer, start: number, end: number): void {
     from.copy(this.bytes, this.length, start, end);
     this.length += end - start;

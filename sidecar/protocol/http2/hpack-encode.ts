@@ -55,12 +55,16 @@ export class HpackEncoder {
     this.#evict();
   }
 
+  /** Begins a header block. A changed table size is announced first (RFC 7541 section 4.2). */
   begin(): void {
     this.#at = 0;
     if (this.#announce) this.#writeInteger(0x20, 5, this.#limit);
     this.#announce = false;
   }
 
+  /**
+   * Adds a field. Credentials are marked as never indexed (section 7.1.3), and values that do not repeat are not kept.
+   */
   add({ lower }: Pick<FieldName, 'lower'>, value: string): void {
     this.#reserve(lower.length + value.length + 32);
     // Looking up a value that is never kept would only hash it.

@@ -62,20 +62,25 @@ export class Http2Server implements Speaker, Http2Owner {
     );
   }
 
+  /** The exchange begins with the head that follows. */
   opened(stream: Http2Stream): void {
     stream.events = new ServerStream(this, stream);
   }
 
+  /** While draining, the last stream closes the connection. */
   ended(): void {
     if (this.#draining && this.http2.size === 0) this.http2.close();
   }
 
+  /** After the client's GOAWAY: streams in flight go on. */
   goingAway(): void {
     if (this.http2.size === 0) this.http2.close();
   }
 
+  /** Nothing: each stream has ended its own exchange. */
   closed(): void {}
 
+  /** Limits of the connection, and of each exchange and tunnel on it. */
   tick(now: number): void {
     const { limits } = this.connection.port.rules.current();
     const { http2 } = this;
@@ -108,6 +113,7 @@ export class Http2Server implements Speaker, Http2Owner {
     resetSocket(this.connection.socket);
   }
 
+  /** Each exchange for itself, and what the client's socket has not taken for all of them. */
   findHolders(now: number, found: Holder[]): void {
     for (const one of this.#inFlight()) one.findHolders(now, found);
     const { socket } = this.connection;
@@ -128,6 +134,7 @@ export class Http2Server implements Speaker, Http2Owner {
     }
   }
 
+  /** Sends GOAWAY at once: a client may retry later streams elsewhere (RFC 9113 section 6.8). */
   drain(): void {
     this.#draining = true;
     this.http2.goAway();
@@ -150,16 +157,19 @@ export class Http2Server implements Speaker, Http2Owner {
     this.ended();
   }
 
+  /** Streams, tunnels among them. */
   get inFlight(): number {
     return this.http2.size;
   }
 
+  /** Others on the connection go on. */
   judge(): number {
     let ended = 0;
     for (const one of this.#inFlight()) ended += one.judge();
     return ended;
   }
 
+  /** Each exchange is answered or cut off by itself before the connection goes. */
   cut(error: SallyportError): void {
     for (const one of this.#inFlight()) one.cut(error);
     this.http2.close(error.code === 'draining' ? errorCode.none : errorCode.inadequateSecurity, error.code);

@@ -62,6 +62,7 @@ export class Http2Stream {
     this.receiveWindow = receiveWindow;
   }
 
+  /** False once either side has reset it, or both have ended. */
   get open(): boolean {
     return this.#connection.has(this);
   }
@@ -71,6 +72,7 @@ export class Http2Stream {
     return this.#waitingBytes;
   }
 
+  /** True between `pause` and `resume`. */
   get isPaused(): boolean {
     return this.#paused;
   }
@@ -157,6 +159,7 @@ export class Http2Stream {
     this.#paused = true;
   }
 
+  /** Gives the peer back the window for what it has sent meanwhile. */
   resume(): void {
     this.#paused = false;
     if (this.open) this.#acknowledge();
