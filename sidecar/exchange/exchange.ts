@@ -348,10 +348,12 @@ let nextSlot = 0;
 export class Slot<T> {
   readonly #index = nextSlot++;
 
+  /** Undefined until it was set for this exchange. */
   get({ slots }: Exchange): T | undefined {
     return slots?.[this.#index] as T | undefined;
   }
 
+  /** Undefined clears it. Nothing is cleared when the exchange ends. */
   set(exchange: Exchange, value: T | undefined): void {
     exchange.slots ??= [];
     exchange.slots[this.#index] = value;

@@ -42,6 +42,10 @@ export class Jwks {
     this.#now = now;
   }
 
+  /**
+   * The same source for the same place of keys, also in later generations. Keys of a URI are fetched when a token first
+   * needs them.
+   */
   sourceOf(rule: JwtRule): KeySource {
     // Loading the library takes 50 ms: do it now, not when the first token arrives.
     void import('jose').catch(() => {});
@@ -65,6 +69,7 @@ export class Jwks {
     for (const key of this.#remote.keys()) if (!remote.has(key)) this.#remote.delete(key);
   }
 
+  /** For the admin port: keys that are fetched, not inline ones. */
   facts(): JwksFacts[] {
     return [...this.#remote.values()].map((one) => one.facts());
   }

@@ -5,6 +5,7 @@ import { SallyportError } from '../../cert-agent/base/errors.ts';
 import { emptyFields, type Fields, type Reply } from '../exchange/message.ts';
 import type { Destination, UpstreamConnection, UpstreamEvents } from '../exchange/upstream.ts';
 
+/** A request of our own. `path` has its query; `authority` is the Host. */
 export interface Question {
   readonly method: string;
   readonly path: string;
@@ -15,6 +16,7 @@ export interface Question {
   readonly headOnly?: boolean;
 }
 
+/** The whole response. With `headOnly` the body is empty. */
 export interface Answer {
   readonly status: number;
   readonly fields: Fields;

@@ -11,6 +11,7 @@ export interface Candidate {
   readonly inFlight: number;
 }
 
+/** Synchronous and without I/O: it runs for each request. `changed` is called before the first `pick`. */
 export interface Balancer<T extends Candidate> {
   /** The current endpoints, usable or not. */
   changed(all: readonly T[]): void;

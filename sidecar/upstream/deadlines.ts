@@ -55,6 +55,7 @@ export class Deadlines {
     return one;
   }
 
+  /** Does nothing for one that has fired or was dropped. */
   drop(one: Deadline | undefined): void {
     if (one?.isSet !== true) return;
     one.isSet = false;

@@ -3,6 +3,7 @@
 import { normalizeHostPattern } from '../policy/host.ts';
 import type { TrafficPlan } from './traffic.ts';
 
+/** A DestinationRule of networking.istio.io, read and checked. Subsets are not supported. */
 export interface DestinationRule {
   readonly namespace: string;
   readonly name: string;

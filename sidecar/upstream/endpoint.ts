@@ -129,6 +129,7 @@ export class Endpoint implements Candidate, ClientOwner, Http2ClientOwner {
     return this.#open + this.#streams;
   }
 
+  /** Connections without a request. Those in HTTP/2 count once. */
   get idle(): number {
     let idle = this.#idle.length;
     for (const { http2 } of this.#sessions) if (http2.size === 0) idle++;
@@ -402,6 +403,7 @@ export class Endpoint implements Candidate, ClientOwner, Http2ClientOwner {
     }
   }
 
+  /** Keeps the connection, unless it is too old or was made with another SVID or trust. */
   released(client: Http1Client): void {
     const kept = client as KeptHttp1;
     if (this.#mayKeep(kept)) {
@@ -417,6 +419,7 @@ export class Endpoint implements Candidate, ClientOwner, Http2ClientOwner {
     return maxConnectionMs === undefined || performance.now() - client.madeAt < maxConnectionMs;
   }
 
+  /** Its place is free: another endpoint may have it. */
   gone(client: Http1Client | Http2Client): void {
     this.#open--;
     this.#breaker.connections--;
@@ -427,12 +430,14 @@ export class Endpoint implements Candidate, ClientOwner, Http2ClientOwner {
     this.#owner.freed();
   }
 
+  /** As `released`: the connection stays or is retired. */
   quiet(client: Http2Client): void {
     const kept = client as KeptHttp2;
     if (this.#isLeaving || kept.epoch !== this.#epoch || Date.now() >= kept.retireAt) kept.retire();
     else if (this.#queue.length > 0) this.serveQueue();
   }
 
+  /** A stream's place is free: those that wait come first. */
   freed(): void {
     if (this.#queue.length > 0) this.serveQueue();
   }

@@ -49,6 +49,7 @@ export class HealthCheck {
     else client?.destroy();
   }
 
+  /** Checks no more. The endpoint keeps its last state. */
   close(): void {
     this.#isClosed = true;
     this.#deadlines.drop(this.#next);

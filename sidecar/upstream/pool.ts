@@ -25,6 +25,7 @@ import { Outliers } from './outlier.ts';
 import type { Resolver } from './resolve.ts';
 import type { TrafficPlan } from './traffic.ts';
 
+/** What an upstream is made of. The caller owns `resolver`. */
 export interface PoolOptions extends EndpointOptions {
   readonly endpoints: readonly Address[];
   /** Whether it is contacted before the first request, and reported as missing until it has answered. */
@@ -94,10 +95,12 @@ export class Pool implements Destination, EndpointOwner {
     return this.#breaker.connections;
   }
 
+  /** Of current endpoints only. */
   get idle(): number {
     return this.#all.reduce((sum, { idle }) => sum + idle, 0);
   }
 
+  /** Requests in flight or waiting, also at endpoints that are leaving. */
   get inFlight(): number {
     let sum = 0;
     for (const { inFlight } of this.#all) sum += inFlight;
@@ -139,6 +142,10 @@ export class Pool implements Destination, EndpointOwner {
 
   // -- connections -------------------------------------------------------------------------------------------------
 
+  /**
+   * A connection for one request: at once where one is kept, else a promise. `fresh` refuses kept ones; `upgrades` is
+   * for WebSockets. The caller releases or destroys it. @throws SallyportError `upstream_*` or `overloaded`.
+   */
   acquire(fresh: boolean, upgrades: boolean, choice?: Choice): UpstreamConnection | Promise<UpstreamConnection> {
     if (this.#seen !== this.#options.resolver.version) this.#refresh();
     if (this.#breaker.plan.maxRequests !== undefined) this.#breaker.checkRequests(this.inFlight);
@@ -212,20 +219,24 @@ export class Pool implements Destination, EndpointOwner {
     });
   }
 
+  /** False if the budget is used up. Each true needs a `giveRetryBack`. */
   takeRetry(budget: RetryPolicy['budget']): boolean {
     return this.#breaker.takeRetry(this.inFlight, budget);
   }
 
+  /** The retry is over, whatever came of it. */
   giveRetryBack(): void {
     this.#breaker.retries--;
   }
 
   // -- what endpoints report ---------------------------------------------------------------------------------------
 
+  /** An endpoint was reached: the upstream exists. */
   connected(): void {
     this.#unanswered = undefined;
   }
 
+  /** Looks the name up again, counts it for outlier detection, and logs a wrong identity once. */
   unreachable(endpoint: Endpoint, error: SallyportError): void {
     this.#restUntil = Math.max(this.#restUntil, endpoint.restUntil);
     if (endpoint.host !== undefined) this.#options.resolver.refresh(endpoint.host);
@@ -241,6 +252,7 @@ export class Pool implements Destination, EndpointOwner {
     );
   }
 
+  /** Requests that wait at any endpoint may have the place. */
   freed(): void {
     for (const one of this.#all) one.serveQueue();
   }

@@ -74,10 +74,12 @@ export class Pools {
     return new Map(this.entries());
   }
 
+  /** A copy, by name. */
   entries(): [string, Pool][] {
     return [...this.#held].map(([name, { pool }]) => [name, pool]);
   }
 
+  /** Opens no more connections. Requests in flight go on to their end. */
   close(): void {
     for (const { pool } of this.#held.values()) pool.close();
   }

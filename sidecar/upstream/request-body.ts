@@ -42,10 +42,12 @@ export class RequestBody {
     return this.#waitingBytes < keptBytes;
   }
 
+  /** Without those that are kept for a retry only. */
   get waitingBytes(): number {
     return this.#waitingBytes;
   }
 
+  /** Empties it: the caller sends the pieces, in this order. */
   takeWaiting(): Buffer[] {
     this.#wait(-this.#waitingBytes);
     return this.#waiting.splice(0);

@@ -55,6 +55,7 @@ export class Resolver {
     this.#run();
   }
 
+  /** Once for each `watch`. */
   forget(host: string): void {
     const known = this.#names.get(host);
     if (known !== undefined && --known.users === 0) this.#names.delete(host);
@@ -74,6 +75,7 @@ export class Resolver {
     this.#run();
   }
 
+  /** Looks nothing up any more. A look-up in progress ends unheard. */
   close(): void {
     this.#stop();
     this.#names.clear();

@@ -87,6 +87,7 @@ export class RetriesExhausted extends SallyportError {
     super(last.code, `${last.message} (the last of ${tries} tries)`, { cause: last });
   }
 
+  /** That of the last error, with Envoy's flag URX added. */
   override get row(): CodeRow {
     const { row } = this.cause as SallyportError;
     return { ...row, flag: row.flag === '-' ? 'URX' : `${row.flag},URX` };

@@ -30,6 +30,7 @@ export interface ServerTls {
   readonly alpn: readonly string[];
 }
 
+/** For connections without mutual TLS. The SVID is never presented on them. */
 export interface ServerTlsDialOptions extends Omit<ServerTls, 'alpn'> {
   /** Called for each completed handshake. */
   dialed?(tls: TlsFacts): void;

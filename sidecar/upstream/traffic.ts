@@ -61,6 +61,7 @@ export interface HealthCheckPlan {
   readonly healthyThreshold: number;
 }
 
+/** All parts are optional and independent. Times are milliseconds. */
 export interface TrafficPlan {
   /** Default: of two endpoints chosen at random, the one with fewer requests in flight. */
   readonly balance?: BalancePlan;
