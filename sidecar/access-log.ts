@@ -14,6 +14,7 @@ import { inferTemplate } from './policy/infer.ts';
 import { isPermit } from './policy/policy.ts';
 import { withoutParam } from './policy/request-authentication.ts';
 
+/** Where a finished exchange is recorded. One for each process. */
 export interface Recorder {
   readonly metrics: TrafficMetrics;
   readonly log: LogFile;

@@ -200,6 +200,7 @@ export interface CutConnection {
   readonly ageMs: number;
 }
 
+/** What came of a drain, for the log. */
 export interface DrainReport {
   /** Connections that closed in time. */
   readonly finished: number;
@@ -280,6 +281,7 @@ export class ConnectionTable {
     });
   }
 
+  /** Live: those that close meanwhile are left out. */
   [Symbol.iterator](): IterableIterator<Connection> {
     return this.#open.values();
   }
@@ -367,6 +369,7 @@ export class ConnectionTable {
       if (connection.ownIssuer !== undefined && !connection.ownIssuer.equals(issuer)) connection.retireSoon();
   }
 
+  /** Destroys all that are left, without a word. Call it after `drain`. */
   close(): void {
     this.#stop();
     for (const raw of this.#arriving) raw.destroy();

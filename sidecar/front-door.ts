@@ -57,6 +57,7 @@ export interface FrontListener {
   readonly minVersion: TlsVersion | undefined;
 }
 
+/** `front` is read for each connection, so certificates and listeners change without a new socket. */
 export interface GatewayListenerOptions extends ListenerOptions {
   /** For streams on the same port. */
   readonly streams: Port;

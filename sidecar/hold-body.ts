@@ -24,6 +24,7 @@ export class HeldBody implements Holding {
     this.#exchange = exchange;
   }
 
+  /** Keeps the piece, and counts it among the process's held bytes. */
   requestData(chunk: Buffer): boolean {
     pile(this.#chunks, chunk);
     this.#bytes += chunk.length;
@@ -31,10 +32,12 @@ export class HeldBody implements Holding {
     return this.#bytes < holdBytes;
   }
 
+  /** All that is held. */
   get waitingBytes(): number {
     return this.#bytes;
   }
 
+  /** The end waits with the rest. */
   requestEnd(trailers: Fields): void {
     this.#ended = trailers;
   }
@@ -44,8 +47,10 @@ export class HeldBody implements Holding {
     passHeld(this, this.#exchange, this.#chunks, this.#ended);
   }
 
+  /** Nothing has been sent. */
   downstreamDrained(): void {}
 
+  /** Drops what is held: no response is possible any more. */
   downstreamGone(): void {
     this.drop();
   }
@@ -57,6 +62,7 @@ export class HeldBody implements Holding {
     this.#bytes = 0;
   }
 
+  /** Refuses: the decision took too long. */
   idle(): void {
     const limit = this.#exchange.rules.limits.streamIdleMs;
     refuse(this.#exchange, new SallyportError('stream_idle', `no decision within ${limit} ms (limit streamIdleMs)`));

@@ -22,6 +22,7 @@ import { whenSniffed } from './protocol/sniff.ts';
 import { acceptedFacts, agreeInMesh, contextOptions, listenOptions, type TlsSettings } from './protocol/tls.ts';
 import { type ProxyTools, serveHttp, serveTcp } from './proxy.ts';
 
+/** Of one port. The caller closes `table`, and calls `close` of the listener. */
 export interface ListenerOptions {
   readonly port: Port;
   /** 0 lets the system choose. */
@@ -37,6 +38,7 @@ export interface ListenerOptions {
   readonly log: Log;
 }
 
+/** TLS needs an SVID: `identity` is followed, and open connections keep theirs. */
 export interface InboundOptions extends ListenerOptions {
   readonly identity: Live<Identity | undefined>;
   readonly tls: TlsSettings;
@@ -44,6 +46,7 @@ export interface InboundOptions extends ListenerOptions {
   readonly streams: Port;
 }
 
+/** A bound port. */
 export interface Listener {
   /** The bound port number. */
   readonly number: number;

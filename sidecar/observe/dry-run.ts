@@ -18,6 +18,9 @@ export interface ShadowChange {
   readonly lastSeen: string;
 }
 
+/**
+ * The page `/shadow-report`. `counts` are since the start of the process, `changes` since `since`; times are RFC 3339.
+ */
 export interface ShadowFacts {
   /** Since when there are dry-run policies; null if there are none. */
   readonly since: string | null;
@@ -42,6 +45,7 @@ export class Shadow {
   #since: number | undefined = undefined;
   #notKept = 0;
 
+  /** Counts a request that was evaluated both ways. `now` is milliseconds since 1970. */
   note(change: Omit<ShadowChange, 'count' | 'firstSeen' | 'lastSeen'>, now: number): void {
     this.#since ??= now;
     const pair = `${change.decision} ${change.shadowDecision}`;
@@ -63,10 +67,12 @@ export class Shadow {
     this.#notKept = 0;
   }
 
+  /** For metrics: live, by `decision shadow_decision`. */
   counts(): ReadonlyMap<string, number> {
     return this.#counts;
   }
 
+  /** A copy, for the admin port and for merging the workers'. */
   facts(): ShadowFacts {
     return {
       since: this.#since === undefined ? null : formatTime(this.#since),

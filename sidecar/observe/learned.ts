@@ -38,6 +38,7 @@ interface LiveEdge {
   last: number;
 }
 
+/** `learn` of sidecar.yaml. The file is JSON, and is read back at start. */
 export interface LearnSettings {
   readonly file: string;
   /** How many kinds of calls are kept. */
@@ -73,6 +74,9 @@ export class Learned {
     this.#stop = every('learned', writeMs, () => this.write());
   }
 
+  /**
+   * Counts a call, by its kind. A full table drops its oldest kinds for a new one. `now` is milliseconds since 1970.
+   */
   note(call: Call, allowed: boolean, now: number): void {
     // Clients can invent methods.
     if (call.method.length > 32) return;
@@ -90,6 +94,7 @@ export class Learned {
     this.#changed = true;
   }
 
+  /** A copy, for the file and the admin port. Times are RFC 3339. */
   list(): Edge[] {
     return [...this.#edges.values()].map(({ first, last, ...rest }) => ({
       ...rest,
@@ -114,6 +119,7 @@ export class Learned {
     }
   }
 
+  /** Writes what is left, before it returns. */
   close(): void {
     this.#stop();
     this.write();

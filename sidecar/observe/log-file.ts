@@ -69,6 +69,7 @@ export class LogFile {
     this.#stop = every('access_log', flushMs, () => this.#flush());
   }
 
+  /** Past the bound, only refusals are still accepted, and their requests wait for room. */
   get full(): boolean {
     return this.#heldBytes + this.#used > maxHeldBytes;
   }

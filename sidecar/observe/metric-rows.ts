@@ -4,6 +4,7 @@
 import { Counter, Gauge, type Metric, type Registry } from 'prom-client';
 import { buckets, type Distribution } from './peer-stats.ts';
 
+/** A new object for each sample: prom-client keeps it. */
 export type Labels = Record<string, string>;
 
 /** A value and its labels. */
@@ -30,6 +31,7 @@ export interface HistogramRow<Source> {
   read(source: Source): Iterable<Sample<Distribution>>;
 }
 
+/** One metric. Names and types are part of what users rely on. */
 export type MetricRow<Source> = ValueRow<Source> | HistogramRow<Source>;
 
 /** Lets `registry` read each row from `source` at scrape. */

@@ -14,6 +14,7 @@ export class Distribution {
   readonly counts = new Float64Array(buckets.length + 1);
   sum = 0;
 
+  /** Adds a value, in the unit of its metric. A bucket includes its upper bound, as in Prometheus. */
   observe(value: number): void {
     let i = 0;
     while (i < buckets.length && value > buckets[i]!) i++;
