@@ -27,6 +27,7 @@ export interface Sight {
   readonly connection?: ConnectionReport;
 }
 
+/** What was negotiated with a peer. */
 export interface ConnectionReport {
   readonly address: string;
   /** `TLSv1.3`. */

@@ -63,6 +63,7 @@ export interface RuleCoverage {
   readonly matched: number;
 }
 
+/** All results, in the order of the files, and every rule that was in scope of a request. */
 export interface TestReport {
   readonly results: readonly TestResult[];
   readonly coverage: readonly RuleCoverage[];

@@ -12,6 +12,7 @@ export interface DeadScope {
   readonly pathNormalization?: PathNormalization;
 }
 
+/** `mend` says what to write instead. */
 export interface DeadPart {
   /** Path below the rule. */
   readonly path: readonly PropertyKey[];

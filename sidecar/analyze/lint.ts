@@ -13,6 +13,7 @@ import type { AuthorizationPolicy, FieldValues, Rule } from '../policy/policy.ts
 import type { RequestAuthentication } from '../policy/request-authentication.ts';
 import { deadParts } from './lint-dead.ts';
 
+/** `code` is stable. `line` and `column` count from 1; `mend` says what to change. */
 export interface Finding {
   readonly code: string;
   readonly file: string;
@@ -22,6 +23,7 @@ export interface Finding {
   readonly mend: string;
 }
 
+/** What is known of the mesh and the workload. The less is known, the less is reported. */
 export interface LintScope {
   readonly trustDomain: string;
   readonly trustDomainAliases: readonly string[];

@@ -5,6 +5,7 @@ import { stringify } from 'yaml';
 import type { Edge } from '../observe/learned.ts';
 import type { Workload } from '../policy/policy.ts';
 
+/** What the proposed policy is called and who it is for. */
 export interface Proposal {
   readonly name: string;
   /** Calls that were seen fewer times than this are marked. */

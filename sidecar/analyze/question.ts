@@ -89,6 +89,7 @@ const questionSchema = z.strictObject({
   ...scopeFields,
 });
 
+/** A request, checked, with what it may override of the scope. See `questionSchema` for defaults. */
 export type Question = z.output<typeof questionSchema>;
 
 /** The policies and settings for questions without their own. */
@@ -150,6 +151,10 @@ export class Evaluator {
     return this.ask(read.data);
   }
 
+  /**
+   * Judges as a running sidecar would, up to forwarding: path, token, CUSTOM, DENY, ALLOW. A refusal is an answer.
+   * @throws SallyportError `config_invalid` for documents in the question.
+   */
   async ask(question: Question): Promise<Answer> {
     const judge = this.judgeFor(question);
     const { set } = judge;
@@ -206,6 +211,7 @@ export class Evaluator {
   }
 }
 
+/** The compiled documents that answer a question. */
 export interface Judge {
   readonly scope: PolicyScope;
   readonly set: PolicySet;

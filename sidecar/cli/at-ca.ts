@@ -6,6 +6,7 @@ import { reasonOf, SallyportError } from '../../cert-agent/base/errors.ts';
 import type { SeenHead } from '../../cert-agent/ca/ledger/verify.ts';
 import type { Operator } from '../../cert-agent/ca/operator/operator.ts';
 
+/** Flags that select the CA; one of `dir` and `socket` must be there. */
 export interface AtCa {
   readonly dir?: string;
   readonly socket?: string;

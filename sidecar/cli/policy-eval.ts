@@ -7,6 +7,7 @@ import type { Answer, Question } from '../analyze/question.ts';
 import type { ScopeFlags } from '../analyze/world.ts';
 import { exitCodes, notePassedOver, paint, print, printJson } from './terminal.ts';
 
+/** The request as flags: text that is checked when it becomes a Question. */
 export interface RequestFlags extends ScopeFlags {
   readonly from?: string;
   readonly to?: string;

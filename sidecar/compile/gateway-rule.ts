@@ -78,6 +78,7 @@ export class RuleCompiler {
     return [...this.#failures.values()];
   }
 
+  /** Once for each different failure: a rule on two listeners fails once. */
   note(failure: Failure): void {
     this.#failures.set(JSON.stringify(failure), failure);
   }

@@ -12,6 +12,7 @@ import type { PortTraits } from '../exchange/exchange.ts';
 import { changeRequest } from '../exchange/fields.ts';
 import type { PortHooks, SidecarRules } from './sidecar-ports.ts';
 
+/** What the compiler gets of the running sidecar. `warn` is for operators. */
 export interface SidecarTools {
   /** What a capability created when the process started. */
   sharedOf(capability: string): unknown;

@@ -91,6 +91,7 @@ export interface SidecarRules {
   readonly outbound: PortHooks | undefined;
 }
 
+/** The same for all ports of one direction. */
 export interface PortHooks {
   readonly phases: Phases;
   readonly traits: PortTraits;

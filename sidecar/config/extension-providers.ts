@@ -6,6 +6,7 @@ import { durationSchema } from '../../cert-agent/base/yaml.ts';
 import { isSafeField } from '../exchange/message.ts';
 import type { AuthorizerPlan } from '../upstream/authorizer.ts';
 
+/** One provider, checked. Its `service` need not exist: the compiler resolves it. */
 export interface ProviderSettings extends AuthorizerPlan {
   /** The name of an upstream, or a loopback address. */
   readonly service: string;

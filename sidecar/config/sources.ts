@@ -9,6 +9,7 @@ import { formatCrlPem, maxCrlBytes } from '../../cert-agent/identity/crl.ts';
 import type { Settings } from './settings.ts';
 import { readTree, type Tree } from './tree.ts';
 
+/** One file. `text` may be secret, and is never logged. */
 export interface Source {
   readonly file: string;
   readonly text: string;

@@ -35,6 +35,7 @@ export interface Configuration {
   readonly digest?: string | undefined;
 }
 
+/** `configuration` always has a value. `reload` reads now, also without a change. */
 export interface ConfigurationWatch {
   readonly configuration: Live<Configuration>;
   /** Number of rejected changes. */

@@ -14,6 +14,7 @@ import { metadata, targetsIn } from '../schema/gateway-patterns.ts';
 import { withInheritance } from './envoy-gateway/merge.ts';
 import { problemOfTargets, targetFields } from './envoy-gateway/security-policy.ts';
 
+/** One kind of sallyport.dev, as its capability declares it. */
 export interface OwnKind {
   readonly guards: AnyCapability['guards'];
   /** The schema of a spec without its targets. */

@@ -171,16 +171,19 @@ export class RunningGateway implements GatewayTools {
     this.#config = config;
   }
 
+  /** What a capability created at the start; undefined if it shares nothing. */
   sharedOf(capability: string): unknown {
     return this.#made.get(capability);
   }
 
+  /** The hooks of the last generation under the same key, else new ones. A key must have all that they depend on. */
   kept(key: string, make: () => Hooks | undefined): Hooks | undefined {
     const value = this.#hooks.has(key) ? this.#hooks.get(key)!.value : make();
     this.#hooks.set(key, { value, generation: this.#generation });
     return value;
   }
 
+  /** For operators: logged, and shown as long as this generation is in force. */
   warn(message: string): void {
     this.#warned.add(message);
     this.#parts.log?.warn({ code: 'policy_warning' }, message);
@@ -196,10 +199,12 @@ export class RunningGateway implements GatewayTools {
     return this.#shown;
   }
 
+  /** Called once, in the order of registration. */
   onClose(close: () => void): void {
     this.#closing.push(close);
   }
 
+  /** Call it after the last request. */
   close(): void {
     for (const close of this.#closing) close();
   }

@@ -102,10 +102,12 @@ export class Ports {
       if (port.rules.current().direction === direction) listener?.close();
   }
 
+  /** Also for ports that are planned and not bound yet. */
   has(direction: PortRules['direction']): boolean {
     return [...this.#open.values()].some(({ port }) => port.rules.current().direction === direction);
   }
 
+  /** For the admin port. `bound` is null until the port is. */
   describe(): object[] {
     return [...this.#open.values()].map(({ port, listener }) => ({
       port: port.key,

@@ -11,6 +11,7 @@ import type { SignTransactionToken } from '../tokens/sign.ts';
 import { FirstState } from './shared-state.ts';
 import type { WorkerLink } from './worker-link.ts';
 
+/** What capabilities get of their process. None of it is theirs to close. */
 export interface ShareOptions {
   readonly jwks: Jwks;
   readonly log: Log;
@@ -25,6 +26,7 @@ export interface ShareOptions {
   tellAll(of: string, message: unknown): void;
 }
 
+/** What the capabilities of one process share. Call `close` after the last request. */
 export interface Shares {
   /** By capability. */
   readonly made: ReadonlyMap<string, unknown>;

@@ -19,6 +19,7 @@ export interface StateAsk {
 export class FirstState {
   readonly #parts = new Map<string, FirstPart>();
 
+  /** Once for each capability, at the start. */
   serve(of: string, part: FirstPart): void {
     this.#parts.set(of, part);
   }
@@ -28,6 +29,7 @@ export class FirstState {
     return this.#parts.get(of)?.answer(worker, question) ?? null;
   }
 
+  /** A worker has ended: what it held is released. */
   gone(worker: number): void {
     for (const part of this.#parts.values()) part.gone?.(worker);
   }

@@ -26,6 +26,7 @@ export class SidecarEdge {
     this.#table = table;
   }
 
+  /** Undefined in a worker that is not the first. */
   get first(): Shares['first'] {
     return this.#shares.first;
   }
@@ -48,6 +49,7 @@ export class SidecarEdge {
     return rules;
   }
 
+  /** Call it after the last request. */
   close(): void {
     this.#shares.close();
   }

@@ -95,6 +95,7 @@ export class Workers {
     );
   }
 
+  /** Makes each of them read its files again. */
   reload(): void {
     for (const { child } of this.#workers) child?.send({ id: 0, what: 'reload' });
   }
@@ -132,6 +133,7 @@ export class Workers {
     for (const { child } of this.#workers) if (child !== undefined) write(child, inForce);
   }
 
+  /** Disconnects them, so that they end, and starts none again. */
   close(): void {
     this.#leaving = true;
     for (const { child } of this.#workers) if (child?.connected) child.disconnect();

@@ -5,6 +5,7 @@ import type { AuthorizationPolicy } from '../../policy/policy.ts';
 import type { RequestAuthentication } from '../../policy/request-authentication.ts';
 import type { DestinationRule } from '../../upstream/destination-rule.ts';
 
+/** Of all namespaces, in the order of reading, and frozen. The compiler selects those of the workload. */
 export interface IstioDocuments {
   readonly authorizationPolicies: readonly AuthorizationPolicy[];
   readonly peerAuthentications: readonly PeerAuthentication[];

@@ -17,6 +17,7 @@ import type { Purpose } from './patterns.ts';
 import { readPeerAuthentication } from './peer-authentication.ts';
 import { readRequestAuthentication } from './request-authentication.ts';
 
+/** One file with any number of documents. Without `modifiedAt`, documents that state no time have no age. */
 export interface PolicyFile {
   readonly file: string;
   readonly text: string;
