@@ -47,6 +47,7 @@ export class ConcurrencyLimit implements InFlight {
     else this.#inFlight.set(of, now - 1);
   }
 
+  /** For metrics: `keys` are clients with requests in flight, `refused` is since the start. */
   facts(): { readonly inFlight: number; readonly keys: number; readonly refused: number } {
     const inFlight = [...this.#inFlight.values()].reduce((sum, one) => sum + one, 0);
     return { inFlight, keys: this.#inFlight.size, refused: this.#refused };

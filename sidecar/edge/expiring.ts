@@ -11,6 +11,7 @@ export class Expiring<V> {
     this.#now = now;
   }
 
+  /** Undefined for an unknown or expired key. Does not prolong its life. */
   get(key: string): V | undefined {
     const entry = this.#entries.get(key);
     if (entry === undefined) return undefined;
@@ -30,6 +31,7 @@ export class Expiring<V> {
     }
   }
 
+  /** Does nothing for an unknown key. */
   delete(key: string): void {
     this.#entries.delete(key);
   }

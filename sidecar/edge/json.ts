@@ -7,6 +7,7 @@ import type { Code } from '../../cert-agent/base/errors.ts';
 /** Why a text is refused. Each is a code of the error table. */
 export type JsonFault = Extract<Code, `json_${string}`>;
 
+/** A value, or why the text is refused. Never thrown. */
 export type JsonRead = { readonly value: unknown } | { readonly fault: JsonFault };
 
 /** Deeper than any document in use; recursion over the value is bounded by it. */

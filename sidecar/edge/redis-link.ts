@@ -145,6 +145,7 @@ export class RedisLink {
     });
   }
 
+  /** Retries no more. Queries in flight get no answer. */
   close(): void {
     this.#closed = true;
     clearTimeout(this.#retry);

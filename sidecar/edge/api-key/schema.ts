@@ -28,4 +28,5 @@ export const apiKeyAuth = z
     ...optional('forwardClientIdHeader', forwardClientIDHeader),
   }));
 
+/** Where keys are looked for. The keys themselves are in Secrets, read when the policy is compiled. */
 export type ApiKeyPlan = Readonly<z.output<typeof apiKeyAuth>>;

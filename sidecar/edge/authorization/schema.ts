@@ -109,4 +109,5 @@ export const authorization = z
     })),
   }));
 
+/** Rules in their order: the first that matches decides, else `defaultAction`. Empty lists match anything. */
 export type AuthorizationPlan = Readonly<z.output<typeof authorization>>;

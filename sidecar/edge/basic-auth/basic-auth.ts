@@ -29,6 +29,7 @@ type Stored =
   | { readonly kind: 'sha'; readonly digest: Buffer }
   | { readonly kind: 'bcrypt' | 'apr1'; readonly hash: string };
 
+/** By user name. Never logged. */
 export type Users = ReadonlyMap<string, Stored>;
 
 /** The users of an htpasswd file. @throws SallyportError `config_invalid`, without any hash in its message. */

@@ -43,6 +43,7 @@ export class BcryptThread {
     });
   }
 
+  /** Ends the thread. Comparisons in its queue are refused. */
   close(): void {
     void this.#worker?.terminate();
   }

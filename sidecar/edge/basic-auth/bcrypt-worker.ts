@@ -4,12 +4,14 @@ import { parentPort } from 'node:worker_threads';
 import { compareSync } from 'bcryptjs';
 import { isApr1, matchesApr1 } from './apr1.ts';
 
+/** Crosses to the thread by structured cloning. `id` is chosen by the sender, and returned. */
 export interface BcryptQuestion {
   readonly id: number;
   readonly password: string;
   readonly hash: string;
 }
 
+/** One for each question, in the same order. */
 export interface BcryptAnswer {
   readonly id: number;
   readonly right: boolean;

@@ -15,4 +15,5 @@ export const basicAuth = z
     ...optional('forwardUsernameHeader', forwardUsernameHeader),
   }));
 
+/** Which Secret has the htpasswd file; it is read when the policy is compiled. */
 export type BasicPlan = Readonly<z.output<typeof basicAuth>>;

@@ -26,6 +26,7 @@ export class CountsOfWorkers {
     this.#limits = limits;
   }
 
+  /** True if the request may enter; always true for one that leaves. Only messages of our own workers arrive here. */
   answer(worker: number, question: unknown): boolean {
     const { op, limit, plan, key } = question as Question;
     if (op === 'enter') return this.#enter(worker, limit, plan, key);
@@ -33,6 +34,7 @@ export class CountsOfWorkers {
     return true;
   }
 
+  /** Releases what the worker held, so that a crash leaks no places. */
   gone(worker: number): void {
     for (const { limit, key, count } of this.#held.get(worker)?.values() ?? [])
       for (let i = 0; i < count; i++) limit.leave(key);

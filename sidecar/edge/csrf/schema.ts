@@ -31,4 +31,5 @@ export const csrf = z.strictObject({
   shadowFraction: refused('every request is checked: leave it out'),
 });
 
+/** Origins that may change something, beside the request's own. */
 export type CsrfPlan = Readonly<z.output<typeof csrf>>;

@@ -64,6 +64,7 @@ export const extAuth = z
     };
   });
 
+/** One authorizer. `path` and `headersToBackend` are empty for gRPC; names of headers are in lower case. */
 export type ExtAuthPlan = Readonly<z.output<typeof extAuth>>;
 
 function plainBackend({ group, kind, name, namespace, port }: z.output<typeof backendObjectRef>) {

@@ -19,6 +19,7 @@ import { sessionKeysOf } from './session-keys.ts';
 import { LocalSessions, type SessionMemory } from './session-memory.ts';
 import { doubtsOf, whyLost } from './way-back.ts';
 
+/** What logins use. `now` is milliseconds since 1970. */
 export interface LoginTools {
   /** Shared by all processes with the same sessions. */
   readonly memory: SessionMemory;

@@ -30,6 +30,7 @@ export type Answer = (
   body: Buffer,
 ) => void;
 
+/** What one policy's logins use. `now` is milliseconds since 1970. */
 export interface OidcTools {
   readonly answer: Answer;
   readonly fetch: ProviderFetch;

@@ -78,11 +78,15 @@ export class RedisSessions implements SessionMemory {
     await this.#look();
   }
 
+  /** False if another gateway has spent it. @throws SallyportError while Redis is away. */
   async spend(key: string, until: number): Promise<boolean> {
     const owner = randomBytes(12).toString('base64url');
     return (await this.claim(`state ${key}`, owner, Math.max(1, until - Date.now()))) === 'mine';
   }
 
+  /**
+   * A lease ends by itself, so that a gateway that dies blocks no session. @throws SallyportError while Redis is away.
+   */
   async claim(key: string, owner: string, leaseMs: number): Promise<Claim> {
     const held = await this.#ask((client) =>
       run(client, claimScript, [keyOf(key)], [owner, String(Math.ceil(leaseMs))]),
@@ -91,10 +95,12 @@ export class RedisSessions implements SessionMemory {
     return typeof held === 'string' && held.startsWith('A') ? { answer: held.slice(1) } : 'busy';
   }
 
+  /** Only the owner's counts; `undefined` gives the claim up. @throws SallyportError while Redis is away. */
   async settle(key: string, owner: string, answer: string | undefined, keepMs: number): Promise<void> {
     await this.#ask((client) => run(client, settleScript, [keyOf(key)], [owner, answer ?? '', String(keepMs)]));
   }
 
+  /** Counts here at once; others hear of it within a second, or when Redis is back. Never throws. */
   async end(id: string, until: number): Promise<void> {
     const name = nameOf(id);
     this.#local.end(name, until);
@@ -102,10 +108,12 @@ export class RedisSessions implements SessionMemory {
     await this.#send();
   }
 
+  /** From this process's memory: it never waits. */
   isEnded(id: string): boolean {
     return this.#local.isEnded(nameOf(id));
   }
 
+  /** Fetches no more. The connection to Redis is closed by its owner. */
   close(): void {
     this.#stop();
   }

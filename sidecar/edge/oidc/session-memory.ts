@@ -48,12 +48,14 @@ export class LocalSessions implements SessionMemory {
     this.#claims = new Expiring(maxRemembered, now);
   }
 
+  /** True once for each key, until `until` (milliseconds since 1970). */
   spend(key: string, until: number): boolean {
     if (this.#spent.get(key) !== undefined) return false;
     this.#spent.set(key, true, until);
     return true;
   }
 
+  /** A lease ends by itself after `leaseMs`. The owner may claim again. */
   claim(key: string, owner: string, leaseMs: number): Claim {
     const known = this.#claims.get(key);
     if (known?.answer !== undefined) return { answer: known.answer };
@@ -62,6 +64,7 @@ export class LocalSessions implements SessionMemory {
     return 'mine';
   }
 
+  /** Only the owner's counts. `undefined` gives the claim up; an answer is kept for `keepMs`. */
   settle(key: string, owner: string, answer: string | undefined, keepMs: number): void {
     const known = this.#claims.get(key);
     if (known !== undefined && known.owner !== owner) return;
@@ -75,11 +78,13 @@ export class LocalSessions implements SessionMemory {
       if (answer === undefined && owner.startsWith(ownerPrefix)) this.#claims.delete(key);
   }
 
+  /** Remembered until `until` (milliseconds since 1970), when its cookies have expired anyway. */
   end(id: string, until: number): void {
     this.#ended.set(id, true, until);
     this.#onEnd(id, until);
   }
 
+  /** Asked for each request with a session. */
   isEnded(id: string): boolean {
     return this.#ended.get(id) !== undefined;
   }

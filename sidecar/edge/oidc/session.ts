@@ -12,6 +12,7 @@ import { type CookieAttributes, clearChunks, printChunks, readChunks, type Seal 
 import type { SessionMemory } from './session-memory.ts';
 import { packSession, type StoredSession, unpackSession } from './session-text.ts';
 
+/** An opened session: its cookie was sealed by us for this policy. */
 export interface Session extends StoredSession {
   readonly auth: RequestAuth;
 }

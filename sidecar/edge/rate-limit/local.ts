@@ -126,6 +126,7 @@ export class LocalLimits {
     if (slot !== overflow && this.#fullAt[slot]! < now + usedMs) this.#fullAt[slot] = now + usedMs;
   }
 
+  /** For metrics. `overflowed` counts keys for which there was no room. */
   facts(): LocalLimitFacts {
     const { allowed, limited } = this;
     return { allowed, limited, buckets: this.#slots.size, overflowed: this.#overflowed };

@@ -277,10 +277,12 @@ export class Allowed implements Verdict {
     this.resetMs = resetMs;
   }
 
+  /** The id of the rule with the least left; empty if no rule applied. */
   get rule(): string {
     return this.of?.id ?? '';
   }
 
+  /** The fields of that rule, with whole requests; none if no rule applied. */
   get headers(): Verdict['headers'] {
     if (this.of === undefined) return [];
     const { requests, cost } = this.of;
@@ -303,6 +305,7 @@ export class Refused implements Verdict {
     this.details = shared ? 'request_rate_limited' : 'local_rate_limited';
   }
 
+  /** The id of the rule that refused. */
   get rule(): string {
     return this.#rule.id;
   }

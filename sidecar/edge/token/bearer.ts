@@ -20,6 +20,7 @@ import { vouchFor } from '../vouch.ts';
 import type { Introspection } from './introspection.ts';
 import type { JwtPlan } from './schema.ts';
 
+/** What one policy verifies bearer tokens with. */
 export interface BearerParts {
   readonly jwt: JwtPlan | undefined;
   /** Compiled from `jwt`. */

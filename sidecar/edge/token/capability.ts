@@ -13,6 +13,7 @@ import { Bearer } from './bearer.ts';
 import { Introspection } from './introspection.ts';
 import type { IntrospectionPlan, JwtPlan } from './schema.ts';
 
+/** What verifying uses. `now` is milliseconds since 1970. */
 export interface TokenTools {
   readonly report: ReportUnfit;
   readonly fetch: ProviderFetch;

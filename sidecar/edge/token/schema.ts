@@ -121,4 +121,5 @@ export const introspection = z
   })
   .transform(({ clientID, cacheTTL, ...rest }) => ({ ...rest, clientId: clientID, cacheMs: cacheTTL }));
 
+/** RFC 7662. Times are milliseconds; the client's secret is a reference. */
 export type IntrospectionPlan = Readonly<z.output<typeof introspection>>;
