@@ -23,6 +23,7 @@ import {
   withoutUndefined,
 } from './upstream-traffic.ts';
 
+// Envoy Gateway's, without UDPRoute, which is not served.
 const targetKinds = ['Gateway', 'HTTPRoute', 'GRPCRoute', 'TLSRoute', 'TCPRoute'] as const;
 
 const target = z.strictObject({
@@ -48,6 +49,8 @@ const spec = z
     healthCheck: healthCheck.optional(),
     ...(capabilityFields as Record<never, never>),
     mergeType: z.enum(mergeTypes, `'mergeType' is ${mergeTypes.join(' or ')}`).optional(),
+    // What Envoy Gateway has beyond this build. Named one by one, so that the message says 'not evaluated' and not
+    // 'unknown'. A field of a later version is an unknown key: refused as well.
     routingType: notEvaluated('routingType'),
     targetSelectors: notEvaluated('targetSelectors'),
     faultInjection: notEvaluated('faultInjection'),
@@ -69,6 +72,7 @@ const spec = z
     if ((targetRef === undefined) === (targetRefs === undefined))
       context.addIssue({ code: 'custom', message: "needs 'targetRefs', or the one 'targetRef'" });
     for (const { kind, path } of placesOf(value)) {
+      // Envoy Gateway's rule.
       if (kind === 'Gateway' && value.mergeType !== undefined)
         context.addIssue({
           ...{ code: 'custom', path: ['mergeType'] },
@@ -107,6 +111,7 @@ function placesOf({
 
 const metadata = z.looseObject({
   name: z.string().regex(/^[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?$/, 'a name holds a-z, 0-9, dots and dashes'),
+  // Where kubectl would put it.
   namespace: z.string().min(1).max(63).default('default'),
   creationTimestamp: z.iso.datetime({ offset: true }).nullish(),
 });

@@ -29,6 +29,8 @@ const target = z.strictObject({
 const clientValidation = z
   .strictObject({
     optional: z.boolean().default(false),
+    // At most 8, as in Envoy Gateway. Absent where the policy only adds CRLs to authorities that the Gateway or another
+    // policy names.
     caCertificateRefs: z.array(objectRef).min(1).max(8).optional(),
     crl: z
       .strictObject({

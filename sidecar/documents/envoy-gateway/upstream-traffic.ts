@@ -18,6 +18,7 @@ const atLeastOne = uint32.min(1);
 /** `retry` as written. */
 export const retry = z
   .strictObject({
+    // The default is Envoy Gateway's. The maximum is ours.
     numRetries: z.number().int().min(0).max(100).default(2),
     retryOn: z
       .strictObject({
@@ -54,6 +55,7 @@ export const retry = z
 
 /** `timeout` as written. */
 export const timeout = z.strictObject({
+  // Without it `limits.connect` of gateway.yaml counts, 5 s by default. Envoy Gateway waits 10 s.
   tcp: z.strictObject({ connectTimeout: durationSchema.optional() }).optional(),
   http: z
     .strictObject({
@@ -83,6 +85,7 @@ const consistentHash = z
         attributes: notEvaluated('attributes'),
       })
       .optional(),
+    // The size is fixed, at Envoy Gateway's default of 65537 (compile/gateway-pools.ts).
     tableSize: notEvaluated('tableSize'),
     queryParams: notEvaluated('queryParams'),
   })
@@ -116,6 +119,7 @@ export const loadBalancer = z
       });
   });
 
+// Envoy Gateway's defaults: a policy with any of these fields has all four limits.
 /** `circuitBreaker` as written. */
 export const circuitBreaker = z.strictObject({
   maxConnections: uint32.default(1024),
@@ -148,6 +152,7 @@ const active = z
       .optional(),
     tcp: z.strictObject({ send: notEvaluated('send'), receive: notEvaluated('receive') }).optional(),
     grpc: notEvaluated('grpc'),
+    // The four defaults are Envoy Gateway's.
     interval: durationSchema.default(3000),
     timeout: durationSchema.default(1000),
     initialJitter: notEvaluated('initialJitter'),
@@ -168,6 +173,7 @@ const active = z
       if (ms === 0) context.addIssue({ code: 'custom', path: [field], message: `'${field}' must be longer than 0` });
   });
 
+// Envoy Gateway's defaults. Istio's differ in the interval, which is 10 s.
 const passive = z.strictObject({
   consecutive5XxErrors: uint32.default(5),
   consecutiveGatewayErrors: uint32.default(0),
@@ -185,6 +191,8 @@ export const healthCheck = z
   .strictObject({
     active: active.optional(),
     passive: passive.optional(),
+    // Envoy uses all endpoints once half of them are unhealthy. Here unusable ones get no requests, unless a
+    // DestinationRule has `minHealthPercent`.
     panicThreshold: notEvaluated('panicThreshold'),
   })
   .refine((value) => value.active !== undefined || value.passive !== undefined, "needs 'active' or 'passive'");

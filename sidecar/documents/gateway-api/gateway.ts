@@ -23,6 +23,7 @@ import { grpcRoute, httpRoute, tcpRoute, tlsRoute } from './routes.ts';
 
 const labels = z.record(z.string(), z.string());
 
+// GEP-91, in the standard channel since v1.5. The default of `mode` is the standard's.
 const clientValidation = z.strictObject({
   caCertificateRefs: z
     .array(objectRef.omit({ kind: true }).extend({ kind }))
@@ -65,10 +66,12 @@ const listener = z
       .strictObject({
         mode: z.enum(['Terminate', 'Passthrough']).default('Terminate'),
         certificateRefs: z.array(objectRef).max(64).optional(),
+        // The place of GEP-91 in the experimental channel before v1.4; since then it is `tls.frontend` of the Gateway.
         frontendValidation: clientValidation.optional(),
         options: z.record(z.string(), z.string()).optional(),
       })
       .refine(
+        // The standard's own rule: options may say where a certificate comes from.
         ({ mode, certificateRefs = [], options = {} }) =>
           mode !== 'Terminate' || certificateRefs.length + Object.keys(options).length > 0,
         "terminating TLS needs 'certificateRefs'",
@@ -78,6 +81,7 @@ const listener = z
       .strictObject({
         namespaces: z
           .strictObject({
+            // The standard's default.
             from: z.enum(['All', 'Selector', 'Same', 'None']).default('Same'),
             selector: labelSelector.optional(),
           })
@@ -122,6 +126,8 @@ const gateway = z
       .optional(),
     tls: z
       .strictObject({
+        // Read as anything, so that the Gateway has a condition that says why it is not served: an unknown key would
+        // refuse the whole document. The same for `backendTLS`, its former name, and `parametersRef`.
         backend: z.unknown().optional(),
         frontend: z
           .strictObject({
@@ -135,6 +141,8 @@ const gateway = z
       })
       .optional(),
     backendTLS: z.unknown().optional(),
+    // GEP-1713 and GEP-3793: both only let others attach (ListenerSets, and routes that name no parent), and neither
+    // is read here. So they restrict nothing.
     allowedListeners: z.unknown().optional(),
     defaultScope: z.string().optional(),
   })
@@ -160,6 +168,7 @@ const gateway = z
     }
   });
 
+// `parametersRef` is read for the class's condition: parameters are not supported (routing/status.ts).
 const gatewayClass = z.strictObject({
   controllerName: z
     .string()
@@ -169,6 +178,7 @@ const gatewayClass = z.strictObject({
   description: z.string().max(64).optional(),
 });
 
+// v1 since v1.5, with the fields of v1beta1.
 const referenceGrant = z.strictObject({
   from: z.array(z.strictObject({ group, kind, namespace })).min(1).max(16),
   to: z
@@ -177,6 +187,8 @@ const referenceGrant = z.strictObject({
     .max(16),
 });
 
+// GEP-1897, in the standard channel since v1.4. v1.4.1 allows one target; several are read as v1.4.0 has them, and of
+// two policies for one port the older applies (routing/backend-tls.ts).
 const backendTlsPolicy = z.strictObject({
   targetRefs: z
     .array(z.strictObject({ group, kind, name: objectName, sectionName: sectionName.optional() }))
@@ -185,6 +197,7 @@ const backendTlsPolicy = z.strictObject({
   validation: z
     .strictObject({
       caCertificateRefs: z.array(localRef).max(8).optional(),
+      // Since v1.5 implementations may name sets of their own: we have none.
       wellKnownCACertificates: z.literal('System').optional(),
       hostname: hostname(false),
       subjectAltNames: z
@@ -209,6 +222,7 @@ const backendTlsPolicy = z.strictObject({
         caCertificateRefs.length > 0 !== (wellKnownCACertificates !== undefined),
       "needs exactly one of 'caCertificateRefs' and 'wellKnownCACertificates'",
     ),
+  // The standard leaves keys to implementations. An unknown one may be meant to restrict, so it is refused.
   options: z
     .record(z.string(), z.string())
     .superRefine((options, context) => {
@@ -258,6 +272,8 @@ export function readGatewayApi(
     return { problems: [document.problemAt(['kind'], message, hint === undefined ? {} : { hint })] };
   }
   const schema = z.strictObject({
+    // Every version in which one of the kinds was served, for each kind: TLSRoute is v1 since v1.5, TCPRoute since
+    // v1.6, and files from before are to work unchanged. The fields are those of v1.
     apiVersion: z.enum(
       ['v1', 'v1beta1', 'v1alpha2', 'v1alpha3'].map((version) => `gateway.networking.k8s.io/${version}`) as [
         string,

@@ -11,6 +11,8 @@ const methods = ['GET', 'HEAD', 'POST', 'PUT', 'DELETE', 'CONNECT', 'OPTIONS', '
 const served = [...fieldsOf('filter').values()].map(({ field }) => field);
 const servedSchemas = await schemasOf('filter');
 
+// `ExternalAuth` (GEP-1494, experimental since v1.4) is not served. As with every unknown type, its rule answers 500:
+// a filter must not be skipped.
 const fields: Readonly<Record<string, z.ZodType>> = {
   ...Object.fromEntries(served.map(({ name, filter }) => [filter!.key, servedSchemas[name]!])),
   extensionRef: localRef.optional(),

@@ -16,6 +16,8 @@ import { grpcFilters, httpFilters, routeMethods } from './route-filters.ts';
 
 const matchType = z.enum(['Exact', 'RegularExpression']).default('Exact');
 
+// The standard's validation of exact paths and prefixes, with its default: every path. Regular expressions are checked
+// by routing/unsupported.ts, which refuses the rule and not the document.
 const path = z
   .strictObject({
     type: z.enum(['Exact', 'PathPrefix', 'RegularExpression']).default('PathPrefix'),
@@ -51,6 +53,7 @@ export const httpMatch = z.strictObject({
   method: z.enum(routeMethods).optional(),
 });
 
+// GEP-1742. `request: 0s` is no limit, so any `backendRequest` is within it.
 const timeouts = z
   .strictObject({ request: duration.optional(), backendRequest: duration.optional() })
   .refine(
@@ -65,6 +68,8 @@ const timeouts = z
 /** The fields of a rule that capabilities of the edge serve. */
 const capabilityFields = (await schemasOf('rule')) as Record<never, never>;
 
+// GEP-1731, experimental. v1.6 requires codes that differ and at least one attempt; documents of earlier versions are
+// read as they are.
 const retry = z.strictObject({
   codes: z.array(z.number().int().min(400).max(599)).optional(),
   attempts: z.number().int().optional(),
@@ -122,6 +127,8 @@ export const httpRoute = z
   .strictObject({
     parentRefs,
     hostnames,
+    // v1.5 requires a rule. Before, the default was one for every path, and that is what a route without rules still
+    // means here.
     rules: z.array(httpRule).max(16, 'a route has at most 16 rules').optional(),
   })
   .superRefine(({ rules }, context) => checkRules(rules, context));
@@ -156,6 +163,8 @@ export const grpcRoute = z
 
 const streamRule = z.strictObject({ name: sectionName.optional(), backendRefs: backendRefs({}).min(1) });
 
+// v1alpha3 and v1 require host names; v1alpha2 did not, and a route without any is for every host of its listener. More
+// than one rule is read and refused with a condition (routing/unsupported.ts).
 /** The `spec` of a TLSRoute. */
 export const tlsRoute = z.strictObject({ parentRefs, hostnames, rules: z.array(streamRule).min(1).max(16) });
 /** The `spec` of a TCPRoute. */

@@ -47,6 +47,7 @@ function problemOfTrustDomain(value: string): string | undefined {
   return `'${value}': a trust domain has at most one star, at an end`;
 }
 
+// Istio's limit, as the 320 characters of each.
 const accounts = checked(problemOfAccount).refine(
   (list) => list.length <= 16,
   'a source has at most 16 service accounts',
@@ -54,6 +55,7 @@ const accounts = checked(problemOfAccount).refine(
 const blocks = checked(problemOfBlock);
 const ports = checked(problemOfPort);
 const paths = checked(problemOfTemplate);
+// In Istio's extended channel.
 const trustDomains = checked(problemOfTrustDomain);
 
 const source = z
@@ -121,6 +123,8 @@ const condition = z
     if (key === '') return;
     const issue = (path: (string | number)[], message: string): void =>
       context.addIssue({ code: 'custom', path, message });
+    // Istio logs an unknown key and skips the whole rule. Of a DENY rule that would open what it closes, so the
+    // document is refused.
     if (attributeOf(key) === undefined && !experimentalKey.test(key)) {
       const old = replaced[key.replace(/\[.*/, '')];
       const hint = old ?? didYouMean(key, [...plainKeys, 'request.headers[...]', 'request.auth.claims[...]']);
@@ -154,6 +158,7 @@ const actions = ['ALLOW', 'DENY', 'AUDIT', 'CUSTOM'] as const;
 const spec = z
   .strictObject({
     ...targetFields,
+    // Istio's default.
     action: z.enum(actions, `an action must be one of ${actions.join(', ')}`).default('ALLOW'),
     provider: z.strictObject({ name: z.string() }).optional(),
     rules: z.array(rule).max(maxRules, `a policy has at most ${maxRules} rules`).optional(),

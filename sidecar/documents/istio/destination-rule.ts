@@ -115,6 +115,7 @@ const connectionPool = z.strictObject({
       maxRequestsPerConnection: count.optional(),
       maxRetries: count.optional(),
       idleTimeout: positive.optional(),
+      // UPGRADE and DEFAULT change nothing: HTTP/2 is used where both ends support it.
       h2UpgradePolicy: z.enum(['DEFAULT', 'DO_NOT_UPGRADE', 'UPGRADE']).optional(),
       useClientProtocol: z
         .literal(
@@ -127,6 +128,7 @@ const connectionPool = z.strictObject({
     .optional(),
 });
 
+// Istio's defaults. `minHealthPercent: 0` means that unusable endpoints are never used, however few are left.
 const outlierDetection = z.strictObject({
   consecutiveErrors: refused("'consecutiveErrors' was removed: use 'consecutiveGatewayErrors'"),
   splitExternalLocalOriginErrors: z.boolean().default(false),

@@ -6,6 +6,8 @@ import { readDocument, type YamlDocument } from '../../../cert-agent/base/yaml.t
 import type { PeerAuthentication } from '../../policy/mtls.ts';
 import { apiVersion, attachment, metadata, selector } from './patterns.ts';
 
+// UNSET, Istio's default, inherits from the wider scope. What counts if no document sets a mode is `defaultMtls` of
+// sidecar.yaml: STRICT, where Istio is PERMISSIVE (policy/mtls.ts).
 const mtlsModes = ['UNSET', 'DISABLE', 'PERMISSIVE', 'STRICT'] as const;
 
 const spec = z
@@ -25,6 +27,7 @@ const spec = z
       .optional(),
   })
   .superRefine((value, context) => {
+    // Istio's rule.
     if (value.portLevelMtls !== undefined && Object.keys(value.selector?.matchLabels ?? {}).length === 0)
       context.addIssue({
         code: 'custom',

@@ -19,6 +19,7 @@ const claimHeader = filled('a header name').regex(
   'a header for a claim consists of letters, digits, - and _',
 );
 
+// http:// is accepted as in Istio, and `policy lint` reports it.
 const jwksUri = filled('jwksUri').superRefine((value, context) => {
   const url = URL.parse(value);
   if (url !== null && (url.protocol === 'http:' || url.protocol === 'https:') && value.length <= 2048) return;
@@ -48,6 +49,7 @@ const jwtRule = z
     fromCookies: z.array(filled('a cookie')).default([]),
     outputPayloadToHeader: headerName.optional(),
     outputClaimToHeaders: z.array(z.strictObject({ header: claimHeader, claim: filled('a claim') })).default([]),
+    // The defaults of this field and the next are Istio's.
     forwardOriginalToken: z.boolean().default(false),
     timeout: durationSchema.prefault('5s'),
     spaceDelimitedClaims: z.array(filled('a claim')).default([]),
