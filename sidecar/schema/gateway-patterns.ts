@@ -9,6 +9,7 @@ export const dated = {
 };
 
 /** `metadata`. */
+// Loose, as all metadata: Kubernetes adds fields that mean nothing here (uid, managedFields).
 export const metadata = z.looseObject({
   ...dated,
   name: z.string().regex(/^[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?$/, 'a name holds a-z, 0-9, dots and dashes'),
@@ -71,6 +72,7 @@ export const headerName = z
   .regex(/^[A-Za-z0-9!#$%&'*+\-.^_`|~]+$/, 'not a valid header name');
 
 const parentRef = z.strictObject({
+  // The standard's defaults.
   group: group.default('gateway.networking.k8s.io'),
   kind: kind.default('Gateway'),
   namespace: namespace.optional(),
@@ -105,6 +107,7 @@ export const parentRefs = z
   })
   .optional();
 
+// The standard's defaults. The port is optional because only a Service needs one.
 const backendFields = {
   group: group.default(''),
   kind: kind.default('Service'),

@@ -17,9 +17,11 @@ const places = z
 
 export const apiKeyAuth = z
   .strictObject({
+    // The maxima of both lists are ours: a request is compared with all of them.
     credentialRefs: z.array(secretRef).min(1, 'at least one Secret is needed').max(64),
     extractFrom: z.array(places).min(1, 'name at least one place of the key in a request').max(16),
     forwardClientIDHeader: ownHeader.optional(),
+    // Envoy Gateway's default is false, and the app then reads and perhaps logs every caller's key.
     sanitize: z.boolean().default(true),
   })
   .transform(({ credentialRefs, forwardClientIDHeader, ...rest }) => ({

@@ -39,6 +39,7 @@ const principal = z
           .array(
             z.strictObject({
               name: filled('a claim'),
+              // Envoy Gateway's default.
               valueType: z.enum(['String', 'StringArray']).default('String'),
               values: values('a value'),
             }),
@@ -55,6 +56,7 @@ const principal = z
       .optional(),
     clientIDs: values('a client').optional(),
     spiffeIDs: z.array(spiffeId).min(1).optional(),
+    // Refused, because a condition that is ignored would widen an Allow rule.
     clientCert: refused("use 'spiffeIDs' to match the client's certificate"),
     sourceCIDRs: refused("use 'clientCIDRs', which match the client's address behind trusted proxies"),
     clientIPGeoLocations: refused('there is no database of the locations of addresses'),
@@ -86,6 +88,7 @@ const rule = z.strictObject({
 
 /** An absent list is empty. A rule without a name is named by its index, as in Envoy Gateway. */
 export const authorization = z
+  // The default is Envoy Gateway's. The maximum is ours.
   .strictObject({ defaultAction: action.default('Deny'), rules: z.array(rule).max(1024).default([]) })
   .superRefine(({ rules }, context) => {
     for (const [index, { name }] of rules.entries())

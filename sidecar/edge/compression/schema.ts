@@ -15,6 +15,7 @@ export type CompressionPlan = readonly Coding[];
 export const policyCompression = z
   .array(
     z.strictObject({
+      // Not Envoy Gateway's Zstd. Its settings of levels and windows are refused too: the two objects must be empty.
       type: z.enum(['Gzip', 'Brotli']),
       gzip: z.strictObject({}).optional(),
       brotli: z.strictObject({}).optional(),

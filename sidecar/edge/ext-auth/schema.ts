@@ -27,7 +27,9 @@ export const extAuth = z
       })
       .optional(),
     headersToExtAuth: z.array(lowerHeader).default([]),
+    // Envoy Gateway's default.
     timeout: durationSchema.prefault('10s'),
+    // Fails closed always: an attacker who can stop the authorizer would have no authorization to pass.
     failOpen: offOnly('a request is refused if the authorizer does not respond: failing open is not supported'),
     bodyToExtAuth: refused('the authorizer is asked before the body is read, and gets only the head'),
     contextExtensions: refused('the authorizer gets only the request'),

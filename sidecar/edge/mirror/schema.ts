@@ -8,6 +8,7 @@ import { backendObjectRef } from '../../schema/gateway-patterns.ts';
 export const requestMirror = z
   .strictObject({
     backendRef: backendObjectRef,
+    // GEP-3171, as `fraction`. The default of its denominator is the standard's.
     percent: z.number().int().min(0).max(100).optional(),
     fraction: z
       .strictObject({ numerator: z.number().int().min(0), denominator: z.number().int().min(1).default(100) })

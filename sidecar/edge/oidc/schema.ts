@@ -56,10 +56,13 @@ export const oidc = z
     sessionKeys: secretRef.optional(),
     scopes: z.array(z.string().regex(/^[\x21\x23-\x5b\x5d-\x7e]+$/, 'this is not a scope')).default([]),
     resources: z.array(filled('a resource')).default([]),
+    // Envoy Gateway's default is /oauth2/callback on the request's own host. A client chooses that host, so it must be
+    // written here.
     redirectURL: redirectUrl,
     logoutPath: z
       .string()
       .regex(/^\/[^?#\s]*$/, 'a path begins with / and has no query')
+      // Envoy Gateway's default.
       .default('/logout'),
     forwardAccessToken: z.boolean().default(false),
     forwardIDToken: z.strictObject({ header: ownHeader }).optional(),
@@ -70,7 +73,10 @@ export const oidc = z
       .string()
       .regex(/^[a-z0-9](?:[-a-z0-9]*[a-z0-9])?(?:\.[a-z0-9](?:[-a-z0-9]*[a-z0-9])?)+$/, 'this is not a domain')
       .optional(),
+    // Unset in Envoy Gateway, which leaves it to browsers. Lax sends cookies with the provider's redirect back, and not
+    // with other sites' forms.
     cookieConfig: z.strictObject({ sameSite: z.enum(['Lax', 'Strict', 'None']).default('Lax') }).prefault({}),
+    // This default and those of the next three are Envoy Gateway's. With 0 the provider must send `expires_in`.
     defaultTokenTTL: durationSchema.prefault('0s'),
     refreshToken: z.boolean().default(true),
     defaultRefreshTokenTTL: durationSchema.prefault('168h'),

@@ -95,8 +95,10 @@ const selector = z
   })
   .refine(hasConditions, 'a selector without conditions selects everything: leave it out');
 
+// Envoy Gateway's Month and Year are not served.
 const units = { Second: 1000, Minute: 60_000, Hour: 3_600_000, Day: 86_400_000 } as const;
 type Unit = keyof typeof units;
+// Ours: Envoy Gateway sets no maximum.
 const most = 1_000_000_000;
 const count = (least: number) => z.number().int().min(least).max(most);
 
@@ -116,6 +118,7 @@ const rule = z
         request: z
           .strictObject({
             from: z.literal('Number', "only 'Number' is evaluated here"),
+            // 0, by which Envoy Gateway asks without counting, is not served.
             number: count(1).default(1),
             metadata: notEvaluated('metadata'),
           })
@@ -150,6 +153,7 @@ const part = (rules: number) =>
 export const rateLimit = z
   .strictObject({
     type: z.enum(['Local', 'Global']).optional(),
+    // Both maxima are Envoy Gateway's.
     local: part(16).optional(),
     global: part(128).optional(),
   })

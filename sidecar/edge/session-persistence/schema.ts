@@ -9,6 +9,7 @@ export const sessionPersistence = z
   .strictObject({
     sessionName: z.string().max(128).optional(),
     absoluteTimeout: duration.optional(),
+    // v1.6 of Gateway API removes it.
     idleTimeout: duration.optional(),
     type: z.enum(['Cookie', 'Header']).default('Cookie'),
     cookieConfig: z.strictObject({ lifetimeType: z.enum(['Permanent', 'Session']).default('Session') }).optional(),

@@ -31,6 +31,7 @@ const jwtProvider = z
     name: objectName,
     // Without an issuer, Envoy accepts tokens of any issuer that one of the keys verifies.
     issuer: z.string('a provider needs an issuer').min(1, 'an issuer must not be empty').max(253),
+    // Envoy Gateway's maximum, as the four providers below.
     audiences: z.array(filled('an audience')).max(8).default([]),
     remoteJWKS: z
       .strictObject({
@@ -50,6 +51,7 @@ const jwtProvider = z
       .optional(),
     claimToHeaders: claimHeaders,
     recomputeRoute: offOnly('the route is chosen once, before authentication, and claims do not change it'),
+    // Without it: `Authorization: Bearer` and the query parameter `access_token`, as in Envoy Gateway and Istio.
     extractFrom: z
       .strictObject({
         headers: z.array(z.strictObject({ name: headerName, valuePrefix: z.string().default('') })).default([]),
@@ -92,6 +94,7 @@ export const jwt = z
         fromCookies: extractFrom?.cookies ?? [],
         outputClaimToHeaders: rest.claimToHeaders,
         forwardOriginalToken: rest.forwardOriginalToken,
+        // Istio's default for a RequestAuthentication; a SecurityPolicy has no such field.
         timeoutMs: 5000,
         spaceDelimitedClaims: [],
       },
@@ -107,6 +110,7 @@ export const introspection = z
     endpoint: safeUrl,
     clientID: filled('a client ID'),
     clientSecret: secretRef,
+    // How long a revoked token may still be accepted.
     cacheTTL: durationSchema.prefault('60s'),
     audiences: z.array(filled('an audience')).default([]),
     forwardOriginalToken: z.boolean().default(false),
