@@ -56,6 +56,7 @@ const redis = z.strictObject({
   url: z.url({ protocol: /^rediss?$/, error: 'expected a redis:// or rediss:// URL' }),
   passwordFile: z.string().min(1).optional(),
   caFile: z.string().min(1).optional(),
+  // Ours: requests wait for it. A Redis that is slower counts as away.
   timeout: durationSchema.prefault('50ms'),
   unsafePlaintext: z.boolean().default(false),
 });
@@ -110,6 +111,7 @@ export const gatewayYaml = z
       .prefault({ normalization: 'MERGE_SLASHES' }),
     gatewayTopology: topologySchema,
     tls: tlsSchema,
+    // For clients outside, which are not ours. Envoy Gateway's default, too.
     downstreamTls: z.strictObject({ minVersion: z.enum(['1.2', '1.3']).default('1.2') }).prefault({}),
     sessionKeys: z.string().min(1).optional(),
     clientCrls: z
@@ -258,6 +260,8 @@ export function parseGatewaySettings(source: string, file: string): Settings {
     admin: parsed.admin,
     health: parsed.health,
     accessLog: parsed.accessLog === 'stdout' ? 'stdout' : resolve(base, parsed.accessLog),
+    // A gateway has no inbound ports, and reads no document of security.istio.io: these settings of a sidecar decide
+    // nothing here.
     defaultAction: 'deny',
     defaultMtls: 'STRICT',
     gateways: [],

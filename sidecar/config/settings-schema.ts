@@ -130,6 +130,7 @@ export const identities = z
 /** `tls`. */
 export const tlsSchema = z
   .strictObject({
+    // For hops of the mesh. Istio begins at 1.2.
     minVersion: z.enum(['1.2', '1.3']).default('1.3'),
     groups: z
       .array(z.enum(tlsGroups))
@@ -139,6 +140,7 @@ export const tlsSchema = z
   .prefault({});
 
 /** `gatewayTopology`, Istio's name for it. */
+// Absent: no client address is taken from `x-forwarded-for`. In Istio's sidecars any peer's last entry counts.
 export const topologySchema = z.strictObject({ numTrustedProxies: z.number().int().min(0).max(64) }).optional();
 
 /** The trust domains of `identities` without a bundle: their members can prove nothing. */

@@ -89,6 +89,7 @@ export const sidecarYaml = z
     defaultMtls: z.enum(['STRICT', 'PERMISSIVE']).default('STRICT'),
     gateways: z.array(text((value) => parseSpiffeId(value).uri)).default([]),
     federatedBundles: z.record(text(parseTrustDomain), z.string().min(1)).default({}),
+    // Istio's default, so that its documents mean the same here.
     rootNamespace: z.string().min(1).default('istio-system'),
     extensionProviders: z.array(extensionProvider).default([]),
     decisionHeader: z.boolean().default(false),
@@ -102,6 +103,7 @@ export const sidecarYaml = z
     trustDomainAliases: z.array(text(parseTrustDomain)).default([]),
     pathNormalization: z
       .strictObject({ normalization: z.enum(pathNormalizations) })
+      // Istio's default. A gateway merges slashes besides (gateway-settings.ts).
       .prefault({ normalization: 'BASE' }),
     gatewayTopology: topologySchema,
     tls: tlsSchema,
