@@ -59,6 +59,7 @@ export class Caches implements CacheFacts {
     });
   }
 
+  /** Whether gateway.yaml has `redis`: a policy with its storage there cannot be compiled without. */
   get hasRedis(): boolean {
     return this.#redis !== undefined;
   }
@@ -146,6 +147,7 @@ export class Caches implements CacheFacts {
     );
   }
 
+  /** For metrics: all caches together. `evictions` is since the start. */
   held(): { readonly entries: number; readonly bytes: number; readonly evictions: number } {
     let [entries, bytes, evictions] = [0, 0, 0];
     for (const {

@@ -44,4 +44,5 @@ export const httpCache = z.strictObject({
     .default('sallyport'),
 });
 
+/** One cache. Times are milliseconds, sizes bytes; names of headers are in lower case. */
 export type CachePlan = Readonly<z.output<typeof httpCache>>;

@@ -5,7 +5,9 @@ export type Forwarded = 'bypass' | 'method' | 'uri-miss' | 'vary-miss' | 'reques
 
 /** The words of the access log and of the metric. */
 export const outcomes = Object.freeze(['hit', 'stale', 'validated', 'collapsed', 'miss', 'bypass', 'refused'] as const);
+/** What became of a request: see README.md beside this file. */
 export type CacheOutcome = (typeof outcomes)[number];
+/** Since the start, for metrics; the data path adds to its fields. */
 export type CacheCounts = Record<CacheOutcome, number>;
 
 /** What is told about one request. */

@@ -22,12 +22,14 @@ export class Unshared {
     return this.#until.size;
   }
 
+  /** True for 10 s after `note`, unless `forget` came between. */
   has(place: Place): boolean {
     if (this.#until.size === 0) return false;
     const until = this.#until.get(digestOf(place));
     return until !== undefined && until > this.#clock.monotonic();
   }
 
+  /** A response for this place could not be shared. Beyond 10,000 places the oldest are forgotten. */
   note(place: Place): void {
     const now = this.#clock.monotonic();
     const digest = digestOf(place);

@@ -28,6 +28,7 @@ export interface Binding {
   readonly responseBody: DescField | undefined;
 }
 
+/** Every binding of the services of one document, and the types of their messages. */
 export interface Bindings {
   readonly registry: FileRegistry;
   readonly tree: TemplateTree<Binding>;

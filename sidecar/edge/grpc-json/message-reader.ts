@@ -17,6 +17,7 @@ export class MessageReader {
     this.#limit = limit;
   }
 
+  /** True between two messages: a body may end here. */
   get isBetween(): boolean {
     return this.#bytes === 0;
   }

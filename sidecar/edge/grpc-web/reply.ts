@@ -51,6 +51,7 @@ export class WebReply implements Downstream {
     this.#fail = fail;
   }
 
+  /** A response that is not gRPC goes on as it is. One that is complete gets its last frame at once. */
   respond(reply: Reply, whole: Buffer | undefined): void {
     const type = replyTypeOf(headerOf(this.#exchange, 'content-type', reply.fields), this.#isText);
     if (type === undefined) return this.#inner.respond(reply, whole);
@@ -66,12 +67,14 @@ export class WebReply implements Downstream {
     this.#inner.respond({ ...reply, fields, framing: body.length, declaredLength: undefined }, body);
   }
 
+  /** As the client's codec; the bytes in base64 for `grpc-web-text`. */
   write(chunk: Buffer): boolean {
     if (this.#messages === undefined) return this.#inner.write(chunk);
     this.#messages.read(chunk);
     return this.#inner.write(this.#written(chunk));
   }
 
+  /** The trailers become the last frame. A response that ends within a message is failed instead. */
   end(trailers: Fields): void {
     if (this.#messages === undefined) return this.#inner.end(trailers);
     // A client would read the trailers as the rest of the message.
@@ -95,22 +98,27 @@ export class WebReply implements Downstream {
     );
   }
 
+  /** Unchanged. */
   informational(reply: Reply): void {
     this.#inner.informational(reply);
   }
 
+  /** Unchanged: no last frame is written, so the client sees that something is missing. */
   abort(): void {
     this.#inner.abort();
   }
 
+  /** Unchanged. */
   pause(): void {
     this.#inner.pause();
   }
 
+  /** Unchanged. */
   resume(): void {
     this.#inner.resume();
   }
 
+  /** Unchanged: a call never becomes one. */
   tunnel(...args: Parameters<Downstream['tunnel']>): void {
     this.#inner.tunnel(...args);
   }

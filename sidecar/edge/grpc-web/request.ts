@@ -26,6 +26,7 @@ export class WebBody {
     return bytes;
   }
 
+  /** Call it once, after the last piece. */
   end(): void {
     this.#base64?.end();
     if (!this.#messages.isBetween) throw new SallyportError('grpc_web_malformed', 'the body ends within a message');
@@ -52,6 +53,7 @@ export class WebRequest implements Carrier {
     this.#fail = fail;
   }
 
+  /** Passes the decoded bytes on. A malformed body is refused, and the rest of it is dropped. */
   requestData(chunk: Buffer): boolean {
     try {
       const bytes = this.#body.read(chunk);
@@ -61,6 +63,7 @@ export class WebRequest implements Carrier {
     }
   }
 
+  /** Passes the end on only if the body is complete. */
   requestEnd(trailers: Fields): void {
     try {
       this.#body.end();
@@ -78,18 +81,22 @@ export class WebRequest implements Carrier {
     return true;
   }
 
+  /** What waits behind it: it holds at most a part of a base64 group. */
   get waitingBytes(): number {
     return this.#inner.waitingBytes ?? 0;
   }
 
+  /** Unchanged. */
   downstreamDrained(): void {
     this.#inner.downstreamDrained();
   }
 
+  /** Unchanged. */
   downstreamGone(): void {
     this.#inner.downstreamGone();
   }
 
+  /** Unchanged. */
   idle(): void {
     this.#inner.idle();
   }

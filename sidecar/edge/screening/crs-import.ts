@@ -17,6 +17,7 @@ export interface NotCarried {
   readonly inPart: boolean;
 }
 
+/** A release of CRS: what of it is carried, and for each of the other rules the reason. */
 export interface Imported {
   /** `OWASP_CRS/4.3.0`, as the rules say; undefined if they say nothing. */
   readonly version: string | undefined;

@@ -5,6 +5,7 @@ import type { CrsRule } from './crs-schema.ts';
 import { formsOf } from './decode.ts';
 import type { Place, Sign } from './finding.ts';
 
+/** One compiled rule. Call `matches` only for what `isAbout`; it is linear in the text. */
 export interface CrsMatcher {
   readonly sign: Sign;
   isAbout(place: Place, name: string): boolean;

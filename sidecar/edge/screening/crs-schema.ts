@@ -47,4 +47,5 @@ export const crsRule = z.strictObject({
   detector: z.enum(detectorNames),
 });
 
+/** Read and checked, but not compiled: `rx` may still be an expression that RE2 does not have. */
 export type CrsRule = Readonly<z.output<typeof crsRule>>;

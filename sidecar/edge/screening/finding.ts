@@ -15,6 +15,7 @@ export const detectorNames = [
   'encoding',
 ] as const;
 
+/** Stable: policies, logs and metrics have it. */
 export type DetectorName = (typeof detectorNames)[number];
 
 /** The part of a request that holds a value. */

@@ -7,6 +7,7 @@ import type { ScreeningPlan } from './schema.ts';
 /** `unscreened`: a part of the request could not be read, or the budget ended before it. */
 export type Outcome = 'clean' | 'attack' | 'unscreened';
 
+/** `request` is called once for each request, and `detected` for each detector that took part in an attack. */
 export interface ScreeningCounts {
   request(mode: ScreeningPlan['mode'], outcome: Outcome): void;
   detected(mode: ScreeningPlan['mode'], detector: DetectorName): void;

@@ -9,6 +9,7 @@ import { clauses, sqlWords, statements } from './sql-words.ts';
 /** Dialects differ in what a comment and an escape are: text is read in both ways where it matters. */
 export type Dialect = 'ansi' | 'mysql';
 
+/** `kinds` and `words` have the same length. Comments to the end of a line are tokens, inline ones are not. */
 export interface SqlShape {
   /** One character for each token. */
   readonly kinds: string;

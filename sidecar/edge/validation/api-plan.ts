@@ -7,6 +7,7 @@ export interface ApiPlan {
   readonly escapedSlashes: boolean;
 }
 
+/** One method on one path of the document. */
 export interface Operation {
   /** In capitals. */
   readonly method: string;
@@ -29,6 +30,7 @@ export interface Scheme {
   readonly type: string;
 }
 
+/** OpenAPI's `style` (Parameter Object), with its default filled in. */
 export type Style = 'simple' | 'label' | 'matrix' | 'form' | 'spaceDelimited' | 'pipeDelimited' | 'deepObject';
 
 /** How a value is written as text. */
@@ -40,6 +42,7 @@ export interface Written {
   readonly shape: Shape;
 }
 
+/** One parameter, those of the path item included. */
 export interface Parameter extends Written {
   readonly in: 'path' | 'query' | 'header' | 'cookie';
   readonly name: string;
@@ -57,12 +60,14 @@ export interface Shape {
   readonly properties?: Readonly<Record<string, Shape>>;
 }
 
+/** A request body. Without an entry of `content` for its type, a body is refused. */
 export interface Body {
   readonly required: boolean;
   /** The most specific type first. */
   readonly content: readonly Content[];
 }
 
+/** One media type, and how its bodies are compared: `schema` is the name of a generated function. */
 export interface Content {
   /** In lower case: `application/json`, `text/*`, or a type and a subtype of all. */
   readonly type: string;
@@ -78,6 +83,7 @@ export interface Part extends Written {
   readonly types: readonly string[];
 }
 
+/** The responses of one status, or of a range of them. */
 export interface Response {
   /** `200`, `2XX` or `default`. */
   readonly status: string;

@@ -5,6 +5,7 @@ import type { ValidationPlan } from './schema.ts';
 
 /** `unchecked`: in mode Report, a message that cannot be checked; in mode Enforce it is refused. */
 export type Outcome = 'valid' | 'invalid' | 'unchecked';
+/** `response` only where the policy compares responses. */
 export type Direction = 'request' | 'response';
 
 /** Counts one message. `policy` is `namespace/name`; empty for sidecar.yaml. */
