@@ -1,6 +1,7 @@
 // A budget for a peer's useless work: frames without effect, requests that are cancelled at once. It belongs to the
 // connection; useful requests earn some of it back, so that a busy connection may err more often.
 
+/** A token bucket that is filled only when it is empty: `spend` then costs nothing but a subtraction. */
 export class Budget {
   readonly #burst: number;
   readonly #perSecond: number;

@@ -48,6 +48,7 @@ interface Entry {
   revokedAt: number;
 }
 
+/** One for the process. It asks by itself, once a second where something is due. */
 export class Staples {
   readonly #log: Log;
   readonly #ask: AskResponder;

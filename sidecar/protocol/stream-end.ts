@@ -4,6 +4,7 @@ import { Duplex } from 'node:stream';
 import { errorCode } from './http2/frames.ts';
 import type { Http2Stream, StreamEvents } from './http2/stream.ts';
 
+/** Takes the stream's events over. Destroying it resets the stream. */
 export class StreamEnd extends Duplex {
   readonly #stream: Http2Stream;
   readonly #sendEnd: () => void;

@@ -11,6 +11,7 @@ import { closeFrame, closeStatus, FrameBoundary } from './websocket.ts';
 /** Why an exchange may not continue; undefined if it may. */
 export type RefusalOf = (exchange: Exchange) => SallyportError | undefined;
 
+/** Owns both ends from its construction on, and closes both. */
 export class Tunnel implements Speaker {
   readonly kind: Kind;
   readonly #exchange: Exchange;

@@ -54,6 +54,7 @@ export interface ClientOptions {
 const endOfHead = Buffer.from('\r\n\r\n');
 const noBody = Buffer.alloc(0);
 
+/** One connection. It destroys itself on errors, and says so by `gone`. */
 export class Http1Client implements UpstreamConnection, BodySink {
   readonly secure: boolean;
   readonly peer: UpstreamPeer | undefined;

@@ -45,6 +45,7 @@ const lingerMs = 2000;
 /** A client that has been idle for so long is unlikely to send a request at just this moment. */
 const retireIdleMs = 4000;
 
+/** The speaker of one connection, until a tunnel takes its place. */
 export class Http1Server implements Downstream, Speaker, BodySink {
   readonly kind = 'http';
   readonly #connection: Connection;

@@ -46,6 +46,7 @@ const envoyResets = 250;
 const anyResets = 1000;
 const anyResetsPerSecond = 33;
 
+/** One connection. Take a stream with `take`; it is opened when its request is sent. */
 export class Http2Client implements Http2Owner {
   readonly options: Http2ClientOptions;
   readonly localAddress: string;

@@ -82,6 +82,7 @@ export const peerGoesAway = 'the peer is going away';
 
 const noWords = Buffer.alloc(0);
 
+/** One end of a connection. It owns the socket; a fault of the peer closes it with GOAWAY. */
 export class Http2Connection {
   readonly streamWindow = streamWindow;
   maxPeerStreams = 100;

@@ -46,6 +46,7 @@ const badValue = /[\0-\x08\x0a-\x1f\x7f]|^[ \t]|[ \t]$/;
 
 const unknownName = makeName('', '', '', role.hop);
 
+/** Decode every block in the order of arrival, those of refused streams too, or the table is wrong. */
 export class HpackDecoder {
   /** Newest last; those before `#first` are evicted. */
   #entries: Entry[] = [];

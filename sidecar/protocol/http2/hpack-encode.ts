@@ -34,6 +34,7 @@ interface Kept {
   readonly size: number;
 }
 
+/** One for each direction of a connection. Send every block in the order in which it was encoded. */
 export class HpackEncoder {
   #out = Buffer.allocUnsafeSlow(4096);
   #at = 0;

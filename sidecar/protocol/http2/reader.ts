@@ -42,6 +42,7 @@ interface OpenData {
   padding: number;
 }
 
+/** Of one connection. It keeps only what is incomplete of a frame or a header block. */
 export class FrameReader {
   /** performance.now() since when a head has been arriving in pieces, or undefined. */
   headSince: number | undefined = undefined;

@@ -36,6 +36,7 @@ const rapidMs = 100;
 /** Longer than any round trip. */
 const retireNoticeMs = 1000;
 
+/** The speaker of one connection. */
 export class Http2Server implements Speaker, Http2Owner {
   readonly kind = 'http';
   readonly connection: Connection;

@@ -34,6 +34,7 @@ export interface StreamOwner {
   waits(stream: Http2Stream): void;
 }
 
+/** Set `events` before the first frame arrives. Bytes that wait in it count among the process's held bytes. */
 export class Http2Stream {
   readonly id: number;
   events: StreamEvents | undefined = undefined;
