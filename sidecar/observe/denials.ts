@@ -59,6 +59,7 @@ const maxOfOne = 32 * 1024;
 /** Codes that can be explained further; for the others the record is complete. */
 const explained = new Set(['policy_denied', 'ext_authz_denied', 'ext_authz_failed']);
 
+/** One for each process. Holds facts of requests, which may be personal: shown on the admin port only. */
 export class Denials {
   readonly #kept = new Map<string, { readonly denial: Denial; readonly bytes: number; set: PolicySet | undefined }>();
   #bytes = 0;

@@ -39,6 +39,7 @@ interface LiveChange extends Omit<ShadowChange, 'count' | 'firstSeen' | 'lastSee
 
 const maxChanges = 1000;
 
+/** One for each process. `restart` begins a new trial. */
 export class Shadow {
   readonly #changes = new Map<string, LiveChange>();
   readonly #counts = new Map<string, number>();

@@ -54,6 +54,7 @@ export type Call = Pick<LiveEdge, 'from' | 'protocol' | 'method' | 'path' | 'por
 const maxSiblings = 30;
 const writeMs = 5000;
 
+/** What one process has seen, in memory and in its file. It writes by itself, and in `close`. */
 export class Learned {
   readonly #settings: LearnSettings;
   readonly #log: Log;

@@ -35,6 +35,7 @@ export interface LogObserver {
   reopened?(): void;
 }
 
+/** One target, opened at once. The caller closes it at the end of the process. */
 export class LogFile {
   readonly #target: string;
   readonly #observer: LogObserver;

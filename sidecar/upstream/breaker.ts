@@ -9,6 +9,7 @@ import type { ConnectionPlan } from './traffic.ts';
 /** Envoy's `retry_budget`: a fifth of the requests in flight, and three where there are few. */
 const usualBudget = { percent: 20, least: 3 };
 
+/** Plain counters. What is not limited by `plan` is limited by the process's own limits, or not at all. */
 export class Breaker {
   readonly #name: string;
   readonly #limits: Limits;

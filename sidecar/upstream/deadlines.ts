@@ -23,6 +23,7 @@ export class Deadline {
   }
 }
 
+/** One wheel may serve any number of owners. Its timer does not keep the process alive. */
 export class Deadlines {
   readonly #clock: Clock;
   readonly #slots: (Deadline | undefined)[] = Array(slots).fill(undefined);

@@ -75,6 +75,7 @@ type Kept = KeptHttp1 | KeptHttp2;
 const restMs = 1000;
 const longestRestMs = 16_000;
 
+/** The pool makes one for each current address. After `leave`, connections close when their requests are over. */
 export class Endpoint implements Candidate, ClientOwner, Http2ClientOwner {
   readonly address: string;
   readonly place: Address;

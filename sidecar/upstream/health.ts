@@ -14,6 +14,7 @@ import type { HealthCheckPlan } from './traffic.ts';
 
 type Verdict = 'well' | 'unwell' | 'silent';
 
+/** Begins at once, and goes on until `close`. */
 export class HealthCheck {
   readonly #plan: HealthCheckPlan;
   readonly #endpoint: Endpoint;

@@ -19,6 +19,7 @@ export class Conduct {
   ejectedUntil: number | undefined = undefined;
 }
 
+/** Of one upstream. What it knows of an endpoint is in that endpoint's `Conduct`. */
 export class Outliers {
   readonly #plan: OutlierPlan;
   readonly #monotonic: () => number;

@@ -41,6 +41,10 @@ export interface PoolOptions extends EndpointOptions {
 /** Failures that waiting does not cure. */
 const wrong: ReadonlySet<string> = new Set(['upstream_identity', 'upstream_tls']);
 
+/**
+ * Refreshes its endpoints by itself, once a second and when an address changes. Close it when no rule names it any
+ * more.
+ */
 export class Pool implements Destination, EndpointOwner {
   readonly hashBy: HashSource | undefined;
   readonly report: ((address: string, outcome: number | SallyportError) => void) | undefined;

@@ -43,6 +43,7 @@ export interface PoolPlan {
   };
 }
 
+/** The owner of all pools: nothing else makes or closes one. */
 export class Pools {
   readonly #identity: Live<Identity | undefined>;
   readonly #resolver: Resolver;

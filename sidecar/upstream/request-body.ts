@@ -7,6 +7,7 @@ import type { Fields } from '../exchange/message.ts';
 /** The most that may wait for a connection, or be kept for a retry; a request with a longer body is sent once. */
 const keptBytes = 64 * 1024;
 
+/** Of one request. Call `drop` in every case: what it holds is counted. */
 export class RequestBody {
   /** The trailers, once it has ended. */
   ended: Fields | undefined = undefined;
