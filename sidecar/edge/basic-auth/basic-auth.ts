@@ -86,6 +86,7 @@ export function readBasic(value: string | undefined): { user: string; password: 
   return colon < 1 ? undefined : { user: text.slice(0, colon), password: text.slice(colon + 1) };
 }
 
+/** The users of one policy. Passwords are never kept: the cache has keyed hashes. */
 export class BasicAuth {
   readonly #policy: BasicPlan;
   readonly #users: Users;

@@ -19,6 +19,7 @@ interface Waiting {
   readonly reject: (error: SallyportError) => void;
 }
 
+/** One for the process: all policies share its queue. */
 export class BcryptThread {
   #worker: Worker | undefined = undefined;
   #next = 0;

@@ -8,6 +8,7 @@ import type { Place } from './store.ts';
 const unsharedMs = 10_000;
 const maxPlaces = 10_000;
 
+/** Of one cache, for its process only. Bounded in time and number. */
 export class Unshared {
   /** Until when, by digest: URLs are as long as clients make them. In the order of time. */
   readonly #until = new Map<string, number>();

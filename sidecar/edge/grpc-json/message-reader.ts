@@ -5,6 +5,7 @@ import { hold } from '../../exchange/held-bytes.ts';
 
 const prefixBytes = 5;
 
+/** Reads one direction of one call. What it gathers counts among the process's held bytes until `drop`. */
 export class MessageReader {
   readonly #limit: number;
   #pieces: Buffer[] = [];

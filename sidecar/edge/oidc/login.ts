@@ -31,6 +31,7 @@ export interface Finished {
   readonly cookies: readonly string[];
 }
 
+/** The logins of one policy. Nothing is kept here: an attempt is in its cookie, and spent states are in the memory. */
 export class Logins {
   readonly #policy: OidcPlan;
   readonly #provider: OidcProvider;

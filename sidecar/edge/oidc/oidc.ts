@@ -43,6 +43,7 @@ export interface OidcTools {
 const noBody = Buffer.alloc(0);
 const noStore = ['cache-control', 'no-store'] as const;
 
+/** One policy's `oidc`. Secrets are read before: a new Secret makes a new one of these. */
 export class Oidc {
   readonly #policy: OidcPlan;
   readonly #tools: OidcTools;

@@ -42,6 +42,7 @@ interface Known {
   readonly at: number;
 }
 
+/** A client of one provider. Discovery is made at the first need and shared by all who wait for it. */
 export class OidcProvider {
   readonly #policy: OidcPlan;
   readonly #secret: string;

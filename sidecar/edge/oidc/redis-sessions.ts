@@ -54,6 +54,7 @@ const endedKey = `${prefix}ended`;
 const countKey = `${prefix}ended-count`;
 const epochKey = `${prefix}ended-since`;
 
+/** Call `start` before the first request, and `close` after the last. */
 export class RedisSessions implements SessionMemory {
   readonly #link: RedisLink;
   readonly #patienceMs: number;

@@ -23,6 +23,7 @@ const pollMs = 40;
 /** Stored in place of a session that the provider no longer knows. */
 const refused = Buffer.from('refused');
 
+/** The refreshes of one policy's sessions. */
 export class Refreshes {
   readonly #provider: OidcProvider;
   readonly #sessions: Sessions;

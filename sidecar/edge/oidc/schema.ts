@@ -73,8 +73,8 @@ export const oidc = z
       .string()
       .regex(/^[a-z0-9](?:[-a-z0-9]*[a-z0-9])?(?:\.[a-z0-9](?:[-a-z0-9]*[a-z0-9])?)+$/, 'this is not a domain')
       .optional(),
-    // Unset in Envoy Gateway, which leaves it to browsers. Lax sends cookies with the provider's redirect back, and not
-    // with other sites' forms.
+    // Of session cookies; unset in Envoy Gateway, which leaves it to browsers. With Lax they go along with links from
+    // other sites, and not with their forms.
     cookieConfig: z.strictObject({ sameSite: z.enum(['Lax', 'Strict', 'None']).default('Lax') }).prefault({}),
     // This default and those of the next three are Envoy Gateway's. With 0 the provider must send `expires_in`.
     defaultTokenTTL: durationSchema.prefault('0s'),

@@ -35,6 +35,7 @@ export interface BearerParts {
 
 const introspectionProvider = Object.freeze(['introspection']);
 
+/** The bearer tokens of one policy, JWTs and opaque ones. */
 export class Bearer {
   readonly #parts: BearerParts;
   readonly #providers: ReadonlyMap<unknown, readonly string[]>;

@@ -26,6 +26,7 @@ interface Meaning {
   readonly validUntil: number;
 }
 
+/** The opaque tokens of one policy. Keeps hashes of tokens, not tokens. */
 export class Introspection {
   readonly #policy: IntrospectionPlan;
   readonly #secret: string;
