@@ -33,6 +33,7 @@ const absentMs = 600_000;
 const firstRetryMs = 5000;
 const longestRetryMs = 300_000;
 
+/** It has no timer: the rotation calls `tick`. */
 export class CrlRefresh {
   readonly #options: CrlRefreshOptions;
   readonly #failures = new Failures();

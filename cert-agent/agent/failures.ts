@@ -11,6 +11,7 @@ export interface AgentFailure {
   readonly time: number;
 }
 
+/** Of one step: asking for an SVID, a bundle or a CRL. */
 export class Failures {
   readonly #byCode: Record<string, number> = {};
   #inARow = 0;

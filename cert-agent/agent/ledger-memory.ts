@@ -38,6 +38,7 @@ const mostBefore = 16;
 /** After this time without a confirmation the log warns, milliseconds. */
 const patienceMs = 60_000;
 
+/** Reads its file at once. A file that cannot be read is reported, and nothing is believed of it. */
 export class LedgerMemory {
   readonly #file: string;
   readonly #log: Log;

@@ -31,6 +31,7 @@ export interface RefreshOptions {
 /** After a change of roots all workloads need new SVIDs, but must not request them in the same second. */
 const rootChangeSpreadMs = 30_000;
 
+/** One refresh at a time. It has no timer: the rotation asks `due`. */
 export class TrustRefresh {
   readonly #options: RefreshOptions;
   readonly failures = new Failures();

@@ -42,6 +42,7 @@ export interface InUse {
 /** The delays of another attempt: at random, so that the agents of a CA that starts do not come at once. */
 const againMs = { least: 200, most: 3000, mostAfterRefusals: 60_000 } as const;
 
+/** One stream at a time. It has no timer: the rotation calls `tick`. */
 export class TrustWatch {
   readonly #options: WatchOptions;
   #open: Watch | undefined;

@@ -98,6 +98,7 @@ interface Stream {
   lines: number;
 }
 
+/** Of one CA. It sends and beats by itself until `close`. */
 export class Agents {
   readonly #answer: Live<BundleAnswer>;
   readonly #clock: Clock;

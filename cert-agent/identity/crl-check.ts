@@ -30,6 +30,7 @@ interface OfIssuer {
   readonly crl: Crl | SallyportError;
 }
 
+/** For one set of lists and authorities. A changed list makes a new one of these. */
 export class CrlCheck {
   readonly #crls: readonly { readonly crl: Crl; readonly source: string }[];
   readonly #onlyLeaf: boolean;

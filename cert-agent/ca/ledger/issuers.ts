@@ -19,6 +19,7 @@ const mostIssuers = 1000;
 const mostRecorded = 100;
 const mostSequences = 20;
 
+/** For one run over a copy. Call its methods in the order of the copy. */
 export class Issuers {
   readonly #roots: readonly Uint8Array[];
   readonly #known = new Map<string, boolean>();

@@ -51,6 +51,7 @@ const headMs = 3_600_000;
 const pruneMs = 24 * 3_600_000;
 const firstPruneMs = 3_600_000;
 
+/** One for a running CA. It has no timer: call `upkeep` periodically. */
 export class Ledger {
   readonly #parts: LedgerParts;
   #minute = 0;

@@ -59,6 +59,7 @@ interface Kept extends MadeCrls {
   readonly madeAt: number;
 }
 
+/** One for a CA. A list is made for the first request that needs it. */
 export class CrlMaker {
   readonly #parts: CrlParts;
   #kept: Kept | undefined;

@@ -71,6 +71,7 @@ interface Responder {
   renewing?: Promise<Signer> | undefined;
 }
 
+/** One for a CA. Signed responses are kept until a denial, or their end. */
 export class OcspResponder {
   readonly #parts: OcspParts;
   readonly #responders = new Map<string, Responder>();

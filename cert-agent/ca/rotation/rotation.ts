@@ -90,6 +90,7 @@ const reminderMs = 24 * 3_600_000;
 /** After a failed attempt, the schedule tries again after this. */
 const againMs = 3_600_000;
 
+/** One for a running CA. Steps are taken one at a time, in the order of the calls. */
 export class Rotations {
   readonly #parts: RotationParts;
   #remindedAt = Number.NEGATIVE_INFINITY;
