@@ -17,6 +17,7 @@ export interface LogOptions {
   readonly destination?: DestinationStream;
 }
 
+/** Lines go to standard error unless `destination` is given. An unknown level counts as `info`. */
 export function createLog(options: LogOptions): Log {
   const level = options.level ?? process.env['SALLYPORT_LOG_LEVEL'] ?? 'info';
   return pino(

@@ -11,6 +11,7 @@ import type { BundleAnswer } from './bundle-answer.ts';
 
 /** A client's end of a stream: lines of JSON, each with its newline. */
 export interface Sink {
+  /** Never waits and never throws. What the client does not take is pending. */
   write(line: string): void;
   /** Bytes that the client has not taken. */
   pending(): number;

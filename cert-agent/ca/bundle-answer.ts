@@ -18,6 +18,7 @@ export interface BundleAnswer {
   readonly sequences: { readonly bundle: number; readonly denied: number };
 }
 
+/** Follows its sources from now on, and is never closed. */
 export function createBundleAnswer(
   bundle: Live<TrustBundle>,
   denied: Live<DenyList>,

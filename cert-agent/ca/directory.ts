@@ -19,6 +19,7 @@ export interface CaFiles {
   readonly rootCrl: string;
 }
 
+/** The paths only: nothing is read. */
 export function caFilesOf(dir: string): CaFiles {
   return Object.freeze({
     rootKey: join(dir, 'root.key'),
@@ -45,6 +46,7 @@ export interface RotationFiles {
   readonly previous: string;
 }
 
+/** The paths only: nothing is read. */
 export function rotationFilesOf(dir: string): RotationFiles {
   return Object.freeze({
     state: join(dir, 'rotation.json'),
@@ -55,10 +57,12 @@ export function rotationFilesOf(dir: string): RotationFiles {
   });
 }
 
+/** The SQLite store, whose journal stands beside it. */
 export function storeFileOf(dir: string): string {
   return join(dir, 'store.sqlite');
 }
 
+/** Where operators' commands find a running CA by default. */
 export function socketFileOf(dir: string): string {
   return join(dir, 'ca.sock');
 }

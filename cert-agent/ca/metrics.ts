@@ -39,6 +39,7 @@ export interface Running {
 /** The time spans of `sallyport_ca_identities_expiring`. */
 const spans: Readonly<Record<string, number>> = { '10m': 600_000, '1h': 3_600_000, '24h': 86_400_000 };
 
+/** Counters at once. Gauges once `watch` and `watchRunning` are called. */
 export function createCaMetrics(): CaMetrics {
   const registry = createRegistry();
   const counter = (name: string, help: string, labelNames: string[] = []): Counter =>

@@ -19,6 +19,7 @@ export function headOf(tag: number, length: number): Buffer {
   return Buffer.from([tag, 0x80 | bytes.length, ...bytes]);
 }
 
+/** A SEQUENCE of encoded elements. */
 export function sequence(...parts: readonly Uint8Array[]): Buffer {
   return element(derTag.sequence, ...parts);
 }
@@ -62,6 +63,7 @@ export function time(ms: number): Buffer {
     : element(writeTag.generalizedTime, Buffer.from(text));
 }
 
+/** A GeneralizedTime of whole seconds (RFC 5280 section 4.1.2.5.2). `ms` is milliseconds since 1970. */
 export function generalizedTime(ms: number): Buffer {
   return element(writeTag.generalizedTime, Buffer.from(digitsOf(ms)));
 }
@@ -71,6 +73,7 @@ export function bitString(bytes: Uint8Array): Buffer {
   return element(derTag.bitString, Buffer.from([0]), bytes);
 }
 
+/** An OCTET STRING of the parts in a row. */
 export function octets(...parts: readonly Uint8Array[]): Buffer {
   return element(derTag.octetString, ...parts);
 }

@@ -14,6 +14,7 @@ export interface MissingNames {
 /** Called once for each certificate that lacks names. */
 export type NoteMissing = (missing: MissingNames) => void;
 
+/** One for each CA: the issuer's constraints are said once. */
 export function createNameLog(log: Log): NoteMissing {
   let told = false;
   return function noteMissing({ id, leftOut, forbidden }) {

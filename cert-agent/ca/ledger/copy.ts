@@ -18,6 +18,7 @@ export interface LedgerState {
 
 /** Reads a ledger in pages. */
 export interface LedgerReader {
+  /** As of now: records may follow while it is read. */
   state(): Promise<LedgerState>;
   /** At most `count` records (500 at most), from sequence `from` on. */
   records(from: number, count: number): Promise<readonly LedgerRecord[]>;
@@ -38,6 +39,7 @@ export interface CopiedHead extends Omit<LedgerHead, 'time'> {
   readonly time: string;
 }
 
+/** As in a copy: the time as RFC 3339 text. */
 export function copyHead({ sequence, hash, time, signature, issuer }: LedgerHead): CopiedHead {
   return { sequence, hash, time: formatTime(time), signature, issuer };
 }
@@ -47,10 +49,12 @@ export function firstLine(trustDomain: string, checkpoint: LedgerHead | undefine
   return JSON.stringify({ ledger: 1, trustDomain, checkpoint: checkpoint === undefined ? null : copyHead(checkpoint) });
 }
 
+/** One line of a copy. The record is its text as it was hashed. */
 export function recordLine({ hash, line }: Pick<LedgerRecord, 'hash' | 'line'>): string {
   return JSON.stringify({ hash, record: line });
 }
 
+/** One line of a copy, after the record that the head signs. */
 export function headLine(head: LedgerHead): string {
   return JSON.stringify({ head: copyHead(head) });
 }

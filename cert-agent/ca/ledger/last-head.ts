@@ -11,6 +11,7 @@ import { mostRecords } from './copy.ts';
 import { genesis, hashOf } from './record.ts';
 import type { LedgerEnd } from './table.ts';
 
+/** The CA's own memory of its ledger's end, outside of the store. */
 export function lastHeadFileOf(dir: string): string {
   return join(dir, 'ledger-head.json');
 }

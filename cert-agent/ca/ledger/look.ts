@@ -26,6 +26,7 @@ export interface Wanted {
   readonly acts?: readonly string[];
 }
 
+/** For people. A record that cannot be read has the act `unreadable`. Does not verify the hash. */
 export function readRecord({ sequence, line, hash }: LedgerRecord): ShownRecord {
   try {
     const { sequence: _, time, act, caller, id, evidence, answer, salt: __, ...details } = JSON.parse(line);

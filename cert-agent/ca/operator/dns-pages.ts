@@ -7,6 +7,7 @@ import type { DnsOperator } from './dns.ts';
 
 const schema = z.strictObject({ pattern: z.string().max(1024) });
 
+/** Pages of the operator's socket. */
 export function dnsPages(dns: DnsOperator): readonly Page[] {
   return [
     {

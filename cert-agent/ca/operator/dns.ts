@@ -29,6 +29,7 @@ export interface DnsOperator {
   list(): Promise<readonly DnsPattern[]>;
 }
 
+/** `onChange` is called once a change is on disk, and not for what changes nothing. */
 export function createDnsOperator(
   store: DnsStore,
   clock: Clock,

@@ -170,6 +170,7 @@ export type OperatorEvent =
 const shortestTokenLifeMs = 10_000;
 const longestTokenLifeMs = 7 * 86_400_000;
 
+/** Of a running CA, or of a stopped one on its store. */
 export function createOperator(parts: OperatorParts): Operator {
   const { store, revocations, clock } = parts;
   return {

@@ -10,6 +10,7 @@ import type { Records } from './records.ts';
 const backupSchema = z.strictObject({ out: z.string() });
 const number = z.coerce.number().int().nonnegative();
 
+/** Pages of the operator's socket. */
 export function recordsPages(records: Records): readonly Page[] {
   return [
     {

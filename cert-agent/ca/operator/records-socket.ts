@@ -13,6 +13,7 @@ export type Ask = (method: string, path: string, body?: object, timeoutMs?: numb
 /** A store with millions of certificates takes minutes. */
 const longestBackupMs = 3_600_000;
 
+/** The same records, of a running CA. Each call is a request. @throws what `ask` throws. */
 export function connectRecords(ask: Ask): Records {
   const get = (path: string, query: Record<string, string | number> = {}): Promise<unknown> => {
     const text = Object.entries(query).map(([name, value]) => `${name}=${encodeURIComponent(value)}`);

@@ -29,6 +29,7 @@ export interface RecordsParts {
   readonly roots: () => readonly Uint8Array[];
 }
 
+/** One backup at a time: a second one is refused with `backup_failed`. */
 export function createRecords({ store, clock, trustDomain, dir, roots }: RecordsParts): Records {
   const backupParts = { store, clock, trustDomain, dir, roots: () => readRootFingerprints(dir) };
   let running = false;

@@ -51,6 +51,7 @@ export function readState(dir: string): RotationState | undefined {
   }
 }
 
+/** On disk when it returns: each step of a rotation is written before it is taken. */
 export function writeState(dir: string, state: RotationState): void {
   writeFileDurably(rotationFilesOf(dir).state, `${JSON.stringify(state, null, 2)}\n`);
 }

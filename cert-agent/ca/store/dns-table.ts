@@ -10,6 +10,7 @@ export const dnsSchema = `
   CREATE TABLE family_names (family TEXT PRIMARY KEY, names TEXT NOT NULL) STRICT, WITHOUT ROWID;
 `;
 
+/** As stored: separated by spaces; empty without names. */
 export function formatNames(names: readonly string[] = []): string {
   return names.join(' ');
 }
@@ -23,14 +24,19 @@ export function namesField(text: unknown): { readonly names?: readonly string[] 
 export interface DnsTable {
   /** True if it was not on record. */
   allow(pattern: string, now: number): boolean;
+  /** Names in valid certificates stay until these end. */
   disallow(pattern: string, now: number): Disallowed;
+  /** In order. */
   list(): DnsPattern[];
+  /** Whether the name itself, or its wildcard, is on record. */
   isAllowed(name: string): boolean;
   /** The names of a family's token. */
   namesOf(family: string): readonly string[];
+  /** Replaces those of the family. An empty list changes nothing. */
   setNames(family: string, names: readonly string[]): void;
 }
 
+/** The tables exist: see `dnsSchema`. */
 export function createDnsTable(db: DatabaseSync): DnsTable {
   const insert = db.prepare('INSERT OR IGNORE INTO dns_patterns VALUES (?, ?)');
   const remove = db.prepare('DELETE FROM dns_patterns WHERE pattern = ?');

@@ -105,6 +105,7 @@ export type Redeemed =
 export interface TokenStore {
   /** `denied` while the ID is on the deny list; the token is then not on record. */
   addToken(token: TokenRecord, caller: Caller): Promise<RecordedToken>;
+  /** Also one that has expired, for a day. */
   findToken(hash: string): Promise<StoredToken | undefined>;
   /** Binds the token to the certificate's key and records the certificate, both or neither. */
   redeemToken(hash: string, certificate: CertificateRecord, caller: Caller): Promise<Redeemed>;
@@ -163,6 +164,7 @@ export interface CertificateStore {
    * `exhausted` if 64 certificates of its family are valid at its `issuedAt` and not revoked.
    */
   recordCertificate(certificate: CertificateRecord, caller: Caller): Promise<RecordedCertificate>;
+  /** By serial, lower-case hex; expired and revoked ones too. */
   findCertificate(serial: string): Promise<StoredCertificate | undefined>;
   /** Ordered by expiry. */
   listCertificates(filter: CertificateFilter): Promise<readonly StoredCertificate[]>;
@@ -254,6 +256,7 @@ export interface NameStore {
 export interface LedgerStore {
   /** Records an act that changes nothing else in the store. */
   appendLedger(act: Act, now: number): Promise<LedgerEnd>;
+  /** The last record. */
   ledgerEnd(): Promise<LedgerEnd>;
   /** The first record that was not pruned; the next one if there is none. */
   firstOfLedger(): Promise<number>;
@@ -290,6 +293,7 @@ export interface Disallowed {
 export interface DnsStore {
   /** False if it was on record. */
   allowDns(pattern: string, now: number, caller: Caller): Promise<boolean>;
+  /** As `changed: false` if it was not on record. */
   disallowDns(pattern: string, now: number, caller: Caller): Promise<Disallowed>;
   /** In order. */
   listDns(): Promise<readonly DnsPattern[]>;
