@@ -5,15 +5,19 @@ import type { SpliceEnd } from './upstream.ts';
 
 /** The downstream, in any protocol. */
 export interface Downstream {
+  /** A 1xx response, but 101. May come several times before `respond`, and is dropped where the protocol has none. */
   informational(reply: Reply): void;
   /** Sends the response's head, and the whole body if `whole` is given; nothing follows then. */
   respond(reply: Reply, whole: Buffer | undefined): void;
   /** False means: wait for `downstreamDrained`. */
   write(chunk: Buffer): boolean;
+  /** After `respond` without `whole`, once. Trailers may be dropped where the protocol has no place for them. */
   end(trailers: Fields): void;
   /** Cuts the response so that it cannot look complete. */
   abort(): void;
+  /** Asks the client to stop sending its request: a carrier does, when its own reader is slow. */
   pause(): void;
+  /** The opposite of `pause`. */
   resume(): void;
   /** After our 101: joins this socket with the upstream's until both are closed, and closes both. */
   tunnel(upstream: SpliceEnd): void;
@@ -23,7 +27,9 @@ export interface Downstream {
 export interface Carrier {
   /** False means: the downstream waits for `resume`. */
   requestData(chunk: Buffer): boolean;
+  /** Once, after all data. Not called if the request is cut off: see `downstreamGone`. */
   requestEnd(trailers: Fields): void;
+  /** The client has taken what waited: the carrier may write again. */
   downstreamDrained(): void;
   /** The downstream is gone: no response is possible. */
   downstreamGone(): void;
@@ -39,6 +45,7 @@ export interface Carrier {
 export interface Holding extends Carrier {
   /** Passes what is held to the exchange's current carrier. */
   release(): void;
+  /** The request is over: what is held is not passed on. */
   drop(): void;
 }
 

@@ -83,6 +83,7 @@ export interface Destination {
   readonly report?: ((address: string, outcome: number | SallyportError) => void) | undefined;
   /** Takes one of the retries that may be in flight; false if none is left. The caller returns it. */
   takeRetry?(budget: RetryPolicy['budget']): boolean;
+  /** Once for each true of `takeRetry`, when the retry is over. */
   giveRetryBack?(): void;
 }
 
@@ -136,8 +137,11 @@ export interface UpstreamConnection {
   send(call: Call, whole: Buffer | undefined, events: UpstreamEvents): void;
   /** Sends a piece of the body. False means: wait for `upstreamDrained`. */
   write(chunk: Buffer): boolean;
+  /** After the last piece, once; not after `send` with `whole`. */
   end(trailers: Fields): void;
+  /** Asks the upstream to stop sending its response. A piece on its way may still come. */
   pause(): void;
+  /** The opposite of `pause`. */
   resume(): void;
   /** Ends it in any state; no event follows. */
   destroy(): void;
@@ -147,11 +151,16 @@ export interface UpstreamConnection {
 
 /** Events of an upstream connection for its exchange. */
 export interface UpstreamEvents {
+  /** A 1xx response, but 101. */
   upstreamInformational(reply: Reply): void;
   /** `whole` is the entire body if it came with the head. */
   upstreamReply(reply: Reply, whole: Buffer | undefined): void;
+  /** A piece of the response's body. False: the connection pauses until `resume`. */
   upstreamData(chunk: Buffer): boolean;
+  /** The response is complete; nothing follows. */
   upstreamEnd(trailers: Fields): void;
+  /** After a `write` that gave false: there is room again. */
   upstreamDrained(): void;
+  /** No response, or no more of it; nothing follows. The connection is of no use any more. */
   upstreamFailed(error: SallyportError): void;
 }

@@ -8,6 +8,7 @@ export function isOverBodyLimit({ bytesReceived, bodyLimit }: Exchange): boolean
   return bytesReceived > bodyLimit;
 }
 
+/** Answered with 413. The message names the limit. */
 export function bodyTooLarge({ bodyLimit, rules }: Exchange): SallyportError {
   const limit = bodyLimit === rules.limits.bodyBytes ? 'limit bodyBytes' : 'a policy of its rule';
   return new SallyportError('body_too_large', `the body has more than ${bodyLimit} bytes (${limit})`);

@@ -55,6 +55,7 @@ export function owesBody({ grpc, expectContinue, bytesReceived }: Exchange): boo
   return !grpc && !(expectContinue && bytesReceived === 0);
 }
 
+/** Answered with 408. */
 export function bodyTooSlow(perSecond: number): SallyportError {
   return new SallyportError(
     'body_too_slow',
@@ -62,6 +63,7 @@ export function bodyTooSlow(perSecond: number): SallyportError {
   );
 }
 
+/** The response is cut: its status was sent long ago. */
 export function replyTooSlow(perSecond: number): SallyportError {
   return new SallyportError(
     'reply_too_slow',

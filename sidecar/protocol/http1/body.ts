@@ -21,6 +21,7 @@ export interface BodyReader {
   endsWithConnection(sink: BodySink): boolean;
 }
 
+/** A reader for one body: a length in bytes, chunks, or up to the end of the connection. */
 export function createBodyReader(framing: Framing): BodyReader {
   if (framing === 'chunked') return new ChunkedReader();
   return framing === 'close' ? new CloseReader() : new LengthReader(framing);

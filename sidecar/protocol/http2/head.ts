@@ -188,6 +188,7 @@ export function readTrailers(block: Block): Fields {
   return kept.names.length === 0 ? emptyFields : kept;
 }
 
+/** Writes what is end to end. `hopFields` are the names that a Connection header listed, in lower case. */
 export function writeFields(
   encoder: HpackEncoder,
   { names, values }: Fields,

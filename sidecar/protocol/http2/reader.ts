@@ -12,13 +12,19 @@ export interface FrameEvents {
   block(id: number, bytes: Buffer, ends: boolean): void;
   /** A DATA frame begins; `size` bytes count against both windows, of which `padding` are unused. */
   dataBegins(id: number, size: number, padding: number): void;
+  /** A piece of the frame's payload without padding, as it arrived. */
   data(id: number, chunk: Buffer): void;
+  /** The frame is complete; `endsStream` if nothing follows on its stream. */
   dataEnds(id: number, endsStream: boolean): void;
+  /** RST_STREAM, with an error code of RFC 9113 section 7. */
   reset(id: number, code: number): void;
+  /** Not for an acknowledgement of ours. To be acknowledged. */
   settings(list: readonly (readonly [id: number, value: number])[]): void;
+  /** Not for an answer to ours. To be answered. */
   ping(payload: Buffer): void;
   /** Streams of ours above `last` were not processed. */
   goaway(last: number): void;
+  /** `id` 0 is the connection. */
   windowUpdate(id: number, more: number): void;
 }
 

@@ -11,7 +11,9 @@ export type Ending = 'reset' | 'fault' | 'gone';
 export interface StreamEvents {
   /** A head, an interim head or trailers; `ended` if nothing comes after it. */
   head(block: Block, ended: boolean): void;
+  /** Counts against the stream's window until it is acknowledged. */
   data(chunk: Buffer): void;
+  /** The peer has sent its end. */
   ended(): void;
   /** There is room for more after write() returned false. */
   drained(): void;
@@ -23,10 +25,13 @@ export interface StreamEvents {
 export interface StreamOwner {
   readonly streamWindow: number;
   readonly roomy: boolean;
+  /** False once the stream is over. */
   has(stream: Http2Stream): boolean;
   /** Sends what the windows allow and returns how many bytes that were. */
   sendData(stream: Http2Stream, chunk: Buffer, ends: boolean): number;
+  /** END_STREAM without trailers. Nothing if our side has ended. */
   sendEnd(stream: Http2Stream): void;
+  /** RST_STREAM, and the stream is over. Nothing if it is already. */
   resetStream(stream: Http2Stream, code: number): void;
   /** Lets the peer send so many bytes more. */
   openWindow(stream: Http2Stream | undefined, bytes: number): void;
