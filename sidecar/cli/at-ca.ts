@@ -81,6 +81,7 @@ export function readHead(text: string, option: string): SeenHead {
   throw usage(`${option} ${text}: it has no sequence and hash`, "give an agent's ledger-head.json, or SEQUENCE:HASH");
 }
 
+/** The error for wrong arguments: exit code 2. */
 export function usage(message: string, hint?: string): SallyportError {
   return new SallyportError('usage', message, { hint });
 }

@@ -17,6 +17,7 @@ export function paint(style: Style, text: string, stream: NodeJS.WriteStream = p
   return styleText(style, text, { stream, validateStream: true });
 }
 
+/** Writes to standard output, with one line break at the end. For results. */
 export function print(text: string): void {
   process.stdout.write(text.endsWith('\n') ? text : `${text}\n`);
 }
@@ -26,6 +27,7 @@ export function counted(count: number, one: string, plural = `${one}s`): string 
   return `${count} ${count === 1 ? one : plural}`;
 }
 
+/** Writes a line to standard error. For what is said beside a result. */
 export function note(text: string): void {
   process.stderr.write(`${text}\n`);
 }
@@ -35,6 +37,7 @@ export function notePassedOver(files: readonly Problem[]): void {
   for (const { file, message } of files) noteWarning(`${file}: ${message}`);
 }
 
+/** As `note`, marked as a warning. */
 export function noteWarning(text: string): void {
   note(`${paint('yellow', 'warning:', process.stderr)} ${text}`);
 }
@@ -61,6 +64,7 @@ export function harmless(text: string): string {
   return text.replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, '\ufffd');
 }
 
+/** Prints JSON for programs, indented. */
 export function printJson(value: unknown): void {
   print(JSON.stringify(value, null, 2));
 }

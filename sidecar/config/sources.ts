@@ -186,6 +186,7 @@ export function digestOf(sources: readonly Source[]): string {
   return hash('sha256', JSON.stringify(sources.map(({ file, text, exposed }) => [file, text, exposed])));
 }
 
+/** True if nothing changed that matters: the same files with the same text, and secrets as exposed as before. */
 export function sameSources(a: readonly Source[], b: readonly Source[]): boolean {
   return (
     a.length === b.length &&

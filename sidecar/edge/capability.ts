@@ -87,6 +87,7 @@ export interface Review {
 /** A capability that does not decide who or what may pass. */
 export interface Service<Plan, Shared> extends Common<Plan, Shared> {
   readonly guards: false;
+  /** Undefined: nothing to do for these plans. @throws SallyportError for what cannot be compiled. */
   compile(plans: readonly Planned<Plan>[], at: Site<Shared>): Hooks | undefined;
 }
 
@@ -103,6 +104,7 @@ export interface Guarding<Plan, Shared> extends Common<Plan, Shared> {
   secretParams(plan: Plan, field: string): readonly string[];
   /** Paths whose whole query is a credential. */
   secretPaths?(plan: Plan, field: string): readonly string[];
+  /** Undefined only without plans. @throws SallyportError: the rule is then closed. */
   compile(plans: readonly Planned<Plan>[], at: Site<Shared>): GuardHooks | undefined;
 }
 
@@ -289,6 +291,7 @@ export interface EdgeWorkers {
 export interface FirstWorker {
   /** Resolves with undefined if there is no answer in time; `late` gets an answer that comes later. Never rejects. */
   ask<T>(question: unknown, late?: (answer: T) => void): Promise<T | undefined>;
+  /** As `ask`, without an answer. */
   tell(message: unknown): void;
   /** Receives what the first sends to all. */
   onTold(listener: (message: unknown) => void): void;

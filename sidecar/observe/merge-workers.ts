@@ -132,6 +132,7 @@ export function sumLearned(all: readonly Facts[]): Edge[] {
   return sums.toSorted((a, b) => (a.from < b.from ? -1 : a.from > b.from ? 1 : 0));
 }
 
+/** The dry runs of all workers as one: counts added up, times spanned, the most frequent changes first. */
 export function sumShadow(all: readonly Facts[]): ShadowFacts {
   const counts: Record<string, number> = {};
   let since: string | null = null;

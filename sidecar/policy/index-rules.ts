@@ -35,6 +35,7 @@ export interface RuleIndex {
   readonly anyMethod: Node;
 }
 
+/** An empty index, for addRule. */
 export function createIndex(): RuleIndex {
   return { all: [], tcp: [], byMethod: new Map(), anyMethod: createNode('') };
 }

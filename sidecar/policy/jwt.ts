@@ -24,7 +24,9 @@ export const jwtAlgorithms: readonly string[] = [
 
 /** One set of keys; a new object after they change. `verify` throws if none of them made the signature. */
 export interface KeySet {
+  /** The signature only: claims are checked elsewhere. */
   verify(token: string): Promise<void>;
+  /** Whether a key may be meant by this id: a key without one, or a token without one, may be any. */
   has(kid: string | undefined): boolean;
 }
 

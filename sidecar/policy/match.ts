@@ -141,6 +141,7 @@ function compileRequestPrincipal(value: string): readonly [Match, Match] {
   return [equal(issuer), equal(subject)];
 }
 
+/** True for a value with a star at an end; any other is compared as a whole. */
 export function isPattern(value: string): boolean {
   return value.startsWith('*') || value.endsWith('*');
 }

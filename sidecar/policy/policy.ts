@@ -141,10 +141,12 @@ export interface Refusal {
 /** What `decide` returns. Refusals are values: refusing throws nothing and allocates nothing. */
 export type Decision = Permit | Refusal;
 
+/** True only for a permit of this module, whatever else has its shape. */
 export function isPermit(decision: Decision): decision is Permit {
   return Permit.is(decision);
 }
 
+/** Called at compilation, once for each rule. `policy` is Istio's id of it; white space in details becomes `_`. */
 export function refusalBy(policy: string, by?: RuleName): Refusal {
   const details = `rbac_access_denied_matched_policy[${policy}]`.replace(/\s/g, '_');
   return Object.freeze({ code: 'policy_denied', policy, by, details });

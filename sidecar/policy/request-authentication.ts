@@ -119,6 +119,10 @@ export function withoutCookie(header: string, name: string): string | undefined 
   return text === '' ? undefined : text;
 }
 
+/**
+ * The pairs of a Cookie header in their order, duplicates included, values as sent. A part without `=` has an empty
+ * value.
+ */
 export function cookiesOf(header: string | undefined): [string, string][] {
   return (header ?? '').split(';').map((part) => {
     const at = part.indexOf('=');

@@ -14,11 +14,15 @@ import type { Settings } from '../config/settings.ts';
 export interface IdentitySource {
   /** Undefined while there is no valid SVID. */
   readonly identity: Live<Identity | undefined>;
+  /** What there is no identity for want of, as in 'waiting for ...'; undefined while there is one. */
   waitingFor(): string | undefined;
+  /** How often a set of files was rejected, or a request of the agent failed. */
   failures(): number;
+  /** Undefined if the newest set was accepted, or the last requests succeeded. */
   lastProblem(): SallyportError | undefined;
   /** The agent's status; null without an agent. */
   status(): object | null;
+  /** Reads the files now; with an agent, asks the CA for a new SVID. */
   reload(): void;
   /** What must have happened after a change before the CA is told that it is in use. */
   settleBy(settled: () => Promise<void>): void;

@@ -3,6 +3,7 @@
 
 /** A capability's part of the first worker's state. */
 export interface FirstPart {
+  /** Synchronous. The question is of another worker of ours: same version, not checked again. */
   answer(worker: number, question: unknown): unknown;
   /** A worker has ended: what it held is free again. */
   gone?(worker: number): void;

@@ -107,6 +107,7 @@ export class Outliers {
 /** gRPC statuses as HTTP statuses, for counting (Envoy's table); others count as success. */
 const grpcOutcomes: Readonly<Record<number, number>> = { 2: 500, 4: 504, 12: 501, 13: 500, 14: 503, 15: 500 };
 
+/** The HTTP status that a gRPC status counts as; 200 for those that are not the server's fault. */
 export function grpcOutcome(status: number): number {
   return grpcOutcomes[status] ?? 200;
 }

@@ -9,6 +9,7 @@ import { grpcStatusOf } from '../protocol/grpc.ts';
 // RFC 9110 section 9.2.2: methods that may be sent twice without harm.
 const idempotent = new Set(['GET', 'HEAD', 'OPTIONS', 'TRACE', 'PUT', 'DELETE']);
 
+/** RFC 9110 section 9.2.2: sending it twice is as sending it once. */
 export function isIdempotent(method: string): boolean {
   return idempotent.has(method);
 }

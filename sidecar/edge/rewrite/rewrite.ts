@@ -28,6 +28,7 @@ function compilePathChange(path: PathPlan | undefined, prefix: string): PathChan
   return { prefix: withoutEndingSlash(prefix), replacement: withoutEndingSlash(path.replacePrefixMatch!) };
 }
 
+/** `prefix` is the path of the rule's only match, which ReplacePrefixMatch replaces. */
 export function compileRewrite({ hostname, path }: RewritePlan, prefix: string): Rewrite {
   return { hostname, path: compilePathChange(path, prefix) };
 }
