@@ -93,6 +93,7 @@ const httpRule = z
       readonly urlRewrite?: { readonly path?: { readonly type: string } };
     }
     const filters = (rule.filters ?? []) as unknown as readonly Filter[];
+    // Both rules are the standard's.
     if (filters.some(({ type }) => type === 'RequestRedirect') && (rule.backendRefs?.length ?? 0) > 0)
       context.addIssue({ code: 'custom', path: ['backendRefs'], message: 'a rule that redirects has no backends' });
     const replaces = filters.some(
@@ -118,6 +119,7 @@ function checkRules(
   const names = rules.flatMap(({ name }) => name ?? []);
   if (new Set(names).size < names.length)
     context.addIssue({ code: 'custom', path: ['rules'], message: 'two rules have the same name' });
+  // The standard's maximum, as the numbers of rules and of matches in one.
   if (rules.reduce((sum, { matches = [] }) => sum + matches.length, 0) > 128)
     context.addIssue({ code: 'custom', path: ['rules'], message: 'a route has at most 128 matches in all' });
 }

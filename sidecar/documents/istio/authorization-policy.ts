@@ -80,6 +80,7 @@ const source = z
   .superRefine((one, context) => {
     const some = (...lists: (readonly string[] | undefined)[]): boolean =>
       lists.some((list) => (list?.length ?? 0) > 0);
+    // Istio's rule.
     if (!some(one.serviceAccounts, one.notServiceAccounts)) return;
     if (!some(one.principals, one.notPrincipals, one.namespaces, one.notNamespaces)) return;
     context.addIssue({
@@ -146,6 +147,7 @@ const condition = z
 const rule = z.strictObject({
   from: z
     .array(z.strictObject({ source }))
+    // Istio's rule, as for `to`.
     .min(1, "'from' is empty: leave it out to mean any source")
     .max(maxSources, `a rule has at most ${maxSources} sources`)
     .optional(),
@@ -171,6 +173,7 @@ const spec = z
       if (value.provider !== undefined) issue(['provider'], `'provider' is for CUSTOM policies, not ${value.action}`);
       return;
     }
+    // Istio's rule, too.
     if (value.rules === undefined || value.rules.length === 0)
       return issue(
         ['action'],

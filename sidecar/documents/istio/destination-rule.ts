@@ -14,6 +14,7 @@ import { metadata } from './patterns.ts';
 const refused = (why: string) => z.undefined({ error: why }).optional();
 
 const positive = durationSchema.refine((ms) => ms >= 1, 'at least 1ms');
+// Istio's fields are int32.
 const count = z
   .number()
   .int()
@@ -45,7 +46,9 @@ const consistentHash = z
       .optional(),
     useSourceIp: z.boolean().optional(),
     httpQueryParameterName: z.string().min(1).optional(),
+    // The default is Istio's, the bounds are ours.
     ringHash: z.strictObject({ minimumRingSize: ringSize.default(1024) }).optional(),
+    // The default is Istio's. Its table may be larger: a prime below 5000011.
     maglev: z
       .strictObject({
         tableSize: z
@@ -56,6 +59,7 @@ const consistentHash = z
           .default(65_537),
       })
       .optional(),
+    // Istio's former name for `ringHash.minimumRingSize`.
     minimumRingSize: ringSize.optional(),
   })
   .superRefine((value, context) => {
@@ -78,6 +82,7 @@ function cookiePath() {
     .optional();
 }
 
+// LEAST_CONN is Istio's former name for LEAST_REQUEST. UNSPECIFIED, by which Istio chooses, is LEAST_REQUEST here.
 const simple = ['UNSPECIFIED', 'LEAST_CONN', 'RANDOM', 'PASSTHROUGH', 'ROUND_ROBIN', 'LEAST_REQUEST'] as const;
 
 const loadBalancer = z
@@ -142,8 +147,10 @@ const outlierDetection = z.strictObject({
 });
 
 const tlsWhy = 'an upstream is reached by mutual TLS and must prove its identity: only ISTIO_MUTUAL is supported';
+// Istio's rule, too: with ISTIO_MUTUAL all other fields stay empty.
 const ownTls = refused('with ISTIO_MUTUAL, Sallyport sets certificates and names: omit it');
 const tls = z.strictObject({
+  // Required: a `tls` without a mode means DISABLE in Istio.
   mode: z.literal('ISTIO_MUTUAL', tlsWhy),
   clientCertificate: ownTls,
   privateKey: ownTls,
@@ -193,6 +200,7 @@ const spec = z.strictObject({
 
 /** The schema of the document. */
 export const destinationRule = z.strictObject({
+  // The fields are the same in all three.
   apiVersion: z.enum(['networking.istio.io/v1', 'networking.istio.io/v1beta1', 'networking.istio.io/v1alpha3']),
   kind: z.literal('DestinationRule'),
   metadata,

@@ -24,6 +24,7 @@ const name = z
   .string()
   .regex(/^[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?$/, 'a name consists of a-z, 0-9, dots and dashes');
 
+/** Of the documents of security.istio.io. Both versions have the same fields. */
 export const apiVersion = z.enum(['security.istio.io/v1', 'security.istio.io/v1beta1']);
 
 // Kubernetes adds fields that do not matter here (uid, resourceVersion, managedFields). Only the dry-run annotation,
@@ -35,6 +36,7 @@ export const metadata = z.looseObject({
   creationTimestamp: z.iso.datetime({ offset: true }).nullish(),
 });
 
+/** The workloads of a policy, by all of the labels. Without labels it is as if absent. */
 export const selector = z
   .strictObject({
     matchLabels: z
@@ -60,6 +62,7 @@ const targets: Readonly<Record<string, string>> = {
   GatewayClass: 'gateway.networking.k8s.io',
 };
 
+/** A target for gateways and waypoints. A sidecar refuses the document (`refuseUnenforced`). */
 export const targetRef = z
   .strictObject({
     group: z.string().max(253).default(''),
@@ -85,6 +88,7 @@ export const targetRef = z
       });
   });
 
+/** How a policy is attached. At most one of them is set (`refuseTwoTargets`). */
 export const targetFields = {
   selector,
   targetRef: targetRef.optional(),

@@ -47,16 +47,19 @@ const jwtRule = z
     fromHeaders: z.array(z.strictObject({ name: headerName, prefix: z.string().default('') })).default([]),
     fromParams: z.array(filled('a parameter')).default([]),
     fromCookies: z.array(filled('a cookie')).default([]),
+    // The payload as in the token: base64url, not decoded.
     outputPayloadToHeader: headerName.optional(),
     outputClaimToHeaders: z.array(z.strictObject({ header: claimHeader, claim: filled('a claim') })).default([]),
     // The defaults of this field and the next are Istio's.
     forwardOriginalToken: z.boolean().default(false),
     timeout: durationSchema.prefault('5s'),
+    // Beside `scope` and `permission`, which are always split. Since 1.21 Istio splits no other claim by itself.
     spaceDelimitedClaims: z.array(filled('a claim')).default([]),
   })
   .superRefine((rule, context) => {
     if (rule.jwks !== undefined && rule.jwksUri !== undefined)
       context.addIssue({ code: 'custom', path: ['jwksUri'], message: "only one of 'jwks' and 'jwksUri' can be set" });
+    // Istio's rule.
     if (rule.issuer === '' && rule.jwksUri === undefined)
       context.addIssue({
         code: 'custom',
