@@ -15,6 +15,9 @@ const timeout = durationSchema
   .prefault('1s')
   .refine((ms) => ms > 0 && ms <= maxTimeoutMs, 'a timeout must be above zero and at most one minute');
 
+/**
+ * `appHealth` of an inbound port, as written. `checkAppHealth` sees to it that it has exactly one of the three forms.
+ */
 export const appHealth = z.union(
   [
     healthPath,

@@ -17,14 +17,17 @@ export interface ProviderSettings extends AuthorizerPlan {
 const authorizerFields = {
   service: z.string().min(1),
   port: z.number().int().min(1).max(65_535),
+  // Ours: the request waits for it. Istio waits 600s.
   timeout: durationSchema.prefault('5s'),
   failOpen: z.boolean().default(false),
+  // Istio's default.
   statusOnError: z
     .string()
     .regex(/^[45]\d\d$/, 'a status is written as a string: "403"')
     .default('403'),
 };
 const names = z.array(z.string().min(1)).default([]);
+/** One entry of `extensionProviders`: exactly one of the two forms. */
 export const extensionProvider = z
   .strictObject({
     name: z.string().min(1),

@@ -42,7 +42,9 @@ export interface ConfigurationWatch {
   failures(): number;
   /** Why the newest change was rejected; undefined if it was accepted. */
   lastProblem(): SallyportError | undefined;
+  /** Reads now. A reading that fails is counted, and changes nothing. */
   reload(): void;
+  /** Stops; a reading that is under way has no effect any more. */
   close(): void;
 }
 
