@@ -256,6 +256,7 @@ export interface Site<Shared> {
 
 /** What a process that serves nothing has. */
 export interface DryProcess {
+  /** The keys of a rule. Keys of a URI are fetched when a token first needs them, which none does here. */
   keysOf(rule: JwtRule): KeySource;
   /** True if gateway.yaml names a Redis. */
   readonly hasRedis: boolean;
@@ -270,6 +271,7 @@ export interface EdgeProcess {
   readonly redis: RedisLink | undefined;
   /** For what fetches responses itself. */
   readonly onward: Onward;
+  /** The keys of a rule. Keys of a URI are fetched when a token first needs them. */
   keysOf(rule: JwtRule): KeySource;
   readonly observeToken: TokenObserver;
   /** Runs when the process leaves, in the order of the calls. */

@@ -11,6 +11,7 @@ export interface InFlightPlan {
 export interface InFlight {
   /** Counts a request in, or returns false: then it must not leave. Never rejects. */
   enter(key: string): boolean | Promise<boolean>;
+  /** Exactly once for each `enter` that returned true, with the same key. */
   leave(key: string): void;
 }
 

@@ -38,6 +38,7 @@ export interface SecurityPolicy extends PolicyHead<SecurityPolicy> {
 
 /** The group of our own kinds of document. */
 export const ownGroup = 'sallyport.dev';
+/** The only version of our own kinds. */
 export const ownApiVersion = `${ownGroup}/v1alpha1`;
 
 /**

@@ -52,7 +52,7 @@ export const hostname = (wildcard: boolean): z.ZodType<string> =>
         context.addIssue({ code: 'custom', message: `'${value}' is not a ${wildcard ? '' : 'precise '}host name` });
     }) as unknown as z.ZodType<string>;
 
-// GEP-2257.
+/** A duration as text (GEP-2257); `millisecondsOf` reads it. */
 export const duration = z.string().regex(/^(?:\d{1,5}(?:h|m|s|ms)){1,4}$/, 'a duration is written 10s, 500ms or 1h30m');
 
 /** A duration in milliseconds; it must be one. */

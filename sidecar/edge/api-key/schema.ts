@@ -15,6 +15,7 @@ const places = z
   })
   .transform(({ headers = [], params = [], cookies = [] }) => ({ headers, params, cookies }));
 
+/** `apiKeyAuth` of a SecurityPolicy, read to its plan. */
 export const apiKeyAuth = z
   .strictObject({
     // The maxima of both lists are ours: a request is compared with all of them.

@@ -3,6 +3,7 @@
 import { z } from 'zod';
 import { optional, ownHeader, secretRef } from '../../schema/policy-fields.ts';
 
+/** `basicAuth` of a SecurityPolicy, read to its plan. */
 export const basicAuth = z
   .strictObject({
     users: secretRef,

@@ -13,6 +13,7 @@ import type { ConcurrencyPlan } from './schema.ts';
 
 /** The limits of one process, by rule and plan. */
 export interface ConcurrencyLimits {
+  /** The count of this name, made at its first use. */
   of(name: string, plan: ConcurrencyPlan): InFlight;
 }
 

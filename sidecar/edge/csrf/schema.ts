@@ -25,6 +25,7 @@ const origin = z
     }
   });
 
+/** `csrf` of a SecurityPolicy. Without `additionalOrigins` only the request's own host is an origin. */
 export const csrf = z.strictObject({
   /** In addition to the host of the request itself. */
   additionalOrigins: z.array(origin).max(16, 'at most 16 origins are allowed').default([]),

@@ -12,6 +12,7 @@ const oneBackend = {
   backendSettings: refused(noRetries),
 };
 
+/** `extAuth`, read to its plan. Whether its backend exists is checked when the policy is compiled. */
 export const extAuth = z
   .strictObject({
     grpc: z.strictObject(oneBackend).optional(),

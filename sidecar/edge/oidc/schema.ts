@@ -36,6 +36,7 @@ const redirectUrl = z
       context.addIssue({ code: 'custom', message: `'${value}' must not have a query, as the provider adds one` });
   });
 
+/** `oidc`, read to its plan. Secrets are read when the policy is compiled; nothing is fetched here. */
 export const oidc = z
   .strictObject({
     provider: z.strictObject({

@@ -62,6 +62,7 @@ const hasConditions = (value: object): boolean =>
 
 const selector = z
   .strictObject({
+    // Envoy Gateway's maximum, and for queryParams and jwtClaims the same.
     headers: z.array(namedTest(headerName)).max(16).optional(),
     methods: z.array(z.strictObject({ value: z.enum(methods), invert: z.boolean().default(false) })).optional(),
     path: z
@@ -106,6 +107,7 @@ const rule = z
   .strictObject({
     /** Distinguishes the rules of two policies when they are merged. */
     name: z.string().min(1).max(253).optional(),
+    // Envoy Gateway's maximum.
     clientSelectors: z.array(selector).max(8, 'a rule has at most 8 selectors').optional(),
     limit: z.strictObject({
       requests: count(0),
@@ -126,6 +128,7 @@ const rule = z
         response: notEvaluated('cost.response'),
       })
       .optional(),
+    // Envoy Gateway's default: each route has its own count.
     shared: z.boolean().default(false),
     shadowMode: notEvaluated('shadowMode'),
     xRateLimitHeaders: notEvaluated('xRateLimitHeaders'),

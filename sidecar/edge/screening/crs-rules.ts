@@ -8,6 +8,7 @@ import type { Place, Sign } from './finding.ts';
 /** One compiled rule. Call `matches` only for what `isAbout`; it is linear in the text. */
 export interface CrsMatcher {
   readonly sign: Sign;
+  /** Whether the rule reads values of this place under this name. */
   isAbout(place: Place, name: string): boolean;
   matches(text: string): boolean;
 }

@@ -67,8 +67,10 @@ const jwtProvider = z
       context.addIssue({ code: 'custom', message: "a provider needs exactly one of 'remoteJWKS' and 'localJWKS'" });
   });
 
+/** `jwt` of a SecurityPolicy, read to its plan. Keys of a `remoteJWKS` are not fetched here. */
 export const jwt = z
   .strictObject({
+    // Envoy Gateway's default. Either way, a token that is present must be valid.
     optional: z.boolean().default(false),
     providers: z
       .array(jwtProvider)
