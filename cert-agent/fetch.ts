@@ -60,6 +60,7 @@ export interface CaClient {
    * @throws as fetchSvid does.
    */
   watch(request: WatchRequest): Promise<Watch>;
+  /** Ends its connection and all that is under way, streams too. */
   close(): Promise<void>;
 }
 
@@ -77,12 +78,15 @@ export interface WatchRequest {
   renew(withinMs: number): void;
   /** A change that is too large for the stream: fetch it. */
   changed(): void;
+  /** The stream has ended, for whatever reason; open another. */
   end(): void;
 }
 
 /** An open stream to the CA. */
 export interface Watch {
+  /** One line of JSON; dropped if the stream has ended. */
   send(value: object): void;
+  /** Ends the stream; `end` is called. */
   close(): void;
 }
 

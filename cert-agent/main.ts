@@ -47,9 +47,11 @@ export interface AgentOptions {
 export interface Agent {
   /** Undefined while there is no valid SVID: at first, and after one expired without a successor. */
   readonly identity: Live<Identity | undefined>;
+  /** For the state page. Times are milliseconds since 1970; contains no secret. */
   status(): AgentStatus;
   /** Requests a new SVID and the bundle from the CA at once. */
   renewNow(): void;
+  /** Stops, and resolves when nothing is written to disk any more. */
   close(): Promise<void>;
 }
 

@@ -30,6 +30,7 @@ export interface Page {
   readonly method: 'GET' | 'POST' | 'DELETE';
   readonly path: string;
   readonly sentence: string;
+  /** A refusal is thrown as SallyportError; its code decides the status. */
   answer(request: PageRequest): PageAnswer | Promise<PageAnswer>;
 }
 
@@ -47,6 +48,7 @@ export interface AdminOptions {
 export interface AdminServer {
   /** The bound address; for port 0, with the port that the system chose. */
   readonly address: Address;
+  /** Closes all connections, also those that wait for a response. */
   close(): Promise<void>;
 }
 

@@ -13,6 +13,7 @@ export interface Clock {
 
 const maxTimerMs = 2 ** 31 - 1;
 
+/** The machine's clock. A timer beyond setTimeout's maximum, 24.8 days, fires at that. */
 export const systemClock: Clock = Object.freeze({
   now: () => Date.now(),
   monotonic: () => performance.now(),

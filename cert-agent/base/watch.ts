@@ -8,6 +8,7 @@ import { every, guard } from './background.ts';
 export interface ChangeWatch {
   /** Looks now. */
   look(): void;
+  /** Stops; `onLook` is not called any more. */
   close(): void;
 }
 

@@ -63,6 +63,7 @@ export interface Route {
   readonly path: string;
   /** With POST: the body as bytes, up to this many, instead of JSON. */
   readonly maxBytes?: number;
+  /** The body is undefined with GET; with POST it is JSON, not yet checked, or bytes if `maxBytes` is set. */
   answer(request: ApiRequest): Promise<ApiAnswer> | ApiAnswer;
 }
 

@@ -7,7 +7,9 @@ import { signCrl } from '../identity/crl.ts';
 import { randomSerial, type Signer, signCertificate } from '../identity/x509.ts';
 
 const dayMs = 86_400_000;
+/** How long a root is valid: ten years. */
 export const rootLifeMs = 3650 * dayMs;
+/** How long an intermediate is valid: one year. */
 export const intermediateLifeMs = 365 * dayMs;
 const backdateMs = 60_000;
 

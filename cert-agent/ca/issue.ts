@@ -44,6 +44,7 @@ export interface Issued {
   readonly again: boolean;
 }
 
+/** The bounds of a workload certificate's life; a longer or shorter one asked for is refused. */
 export const shortestLeafLifeMs = 60_000;
 export const longestLeafLifeMs = 24 * 3_600_000;
 

@@ -17,6 +17,7 @@ export interface Federation {
   readonly identity: Live<Identity | undefined>;
   /** The first bundle that was never read successfully, if there is one. */
   waitingFor(): string | undefined;
+  /** Stops watching; `identity` keeps its value. */
   close(): void;
 }
 

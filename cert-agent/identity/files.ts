@@ -38,6 +38,7 @@ export interface IdentityWatch {
   lastProblem(): SallyportError | undefined;
   /** Reads now, even if nothing changed. */
   reload(): void;
+  /** Stops watching; `identity` keeps its value. */
   close(): void;
 }
 

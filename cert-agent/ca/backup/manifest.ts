@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { z } from 'zod';
 import { reasonOf, SallyportError } from '../../base/errors.ts';
 
+/** The names of files in a backup's directory. */
 export const manifestFile = 'manifest.json';
 export const storeName = 'store.sqlite';
 

@@ -13,6 +13,7 @@ const mostAddresses = 64;
 
 /** What the machine is called, and its addresses now. */
 export interface Machine {
+  /** Possibly no DNS name. */
   hostname(): string;
   addresses(): readonly string[];
 }
