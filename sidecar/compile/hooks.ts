@@ -22,6 +22,7 @@ export interface HookTools {
   sharedOf(capability: string): unknown;
   /** The hooks that `make` made for this key before, or makes now. Kept while each generation uses them. */
   kept(key: string, make: () => Hooks | undefined): Hooks | undefined;
+  /** Warns the operator about the documents. */
   warn(message: string): void;
 }
 

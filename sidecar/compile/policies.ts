@@ -21,6 +21,7 @@ const sliceMs = 4;
 
 /** The keys of issuers, and an observer of verifications. */
 export interface Keys {
+  /** The keys of a rule. Rules with the same issuer and URI share them. */
   sourceOf(rule: JwtRule): KeySource;
   observe?: TokenObserver;
 }

@@ -25,21 +25,27 @@ export interface PageSources {
   readiness(): Readiness;
   identity(): Identity | undefined;
   readonly trustDomain: string;
+  /** Of the whole process: generation, failures, numbers of connections and workers, ports. */
   state(): object;
+  /** Of all workers, as are the denials, the learned edges, the trials and the upstreams. */
   connections(): Promise<object[]>;
   policies(): object[];
   peerAuthentications(): object[];
   requestAuthentications(): object;
+  /** Why a request was refused, by its ID; undefined for one that is unknown or forgotten. */
   why(id: string): Promise<object | undefined>;
   denials(): Promise<object[]>;
   learned(): Promise<object>;
+  /** What policies on trial would have refused. */
   shadow(): Promise<object>;
   /** For each inbound port, who still uses plaintext. */
   strictReport(): Promise<object[]>;
+  /** Without secrets. */
   settings(): object;
   upstreams(): Promise<object[]>;
   /** At a gateway: the statuses of its documents. */
   gatewayStatus(): object | undefined;
+  /** Why the newest configuration, or else the newest identity, was rejected; undefined if neither was. */
   lastProblem(): SallyportError | undefined;
   /** Drains as at SIGTERM, except that the process and its pages stay; resolves with the fate of what was open. */
   drain(): Promise<object>;

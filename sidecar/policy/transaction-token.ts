@@ -23,7 +23,9 @@ export const gatewayClaims: ReadonlySet<string> = new Set([
 
 /** `typ` of the header, so that no other kind of token is accepted as one (RFC 8725 section 3.11). */
 export const transactionTokenType = 'txntoken+jwt';
+/** Characters; a longer one is refused unread. */
 export const maxTransactionTokenLength = 8192;
+/** From `iat` to `exp`. */
 export const maxTransactionTokenSeconds = 60;
 /** A gateway's clock may be ahead of ours; no token is accepted after its end. */
 const leewayMs = 10_000;

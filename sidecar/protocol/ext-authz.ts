@@ -59,6 +59,7 @@ function matchNames(names: readonly string[]): (name: string) => boolean {
 
 // -- gRPC ------------------------------------------------------------------------------------------------------------
 
+/** The path of the RPC that asks a gRPC authorizer. */
 export const checkPath = '/envoy.service.auth.v3.Authorization/Check';
 
 type Field = [type: string, id: number, rule?: 'repeated'];

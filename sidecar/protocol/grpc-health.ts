@@ -5,6 +5,7 @@ import protobuf from 'protobufjs/light.js';
 import { SallyportError } from '../../cert-agent/base/errors.ts';
 import { framed, unframed } from './grpc.ts';
 
+/** The path of the RPC. */
 export const checkPath = '/grpc.health.v1.Health/Check';
 
 const root = protobuf.Root.fromJSON({

@@ -3,6 +3,7 @@
 
 /** Which usable member a text belongs to; undefined if none is usable. */
 export interface HashTable {
+  /** The index in `names`. Unusable members are passed over, so only their own texts move. */
   find(text: string, mayUse: (member: number) => boolean): number | undefined;
 }
 

@@ -9,6 +9,7 @@ import { checkHeadCharacters, parseFields } from './head.ts';
 export interface BodySink {
   /** A piece of the body. False asks the source to wait for its `resume`. */
   bodyData(chunk: Buffer): void;
+  /** Trailers are empty unless the body is chunked. */
   bodyEnd(trailers: Fields): void;
 }
 

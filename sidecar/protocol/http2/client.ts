@@ -23,6 +23,7 @@ export interface Http2ClientOwner {
   freed?(client: Http2Client): void;
   /** The upstream may soon take its number of reset streams for an attack: no more should be opened on it. */
   worn?(client: Http2Client): void;
+  /** The connection has ended: no stream may be opened. */
   gone(client: Http2Client): void;
 }
 

@@ -2,8 +2,10 @@
 
 import type { Code } from '../../../cert-agent/base/errors.ts';
 
+/** The client's first bytes (section 3.4). */
 export const preface = Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n', 'latin1');
 
+/** Section 6. */
 export const frameType = Object.freeze({
   data: 0,
   headers: 1,
@@ -17,6 +19,7 @@ export const frameType = Object.freeze({
   continuation: 9,
 });
 
+/** Bits of the frames' flags; `ack` is the same bit as `endStream`, of other types of frames. */
 export const flag = Object.freeze({ endStream: 1, ack: 1, endHeaders: 4, padded: 8, priority: 32 });
 
 /** Section 7. */
@@ -47,10 +50,13 @@ export const setting = Object.freeze({
   enableConnect: 8,
 });
 
+/** Of every frame (section 4.1). */
 export const headerBytes = 9;
 /** The minimum that every peer accepts, and the maximum that we accept: a larger frame would hold up its neighbours. */
 export const maxFrameBytes = 16_384;
+/** Bytes, of a connection and of a stream before SETTINGS (section 6.9.2). */
 export const defaultWindow = 65_535;
+/** Bytes; a larger window is a flow-control error (section 6.9.1). */
 export const maxWindow = 2 ** 31 - 1;
 
 /** The error code with which a connection or stream ends for `code` of our table. */
