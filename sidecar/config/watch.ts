@@ -35,16 +35,16 @@ export interface Configuration {
   readonly digest?: string | undefined;
 }
 
-/** `configuration` always has a value. `reload` reads now, also without a change. */
+/** `configuration` always has a value. */
 export interface ConfigurationWatch {
   readonly configuration: Live<Configuration>;
   /** Number of rejected changes. */
   failures(): number;
   /** Why the newest change was rejected; undefined if it was accepted. */
   lastProblem(): SallyportError | undefined;
-  /** Reads now. A reading that fails is counted, and changes nothing. */
+  /** Looks now. Unchanged files are read again only if they could not be read before. */
   reload(): void;
-  /** Stops; a reading that is under way has no effect any more. */
+  /** Stops watching. A reading that is under way still takes effect. */
   close(): void;
 }
 
