@@ -140,6 +140,7 @@ const active = z
           .min(1)
           .max(1024)
           .regex(/^\/[\x21-\x7e]*$/, 'a path begins with / and holds no spaces'),
+        // This default and the next are Envoy Gateway's.
         method: z
           .string()
           .regex(/^[A-Z]+$/, 'a method is written GET')
@@ -219,6 +220,7 @@ export function retryOf({ numRetries, retryOn, perRetry }: z.output<typeof retry
     ...(perRetry?.timeout === undefined ? {} : { perTryTimeoutMs: perRetry.timeout }),
     ...(perRetry?.backOff === undefined
       ? {}
+      // Ten times is Envoy's default, too.
       : { backOff: { baseMs, maxMs: perRetry.backOff.maxInterval ?? baseMs * 10 } }),
   };
 }

@@ -34,10 +34,12 @@ const principal = z
     jwt: z
       .strictObject({
         provider: objectName,
+        // All of them must match, and all claims. Both maxima are Envoy Gateway's.
         scopes: values('a scope').max(16).optional(),
         claims: z
           .array(
             z.strictObject({
+              // With dots, the way to a claim within others, unless a claim has the whole name.
               name: filled('a claim'),
               // Envoy Gateway's default.
               valueType: z.enum(['String', 'StringArray']).default('String'),
@@ -54,6 +56,7 @@ const principal = z
       .array(z.strictObject({ name: lowerHeader, values: values('a value') }))
       .min(1)
       .optional(),
+    // Ours, as `spiffeIDs`.
     clientIDs: values('a client').optional(),
     spiffeIDs: z.array(spiffeId).min(1).optional(),
     // Refused, because a condition that is ignored would widen an Allow rule.
@@ -83,6 +86,7 @@ const rule = z.strictObject({
     })
     .refine(({ methods, paths }) => methods !== undefined || paths !== undefined, "needs 'methods' or 'paths'")
     .optional(),
+  // Required, as in Envoy Gateway.
   principal,
 });
 
