@@ -14,6 +14,7 @@ import { trustOf } from './keep.ts';
 export interface Shown {
   readonly identity: Live<Identity | undefined>;
   status(): AgentStatus;
+  /** Requests a new SVID and the bundle from the CA at once. */
   renewNow(): void;
 }
 

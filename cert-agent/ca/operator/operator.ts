@@ -113,6 +113,7 @@ export interface Operator {
     reason: string,
     options?: RevokeOptions & { readonly waitMs?: number },
   ): Promise<Revocation & { readonly acknowledged?: Acknowledged }>;
+  /** Takes an ID off the deny list; certificates from before stay denied. @throws SallyportError as `revoke` does. */
   allow(id: string): Promise<Allowance>;
   /** The current deny list. */
   listDenials(): Promise<readonly Denial[]>;

@@ -264,6 +264,7 @@ export interface LedgerStore {
   readLedger(sequence: number, count: number): Promise<readonly LedgerRecord[]>;
   /** The first record at or after `time`. */
   firstInLedger(time: number): Promise<number | undefined>;
+  /** Replaces a head of the same `sequence`. */
   addLedgerHead(head: LedgerHead): Promise<void>;
   /** At most `count` heads, from `sequence` on. */
   ledgerHeads(sequence: number, count: number): Promise<readonly LedgerHead[]>;
@@ -293,7 +294,7 @@ export interface Disallowed {
 export interface DnsStore {
   /** False if it was on record. */
   allowDns(pattern: string, now: number, caller: Caller): Promise<boolean>;
-  /** As `changed: false` if it was not on record. */
+  /** `changed` is false if it was not on record. */
   disallowDns(pattern: string, now: number, caller: Caller): Promise<Disallowed>;
   /** In order. */
   listDns(): Promise<readonly DnsPattern[]>;
