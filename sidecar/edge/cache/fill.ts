@@ -43,6 +43,7 @@ export type Outcome =
 /** Judges a head: what is made of it. `reply` is without the fields for one client. */
 export type Judge = (reply: Reply, asked: number, fill: Fill) => Outcome;
 
+/** What a fill uses. The callbacks are synchronous; `judge` is called once, with the head. */
 export interface FillParts {
   readonly place: Place;
   readonly store: Store;
@@ -121,6 +122,7 @@ export class Fill implements Downstream, Source {
     this.fetch = fetchFor(of, this, conditions);
   }
 
+  /** Sends the request. Call it once. */
   start(): void {
     this.#asked = Date.now();
     this.#watch();
@@ -129,11 +131,13 @@ export class Fill implements Downstream, Source {
 
   // -- from the backend --------------------------------------------------------------------------------------------
 
+  /** Early hints go to the leader alone, while it has no response yet. */
   informational(reply: Reply): void {
     const leader = this.#leader;
     if (leader !== undefined && !leader.responded && !leader.finished) leader.downstream.informational(reply);
   }
 
+  /** Has the head judged, and settles `head`. */
   respond(reply: Reply, whole: Buffer | undefined): void {
     const { fetch } = this;
     this.#tellLeader();
@@ -149,6 +153,7 @@ export class Fill implements Downstream, Source {
     } else this.#endIfUnread();
   }
 
+  /** False: the window is full, and the carrier waits for `downstreamDrained`. More than `maxEntry` is not stored. */
   write(chunk: Buffer): boolean {
     if (this.isOver || chunk.length === 0) return true;
     this.#movedAt = performance.now();
@@ -169,6 +174,7 @@ export class Fill implements Downstream, Source {
     return !this.#isBlocked;
   }
 
+  /** The response is complete: what was being stored is added, unless the upstream is not trusted any more. */
   end(trailers: Fields): void {
     if (this.isOver) return;
     this.trailers = trailers;
@@ -189,21 +195,26 @@ export class Fill implements Downstream, Source {
     this.#feed();
   }
 
+  /** It broke off: nothing is stored, and its readers are cut. */
   abort(): void {
     const { failure } = this.fetch;
     this.#fail(failure ?? new SallyportError('upstream_closed', 'the response broke off'));
   }
 
+  /** Nothing: its request has no body. */
   pause(): void {}
 
+  /** Nothing. */
   resume(): void {}
 
+  /** A fetch never becomes one: it is dropped. */
   tunnel(): void {
     this.drop();
   }
 
   // -- to its readers ----------------------------------------------------------------------------------------------
 
+  /** Complete or failed: nothing follows from the backend. */
   get isOver(): boolean {
     return this.trailers !== undefined || this.#failure !== undefined;
   }
@@ -213,6 +224,7 @@ export class Fill implements Downstream, Source {
     return this.#first === 0;
   }
 
+  /** True if other requests may wait for its head. */
   get isOpen(): boolean {
     return this.#parts.isOpen;
   }
@@ -229,6 +241,7 @@ export class Fill implements Downstream, Source {
     this.advanced();
   }
 
+  /** A reader begins, at the first piece that is held. It leaves by `leave`. */
   join(reader: Reader): void {
     this.#readers.add(reader);
     this.#lent?.lend();
@@ -277,6 +290,7 @@ export class Fill implements Downstream, Source {
     return undefined;
   }
 
+  /** Why it ended before it was complete; undefined while it goes on, or after its end. */
   get failure(): SallyportError | undefined {
     return this.#failure;
   }

@@ -168,10 +168,12 @@ export class Store {
     return Math.floor(this.maxBytes / 2);
   }
 
+  /** All that is counted: complete entries, and those on their way. */
   get bytes(): number {
     return this.#bytes;
   }
 
+  /** The number of complete entries. */
   get size(): number {
     return this.#used.size;
   }
@@ -273,6 +275,7 @@ export class Store {
     if (!fits) this.remove(entry);
   }
 
+  /** Takes the entry out and its bytes back. Readers of its body are not disturbed. */
   remove(entry: Entry): void {
     entry.isGone = true;
     if (!this.#used.delete(entry)) return;
