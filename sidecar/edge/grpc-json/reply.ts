@@ -81,6 +81,7 @@ export class JsonReply implements Downstream {
     this.#streams = methodKind === 'server_streaming' || methodKind === 'bidi_streaming';
   }
 
+  /** A complete response is answered at once. A stream's head goes on; any other waits for its message. */
   respond(reply: Reply, whole: Buffer | undefined): void {
     this.#restore();
     this.#head = reply;
@@ -103,6 +104,7 @@ export class JsonReply implements Downstream {
     this.#sendStatus(reply.status, codeOfHttp(reply.status), 'the backend did not respond in gRPC', undefined);
   }
 
+  /** Bytes of gRPC messages, cut anywhere. A malformed message, or a second one, fails the exchange. */
   write(chunk: Buffer): boolean {
     if (this.#isOver) return true;
     try {
@@ -125,6 +127,7 @@ export class JsonReply implements Downstream {
     return true;
   }
 
+  /** The status of the trailers decides: the message, an error in JSON, or the end of the stream. */
   end(trailers: Fields): void {
     if (this.#isOver) return;
     if (!this.#reader.isBetween)
@@ -221,24 +224,29 @@ export class JsonReply implements Downstream {
     this.#reader.drop();
   }
 
+  /** Unchanged. */
   informational(reply: Reply): void {
     this.#inner.informational(reply);
   }
 
+  /** Cuts the client's response. */
   abort(): void {
     this.#isOver = true;
     this.#reader.drop();
     this.#inner.abort();
   }
 
+  /** Unchanged. */
   pause(): void {
     this.#inner.pause();
   }
 
+  /** Unchanged. */
   resume(): void {
     this.#inner.resume();
   }
 
+  /** Unchanged: a call never becomes one. */
   tunnel(...args: Parameters<Downstream['tunnel']>): void {
     this.#inner.tunnel(...args);
   }

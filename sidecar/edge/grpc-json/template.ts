@@ -11,6 +11,7 @@ export interface Variable {
   readonly isMulti: boolean;
 }
 
+/** A parsed template. `verb` is empty without one. */
 export interface Template {
   /** Literals, `*`, and `**` at the end. */
   readonly segments: readonly string[];
@@ -95,6 +96,7 @@ interface Node<T> {
   readonly here: Map<string, Map<string, T>>;
 }
 
+/** What stands at a path, for the caller to choose by the request's method. */
 export interface Found<T> {
   readonly byMethod: ReadonlyMap<string, T>;
   /** The path's segments, without its verb. */
