@@ -27,6 +27,7 @@ import { takeBody, takeCookies, takeTarget } from './values.ts';
 /** Longer bodies are screened in the thread. */
 const maxOnLoop = 16 * 1024;
 
+/** What all policies of one process share. */
 export interface ScreeningShared {
   readonly counts: ScreeningCounts | undefined;
   readonly thread: ScreeningThread;

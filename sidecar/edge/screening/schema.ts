@@ -44,4 +44,5 @@ export const requestScreening = z.strictObject({
 /** What is in force: plain data. */
 export type ScreeningPlan = Readonly<z.output<typeof requestScreening>>;
 
+/** Without a part it is about all of them. It ends with the day `until`, in UTC. */
 export type Exclusion = ScreeningPlan['exclusions'][number];

@@ -4,6 +4,7 @@ import { parentPort } from 'node:worker_threads';
 import { type BodyResult, compileRules, type Rules, Screening } from './screen.ts';
 import { takeBody } from './values.ts';
 
+/** Crosses to the thread by structured cloning. `id` is chosen by the sender, and returned. */
 export interface ScreenQuestion {
   readonly id: number;
   readonly body: Uint8Array;
@@ -12,6 +13,7 @@ export interface ScreenQuestion {
   readonly rules: Rules;
 }
 
+/** One for each question, in the same order. */
 export interface ScreenAnswer {
   readonly id: number;
   readonly result: BodyResult;

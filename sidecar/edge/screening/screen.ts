@@ -79,6 +79,7 @@ const unread: ReadonlySet<string> = new Set([
   'x-api-key',
 ]);
 
+/** Whether a header is not judged. `header` is in lower case. */
 export function isUnread(header: string): boolean {
   return unread.has(header);
 }
@@ -194,15 +195,18 @@ export class Screening {
     return scoreOfHits(this.hits);
   }
 
+  /** True from the plan's threshold on. May still become true while values follow. */
   get isAttack(): boolean {
     return this.score >= this.#compiled.rules.threshold;
   }
 
+  /** The request's, without its query. */
   get path(): string {
     return this.#path;
   }
 }
 
+/** The highest sum of one detector's scores; each rule counts once, however often it is hit. */
 export function scoreOfHits(hits: readonly Hit[]): number {
   const rules = new Map(hits.map((hit) => [hit.rule, hit]));
   const sums = new Map<DetectorName, number>();

@@ -20,6 +20,7 @@ interface Waiting {
   readonly reject: (error: SallyportError) => void;
 }
 
+/** One for the process: all policies share its queue. */
 export class ScreeningThread {
   #worker: Worker | undefined = undefined;
   #next = 0;
@@ -38,6 +39,7 @@ export class ScreeningThread {
     });
   }
 
+  /** Ends the thread. Bodies in its queue are refused. */
   close(): void {
     void this.#worker?.terminate();
   }
