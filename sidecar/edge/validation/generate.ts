@@ -30,6 +30,7 @@ export interface SchemaProblem {
   readonly message: string;
 }
 
+/** The dialects of JSON Schema that are read. */
 export type Draft = '2020-12' | 'draft-07';
 
 /** The dialects that are read, by their `$schema`. */
@@ -142,6 +143,7 @@ export function problemsOf(schema: unknown, draft: Draft, path: SchemaProblem['p
   return problems;
 }
 
+/** Whether a `format` is compared. */
 export function isKnownFormat(name: string): boolean {
   return Object.hasOwn(formats, name) || Object.hasOwn(numberFormats, name);
 }

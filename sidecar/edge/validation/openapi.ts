@@ -17,6 +17,7 @@ import { isExploded } from './written.ts';
 
 type Path = SchemaProblem['path'];
 
+/** The document as read. With `problems` its plan is incomplete. */
 export interface ReadApi {
   readonly plan: Pick<ApiPlan, 'operations'>;
   /** Has an entry for each name of a function, and more. */

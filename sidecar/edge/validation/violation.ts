@@ -7,6 +7,7 @@ import type { RawViolation, Validate } from './support.ts';
 /** The part of a message. */
 export type Part = 'body' | 'path' | 'query' | 'header' | 'cookie';
 
+/** One place that is wrong. It has no value of the message. */
 export interface Violation {
   readonly in: Part;
   /** The parameter; absent for a body. */
@@ -28,6 +29,7 @@ export interface Verdict {
   readonly fields?: readonly (readonly [string, string])[];
 }
 
+/** Whether the message may pass. */
 export function isValid({ fault, violations }: Verdict): boolean {
   return fault === undefined && violations.length === 0;
 }
