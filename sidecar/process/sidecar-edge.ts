@@ -49,7 +49,6 @@ export class SidecarEdge {
     return rules;
   }
 
-  /** Call it after the last request. */
   close(): void {
     this.#shares.close();
   }

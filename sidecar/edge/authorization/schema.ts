@@ -34,14 +34,11 @@ const principal = z
     jwt: z
       .strictObject({
         provider: objectName,
-        // All of them must match, and all claims. Both maxima are Envoy Gateway's.
         scopes: values('a scope').max(16).optional(),
         claims: z
           .array(
             z.strictObject({
-              // With dots, the way to a claim within others, unless a claim has the whole name.
               name: filled('a claim'),
-              // Envoy Gateway's default.
               valueType: z.enum(['String', 'StringArray']).default('String'),
               values: values('a value'),
             }),
@@ -56,10 +53,8 @@ const principal = z
       .array(z.strictObject({ name: lowerHeader, values: values('a value') }))
       .min(1)
       .optional(),
-    // Ours, as `spiffeIDs`.
     clientIDs: values('a client').optional(),
     spiffeIDs: z.array(spiffeId).min(1).optional(),
-    // Refused, because a condition that is ignored would widen an Allow rule.
     clientCert: refused("use 'spiffeIDs' to match the client's certificate"),
     sourceCIDRs: refused("use 'clientCIDRs', which match the client's address behind trusted proxies"),
     clientIPGeoLocations: refused('there is no database of the locations of addresses'),

@@ -31,7 +31,6 @@ export class Seal {
     this.#keys = secrets.map((secret) => Buffer.from(hkdfSync('sha256', secret, Buffer.alloc(0), info, 32)));
   }
 
-  /** Text for a cookie, base64url, different each time. `open` reads it. */
   close(text: string): string {
     return this.closeBytes(Buffer.from(text, 'utf8'));
   }

@@ -79,7 +79,6 @@ const unread: ReadonlySet<string> = new Set([
   'x-api-key',
 ]);
 
-/** Whether a header is not judged. `header` is in lower case. */
 export function isUnread(header: string): boolean {
   return unread.has(header);
 }

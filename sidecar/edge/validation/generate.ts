@@ -143,7 +143,6 @@ export function problemsOf(schema: unknown, draft: Draft, path: SchemaProblem['p
   return problems;
 }
 
-/** Whether a `format` is compared. */
 export function isKnownFormat(name: string): boolean {
   return Object.hasOwn(formats, name) || Object.hasOwn(numberFormats, name);
 }
