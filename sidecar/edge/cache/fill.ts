@@ -174,7 +174,7 @@ export class Fill implements Downstream, Source {
     return !this.#isBlocked;
   }
 
-  /** The response is complete: what was being stored is added, unless the upstream is not trusted any more. */
+  /** It is complete, and stored unless the upstream is not trusted any more or something newer is stored. */
   end(trailers: Fields): void {
     if (this.isOver) return;
     this.trailers = trailers;

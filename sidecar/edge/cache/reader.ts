@@ -17,7 +17,9 @@ export interface Source {
   next(reader: Reader): Buffer | undefined;
   /** Known once everything has come. */
   readonly trailers: Fields | undefined;
+  /** Why it broke off; undefined while it goes on, or after its end. */
   readonly failure: SallyportError | undefined;
+  /** A reader begins; `leave` follows once. */
   join(reader: Reader): void;
   /** A reader has read on. */
   advanced(): void;
@@ -65,28 +67,34 @@ export class Reader implements Carrier {
     }
   }
 
+  /** Ends its client's response with `error`; others read on. */
   cut(error: SallyportError): void {
     if (this.#isOver) return;
     this.#end();
     this.#onward.refuse(this.#exchange, error);
   }
 
+  /** Dropped: its request is not forwarded. */
   requestData(): boolean {
     return true;
   }
 
+  /** Nothing. */
   requestEnd(): void {}
 
+  /** The client has room again: it gets what has come meanwhile. */
   downstreamDrained(): void {
     this.#isFull = false;
     this.pump();
     if (!this.#isOver) this.#source.advanced();
   }
 
+  /** It leaves the source, which goes on for others. */
   downstreamGone(): void {
     this.#end();
   }
 
+  /** No byte moved for `streamIdleMs`: it alone is cut. */
   idle(): void {
     const limit = this.#exchange.rules.limits.streamIdleMs;
     this.cut(new SallyportError('stream_idle', `no byte moved for ${limit} ms (limit streamIdleMs)`));
@@ -115,16 +123,20 @@ export class StoredPart implements Source {
     this.#part = part;
   }
 
+  /** At most `pieceBytes`, a view of the stored body. Undefined at the end. */
   next({ bytes }: Reader): Buffer | undefined {
     return bytes < this.#part.length ? this.#part.subarray(bytes, bytes + pieceBytes) : undefined;
   }
 
+  /** The body stays in memory until `leave`. */
   join(): void {
     this.#entry.lend();
   }
 
+  /** Nothing waits for its reader. */
   advanced(): void {}
 
+  /** Once for each `join`. */
   leave(): void {
     this.#entry.giveBack();
   }

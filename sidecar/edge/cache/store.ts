@@ -56,7 +56,7 @@ export class Entry {
   body: Buffer = noBody;
   /** Counted by the store. */
   counted = 0;
-  /** False once it was purged, invalidated, replaced or evicted: no new request may be served. */
+  /** True once it was purged, invalidated, replaced or evicted: no new request may be served from it. */
   isGone = false;
   /** Clients that read its body, and how much of it is counted for them alone: the store's count ends when it is gone. */
   #readers = 0;
@@ -103,6 +103,7 @@ export class Entry {
     if (this.isGone) this.holdLent();
   }
 
+  /** Once for each `lend`: the client reads no more. */
   giveBack(): void {
     this.#readers--;
     if (this.#readers > 0) return;
