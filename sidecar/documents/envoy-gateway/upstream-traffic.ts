@@ -220,8 +220,8 @@ export function retryOf({ numRetries, retryOn, perRetry }: z.output<typeof retry
     ...(perRetry?.timeout === undefined ? {} : { perTryTimeoutMs: perRetry.timeout }),
     ...(perRetry?.backOff === undefined
       ? {}
-      // Ten times is Envoy's default, too.
-      : { backOff: { baseMs, maxMs: perRetry.backOff.maxInterval ?? baseMs * 10 } }),
+      : // Ten times is Envoy's default, too.
+        { backOff: { baseMs, maxMs: perRetry.backOff.maxInterval ?? baseMs * 10 } }),
   };
 }
 
