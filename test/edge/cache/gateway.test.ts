@@ -12,7 +12,7 @@ t.test('a fresh response is served again, with its age, for GET and HEAD', async
   const { say, get, asked, gateway } = await startCached(t);
   say(saying('hello', { ...minute, 'x-a': '1' }));
   const first = await get('/a?b=c');
-  t.equal(first.headers['cache-status'], 'sallyport; fwd=uri-miss; fwd-status=200; stored; ttl=59');
+  t.match(first.headers['cache-status'], /^sallyport; fwd=uri-miss; fwd-status=200; stored; ttl=5\d$/);
   t.equal(first.headers.age, undefined);
   const second = await get('/a?b=c');
   t.equal(String(second.body), 'hello');
