@@ -3,8 +3,9 @@
 // Schemas refer to each other by their place in the document. Each place that is in use becomes an entry of `$defs`, so
 // that cycles are nothing special, and a schema that many operations use is compiled once.
 
-import type { Discriminating, Discriminators } from './discriminator.ts';
+import type { Choice, Discriminating, Discriminators, LeftOut } from './discriminator.ts';
 import { isKnownFormat, type SchemaProblem } from './generate.ts';
+import { isAnnotation, values } from './keywords.ts';
 import { isNode, mapSubschemas, type Node } from './subschemas.ts';
 
 type Path = SchemaProblem['path'];
@@ -16,28 +17,15 @@ interface Api extends Discriminating {
   readonly discriminators: Discriminators;
 }
 
-/** Keywords that say nothing about a value. */
-const annotations: ReadonlySet<string> = new Set([
-  ...['title', 'description', 'default', 'example', 'examples', 'deprecated', 'readOnly', 'writeOnly', '$comment'],
-  ...[
-    'externalDocs',
-    'xml',
-    'discriminator',
-    'contentMediaType',
-    'contentEncoding',
-    'contentSchema',
-    '$defs',
-    'definitions',
-  ],
-]);
+/** Keywords that move the meaning of references. */
+const moving = ['$id', '$anchor', '$dynamicRef', '$dynamicAnchor', '$schema'] as const;
 
-/** Keywords whose schemas are for another value than their own: a property, an item. */
-const values: ReadonlySet<string> = new Set([
+/** Keywords whose schemas describe what an app may tell. */
+const closed: ReadonlySet<string> = new Set([
   ...['properties', 'patternProperties', 'additionalProperties', 'items', 'prefixItems', 'unevaluatedItems'],
 ]);
 
-/** Keywords that move the meaning of references. */
-const moving = ['$id', '$anchor', '$dynamicRef', '$dynamicAnchor', '$schema'] as const;
+const none: LeftOut = new Set();
 
 /** The schemas of messages in one direction, as entries of `$defs`. */
 export class Schemas {
@@ -77,24 +65,26 @@ export class Schemas {
     return name;
   }
 
-  /** @param isPlain without its discriminator */
-  #refer(reference: string, at: Path, isPlain = false): string | undefined {
-    const key = isPlain ? `plain ${reference}` : reference;
-    const known = this.#names.get(key);
-    if (known !== undefined) return known;
+  #refer(reference: string, at: Path, leftOut: LeftOut): string | undefined {
     const found = this.#reader.find(reference, at);
     if (found === undefined) return undefined;
+    const inside = this.#reader.discriminators.leftOutAt(leftOut, found.value, found.path);
+    const key = [reference, ...[...inside].toSorted()].join(' ');
+    const known = this.#names.get(key);
+    if (known !== undefined) return known;
     // Converted later: it may contain itself, and chains of references are long.
     const name = this.#newName(key, found.path);
-    const value = isPlain && isNode(found.value) ? { ...found.value, discriminator: undefined } : found.value;
     this.#pending.push(() => {
-      this.defs[name] = this.#convert(value, found.path);
+      this.defs[name] = this.#convert(found.value, found.path, inside);
     });
     return name;
   }
 
-  /** In JSON Schema 2020-12, without what says nothing. Paths inside stay the same. */
-  #convert(schema: unknown, path: Path, around: readonly Node[] = []): unknown {
+  /**
+   * In JSON Schema 2020-12, without what says nothing. Paths inside stay the same.
+   * @param around schemas that hold this one in an `allOf`
+   */
+  #convert(schema: unknown, path: Path, leftOut: LeftOut = none, around: readonly Node[] = []): unknown {
     if (!isNode(schema)) return schema;
     for (const keyword of moving)
       if (schema[keyword] !== undefined)
@@ -102,32 +92,37 @@ export class Schemas {
     if (this.#reader.is30 && Array.isArray(schema['type']))
       this.#reader.fail([...path, 'type'], "OpenAPI 3.0 has one type, and 'nullable: true' for null");
     const { $ref } = schema;
-    const { discriminators } = this.#reader;
-    const isPlain = typeof $ref === 'string' && discriminators.isExtension(schema, $ref, path);
-    const name = typeof $ref === 'string' ? this.#refer($ref, [...path, '$ref'], isPlain) : undefined;
+    const name = typeof $ref === 'string' ? this.#refer($ref, [...path, '$ref'], leftOut) : undefined;
     const reference = name === undefined ? {} : { $ref: `#/$defs/${name}` };
     // OpenAPI 3.0: what stands beside a reference is ignored.
     if ($ref !== undefined && this.#reader.is30) return reference;
-    const kept = Object.entries(schema).filter(
-      ([key]) => !annotations.has(key) && !key.startsWith('x-') && key !== '$ref' && !moving.includes(key as never),
-    );
+    const choice = this.#reader.discriminators.choiceOf(schema, path);
+    const isKept = (key: string): boolean =>
+      !isAnnotation(key) &&
+      !['$ref', ...moving].includes(key) &&
+      (choice?.types === undefined || !['oneOf', 'anyOf'].includes(key));
+    const kept = Object.entries(schema).filter(([key]) => isKept(key));
     const plain = mapSubschemas(Object.fromEntries(kept), (sub, at) => {
-      const inside = this.#convert(sub, [...path, ...at], at[0] === 'allOf' ? [schema, ...around] : []);
-      return values.has(String(at[0])) ? this.#close(inside, sub) : inside;
+      const isOfValue = !values.has(String(at[0]));
+      const outer = at[0] === 'allOf' ? [schema, ...around] : [];
+      const inside = this.#convert(sub, [...path, ...at], isOfValue ? leftOut : none, outer);
+      return closed.has(String(at[0])) ? this.#close(inside, sub) : inside;
     });
     if (this.#reader.is30) asDraft2020(plain);
     this.#dropFormat(plain, path);
     this.#dropRequired(plain, schema, around);
-    this.#discriminate(plain, schema, path);
+    if (choice !== undefined && !leftOut.has(path.join('/'))) this.#discriminate(plain, choice, leftOut);
     return { ...reference, ...plain };
   }
 
-  #discriminate(plain: Record<string, unknown>, schema: Node, path: Path): void {
-    const conditions = this.#reader.discriminators.conditions(schema, path, (reference, at) => {
-      const name = this.#refer(reference, at);
+  #discriminate(plain: Record<string, unknown>, choice: Choice, leftOut: LeftOut): void {
+    const { discriminators } = this.#reader;
+    const inside = discriminators.leavingOut(leftOut, choice);
+    const conditions = discriminators.conditions(choice, (reference) => {
+      const name = this.#refer(reference, [...choice.path, 'discriminator'], inside);
       return name === undefined ? undefined : `#/$defs/${name}`;
     });
-    if (conditions.length > 0) plain['allOf'] = [...((plain['allOf'] ?? []) as unknown[]), ...conditions];
+    plain['allOf'] = [...((plain['allOf'] ?? []) as unknown[]), ...conditions];
   }
 
   /**

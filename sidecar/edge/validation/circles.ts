@@ -1,16 +1,10 @@
 // References that lead back to their own schema without a step into the value: `{ $ref: '#' }`. To validate under one
 // would never end.
 
+import { values } from './keywords.ts';
 import { isNode, mapSubschemas, type Node } from './subschemas.ts';
 
 type Path = readonly (string | number)[];
-
-/** Keywords whose schemas are for a part of the value, or for none. */
-const inside: ReadonlySet<string> = new Set([
-  ...['properties', 'patternProperties', 'additionalProperties', 'propertyNames', 'unevaluatedProperties'],
-  ...['items', 'prefixItems', 'additionalItems', 'contains', 'unevaluatedItems', 'contentSchema'],
-  ...['$defs', 'definitions'],
-]);
 
 /**
  * The paths of references in a circle, one for each. References by a JSON pointer into `root` are followed. Others
@@ -26,7 +20,7 @@ export function circlesIn(root: unknown): Path[] {
     open.add(schema);
     const later: [unknown, Path][] = [];
     mapSubschemas(schema, (sub, at) => {
-      if (inside.has(String(at[0]))) later.push([sub, [...path, ...at]]);
+      if (values.has(String(at[0]))) later.push([sub, [...path, ...at]]);
       else walk(sub, [...path, ...at]);
     });
     const { $ref } = schema;

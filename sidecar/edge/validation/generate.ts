@@ -113,7 +113,7 @@ export function problemsOf(schema: unknown, draft: Draft, path: SchemaProblem['p
     }));
   }
   const problems: SchemaProblem[] = circlesIn(schema).map((at) => ({
-    ...{ path: [...path, ...at], message: 'the reference leads back to its own schema' },
+    ...{ path: [...path, ...at], message: circleHint },
   }));
   // ajv counts all items as evaluated then, and not those alone that match.
   let hasContains = false;
@@ -141,6 +141,9 @@ export function problemsOf(schema: unknown, draft: Draft, path: SchemaProblem['p
   });
   return problems;
 }
+
+const circleHint =
+  'the reference leads back to its own schema, for the same value: move what both need to a schema that both refer to';
 
 export function isKnownFormat(name: string): boolean {
   return Object.hasOwn(formats, name) || Object.hasOwn(numberFormats, name);
