@@ -4,19 +4,21 @@
 // Two programs are generated. The first stops at the first violation, and its verdict counts. The second finds all
 // places; it may take quadratic time, so it runs only after a refusal, and within a budget.
 
-import { _, Ajv, type KeywordCxt, Name, type Options, str } from 'ajv';
+import { _, Ajv, type KeywordCxt, Name, type Options, str, stringify } from 'ajv';
 import { Ajv2020 } from 'ajv/dist/2020.js';
 import { getProperty } from 'ajv/dist/compile/codegen/index.js';
 import standalone from 'ajv/dist/standalone/index.js';
 import { callRef } from 'ajv/dist/vocabularies/core/ref.js';
 import unevaluated from 'ajv/dist/vocabularies/unevaluated/unevaluatedProperties.js';
+import enumeration from 'ajv/dist/vocabularies/validation/enum.js';
 import { reasonOf } from '../../../cert-agent/base/errors.ts';
 import { circlesIn } from './circles.ts';
 import { formats, numberFormats } from './formats.ts';
+import { metered } from './meter.ts';
 import { isMultiple } from './multiple.ts';
 import { compilePattern, whyUnusable } from './pattern.ts';
 import { type Node, walkSchema } from './subschemas.ts';
-import { isUnique, withoutPrototype } from './support.ts';
+import { isOneOf, isUnique, withoutPrototype } from './support.ts';
 
 /** Both programs, as text for `loadValidators`. */
 export interface Programs {
@@ -68,6 +70,7 @@ function createAjv(draft: Draft, allErrors: boolean, optimize: number | false = 
       cxt.pass(_`${unique}(${cxt.data})`);
     },
   });
+  ownEnum(ajv);
   ajv.removeKeyword('multipleOf');
   ajv.addKeyword({
     ...{ keyword: 'multipleOf', type: 'number', schemaType: 'number' },
@@ -79,6 +82,22 @@ function createAjv(draft: Draft, allErrors: boolean, optimize: number | false = 
   });
   if (draft === '2020-12') ownUnevaluated(ajv);
   return ajv;
+}
+
+/** ajv compares a value with each of the list. */
+function ownEnum(ajv: Ajv): void {
+  const { default: original } = enumeration;
+  ajv.removeKeyword('enum');
+  ajv.addKeyword({
+    ...original,
+    $data: false,
+    code(cxt: KeywordCxt) {
+      const values = stringify(cxt.schema);
+      const code = _`require("sallyport/enum")(${values})`;
+      const isIn = cxt.gen.scopeValue('func', { ref: isOneOf(cxt.schema), key: `enum ${values}`, code });
+      cxt.pass(_`${isIn}(${cxt.data})`);
+    },
+  });
 }
 
 /** ajv looks names up in an object that inherits: `constructor` and `toString` would count as evaluated. */
@@ -236,9 +255,6 @@ function extensionsIn(schema: Node): ReadonlySet<string> {
   return found;
 }
 
-/** Recursion with alternatives takes exponential time: each call is counted. */
-const heads = /function validate\d+\(data, \{instancePath="", [^{}]*(?:\{\})?\}=\{\}\)\{/g;
-
 /**
  * What a called function has evaluated is merged with what its caller has, in place: without a copy, one schema would
  * know the fields of all that refer to it.
@@ -248,14 +264,23 @@ const merged = /(var props\d+ = )([\w.]+\.evaluated\.props);/g;
 /** Texts of the schema, which may look like code. */
 const texts = /"(?:[^"\\]|\\.)*"/g;
 
+/** The end of a place, by a client's name. */
+const escaped = /(\w+)\.replace\(\/~\/g, ("\d+")\)\.replace\(\/\\\/\/g, ("\d+")\)/g;
+
+/** What a program calls that takes time by the length of a value: each has a counted form. */
+const costly = /\bObject\.(keys|assign)\(/g;
+
+const provided =
+  '"use strict";const countCall = require("sallyport/count"), spend = require("sallyport/spend"), ' +
+  'copyOf = require("sallyport/copy"), escape = require("sallyport/escape"), keys = require("sallyport/keys"), ' +
+  'assign = require("sallyport/assign");';
+
 function counted(written: string): string {
   const kept: string[] = [];
   const program = written.replace(texts, (text) => (text === '""' ? text : `"${kept.push(text) - 1}"`));
-  const found = program.match(heads)?.length ?? 0;
-  if (found !== (program.match(/function validate\d+\(/g)?.length ?? 0))
-    throw new Error('the generated program has functions of an unknown form');
-  const counted = program.replace(heads, (head) => `${head}countCall();`);
-  return `"use strict";const countCall = require("sallyport/count"), copyOf = require("sallyport/copy");${counted
+  const counted = metered(program)
     .replace(merged, '$1copyOf($2);')
-    .replace(/"(\d+)"/g, (_, index: string) => kept[Number(index)]!)}`;
+    .replace(escaped, 'escape($1)')
+    .replace(costly, '$1(');
+  return `${provided}${counted.replace(/"(\d+)"/g, (_, index: string) => kept[Number(index)]!)}`;
 }
