@@ -1,6 +1,6 @@
 // Compares a request with an OpenAPI document: its path and method, its parameters, its body.
 
-import { isUtf8 } from 'node:buffer';
+import { isAscii, isUtf8 } from 'node:buffer';
 import type { Exchange } from '../../exchange/exchange.ts';
 import { headerOf, pathWithoutQuery } from '../../exchange/facts.ts';
 import {
@@ -9,6 +9,7 @@ import {
   isInUtf8,
   isJson,
   isLoose,
+  isOnAscii,
   multipart,
   readContentType,
   urlEncoded,
@@ -306,9 +307,10 @@ function readMultipartForm(
 type PartValue = { readonly value: unknown } | { readonly code: string; readonly detail: string };
 
 function readPartValue({ type, isFile, body }: FormPart, { types, json }: Part, shape: Part['shape']): PartValue {
-  const own = type === undefined ? undefined : readContentType(type);
+  const own = type === undefined ? undefined : readContentType(type, true);
   if (type !== undefined && own === undefined) return { code: 'contentType', detail: 'must have one media type' };
-  if (own !== undefined && !isInUtf8(own)) return { code: 'encoding', detail: 'must be UTF-8' };
+  if (own !== undefined && !isInUtf8(own) && !(isOnAscii(own) && (isFile || isAscii(body))))
+    return { code: 'encoding', detail: 'must be UTF-8' };
   const said = own?.type ?? (isFile ? 'application/octet-stream' : json ? 'application/json' : 'text/plain');
   const accepts = (wanted: string): boolean =>
     wanted === '*/*' || wanted === said || (wanted.endsWith('/*') && said.startsWith(wanted.slice(0, -1)));

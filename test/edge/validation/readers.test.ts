@@ -197,3 +197,27 @@ t.test('a parameter that takes any name is told', async (t) => {
     warnings: [{ message: "the parameter 'p' in query is an object of any names, and not compared" }],
   });
 });
+
+t.test('what Java and curl send', async (t) => {
+  const of = (type: string, more = ''): string => `${more}\r\nContent-Type: ${type}`;
+  const file = '; filename="a.csv"';
+  const rows: readonly (readonly [body: Buffer, outcome: string])[] = [
+    [form(part('note', 'hello', of('text/plain; charset=ISO-8859-1'))), 'passed'],
+    [form(part('note', 'hello', of('text/plain; charset=US-ASCII'))), 'passed'],
+    [form(part('role', 'admin', of('text/plain; charset=US-ASCII'))), 'request_invalid | #/role not'],
+    [form(part('note', 'h\xe9llo', of('text/plain; charset=ISO-8859-1'))), 'request_invalid | #/note encoding'],
+    [form(part('note', 'h\xe9llo', of('text/csv; charset=windows-1252', file))), 'passed'],
+    [form(part('note', 'x', of('text/csv; charset=utf-16le', file))), 'request_invalid | #/note encoding'],
+    [form(part('note', 'x', of("image/png; name*=utf-8''a.png", file))), 'passed'],
+    [form(part('note', 'x', of("image/png; charset*=utf-8''utf-16", file))), 'request_invalid | #/note contentType'],
+    [form(part('note', 'x', '; filename="a\\"b.txt"')), 'passed'],
+    [form(part('note', 'x', '; filename="a\\"b\\\\c.txt"')), 'passed'],
+    [form(part('note', 'x', '; filename="a\\"b.txt"; filename*=x')), 'form_invalid'],
+    [form(part('note', 'x', '; filename="a\\"; b.txt"')), 'form_invalid'],
+    [form(part('no\\"te', 'x')), 'form_invalid'],
+    [form(part('note', 'a\r\n--bc\r\n', file)), 'form_invalid'],
+    [form(part('note', 'a\r\n--c\r\n--\r\n-b', file)), 'passed'],
+  ];
+  for (const [body, outcome] of rows)
+    t.equal(await post(hooks, inForm, body), outcome, JSON.stringify(body.toString('latin1')));
+});
