@@ -55,6 +55,8 @@ export interface Shape {
   readonly types: readonly string[];
   readonly items?: Shape;
   readonly properties?: Readonly<Record<string, Shape>>;
+  /** The schema says what properties of other names have to be. */
+  readonly isOpen?: boolean;
 }
 
 export interface Body {

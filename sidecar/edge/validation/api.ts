@@ -134,7 +134,7 @@ function checkParameters(
   if (query === undefined)
     return [{ in: 'query', pointer: '', code: 'encoding', detail: 'must be percent-encoded UTF-8' }];
   const pairs = { query: byName(query), cookie: byName(cookiesOf(exchange)) };
-  return parameters.flatMap((parameter) => {
+  const check = (parameter: Parameter, pairs: Readonly<Record<'query' | 'cookie', Pairs>>): Violation[] => {
     const place = { in: parameter.in, name: parameter.name };
     const read = readParameter(exchange, parameter, variables, pairs);
     if (read === undefined)
@@ -142,7 +142,34 @@ function checkParameters(
     if (!('value' in read)) return [{ ...place, pointer: '', ...read }];
     if (parameter.schema === undefined || (parameter.allowEmpty && read.value === '')) return [];
     return violationsOf(read.value, validators(parameter.schema), place);
+  };
+  return parameters.flatMap((parameter) => {
+    if (parameter.in !== 'cookie') return check(parameter, pairs);
+    const cookies = unquoted(parameter, pairs.cookie);
+    if (cookies === undefined)
+      return [{ in: 'cookie', name: parameter.name, pointer: '', code: 'ambiguous', detail: 'must have no quotes' }];
+    // As it is, and as servers read it that remove the quotes.
+    const found = check(parameter, pairs);
+    return found.length > 0 || cookies === pairs.cookie ? found : check(parameter, { ...pairs, cookie: cookies });
   });
+}
+
+/**
+ * The cookies of a parameter without quotes around their values, which some servers remove; undefined if there are quotes
+ * or backslashes elsewhere, since those servers resolve escapes (`"\\141"`).
+ */
+function unquoted(parameter: Parameter, cookies: Pairs): Pairs | undefined {
+  const names = [parameter.name, ...(isExploded(parameter) ? Object.keys(parameter.shape.properties ?? {}) : [])];
+  let changed = cookies;
+  for (const name of names) {
+    const raws = cookies.get(name) ?? [];
+    if (!raws.some((raw) => /["\\]/.test(raw))) continue;
+    // JSON has quotes of its own.
+    if (parameter.json && raws.every((raw) => !raw.startsWith('"'))) continue;
+    if (!raws.every((raw) => /^(?:"[^"\\]*"|[^"\\]*)$/.test(raw))) return undefined;
+    changed = new Map([...changed, [name, raws.map((raw) => raw.replace(/^"(.*)"$/s, '$1'))]]);
+  }
+  return changed;
 }
 
 type Pairs = ReadonlyMap<string, readonly string[]>;
@@ -318,7 +345,10 @@ function readPartValue({ type, isFile, body }: FormPart, { types, json }: Part, 
     return { code: 'contentType', detail: 'has a media type that is not accepted' };
   if (isJson(said) || (json && own === undefined)) {
     const read = readJson(body);
-    return 'fault' in read ? { code: read.fault, detail: 'must be JSON' } : read;
+    if ('fault' in read) return { code: read.fault, detail: 'must be JSON' };
+    // An app that does not expect JSON reads the text with its quotes and escapes.
+    if (typeof read.value === 'string' && !json) return { code: 'contentType', detail: 'must not be JSON' };
+    return read;
   }
   // The bytes of a file, each as a character: its length is what a schema can say of it.
   if (isFile || !said.startsWith('text/')) return { value: body.toString('latin1') };

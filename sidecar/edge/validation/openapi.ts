@@ -233,6 +233,11 @@ class Reader {
     const read = { ...common, json: false, ...this.#schemaAt(node['schema'], [...path, 'schema']) };
     if ((place === 'query' || place === 'cookie') && isExploded(read) && read.shape.properties === undefined)
       this.warn(path, `the parameter '${name}' in ${place} is an object of any names, and not compared`);
+    else if ((place === 'query' || place === 'cookie') && isExploded(read) && read.shape.isOpen === true)
+      this.warn(
+        path,
+        `the properties of the parameter '${name}' in ${place} that have no name of their own are not compared`,
+      );
     return read;
   }
 

@@ -53,8 +53,12 @@ export class Shapes {
     if (isNode(schema['properties']))
       for (const [name, one] of Object.entries(schema['properties']))
         properties[name] = this.shapeOf(one, path, depth + 1);
+    const isOpen =
+      others.some((one) => one.isOpen === true) ||
+      ['patternProperties', 'additionalProperties', 'unevaluatedProperties'].some((key) => isNode(schema[key]));
     return {
       types,
+      ...(isOpen ? { isOpen } : {}),
       ...(items === undefined ? {} : { items }),
       ...(Object.keys(properties).length === 0 ? {} : { properties }),
     };
