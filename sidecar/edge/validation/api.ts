@@ -17,6 +17,7 @@ import {
 import { readJson } from '../json.ts';
 import { type FormPart, maxParts, readMultipart } from '../multipart.ts';
 import type { ApiPlan, Content, Operation, Parameter, Part } from './api-plan.ts';
+import { remembered } from './exact.ts';
 import { missingBody, valid } from './json-body.ts';
 import { compileRoutes, isAmbiguous, type RouteMatch } from './routes.ts';
 import { type Validator, type Verdict, type Violation, violationsOf } from './violation.ts';
@@ -262,7 +263,7 @@ function readBody(
   bytes: Buffer,
 ): { readonly value: unknown } | Verdict | undefined {
   if (isJson(type.type)) {
-    const read = readJson(bytes);
+    const read = remembered(readJson(bytes));
     return 'fault' in read ? { fault: read.fault, violations: [] } : read;
   }
   if (type.type === urlEncoded) return readForm(content, bytes);
@@ -344,7 +345,7 @@ function readPartValue({ type, isFile, body }: FormPart, { types, json }: Part, 
   if (types.length > 0 && !types.some(accepts))
     return { code: 'contentType', detail: 'has a media type that is not accepted' };
   if (isJson(said) || (json && own === undefined)) {
-    const read = readJson(body);
+    const read = remembered(readJson(body));
     if ('fault' in read) return { code: read.fault, detail: 'must be JSON' };
     // An app that does not expect JSON reads the text with its quotes and escapes.
     if (typeof read.value === 'string' && !json) return { code: 'contentType', detail: 'must not be JSON' };

@@ -15,6 +15,7 @@ import { gatherBody, waitsForBody, wholeBodyOf } from '../gather-body.ts';
 import { type Api, compileApi, type Validators } from './api.ts';
 import type { Operation } from './api-plan.ts';
 import { inBudget } from './budget.ts';
+import { forgetInexact } from './exact.ts';
 import { checkJsonBody } from './json-body.ts';
 import type { Count } from './metrics.ts';
 import { codeOf, problemOf } from './problem.ts';
@@ -168,6 +169,7 @@ function isCodingClear(exchange: Exchange, codedForms: boolean): boolean {
  */
 function withBudget(compare: () => Verdict, enforces: boolean): Verdict | undefined {
   try {
+    forgetInexact();
     return inBudget(compare);
   } catch (error) {
     if (error instanceof SallyportError) return { fault: error.code, violations: [] };

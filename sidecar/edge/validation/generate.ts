@@ -13,6 +13,7 @@ import unevaluated from 'ajv/dist/vocabularies/unevaluated/unevaluatedProperties
 import enumeration from 'ajv/dist/vocabularies/validation/enum.js';
 import { reasonOf } from '../../../cert-agent/base/errors.ts';
 import { circlesIn } from './circles.ts';
+import { exactKeyword, isExact, withExact } from './exact.ts';
 import { formats, numberFormats } from './formats.ts';
 import { metered } from './meter.ts';
 import { isMultiple } from './multiple.ts';
@@ -71,6 +72,13 @@ function createAjv(draft: Draft, allErrors: boolean, optimize: number | false = 
     },
   });
   ownEnum(ajv);
+  ajv.addKeyword({
+    ...{ keyword: exactKeyword, type: 'number', schemaType: 'boolean' },
+    code(cxt: KeywordCxt) {
+      const exact = cxt.gen.scopeValue('func', { ref: isExact, code: _`require("sallyport/exact")` });
+      cxt.pass(_`${exact}(${cxt.data})`);
+    },
+  });
   ajv.removeKeyword('multipleOf');
   ajv.addKeyword({
     ...{ keyword: 'multipleOf', type: 'number', schemaType: 'number' },
@@ -203,7 +211,7 @@ export function generateOne(schema: Node, draft: Draft): Programs {
   return bothPrograms((allErrors) => {
     const ajv = createAjv(draft, allErrors);
     for (const keyword of extensionsIn(schema)) ajv.addKeyword(keyword);
-    ajv.addSchema(schema, 'body', undefined, false);
+    ajv.addSchema(withExact(schema), 'body', undefined, false);
     return standalone.default(ajv, { body: 'body' });
   });
 }
@@ -231,7 +239,7 @@ function generatePart(names: readonly string[], $defs: Node, allErrors: boolean,
     schemaType: 'string',
     code: (cxt: KeywordCxt) => callRef(cxt, _`exports${getProperty(String(cxt.schema).slice('#/$defs/'.length))}`),
   });
-  for (const name of names) ajv.addSchema($defs[name] as Node, name, undefined, false);
+  for (const name of names) ajv.addSchema(withExact($defs[name] as Node), name, undefined, false);
   return `{${standalone.default(ajv, Object.fromEntries(names.map((name) => [name, name])))}}`;
 }
 
@@ -250,7 +258,8 @@ function bothPrograms(program: (allErrors: boolean) => string): Programs {
 function extensionsIn(schema: Node): ReadonlySet<string> {
   const found = new Set<string>();
   walkSchema(schema, [], (one) => {
-    for (const keyword of Object.keys(one)) if (keyword.startsWith('x-')) found.add(keyword);
+    for (const keyword of Object.keys(one))
+      if (keyword.startsWith('x-') && keyword !== exactKeyword) found.add(keyword);
   });
   return found;
 }

@@ -2,6 +2,7 @@
 
 import { compileFunction } from 'node:vm';
 import { countCall, spend } from './budget.ts';
+import { isExact } from './exact.ts';
 import { formats, numberFormats } from './formats.ts';
 import { isMultiple } from './multiple.ts';
 import { compilePattern } from './pattern.ts';
@@ -31,6 +32,7 @@ const provided: Readonly<Record<string, unknown>> = Object.freeze({
   'sallyport/unique': isUnique,
   'sallyport/multiple': isMultiple,
   'sallyport/enum': isOneOf,
+  'sallyport/exact': isExact,
   'sallyport/count': countCall,
   'sallyport/spend': spend,
   'sallyport/keys': countedKeys,

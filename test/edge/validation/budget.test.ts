@@ -171,3 +171,39 @@ t.test('the spaces of patterns are those of ECMA-262', async (t) => {
   for (const text of ['a\vb', 'a\u00a0b', 'a\ufeffb', 'a b'])
     t.equal(await post(hooks, JSON.stringify(text)), 'request_invalid');
 });
+
+t.test('a number that a double does not hold is refused where the schema says something about it', async (t) => {
+  const said = await hooksFor({
+    properties: {
+      id: { type: 'integer' },
+      price: { type: 'number', maximum: 10 },
+      size: { enum: [1, 'x'] },
+      one: { const: 1 },
+      step: { multipleOf: 0.5 },
+      any: { type: 'number' },
+    },
+  });
+  for (const body of [
+    '{"id":9007199254740993}',
+    '{"id":1.00000000000000000000001}',
+    '{"id":-12345678901234567891}',
+    '{"price":10.000000000000000000001}',
+    '{"size":1.000000000000000000001}',
+    '{"one":1.000000000000000000001}',
+    '{"step":0.500000000000000000001}',
+  ])
+    t.equal(await post(said, body), 'json_number_out_of_range', body);
+  for (const body of [
+    '{"id":9007199254740991}',
+    '{"id":9007199254740992}',
+    '{"id":1.0000000000000000000000}',
+    '{"id":1e15}',
+    '{"price":9.9999999999999996}',
+    '{"price":0.10000000000000001}',
+    '{"any":9007199254740993}',
+    '{"other":1.00000000000000000000001}',
+  ])
+    t.equal(await post(said, body), 'passed', body);
+  t.equal(await post(said, '{"any":9007199254740993,"id":9007199254740992}'), 'json_number_out_of_range');
+  t.equal(await post(said, '{"id":9007199254740992}'), 'passed', 'the next message');
+});
