@@ -18,8 +18,9 @@ const parameterPattern = new RegExp(`^;[ \\t]*(?:(${token})=(?:(${token})|"([^"\
 /**
  * Undefined if it is not one media type, or has parameters that readers take differently: one twice, one in the form of
  * RFC 8187 (`boundary*`, `boundary*0`), escapes in quotes. Several fields are joined by commas, and are refused here.
+ * @param isOfPart of a part of a form: another parameter than a charset says nothing there, in any form (`name*`)
  */
-export function readContentType(value: string): ContentType | undefined {
+export function readContentType(value: string, isOfPart = false): ContentType | undefined {
   const text = value.trim();
   const [whole, type] = typePattern.exec(text) ?? [];
   if (whole === undefined || text.length > 1024) return undefined;
@@ -30,7 +31,8 @@ export function readContentType(value: string): ContentType | undefined {
     rest = rest.slice(part.length);
     if (name === undefined) continue;
     const key = name.toLowerCase();
-    if (parameters.has(key) || key.includes('*')) return undefined;
+    if (parameters.has(key) || (key.includes('*') && !(isOfPart && !/^(?:charset|boundary)\*/.test(key))))
+      return undefined;
     parameters.set(key, plain ?? quoted!);
   }
   return { type: type!.toLowerCase(), parameters };
@@ -60,6 +62,11 @@ export function boundaryOf({ parameters }: ContentType): string | undefined {
 export function isInUtf8({ parameters }: ContentType): boolean {
   const charset = parameters.get('charset');
   return charset === undefined || /^utf-?8$/i.test(charset);
+}
+
+/** True if its charset has ASCII in it, a byte for each character: bytes of ASCII are the same text in UTF-8. */
+export function isOnAscii({ parameters }: ContentType): boolean {
+  return /^(?:us-ascii|ascii|latin1|iso-8859-\d{1,2}|windows-125\d)$/i.test(parameters.get('charset') ?? '');
 }
 
 type Decode = (body: Buffer, options: { maxOutputLength: number; info: true }) => Promise<Decoded>;

@@ -8,7 +8,13 @@ import type { Code } from '../../cert-agent/base/errors.ts';
 export type JsonFault = Extract<Code, `json_${string}`>;
 
 /** A value, or why the text is refused. Never thrown. */
-export type JsonRead = { readonly value: unknown } | { readonly fault: JsonFault };
+export type JsonRead =
+  | {
+      readonly value: unknown;
+      /** Numbers with more digits than a double holds, as they are written: `9007199254740993`. */
+      readonly inexact?: readonly string[];
+    }
+  | { readonly fault: JsonFault };
 
 /** Deeper than any document in use; recursion over the value is bounded by it. */
 export const maxDepth = 64;
@@ -39,12 +45,14 @@ export function readJsonText(text: string): JsonRead {
   } catch {
     return { fault: 'json_syntax' };
   }
-  const fault = faultIn(text);
-  return fault === undefined ? { value } : { fault };
+  const inexact: string[] = [];
+  const fault = faultIn(text, inexact);
+  if (fault !== undefined) return { fault };
+  return inexact.length === 0 ? { value } : { value, inexact };
 }
 
-/** What is wrong with a text that is valid JSON. */
-function faultIn(text: string): JsonFault | undefined {
+/** What is wrong with a text that is valid JSON. Adds to `inexact`. */
+function faultIn(text: string, inexact: string[]): JsonFault | undefined {
   /** For each open object its keys so far; undefined for an array. */
   const open: (Keys | undefined)[] = [];
   let keys: Keys | undefined;
@@ -97,8 +105,11 @@ function faultIn(text: string): JsonFault | undefined {
         let end = at + 1;
         while (inNumber(text.charCodeAt(end))) end++;
         // Up to 15 digits, no number is out of range without an exponent.
-        if (end - at > 15 || /[eE]/.test(text.slice(at, end)))
-          if (!isDouble(text.slice(at, end))) return 'json_number_out_of_range';
+        if (end - at > 15 || /[eE]/.test(text.slice(at, end))) {
+          const number = text.slice(at, end);
+          if (!isDouble(number)) return 'json_number_out_of_range';
+          if (!isHeld(number)) inexact.push(number);
+        }
         at = end - 1;
         break;
       }
@@ -132,6 +143,27 @@ function isDouble(text: string): boolean {
   if (text.length > maxNumberLength) return false;
   const value = Number(text);
   return Number.isFinite(value) && (value !== 0 || !/[1-9]/.test(text.split(/[eE]/, 1)[0]!));
+}
+
+/**
+ * True if a double holds a number, so that its shortest text is the same decimal. 17 digits with a fraction are how C and
+ * PHP print a double.
+ */
+export function isHeld(text: string): boolean {
+  if (/^-?\d+$/.test(text) && BigInt(Number(text)) === BigInt(text)) return true;
+  const [digits, exponent] = decimalOf(text);
+  if (exponent < 0 && digits.length <= 17) return true;
+  const [held, heldExponent] = decimalOf(String(Number(text)));
+  return digits === held && exponent === heldExponent;
+}
+
+/** Digits without zeros around them, and a power of ten. */
+function decimalOf(text: string): [digits: string, exponent: number] {
+  const [mantissa = '', exponent = '0'] = text.toLowerCase().split('e');
+  const [whole = '', fraction = ''] = mantissa.replace(/^[-+]/, '').split('.');
+  const digits = (whole + fraction).replace(/^0+/, '');
+  const short = digits.replace(/0+$/, '');
+  return short === '' ? ['', 0] : [short, Number(exponent) - fraction.length + digits.length - short.length];
 }
 
 /** The keys of one object. */

@@ -36,7 +36,8 @@ export function readMultipart(body: Buffer, boundary: string | undefined): FormP
     const end = body.indexOf(next, from);
     if (end === -1) return undefined;
     const within = body.subarray(from, end);
-    // Others take a boundary after a bare line feed, or anywhere. No sender chooses one that its parts hold.
+    // Others take a boundary after a bare line feed, or anywhere, also if more follows on its line (PHP, Django). No
+    // sender chooses one that its parts hold.
     if (within.includes(first)) return undefined;
     const part = readPart(within);
     if (part === undefined) return undefined;
@@ -82,8 +83,11 @@ function readDisposition(value: string): Pick<FormPart, 'name' | 'isFile' | 'fil
   let rest = value.slice('form-data'.length);
   while (rest !== '') {
     const [whole, key, quoted, plain] =
-      /^[ \t]*;[ \t]*([a-zA-Z*]+)=(?:"((?:[^"\\]|\\[^"])*)"|([^\s";,]+))[ \t]*/.exec(rest) ?? [];
+      /^[ \t]*;[ \t]*([a-zA-Z*]+)=(?:"((?:[^"\\]|\\.)*)"|([^\s";,]+))[ \t]*/.exec(rest) ?? [];
     if (whole === undefined || parameters.has(key!.toLowerCase())) return undefined;
+    // curl escapes the quotes of a file's name. A reader that knows no escapes finds nothing more in such a name.
+    if (quoted?.includes('\\"') && (key!.toLowerCase() !== 'filename' || /[;=]/.test(quoted) || whole !== rest))
+      return undefined;
     // Readers that also take single quotes find others in an unknown one.
     if (!known.has(key!.toLowerCase())) return undefined;
     parameters.set(key!.toLowerCase(), plain ?? quoted!);
@@ -95,6 +99,6 @@ function readDisposition(value: string): Pick<FormPart, 'name' | 'isFile' | 'fil
   return {
     name: name.replaceAll('%22', '"').replaceAll('%0D', '\r').replaceAll('%0A', '\n'),
     isFile: parameters.has('filename') || parameters.has('filename*'),
-    fileName: parameters.get('filename'),
+    fileName: parameters.get('filename')?.replaceAll('\\"', '"'),
   };
 }

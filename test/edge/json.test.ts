@@ -13,8 +13,16 @@ const valid: readonly string[] = [
 ];
 for (const text of valid)
   t.test(`valid: ${text.slice(0, 40)}`, async (t) => {
-    t.strictSame(readJson(Buffer.from(text)), { value: JSON.parse(text) });
+    const read = readJson(Buffer.from(text));
+    t.strictSame('value' in read ? [read.value] : read, [JSON.parse(text)]);
   });
+
+t.test('numbers that a double does not hold are told', async (t) => {
+  for (const text of ['9007199254740993', '-123456789012345678', '1.00000000000000000000001', '0.123456789012345678'])
+    t.match(readJson(Buffer.from(text)), { inexact: [text] }, text);
+  for (const text of ['9007199254740992', '9223372036854774784', '1e23', '1E+2', '0.10000000000000001', '100.0e-2'])
+    t.notOk('inexact' in readJson(Buffer.from(text)), text);
+});
 
 const refused: readonly (readonly [fault: string, text: string | Buffer, why: string])[] = [
   ['json_syntax', '', 'nothing'],

@@ -58,6 +58,8 @@ export interface Shape {
   readonly types: readonly string[];
   readonly items?: Shape;
   readonly properties?: Readonly<Record<string, Shape>>;
+  /** The schema says what properties of other names have to be. */
+  readonly isOpen?: boolean;
 }
 
 /** A request body. Without an entry of `content` for its type, a body is refused. */

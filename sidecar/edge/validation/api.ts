@@ -1,6 +1,6 @@
 // Compares a request with an OpenAPI document: its path and method, its parameters, its body.
 
-import { isUtf8 } from 'node:buffer';
+import { isAscii, isUtf8 } from 'node:buffer';
 import type { Exchange } from '../../exchange/exchange.ts';
 import { headerOf, pathWithoutQuery } from '../../exchange/facts.ts';
 import {
@@ -9,6 +9,7 @@ import {
   isInUtf8,
   isJson,
   isLoose,
+  isOnAscii,
   multipart,
   readContentType,
   urlEncoded,
@@ -16,6 +17,7 @@ import {
 import { readJson } from '../json.ts';
 import { type FormPart, maxParts, readMultipart } from '../multipart.ts';
 import type { ApiPlan, Content, Operation, Parameter, Part } from './api-plan.ts';
+import { remembered } from './exact.ts';
 import { missingBody, valid } from './json-body.ts';
 import { compileRoutes, isAmbiguous, type RouteMatch } from './routes.ts';
 import { type Validator, type Verdict, type Violation, violationsOf } from './violation.ts';
@@ -133,7 +135,7 @@ function checkParameters(
   if (query === undefined)
     return [{ in: 'query', pointer: '', code: 'encoding', detail: 'must be percent-encoded UTF-8' }];
   const pairs = { query: byName(query), cookie: byName(cookiesOf(exchange)) };
-  return parameters.flatMap((parameter) => {
+  const check = (parameter: Parameter, pairs: Readonly<Record<'query' | 'cookie', Pairs>>): Violation[] => {
     const place = { in: parameter.in, name: parameter.name };
     const read = readParameter(exchange, parameter, variables, pairs);
     if (read === undefined)
@@ -141,7 +143,34 @@ function checkParameters(
     if (!('value' in read)) return [{ ...place, pointer: '', ...read }];
     if (parameter.schema === undefined || (parameter.allowEmpty && read.value === '')) return [];
     return violationsOf(read.value, validators(parameter.schema), place);
+  };
+  return parameters.flatMap((parameter) => {
+    if (parameter.in !== 'cookie') return check(parameter, pairs);
+    const cookies = unquoted(parameter, pairs.cookie);
+    if (cookies === undefined)
+      return [{ in: 'cookie', name: parameter.name, pointer: '', code: 'ambiguous', detail: 'must have no quotes' }];
+    // As it is, and as servers read it that remove the quotes.
+    const found = check(parameter, pairs);
+    return found.length > 0 || cookies === pairs.cookie ? found : check(parameter, { ...pairs, cookie: cookies });
   });
+}
+
+/**
+ * The cookies of a parameter without quotes around their values, which some servers remove; undefined if there are quotes
+ * or backslashes elsewhere, since those servers resolve escapes (`"\\141"`).
+ */
+function unquoted(parameter: Parameter, cookies: Pairs): Pairs | undefined {
+  const names = [parameter.name, ...(isExploded(parameter) ? Object.keys(parameter.shape.properties ?? {}) : [])];
+  let changed = cookies;
+  for (const name of names) {
+    const raws = cookies.get(name) ?? [];
+    if (!raws.some((raw) => /["\\]/.test(raw))) continue;
+    // JSON has quotes of its own.
+    if (parameter.json && raws.every((raw) => !raw.startsWith('"'))) continue;
+    if (!raws.every((raw) => /^(?:"[^"\\]*"|[^"\\]*)$/.test(raw))) return undefined;
+    changed = new Map([...changed, [name, raws.map((raw) => raw.replace(/^"(.*)"$/s, '$1'))]]);
+  }
+  return changed;
 }
 
 type Pairs = ReadonlyMap<string, readonly string[]>;
@@ -234,7 +263,7 @@ function readBody(
   bytes: Buffer,
 ): { readonly value: unknown } | Verdict | undefined {
   if (isJson(type.type)) {
-    const read = readJson(bytes);
+    const read = remembered(readJson(bytes));
     return 'fault' in read ? { fault: read.fault, violations: [] } : read;
   }
   if (type.type === urlEncoded) return readForm(content, bytes);
@@ -306,17 +335,21 @@ function readMultipartForm(
 type PartValue = { readonly value: unknown } | { readonly code: string; readonly detail: string };
 
 function readPartValue({ type, isFile, body }: FormPart, { types, json }: Part, shape: Part['shape']): PartValue {
-  const own = type === undefined ? undefined : readContentType(type);
+  const own = type === undefined ? undefined : readContentType(type, true);
   if (type !== undefined && own === undefined) return { code: 'contentType', detail: 'must have one media type' };
-  if (own !== undefined && !isInUtf8(own)) return { code: 'encoding', detail: 'must be UTF-8' };
+  if (own !== undefined && !isInUtf8(own) && !(isOnAscii(own) && (isFile || isAscii(body))))
+    return { code: 'encoding', detail: 'must be UTF-8' };
   const said = own?.type ?? (isFile ? 'application/octet-stream' : json ? 'application/json' : 'text/plain');
   const accepts = (wanted: string): boolean =>
     wanted === '*/*' || wanted === said || (wanted.endsWith('/*') && said.startsWith(wanted.slice(0, -1)));
   if (types.length > 0 && !types.some(accepts))
     return { code: 'contentType', detail: 'has a media type that is not accepted' };
   if (isJson(said) || (json && own === undefined)) {
-    const read = readJson(body);
-    return 'fault' in read ? { code: read.fault, detail: 'must be JSON' } : read;
+    const read = remembered(readJson(body));
+    if ('fault' in read) return { code: read.fault, detail: 'must be JSON' };
+    // An app that does not expect JSON reads the text with its quotes and escapes.
+    if (typeof read.value === 'string' && !json) return { code: 'contentType', detail: 'must not be JSON' };
+    return read;
   }
   // The bytes of a file, each as a character: its length is what a schema can say of it.
   if (isFile || !said.startsWith('text/')) return { value: body.toString('latin1') };

@@ -14,9 +14,10 @@ import { decodeBody, isLoose, isPlain, readContentType } from '../content.ts';
 import { gatherBody, waitsForBody, wholeBodyOf } from '../gather-body.ts';
 import { type Api, compileApi, type Validators } from './api.ts';
 import type { Operation } from './api-plan.ts';
+import { inBudget } from './budget.ts';
+import { forgetInexact } from './exact.ts';
 import { checkJsonBody } from './json-body.ts';
 import type { Count } from './metrics.ts';
-import { startBudget } from './pattern.ts';
 import { codeOf, problemOf } from './problem.ts';
 import { dropCopy, watchResponses } from './response.ts';
 import type { ValidationPlan } from './schema.ts';
@@ -167,9 +168,9 @@ function isCodingClear(exchange: Exchange, codedForms: boolean): boolean {
  * verdict, since mode Report refuses nothing.
  */
 function withBudget(compare: () => Verdict, enforces: boolean): Verdict | undefined {
-  startBudget();
   try {
-    return compare();
+    forgetInexact();
+    return inBudget(compare);
   } catch (error) {
     if (error instanceof SallyportError) return { fault: error.code, violations: [] };
     // A text of many megabytes can fill the stack of an expression.

@@ -1,7 +1,10 @@
 // The `discriminator` of OpenAPI as conditions of JSON Schema: the property's value names the schema that must hold.
-// `oneOf` and `anyOf` stay in force beside it.
+//
+// A selected schema mostly extends the one with the discriminator, which would select it again without end. So a
+// discriminator is left out in what it has selected, for the same value: it is in force there already.
 
-import { isNode, type Node } from './subschemas.ts';
+import { isAnnotation, values } from './keywords.ts';
+import { isNode, mapSubschemas, type Node } from './subschemas.ts';
 
 type Path = readonly (string | number)[];
 
@@ -13,18 +16,35 @@ export interface Discriminating {
 }
 
 /** The schemas that a value of the property can name. */
-interface Choice {
+export interface Choice {
+  /** Its own place. */
+  readonly path: Path;
   readonly property: string;
   /** A reference by value; undefined for the schema itself. */
   readonly references: ReadonlyMap<string, string | undefined>;
   /** No other value is accepted. */
   readonly isClosed: boolean;
+  /**
+   * Its `oneOf` or `anyOf` leads back to the schema itself, so that it has no other meaning than the selection. Then
+   * these are the types of its values; else undefined.
+   */
+  readonly types: readonly string[] | undefined;
 }
+
+/** Discriminators by their places, which are left out for a value. */
+export type LeftOut = ReadonlySet<string>;
+
+const none: LeftOut = new Set();
+
+/** More of them in each other would make too many variants of a schema. */
+const maxLeftOut = 8;
 
 /** The discriminators of one document. */
 export class Discriminators {
   readonly #document: Node;
   readonly #reader: Discriminating;
+  readonly #choices = new Map<string, Choice | undefined>();
+  readonly #within = new Map<string, LeftOut>();
   #children: ReadonlyMap<string, readonly string[]> | undefined;
 
   constructor(document: Node, reader: Discriminating) {
@@ -32,60 +52,123 @@ export class Discriminators {
     this.#reader = reader;
   }
 
+  /** What the discriminator of a schema selects; undefined without one. */
+  choiceOf(schema: Node, path: Path): Choice | undefined {
+    if (schema['discriminator'] === undefined) return undefined;
+    const key = path.join('/');
+    if (!this.#choices.has(key)) this.#choices.set(key, this.#read(schema, path));
+    return this.#choices.get(key);
+  }
+
   /**
-   * What the discriminator of a schema adds to its `allOf`.
+   * What a discriminator adds to the `allOf` of its schema.
    * @param refer gives the converted reference for one in the document; undefined if it leads nowhere.
    */
-  conditions(schema: Node, path: Path, refer: (reference: string, at: Path) => string | undefined): readonly Node[] {
-    const choice = this.#read(schema, path);
-    if (choice === undefined) return [];
-    const { property, references, isClosed } = choice;
+  conditions(
+    { property, references, isClosed, types }: Choice,
+    refer: (reference: string) => string | undefined,
+  ): Node[] {
     const values = new Map<string, string[]>();
     for (const [value, reference] of references)
       if (reference !== undefined) values.set(reference, [...(values.get(reference) ?? []), value]);
     const selected = [...values].flatMap(([reference, names]): Node[] => {
-      const $ref = refer(reference, [...path, 'discriminator']);
+      const $ref = refer(reference);
       const named = { type: 'object', required: [property], properties: { [property]: { enum: names } } };
       return $ref === undefined ? [] : [{ if: named, ['then' as string]: { $ref } }];
     });
     const known = isClosed ? { properties: { [property]: { enum: [...references.keys()] } } } : {};
-    return [{ required: [property], ...known }, ...selected];
+    return [{ ...(types === undefined ? {} : { type: types }), required: [property], ...known }, ...selected];
   }
 
-  /**
-   * True for the reference of a schema to the one that it extends with `allOf`: the discriminator there has selected
-   * the extending schema, and would select it again without end.
-   */
-  isExtension(schema: Node, reference: string, at: Path): boolean {
-    const [first, second, , ...inside] = at;
-    if (first !== 'components' || second !== 'schemas') return false;
-    if (inside.some((part) => part !== 'allOf' && typeof part !== 'number')) return false;
-    if (inside.length === 0 && Object.keys(schema).length === 1) return false;
-    const value = this.#reader.find(reference, [], true)?.value;
-    return isNode(value) && isNode(value['discriminator']) && alternativesOf(value) === undefined;
+  /** What is left out in the schemas that a discriminator selects. */
+  leavingOut(leftOut: LeftOut, { path }: Choice): LeftOut {
+    if (leftOut.size < maxLeftOut) return new Set([...leftOut, path.join('/')]);
+    this.#reader.fail([...path, 'discriminator'], 'more than 8 discriminators select in each other');
+    return leftOut;
+  }
+
+  /** Those of `leftOut` that the schema at a place has, in itself or behind references, for the same value. */
+  leftOutAt(leftOut: LeftOut, schema: unknown, path: Path): LeftOut {
+    if (leftOut.size === 0) return none;
+    const key = path.join('/');
+    let within = this.#within.get(key);
+    if (within === undefined) {
+      const found = new Set<string>();
+      const selected = (one: Node, at: Path) => this.choiceOf(one, at)?.references.values() ?? [];
+      this.#walk(schema, path, selected, (one, at) => {
+        if (one['discriminator'] !== undefined) found.add(at.join('/'));
+      });
+      within = found;
+      this.#within.set(key, within);
+    }
+    return new Set([...leftOut].filter((one) => within.has(one)));
+  }
+
+  /** Visits a schema and all that are for the same value: in it, behind its references, and `more` references. */
+  #walk(
+    schema: unknown,
+    path: Path,
+    more: (schema: Node, path: Path) => Iterable<string | undefined>,
+    visit: (schema: Node, path: Path) => void,
+  ): void {
+    const seen = new Set<string>();
+    const pending: [unknown, Path][] = [[schema, path]];
+    for (let next = pending.pop(); next !== undefined; next = pending.pop()) {
+      const [one, at] = next;
+      if (!isNode(one) || seen.has(at.join('/'))) continue;
+      seen.add(at.join('/'));
+      visit(one, at);
+      mapSubschemas(one, (sub, inside) => {
+        if (!values.has(String(inside[0]))) pending.push([sub, [...at, ...inside]]);
+      });
+      for (const reference of [referenceOf(one), ...more(one, at)]) {
+        const found = reference === undefined ? undefined : this.#reader.find(reference, [], true);
+        if (found !== undefined) pending.push([found.value, found.path]);
+      }
+    }
   }
 
   #read(schema: Node, path: Path): Choice | undefined {
     const { discriminator } = schema;
-    if (discriminator === undefined) return undefined;
     const at = [...path, 'discriminator'];
     const property = isNode(discriminator) ? discriminator['propertyName'] : undefined;
     if (!isNode(discriminator) || typeof property !== 'string')
       return this.#reader.fail(at, 'a discriminator needs propertyName');
     const alternatives = alternativesOf(schema);
-    const own = alternatives ?? this.#childrenOf(path);
+    const component = componentOf(path);
+    const own = alternatives ?? (component === undefined ? [] : this.#childrenOf(path, component));
     const implied = own.flatMap((one) => (typeof one === 'string' ? [[nameOf(one), one] as const] : []));
     const references = new Map<string, string | undefined>(implied);
-    if (alternatives === undefined && path.length === 3) references.set(String(path[2]), undefined);
+    if (alternatives === undefined && component !== undefined) references.set(component, undefined);
     const { mapping } = discriminator;
     for (const [value, target] of Object.entries(isNode(mapping) ? mapping : {})) {
       const reference = this.#targetOf(String(target), [...at, 'mapping', value]);
       if (reference !== undefined) references.set(value, reference);
     }
-    if ([...references.values()].some((one) => one !== undefined))
-      return { property, references, isClosed: own.every((one) => typeof one === 'string') };
-    this.#reader.warn(at, `the discriminator '${property}' selects no schema, and is not compared`);
-    return undefined;
+    const hint = 'name them in its mapping, or give each a place in components.schemas that extends this one';
+    if ([...references.values()].every((one) => one === undefined))
+      return this.#reader.fail(at, `the discriminator '${property}' selects no schema: ${hint}`);
+    const isClosed = own.every((one) => typeof one === 'string');
+    const isCircular = alternatives?.some((one) => one !== undefined && this.#leadsBack(one, path)) ?? false;
+    if (isCircular && !isClosed)
+      return this.#reader.fail(at, 'each alternative must be a reference, since some of them extend this schema');
+    return { path, property, references, isClosed, types: isCircular ? typesOf(schema) : undefined };
+  }
+
+  /** True if the schema behind a reference has the one at a place in it, for the same value. */
+  #leadsBack(reference: string, path: Path): boolean {
+    const found = this.#reader.find(reference, [], true);
+    let isBack = false;
+    if (found !== undefined)
+      this.#walk(
+        found.value,
+        found.path,
+        () => [],
+        (_schema, at) => {
+          isBack ||= at.join('/') === path.join('/');
+        },
+      );
+    return isBack;
   }
 
   /** A mapping leads to a name or a reference. */
@@ -96,17 +179,17 @@ export class Discriminators {
     return this.#reader.fail(at, `'${target}' is no schema of this document`);
   }
 
-  /** References to the schemas that extend the one at a place, also through others. */
-  #childrenOf(path: Path): readonly string[] {
+  /** References to the schemas that extend the one at a place or the component around it, also through others. */
+  #childrenOf(path: Path, component: string): readonly string[] {
     this.#children ??= this.#readChildren();
     const found = new Set<string>();
-    const pending = [path.join('/')];
+    const pending = [path.join('/'), placeOf(component)];
     for (let next = pending.pop(); next !== undefined; next = pending.pop())
       for (const name of this.#children.get(next) ?? []) {
         const reference = `#/components/schemas/${escaped(name)}`;
-        if (found.has(reference)) continue;
+        if (found.has(reference) || name === component) continue;
         found.add(reference);
-        pending.push(`components/schemas/${name}`);
+        pending.push(placeOf(name));
       }
     return [...found];
   }
@@ -124,6 +207,14 @@ export class Discriminators {
   }
 }
 
+const placeOf = (component: string): string => `components/schemas/${component}`;
+
+/** The component whose schema is at a place, or in the `allOf` of which it is. */
+function componentOf([first, second, name, ...inside]: Path): string | undefined {
+  if (first !== 'components' || second !== 'schemas' || name === undefined) return undefined;
+  return inside.every((part) => part === 'allOf' || typeof part === 'number') ? String(name) : undefined;
+}
+
 /** The alternatives of a schema: references, and undefined for one without a name. `null` needs none. */
 function alternativesOf(schema: Node): readonly (string | undefined)[] | undefined {
   const lists = ['oneOf', 'anyOf'].flatMap((key) => (Array.isArray(schema[key]) ? [schema[key] as unknown[]] : []));
@@ -131,8 +222,27 @@ function alternativesOf(schema: Node): readonly (string | undefined)[] | undefin
   return lists.flat().flatMap((one) => {
     if (!isNode(one)) return [undefined];
     if (one['type'] === 'null') return [];
-    return [typeof one['$ref'] === 'string' ? one['$ref'] : undefined];
+    const reference = wrappedBy(one);
+    return reference === undefined ? (alternativesOf(one) ?? [undefined]) : [reference];
   });
+}
+
+/** The reference that a schema is, also as the only one in its `allOf`: the way to describe one in OpenAPI 3.0. */
+function wrappedBy(schema: Node): string | undefined {
+  const { allOf, ...beside } = schema;
+  const reference = referenceOf(schema);
+  if (reference !== undefined) return reference;
+  if (!Array.isArray(allOf) || allOf.length !== 1 || !isNode(allOf[0]) || !Object.keys(beside).every(isAnnotation))
+    return undefined;
+  return wrappedBy(allOf[0]);
+}
+
+/** Of a schema with alternatives that are objects. */
+function typesOf({ nullable, type, oneOf, anyOf }: Node): readonly string[] {
+  const others = [oneOf, anyOf].flatMap((one) => (Array.isArray(one) ? (one as unknown[]) : []));
+  const isNullable =
+    nullable === true || [type].flat().includes('null') || others.some((one) => isNode(one) && one['type'] === 'null');
+  return isNullable ? ['object', 'null'] : ['object'];
 }
 
 function extendedBy(schema: unknown): readonly string[] {

@@ -4,19 +4,22 @@
 // Two programs are generated. The first stops at the first violation, and its verdict counts. The second finds all
 // places; it may take quadratic time, so it runs only after a refusal, and within a budget.
 
-import { _, Ajv, type KeywordCxt, Name, type Options, str } from 'ajv';
+import { _, Ajv, type KeywordCxt, Name, type Options, str, stringify } from 'ajv';
 import { Ajv2020 } from 'ajv/dist/2020.js';
 import { getProperty } from 'ajv/dist/compile/codegen/index.js';
 import standalone from 'ajv/dist/standalone/index.js';
 import { callRef } from 'ajv/dist/vocabularies/core/ref.js';
 import unevaluated from 'ajv/dist/vocabularies/unevaluated/unevaluatedProperties.js';
+import enumeration from 'ajv/dist/vocabularies/validation/enum.js';
 import { reasonOf } from '../../../cert-agent/base/errors.ts';
 import { circlesIn } from './circles.ts';
+import { exactKeyword, isExact, withExact } from './exact.ts';
 import { formats, numberFormats } from './formats.ts';
+import { metered } from './meter.ts';
 import { isMultiple } from './multiple.ts';
 import { compilePattern, whyUnusable } from './pattern.ts';
 import { type Node, walkSchema } from './subschemas.ts';
-import { isUnique, withoutPrototype } from './support.ts';
+import { isOneOf, isUnique, withoutPrototype } from './support.ts';
 
 /** Both programs, as text for `loadValidators`. */
 export interface Programs {
@@ -61,12 +64,20 @@ function createAjv(draft: Draft, allErrors: boolean, optimize: number | false = 
   // ajv's own compares each item with each.
   ajv.removeKeyword('uniqueItems');
   ajv.addKeyword({
-    ...{ keyword: 'uniqueItems', type: 'array', schemaType: 'boolean' },
+    ...{ keyword: 'uniqueItems', type: 'array', schemaType: 'string' },
     error: { message: 'must NOT have duplicate items' },
     code(cxt: KeywordCxt) {
       if (cxt.schema !== true) return;
       const unique = cxt.gen.scopeValue('func', { ref: isUnique, code: _`require("sallyport/unique")` });
       cxt.pass(_`${unique}(${cxt.data})`);
+    },
+  });
+  ownEnum(ajv);
+  ajv.addKeyword({
+    ...{ keyword: exactKeyword, type: 'number', schemaType: 'string' },
+    code(cxt: KeywordCxt) {
+      const exact = cxt.gen.scopeValue('func', { ref: isExact, code: _`require("sallyport/exact")` });
+      cxt.pass(_`${exact}(${cxt.data}, ${String(cxt.schema)})`);
     },
   });
   ajv.removeKeyword('multipleOf');
@@ -80,6 +91,22 @@ function createAjv(draft: Draft, allErrors: boolean, optimize: number | false = 
   });
   if (draft === '2020-12') ownUnevaluated(ajv);
   return ajv;
+}
+
+/** ajv compares a value with each of the list. */
+function ownEnum(ajv: Ajv): void {
+  const { default: original } = enumeration;
+  ajv.removeKeyword('enum');
+  ajv.addKeyword({
+    ...original,
+    $data: false,
+    code(cxt: KeywordCxt) {
+      const values = stringify(cxt.schema);
+      const code = _`require("sallyport/enum")(${values})`;
+      const isIn = cxt.gen.scopeValue('func', { ref: isOneOf(cxt.schema), key: `enum ${values}`, code });
+      cxt.pass(_`${isIn}(${cxt.data})`);
+    },
+  });
 }
 
 /** ajv looks names up in an object that inherits: `constructor` and `toString` would count as evaluated. */
@@ -114,7 +141,7 @@ export function problemsOf(schema: unknown, draft: Draft, path: SchemaProblem['p
     }));
   }
   const problems: SchemaProblem[] = circlesIn(schema).map((at) => ({
-    ...{ path: [...path, ...at], message: 'the reference leads back to its own schema' },
+    ...{ path: [...path, ...at], message: circleHint },
   }));
   // ajv counts all items as evaluated then, and not those alone that match.
   let hasContains = false;
@@ -142,6 +169,9 @@ export function problemsOf(schema: unknown, draft: Draft, path: SchemaProblem['p
   });
   return problems;
 }
+
+const circleHint =
+  'the reference leads back to its own schema, for the same value: move what both need to a schema that both refer to';
 
 export function isKnownFormat(name: string): boolean {
   return Object.hasOwn(formats, name) || Object.hasOwn(numberFormats, name);
@@ -182,7 +212,7 @@ export function generateOne(schema: Node, draft: Draft): Programs {
   return bothPrograms((allErrors) => {
     const ajv = createAjv(draft, allErrors);
     for (const keyword of extensionsIn(schema)) ajv.addKeyword(keyword);
-    ajv.addSchema(schema, 'body', undefined, false);
+    ajv.addSchema(withExact(schema), 'body', undefined, false);
     return standalone.default(ajv, { body: 'body' });
   });
 }
@@ -210,7 +240,7 @@ function generatePart(names: readonly string[], $defs: Node, allErrors: boolean,
     schemaType: 'string',
     code: (cxt: KeywordCxt) => callRef(cxt, _`exports${getProperty(String(cxt.schema).slice('#/$defs/'.length))}`),
   });
-  for (const name of names) ajv.addSchema($defs[name] as Node, name, undefined, false);
+  for (const name of names) ajv.addSchema(withExact($defs[name] as Node), name, undefined, false);
   return `{${standalone.default(ajv, Object.fromEntries(names.map((name) => [name, name])))}}`;
 }
 
@@ -229,13 +259,11 @@ function bothPrograms(program: (allErrors: boolean) => string): Programs {
 function extensionsIn(schema: Node): ReadonlySet<string> {
   const found = new Set<string>();
   walkSchema(schema, [], (one) => {
-    for (const keyword of Object.keys(one)) if (keyword.startsWith('x-')) found.add(keyword);
+    for (const keyword of Object.keys(one))
+      if (keyword.startsWith('x-') && keyword !== exactKeyword) found.add(keyword);
   });
   return found;
 }
-
-/** Recursion with alternatives takes exponential time: each call is counted. */
-const heads = /function validate\d+\(data, \{instancePath="", [^{}]*(?:\{\})?\}=\{\}\)\{/g;
 
 /**
  * What a called function has evaluated is merged with what its caller has, in place: without a copy, one schema would
@@ -246,14 +274,23 @@ const merged = /(var props\d+ = )([\w.]+\.evaluated\.props);/g;
 /** Texts of the schema, which may look like code. */
 const texts = /"(?:[^"\\]|\\.)*"/g;
 
+/** The end of a place, by a client's name. */
+const escaped = /(\w+)\.replace\(\/~\/g, ("\d+")\)\.replace\(\/\\\/\/g, ("\d+")\)/g;
+
+/** What a program calls that takes time by the length of a value: each has a counted form. */
+const costly = /\bObject\.(keys|assign)\(/g;
+
+const provided =
+  '"use strict";const countCall = require("sallyport/count"), spend = require("sallyport/spend"), ' +
+  'copyOf = require("sallyport/copy"), escape = require("sallyport/escape"), keys = require("sallyport/keys"), ' +
+  'assign = require("sallyport/assign");';
+
 function counted(written: string): string {
   const kept: string[] = [];
   const program = written.replace(texts, (text) => (text === '""' ? text : `"${kept.push(text) - 1}"`));
-  const found = program.match(heads)?.length ?? 0;
-  if (found !== (program.match(/function validate\d+\(/g)?.length ?? 0))
-    throw new Error('the generated program has functions of an unknown form');
-  const counted = program.replace(heads, (head) => `${head}countCall();`);
-  return `"use strict";const countCall = require("sallyport/count"), copyOf = require("sallyport/copy");${counted
+  const counted = metered(program)
     .replace(merged, '$1copyOf($2);')
-    .replace(/"(\d+)"/g, (_, index: string) => kept[Number(index)]!)}`;
+    .replace(escaped, 'escape($1)')
+    .replace(costly, '$1(');
+  return `${provided}${counted.replace(/"(\d+)"/g, (_, index: string) => kept[Number(index)]!)}`;
 }

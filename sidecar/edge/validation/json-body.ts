@@ -4,6 +4,7 @@ import type { Exchange } from '../../exchange/exchange.ts';
 import { headerOf } from '../../exchange/facts.ts';
 import { isInUtf8, isJson, readContentType } from '../content.ts';
 import { readJson } from '../json.ts';
+import { remembered } from './exact.ts';
 import { type Validator, type Verdict, type Violation, violationsOf } from './violation.ts';
 
 /** Methods whose requests have no body as a rule (RFC 9110 section 9.3). */
@@ -22,7 +23,7 @@ export function checkJsonBody(exchange: Exchange, body: Buffer, validator: Valid
 
 /** A body that has to be JSON. */
 export function checkJson(body: Buffer, validator: Validator): Verdict {
-  const read = readJson(body);
+  const read = remembered(readJson(body));
   if ('fault' in read) return { fault: read.fault, violations: [] };
   return { violations: violationsOf(read.value, validator, { in: 'body' }) };
 }

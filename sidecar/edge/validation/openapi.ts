@@ -1,18 +1,17 @@
 // An OpenAPI document, 3.0 or 3.1, as operations and one JSON Schema that holds all schemas in use. Runs in the process
 // that reads documents.
-//
-// Schemas refer to each other by their place in the document. Each place that is in use becomes an entry of `$defs`, so
-// that cycles are nothing special, and a schema that many operations use is compiled once.
 
 import { isProxyField } from '../../exchange/proxy-fields.ts';
 import { foldName } from '../../policy/header-name.ts';
 import { isJson } from '../content.ts';
 import type { ApiPlan, Body, Content, Operation, Parameter, Part, Response, Scheme, Shape, Style } from './api-plan.ts';
+import { Schemas } from './api-schemas.ts';
 import { Discriminators } from './discriminator.ts';
-import { isKnownFormat, type SchemaProblem } from './generate.ts';
+import type { SchemaProblem } from './generate.ts';
 import { type Kind, unknownFields } from './keywords.ts';
 import { templateProblem } from './routes.ts';
-import { isNode, mapSubschemas, type Node } from './subschemas.ts';
+import { anything, Shapes } from './shapes.ts';
+import { isNode, type Node } from './subschemas.ts';
 import { isExploded } from './written.ts';
 
 type Path = SchemaProblem['path'];
@@ -48,6 +47,7 @@ class Reader {
   /** 3.0 has a dialect of its own. */
   #is30 = false;
   readonly #schemas: Readonly<Record<'request' | 'response', Schemas>>;
+  readonly #shapes = new Shapes(this);
   readonly discriminators: Discriminators;
 
   constructor(document: Node, root: Path, basePath: string | undefined) {
@@ -234,15 +234,19 @@ class Reader {
     const read = { ...common, json: false, ...this.#schemaAt(node['schema'], [...path, 'schema']) };
     if ((place === 'query' || place === 'cookie') && isExploded(read) && read.shape.properties === undefined)
       this.warn(path, `the parameter '${name}' in ${place} is an object of any names, and not compared`);
+    else if ((place === 'query' || place === 'cookie') && isExploded(read) && read.shape.isOpen === true)
+      this.warn(
+        path,
+        `the properties of the parameter '${name}' in ${place} that have no name of their own are not compared`,
+      );
     return read;
   }
 
   /** @param isJsonText whether the value is read as JSON, which tells types itself */
   #schemaAt(schema: unknown, path: Path, of: 'request' | 'response' = 'request', isJsonText = false) {
     if (schema === undefined) return { schema: undefined, shape: anything };
-    const schemas = this.#schemas[of];
-    const name = schemas.add(schema, path);
-    return { schema: name, shape: isJsonText ? anything : schemas.shapeOf(schema, path) };
+    const name = this.#schemas[of].add(schema, path);
+    return { schema: name, shape: isJsonText ? anything : this.#shapes.shapeOf(schema, path) };
   }
 
   #readBody(written: unknown, at: Path): Body | undefined {
@@ -387,11 +391,6 @@ function isSetByProxies(header: string): boolean {
 }
 
 const maxReferences = 50;
-/** Text has no deeper values: the properties of a form's property, and the items of those. */
-const maxShape = 3;
-/** References and alternatives, one in the other, until a schema says what its value is. */
-const maxHops = 500;
-const anything: Shape = Object.freeze({ types: [] });
 
 const defaultStyle = { path: 'simple', query: 'form', header: 'simple', cookie: 'form' } as const;
 const styles: Readonly<Record<'path' | 'query' | 'header' | 'cookie', readonly Style[]>> = {
@@ -416,249 +415,4 @@ function isCompared(type: string): boolean {
     type.startsWith('text/') ||
     /^(?:multipart\/form-data|application\/(?:x-www-form-urlencoded|octet-stream))$/.test(type)
   );
-}
-
-/** Keywords that say nothing about a value. */
-const annotations: ReadonlySet<string> = new Set([
-  ...['title', 'description', 'default', 'example', 'examples', 'deprecated', 'readOnly', 'writeOnly', '$comment'],
-  ...[
-    'externalDocs',
-    'xml',
-    'discriminator',
-    'contentMediaType',
-    'contentEncoding',
-    'contentSchema',
-    '$defs',
-    'definitions',
-  ],
-]);
-
-/** Keywords whose schemas are for another value than their own: a property, an item. */
-const values: ReadonlySet<string> = new Set([
-  ...['properties', 'patternProperties', 'additionalProperties', 'items', 'prefixItems', 'unevaluatedItems'],
-]);
-
-/** Keywords that move the meaning of references. */
-const moving = ['$id', '$anchor', '$dynamicRef', '$dynamicAnchor', '$schema'] as const;
-
-/** The schemas of messages in one direction, as entries of `$defs`. */
-class Schemas {
-  readonly defs: Record<string, unknown> = {};
-  /** Where each comes from. */
-  readonly origins = new Map<string, Path>();
-  readonly #of: 'request' | 'response';
-  readonly #reader: Reader;
-  /** Names by the reference, and by the text of schemas without a name. */
-  readonly #names = new Map<string, string>();
-  readonly #pending: (() => void)[] = [];
-  /** Of schemas by the depth at which they stand. */
-  readonly #shapes = Array.from({ length: maxShape + 1 }, () => new Map<unknown, Shape>());
-
-  constructor(of: 'request' | 'response', reader: Reader) {
-    this.#of = of;
-    this.#reader = reader;
-  }
-
-  /** The name of the entry for a schema. Equal schemas share it. */
-  add(schema: unknown, path: Path): string {
-    const converted = this.#close(this.#convert(schema, path), schema);
-    for (let next = this.#pending.pop(); next !== undefined; next = this.#pending.pop()) next();
-    // No more than a reference: its function serves.
-    if (isNode(converted) && typeof converted['$ref'] === 'string' && Object.keys(converted).length === 1)
-      return converted['$ref'].slice('#/$defs/'.length);
-    const text = JSON.stringify(converted);
-    const known = this.#names.get(text);
-    if (known !== undefined) return known;
-    const name = this.#newName(text, path);
-    this.defs[name] = converted;
-    return name;
-  }
-
-  #newName(key: string, path: Path): string {
-    const name = `${this.#of}${this.origins.size}`;
-    this.#names.set(key, name);
-    this.origins.set(name, path);
-    return name;
-  }
-
-  /** @param isPlain without its discriminator */
-  #refer(reference: string, at: Path, isPlain = false): string | undefined {
-    const key = isPlain ? `plain ${reference}` : reference;
-    const known = this.#names.get(key);
-    if (known !== undefined) return known;
-    const found = this.#reader.find(reference, at);
-    if (found === undefined) return undefined;
-    // Converted later: it may contain itself, and chains of references are long.
-    const name = this.#newName(key, found.path);
-    const value = isPlain && isNode(found.value) ? { ...found.value, discriminator: undefined } : found.value;
-    this.#pending.push(() => {
-      this.defs[name] = this.#convert(value, found.path);
-    });
-    return name;
-  }
-
-  /** In JSON Schema 2020-12, without what says nothing. Paths inside stay the same. */
-  #convert(schema: unknown, path: Path, around: readonly Node[] = []): unknown {
-    if (!isNode(schema)) return schema;
-    for (const keyword of moving)
-      if (schema[keyword] !== undefined)
-        this.#reader.fail([...path, keyword], `'${keyword}' is not followed in an OpenAPI document`);
-    if (this.#reader.is30 && Array.isArray(schema['type']))
-      this.#reader.fail([...path, 'type'], "OpenAPI 3.0 has one type, and 'nullable: true' for null");
-    const { $ref } = schema;
-    const { discriminators } = this.#reader;
-    const isPlain = typeof $ref === 'string' && discriminators.isExtension(schema, $ref, path);
-    const name = typeof $ref === 'string' ? this.#refer($ref, [...path, '$ref'], isPlain) : undefined;
-    const reference = name === undefined ? {} : { $ref: `#/$defs/${name}` };
-    // OpenAPI 3.0: what stands beside a reference is ignored.
-    if ($ref !== undefined && this.#reader.is30) return reference;
-    const kept = Object.entries(schema).filter(
-      ([key]) => !annotations.has(key) && !key.startsWith('x-') && key !== '$ref' && !moving.includes(key as never),
-    );
-    const plain = mapSubschemas(Object.fromEntries(kept), (sub, at) => {
-      const inside = this.#convert(sub, [...path, ...at], at[0] === 'allOf' ? [schema, ...around] : []);
-      return values.has(String(at[0])) ? this.#close(inside, sub) : inside;
-    });
-    if (this.#reader.is30) asDraft2020(plain);
-    this.#dropFormat(plain, path);
-    this.#dropRequired(plain, schema, around);
-    this.#discriminate(plain, schema, path);
-    return { ...reference, ...plain };
-  }
-
-  #discriminate(plain: Record<string, unknown>, schema: Node, path: Path): void {
-    const conditions = this.#reader.discriminators.conditions(schema, path, (reference, at) => {
-      const name = this.#refer(reference, at);
-      return name === undefined ? undefined : `#/$defs/${name}`;
-    });
-    if (conditions.length > 0) plain['allOf'] = [...((plain['allOf'] ?? []) as unknown[]), ...conditions];
-  }
-
-  /**
-   * In responses, a field that a schema does not know is a violation: an app must not tell more than its API says.
-   * Nothing is known of the fields of a schema that describes none, or says itself which others there may be.
-   */
-  #close(converted: unknown, schema: unknown): unknown {
-    if (this.#of === 'request' || !isNode(converted) || !this.#describes(schema, new Set())) return converted;
-    return { ...converted, unevaluatedProperties: converted['unevaluatedProperties'] ?? false };
-  }
-
-  #describes(schema: unknown, seen: Set<unknown>): boolean {
-    if (!isNode(schema) || seen.has(schema)) return false;
-    seen.add(schema);
-    if (isNode(schema['properties'])) return true;
-    const { $ref } = schema;
-    const found = typeof $ref === 'string' ? this.#reader.find($ref, [], true)?.value : undefined;
-    const inPlace = ['allOf', 'anyOf', 'oneOf'].flatMap((key) =>
-      Array.isArray(schema[key]) ? (schema[key] as unknown[]) : [],
-    );
-    return [found, ...inPlace].some((one) => this.#describes(one, seen));
-  }
-
-  /** OpenAPI: an unknown format is no more than its type. */
-  #dropFormat(plain: Record<string, unknown>, path: Path): void {
-    const { format } = plain;
-    if (format === undefined || isKnownFormat(String(format))) return;
-    this.#reader.warn([...path, 'format'], `the format '${String(format)}' is unknown, and not compared`);
-    delete plain['format'];
-  }
-
-  /**
-   * OpenAPI: a read-only property is required in responses only, and one that is write-only in requests.
-   * @param around schemas that hold this one in an `allOf`: the property may stand in another branch
-   */
-  #dropRequired(plain: Record<string, unknown>, schema: Node, around: readonly Node[]): void {
-    const { required } = schema;
-    if (!Array.isArray(required)) return;
-    const seen = new Set<unknown>();
-    const unwanted = new Set([schema, ...around].flatMap((one) => this.#unwantedIn(one, seen)));
-    plain['required'] = required.filter((name: string) => !unwanted.has(name));
-  }
-
-  /** The properties that messages in this direction do not have, also in branches of `allOf` and behind references. */
-  #unwantedIn(schema: unknown, seen: Set<unknown>): string[] {
-    if (!isNode(schema) || seen.has(schema)) return [];
-    seen.add(schema);
-    const { properties, allOf, $ref } = schema;
-    const keyword = this.#of === 'request' ? 'readOnly' : 'writeOnly';
-    const own = Object.entries(isNode(properties) ? properties : {});
-    const names = own.flatMap(([name, one]) => (isNode(one) && one[keyword] === true ? [name] : []));
-    const found = typeof $ref === 'string' ? this.#reader.find($ref, [], true)?.value : undefined;
-    const others = [found, ...(Array.isArray(allOf) ? (allOf as unknown[]) : [])];
-    return [...names, ...others.flatMap((one) => this.#unwantedIn(one, seen))];
-  }
-
-  /** Which values text can stand for under this schema. */
-  shapeOf(schema: unknown, path: Path, depth = 0, hops = 0): Shape {
-    if (!isNode(schema) || depth > maxShape) return anything;
-    const known = this.#shapes[depth]!.get(schema);
-    if (known !== undefined) return known;
-    if (hops > maxHops)
-      return this.#reader.fail(path, 'the references lead too far to tell how it is written') ?? anything;
-    // For a reference back to it, which says nothing new.
-    this.#shapes[depth]!.set(schema, anything);
-    const shape = this.#shapeOf(schema, path, depth, hops);
-    this.#shapes[depth]!.set(schema, shape);
-    return shape;
-  }
-
-  #shapeOf(schema: Node, path: Path, depth: number, hops: number): Shape {
-    const { $ref } = schema;
-    const found = typeof $ref === 'string' ? this.#reader.find($ref, [], true) : undefined;
-    const beside = found === undefined ? [] : [found.value];
-    for (const key of ['allOf', 'anyOf', 'oneOf'])
-      if (Array.isArray(schema[key])) beside.push(...(schema[key] as unknown[]));
-    const own = typesOf(schema);
-    const others = beside.map((one) => this.shapeOf(one, path, depth, hops + 1));
-    const types = own.length > 0 ? own : [...new Set(others.flatMap((one) => one.types))];
-    const items =
-      schema['items'] === undefined
-        ? others.find((one) => one.items !== undefined)?.items
-        : this.shapeOf(schema['items'], path, depth + 1);
-    const properties: Record<string, Shape> = Object.assign({}, ...others.map((one) => one.properties));
-    if (isNode(schema['properties']))
-      for (const [name, one] of Object.entries(schema['properties']))
-        properties[name] = this.shapeOf(one, path, depth + 1);
-    return {
-      types,
-      ...(items === undefined ? {} : { items }),
-      ...(Object.keys(properties).length === 0 ? {} : { properties }),
-    };
-  }
-}
-
-/** The types that a schema states, or that its values have. */
-function typesOf(schema: Node): string[] {
-  const { type, nullable, properties, items } = schema;
-  const said = type === undefined ? [] : [type].flat().map(String);
-  const nulls = nullable === true ? ['null'] : [];
-  if (said.length > 0) return [...said, ...nulls];
-  const values = Array.isArray(schema['enum'])
-    ? schema['enum']
-    : Object.hasOwn(schema, 'const')
-      ? [schema['const']]
-      : [];
-  if (values.length > 0) return [...new Set(values.map(typeOf))];
-  return properties !== undefined ? ['object'] : items !== undefined ? ['array'] : [];
-}
-
-function typeOf(value: unknown): string {
-  return value === null ? 'null' : Array.isArray(value) ? 'array' : typeof value;
-}
-
-/** OpenAPI 3.0's keywords as those of 2020-12. */
-function asDraft2020(schema: Record<string, unknown>): void {
-  const { type, nullable } = schema;
-  if (nullable === true && typeof type === 'string') schema['type'] = [type, 'null'];
-  delete schema['nullable'];
-  for (const [limit, exclusive] of [
-    ['minimum', 'exclusiveMinimum'],
-    ['maximum', 'exclusiveMaximum'],
-  ] as const) {
-    if (typeof schema[exclusive] !== 'boolean') continue;
-    if (schema[exclusive] === true && schema[limit] !== undefined) {
-      schema[exclusive] = schema[limit];
-      delete schema[limit];
-    } else delete schema[exclusive];
-  }
 }

@@ -1,46 +1,12 @@
-// Patterns of schemas in linear time, within a budget for each message: the author of a schema and the sender of a
-// message must not be able to stop the event loop, alone or together.
+// Patterns of schemas in linear time, within the budget of a message.
 
 import { RE2JS } from 're2js';
-import { reasonOf, SallyportError } from '../../../cert-agent/base/errors.ts';
+import { reasonOf } from '../../../cert-agent/base/errors.ts';
+import { spend, stepsForMessage } from './budget.ts';
 import { withAllSpaces } from './spaces.ts';
 
 /** The limit on the steps of a pattern's compiled program. `^.{1,1000}$` has about 2,000. */
 const maxProgram = 2500;
-
-/**
- * Steps for one message: the lengths of all texts, each times the program of its pattern. Where every step costs its
- * worst (4 ns, measured), they take 0.1 s.
- */
-const stepsForMessage = 25_000_000;
-
-/** Calls of functions for one message. Recursive schemas with alternatives double them at each level. */
-const callsForMessage = 200_000;
-
-// Without limits until the first message: the process that reads documents validates schemas, which their operator wrote.
-let steps = Number.POSITIVE_INFINITY;
-let calls = Number.POSITIVE_INFINITY;
-
-/** Starts the budget of a message. A validation is synchronous, so there is one at a time. */
-export function startBudget(): void {
-  steps = stepsForMessage;
-  calls = callsForMessage;
-}
-
-/** One call. @throws SallyportError `validation_too_costly`. */
-export function countCall(): void {
-  if (--calls < 0) throw tooCostly();
-}
-
-/** Steps of other work for a message. @throws SallyportError `validation_too_costly`. */
-export function spend(count: number): void {
-  steps -= count;
-  if (steps < 0) throw tooCostly();
-}
-
-function tooCostly(): SallyportError {
-  return new SallyportError('validation_too_costly', 'the message takes too many steps to validate');
-}
 
 /** A pattern as the generated code uses it. */
 export interface Pattern {
@@ -57,7 +23,7 @@ export function compilePattern(pattern: string): Pattern {
   const { expression, size } = compile(pattern);
   const made: Pattern = {
     test(text) {
-      spend(size * text.length);
+      spend(size * text.length + stepsToBegin);
       return expression.test(text);
     },
   };
@@ -74,6 +40,9 @@ function compile(pattern: string): { readonly expression: RE2JS; readonly size: 
   if (size > maxProgram) throw new RangeError(`it takes ${size} steps for a character (limit ${maxProgram})`);
   return { expression, size };
 }
+
+/** To test an empty text. */
+const stepsToBegin = 100;
 
 /** Longer ones take seconds to compile. */
 const maxLength = 4096;

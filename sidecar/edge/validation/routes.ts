@@ -119,16 +119,24 @@ function valuesOf(segment: string, literals: readonly string[]): string[] | unde
 }
 
 /**
- * True if frameworks read a variable in several ways: they cut it at a semicolon, decode a slash before they route, or
- * resolve dots. Another operation would then serve the request.
+ * True if frameworks read a variable in several ways: they cut it at a semicolon, decode a slash before they route,
+ * resolve dots, or decode it once more (`%252f`). Another operation would then serve the request.
  */
 export function isAmbiguous(raw: string, isMatrix: boolean, escapedSlashes: boolean): boolean {
-  if (!isMatrix && /;|%3b/i.test(raw)) return true;
-  if (!escapedSlashes && /\\|%2f|%5c/i.test(raw)) return true;
-  return decoded(raw)
-    .split(/[/\\]/)
-    .some((part) => part === '.' || part === '..');
+  let text = raw;
+  for (let times = 0; times <= maxDecoded; times++) {
+    if (!isMatrix && /;|%3b/i.test(text)) return true;
+    if (!escapedSlashes && /\\|%2f|%5c/i.test(text)) return true;
+    const next = decoded(text);
+    if (next.split(/[/\\]/).some((part) => part === '.' || part === '..')) return true;
+    if (next === text) return false;
+    text = next;
+  }
+  return true;
 }
+
+/** More is sent by attackers only. */
+const maxDecoded = 3;
 
 function decoded(segment: string): string {
   try {

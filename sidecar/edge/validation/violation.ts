@@ -1,8 +1,8 @@
 // Violations: what is wrong with a message, and where. A violation names places and rules, never a value.
 
 import type { Code } from '../../../cert-agent/base/errors.ts';
-import { startBudget } from './pattern.ts';
-import type { RawViolation, Validate } from './support.ts';
+import { findPlaces } from './budget.ts';
+import { escapePart, type RawViolation, type Validate } from './support.ts';
 
 /** The part of a message. */
 export type Part = 'body' | 'path' | 'query' | 'header' | 'cookie';
@@ -62,10 +62,9 @@ export function violationsOf(
   if (verdict(value)) return [];
   // A copy: the next call replaces it.
   let raw = verdict.errors ?? [];
-  startBudget();
   try {
     const all = places();
-    if (!all(value)) raw = (all.errors ?? raw).slice(0, maxRaw);
+    if (!findPlaces(() => all(value))) raw = (all.errors ?? raw).slice(0, maxRaw);
   } catch {
     // The first place has to do.
   }
@@ -119,10 +118,6 @@ const named = ['additionalProperty', 'unevaluatedProperty', 'propertyName'] as c
 function pointerOf({ instancePath, params }: RawViolation): string {
   const name = named.map((key) => params[key]).find((one) => typeof one === 'string');
   return name === undefined ? instancePath : `${instancePath}/${escapePart(name as string)}`;
-}
-
-function escapePart(name: string): string {
-  return name.replaceAll('~', '~0').replaceAll('/', '~1');
 }
 
 function cut(pointer: string): string {

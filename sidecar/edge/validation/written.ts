@@ -1,8 +1,9 @@
 // Values that are written as text, in the styles of OpenAPI (3.1.0 section 4.8.12.2, after RFC 6570). A text is split
 // first and decoded then, so that an encoded comma is part of its value.
 
-import { readJsonText } from '../json.ts';
+import { isHeld, readJsonText } from '../json.ts';
 import type { Shape, Written } from './api-plan.ts';
+import { remembered } from './exact.ts';
 
 /** A name with its raw text: of a query, a form or cookies. */
 export type Pair = readonly [name: string, raw: string];
@@ -20,6 +21,7 @@ const jsonNumber = /^-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?$/;
 export function typed(text: string, { types }: Shape): unknown {
   if ((types.includes('integer') || types.includes('number')) && text.length <= 64 && jsonNumber.test(text)) {
     const value = Number(text);
+    if (text.length > 15 && !isHeld(text)) remembered({ value, inexact: [text] });
     if (Number.isFinite(value)) return value;
   }
   if (types.includes('boolean') && (text === 'true' || text === 'false')) return text === 'true';
@@ -139,7 +141,7 @@ function itemsOf(name: string, style: string, explode: boolean, raw: string, sha
 }
 
 function asJson(text: string): ReadValue {
-  const read = readJsonText(text);
+  const read = remembered(readJsonText(text));
   return 'fault' in read ? { code: read.fault, detail: 'must be JSON' } : read;
 }
 

@@ -197,3 +197,88 @@ t.test('a parameter that takes any name is told', async (t) => {
     warnings: [{ message: "the parameter 'p' in query is an object of any names, and not compared" }],
   });
 });
+
+t.test('what Java and curl send', async (t) => {
+  const of = (type: string, more = ''): string => `${more}\r\nContent-Type: ${type}`;
+  const file = '; filename="a.csv"';
+  const rows: readonly (readonly [body: Buffer, outcome: string])[] = [
+    [form(part('note', 'hello', of('text/plain; charset=ISO-8859-1'))), 'passed'],
+    [form(part('note', 'hello', of('text/plain; charset=US-ASCII'))), 'passed'],
+    [form(part('role', 'admin', of('text/plain; charset=US-ASCII'))), 'request_invalid | #/role not'],
+    [form(part('note', 'h\xe9llo', of('text/plain; charset=ISO-8859-1'))), 'request_invalid | #/note encoding'],
+    [form(part('note', 'h\xe9llo', of('text/csv; charset=windows-1252', file))), 'passed'],
+    [form(part('note', 'x', of('text/csv; charset=utf-16le', file))), 'request_invalid | #/note encoding'],
+    [form(part('note', 'x', of("image/png; name*=utf-8''a.png", file))), 'passed'],
+    [form(part('note', 'x', of("image/png; charset*=utf-8''utf-16", file))), 'request_invalid | #/note contentType'],
+    [form(part('note', 'x', '; filename="a\\"b.txt"')), 'passed'],
+    [form(part('note', 'x', '; filename="a\\"b\\\\c.txt"')), 'passed'],
+    [form(part('note', 'x', '; filename="a\\"b.txt"; filename*=x')), 'form_invalid'],
+    [form(part('note', 'x', '; filename="a\\"; b.txt"')), 'form_invalid'],
+    [form(part('no\\"te', 'x')), 'form_invalid'],
+    [form(part('note', 'a\r\n--bc\r\n', file)), 'form_invalid'],
+    [form(part('note', 'a\r\n--c\r\n--\r\n-b', file)), 'passed'],
+  ];
+  for (const [body, outcome] of rows)
+    t.equal(await post(hooks, inForm, body), outcome, JSON.stringify(body.toString('latin1')));
+});
+
+t.test('cookies in quotes, which some servers remove', async (t) => {
+  const schema = { type: 'string', not: { const: 'admin' } };
+  const parameters = [
+    { in: 'cookie', name: 'c', schema },
+    { in: 'cookie', name: 'o', schema: { type: 'object', properties: { R: schema } } },
+    { in: 'cookie', name: 'j', content: { 'application/json': { schema: { type: 'object' } } } },
+  ];
+  const cookies = await hooksFor({ '/': { get: { parameters } } });
+  for (const [cookie, outcome] of Object.entries({
+    'c=user': 'passed',
+    'c="user"': 'passed',
+    'c="admin"': 'request_invalid | c# not',
+    'c="\\141dmin"': 'request_invalid | c# ambiguous',
+    'c=\\141dmin': 'request_invalid | c# ambiguous',
+    'c=a"b': 'request_invalid | c# ambiguous',
+    'c=x; R="admin"': 'request_invalid | o#/R not',
+    'R="\\141dmin"': 'request_invalid | o# ambiguous',
+    'j={"a":"\\n"}': 'passed',
+    'j="{}"': 'request_invalid | j# type',
+    'other="\\141"': 'passed',
+  }))
+    t.equal(await get(cookies, '/', { cookie }), outcome, cookie);
+});
+
+t.test('JSON in a part that is not described as JSON', async (t) => {
+  const json = '\r\nContent-Type: application/json';
+  t.equal(await post(hooks, inForm, form(part('role', '"x"', json))), 'request_invalid | #/role contentType');
+  const described = { [multipart]: { schema, encoding: { role: { contentType: 'application/json' } } } };
+  const expecting = await hooksFor({ '/': { post: { requestBody: { content: described } } } });
+  t.equal(await post(expecting, inForm, form(part('role', '"x"', json))), 'passed');
+  t.equal(await post(expecting, inForm, form(part('role', '"admin"', json))), 'request_invalid | #/role not');
+});
+
+t.test('variables of a path that are decoded more than once', async (t) => {
+  const paths = { '/u/{id}': { get: { parameters: [{ in: 'path', name: 'id', schema: { type: 'string' } }] } } };
+  const refused = [
+    'me%252f',
+    'me%255c',
+    '%252e%252e',
+    'a%252f%252e%252e%252fme',
+    'me%253b',
+    'me%25252f',
+    '%2525252525',
+  ];
+  const strict = await hooksFor(paths);
+  for (const id of refused) t.equal(await get(strict, `/u/${id}`), 'request_invalid | id# ambiguous', id);
+  for (const id of ['100%25', '%25', 'a%2520b', 'a..b', '%41', '%2541'])
+    t.equal(await get(strict, `/u/${id}`), 'passed', id);
+  const slashes = await hooksFor(paths, { escapedSlashes: 'Accept' });
+  t.equal(await get(slashes, '/u/me%252f'), 'passed');
+  t.equal(await get(slashes, '/u/x%252f%252e%252e%252fme'), 'request_invalid | id# ambiguous');
+});
+
+t.test('properties of an exploded object that have no name of their own are told', async (t) => {
+  const schema = { type: 'object', properties: { R: {} }, patternProperties: { '^x': { type: 'integer' } } };
+  const openapi = { openapi: '3.1.0', paths: { '/': { get: { parameters: [{ in: 'query', name: 'p', schema }] } } } };
+  t.match(await planOf(validation, 'RequestValidation', { openapi }), {
+    warnings: [{ message: /^the properties of the parameter 'p' in query that have no name of their own/ }],
+  });
+});
