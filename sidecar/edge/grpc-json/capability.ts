@@ -8,6 +8,7 @@ import { headerOf, pathWithoutQuery } from '../../exchange/facts.ts';
 import { addFields, changeRequest, filterFields } from '../../exchange/fields.ts';
 import { emptyFields } from '../../exchange/message.ts';
 import type { Onward } from '../../exchange/onward.ts';
+import { translatedPath } from '../../exchange/translated.ts';
 import { bodyTooLarge } from '../../protocol/body-limit.ts';
 import type { Service } from '../capability.ts';
 import { gatherBody, waitsForBody, wholeBodyOf } from '../gather-body.ts';
@@ -57,6 +58,7 @@ export const grpcJson: Service<GrpcJsonPlan, Shared> = {
       const match = transcoder!.find(method, pathWithoutQuery(path));
       if (match === undefined || !('binding' in match)) return;
       calls.set(exchange, { match, method, path });
+      translatedPath.set(exchange, match.binding.rpcPath);
       exchange.bodyLimit = Math.min(exchange.bodyLimit, plan.maxRequestBodySize);
       if (typeof framing === 'number' && framing > exchange.bodyLimit) throw bodyTooLarge(exchange);
     };
