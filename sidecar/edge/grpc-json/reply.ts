@@ -93,7 +93,10 @@ export class JsonReply implements Downstream {
       if (this.#streams) this.#begin();
       return;
     }
-    if (whole !== undefined) this.write(whole);
+    if (whole !== undefined && whole.length > 0) {
+      if (this.#streams) this.#begin();
+      this.write(whole);
+    }
     this.end(reply.fields);
   }
 

@@ -335,6 +335,26 @@ t.test('streams: the head and each message go on at once', async (t) => {
   }
 });
 
+t.test('a stream that comes with its head is written after the head', async (t) => {
+  for (const method of ['GET', 'HEAD']) {
+    const { exchange, sent } = await begin('/v1/orders', hooks, method);
+    const written: unknown[] = [];
+    const { downstream } = exchange;
+    const body = Buffer.concat([framed(order({ sku: 'a' })), framed(order({ sku: 'b' }))]);
+    Object.assign(sent.pieces, { push: (piece: Buffer) => written.push([sent.replies.length, piece.toString()]) });
+    const reply = fields({ 'content-type': 'application/grpc', 'grpc-status': '0' });
+    downstream.respond(
+      { status: 200, reason: '', fields: reply, hopFields: undefined, framing: body.length, declaredLength: undefined },
+      body,
+    );
+    const pieces = method === 'HEAD' ? [''] : ['[', '{"sku":"a"}', ',{"sku":"b"}', ']'];
+    t.strictSame(
+      written,
+      pieces.map((piece) => [1, piece]),
+    );
+  }
+});
+
 t.test('a slow client slows a stream', async (t) => {
   const { exchange, sent } = await begin('/v1/orders');
   respondWith(exchange, head());
