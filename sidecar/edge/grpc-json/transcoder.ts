@@ -38,7 +38,7 @@ const maxBrackets = 4 * maxDepth;
 /** More than any client sets; each costs the reading of a field. */
 const maxParameters = 1000;
 
-/** JSON values in a body: reading that many takes half a second at worst. Larger bodies may have more. */
+/** JSON values in a body: reading that many takes up to 0.2 s. Larger bodies may have more. */
 const fewestValues = 50_000;
 const bytesPerValue = 20;
 
