@@ -3,7 +3,10 @@
 //
 //   npm run perf:transcoding
 
-import { type ClientHttp2Session, connect } from 'node:http2';
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync } from 'node:fs';
+import { connect } from 'node:http2';
 import { grpcJson } from '../sidecar/edge/grpc-json/capability.ts';
 import type { GrpcJsonPlan } from '../sidecar/edge/grpc-json/schema.ts';
 import { Transcoder } from '../sidecar/edge/grpc-json/transcoder.ts';
@@ -15,10 +18,12 @@ import { framed } from '../sidecar/protocol/grpc.ts';
 import { refuse } from '../sidecar/respond.ts';
 import { base64Of } from '../test/fixtures/descriptor-set.ts';
 import { createExchange, hooksOf, phasesOf, planOf } from '../test/fixtures/exchange.ts';
-import { startTestGateway } from '../test/fixtures/gateway.ts';
-import { startGrpcApp } from '../test/fixtures/grpc.ts';
+import { writeGateway } from '../test/fixtures/gateway.ts';
 import { documentOf, webGateway } from '../test/fixtures/plan.ts';
 import type { Owner } from '../test/fixtures/process.ts';
+import { here, programOf } from './ours.ts';
+import { type Running, startRunning, whenListening } from './process.ts';
+import { median } from './statistics.ts';
 
 const json = JSON.stringify({
   ...{ id: '9007199254740993', sku: 'ABC-12345', quantity: 7, state: 'OPEN', created: '2026-11-30T08:00:00Z' },
@@ -29,6 +34,17 @@ const json = JSON.stringify({
 const written = { protoDescriptorBin: base64Of(), services: ['shop.v1.Orders'] };
 const transcoder = new Transcoder((await planOf(grpcJson, 'GRPCJSONTranscoding', written)) as GrpcJsonPlan);
 const body = Buffer.from(json);
+
+/** A server of HTTP/2 that returns what it gets, with a status. */
+const appText = `
+const server = require('node:http2').createServer();
+server.on('stream', (stream) => {
+  stream.on('error', () => {});
+  stream.respond({ ':status': 200, 'content-type': 'application/grpc' }, { waitForTrailers: true });
+  stream.on('wantTrailers', () => stream.sendTrailers({ 'grpc-status': '0' }));
+  stream.pipe(stream);
+});
+server.listen(0, '127.0.0.1', () => console.log(server.address().port));`;
 
 /** Microseconds each, the best of many short runs: other work on the machine is in the long ones. */
 function best(work: () => unknown, rounds = 200): number {
@@ -60,12 +76,12 @@ const web = phasesOf(hooksOf(grpcWeb, { GRPCWeb: {} }, { shared: { refuse } }));
 const none = phasesOf(undefined);
 const reply = addFields(emptyFields, [['content-type', 'application/grpc']]);
 const trailers = addFields(emptyFields, [['grpc-status', '0']]);
-const once = framed(Buffer.alloc(1024, 'x'));
+const call = framed(Buffer.alloc(1024, 'x'));
 
 /** One call through the hooks alone. */
 function pass(phases: Phases): void {
   const { exchange, connection } = createExchange(
-    { method: 'POST', path: '/shop.Orders/Get', framing: once.length, wholeBody: once },
+    { method: 'POST', path: '/shop.Orders/Get', framing: call.length, wholeBody: call },
     { 'content-type': 'application/grpc-web', te: 'trailers' },
   );
   for (const step of phases.before) void step(exchange, connection);
@@ -76,52 +92,108 @@ function pass(phases: Phases): void {
     { status: 200, reason: '', fields: reply, hopFields: undefined, framing: 'chunked', declaredLength: undefined },
     undefined,
   );
-  downstream.write(once);
+  downstream.write(call);
   downstream.end(trailers);
 }
 const added = best(() => pass(web)) - best(() => pass(none));
 console.log(`gRPC-Web adds ${added.toPrecision(2)} us to a call, in the gateway alone\n`);
 
+// Through a gateway: client, gateway and app are processes of their own, and only the gateway's CPU time counts.
+if (!existsSync(programOf(here))) throw new Error("build first: 'npm run build'");
 const ends: (() => unknown)[] = [];
-const owner: Owner = { teardown: (end: () => unknown) => void ends.unshift(end) } as Owner;
-const app = await startGrpcApp(owner);
-const gateway = await startTestGateway(owner, {
-  listeners: ['shop/g:80'],
-  yaml: `upstreams: { a: { endpoints: ["127.0.0.1:${app.port}"] } }\nbackends: { shop/a:80: a }\n`,
-  documents: `${webGateway}${documentOf('GRPCRoute', 'calls', '{ parentRefs: [{ name: g }], rules: [{ backendRefs: [{ name: a, port: 80 }] }] }')}---\napiVersion: sallyport.dev/v1alpha1\nkind: GRPCWeb\nmetadata: { name: web, namespace: shop }\nspec: { targetRefs: [{ group: gateway.networking.k8s.io, kind: GRPCRoute, name: calls }] }\n`,
-});
-const session = connect(`http://127.0.0.1:${gateway.port('shop/g:80')}`);
-const call = framed(Buffer.alloc(1024, 'x'));
+const { app, gateway } = await startAll();
+const session = connect(`http://127.0.0.1:${gateway.port}`);
 
-/** Milliseconds of CPU time for `count` unary calls, 32 at once. Client, gateway and app are one process. */
-async function calls(to: ClientHttp2Session, type: string, count: number): Promise<number> {
-  const before = process.cpuUsage();
+interface Load {
+  readonly name: string;
+  readonly path: string;
+  readonly type: string;
+  readonly body: Buffer;
+}
+
+const loads: readonly Load[] = [
+  { name: 'gRPC', path: '/shop.v1.Orders/Create', type: 'application/grpc', body: encode() },
+  { name: 'gRPC-Web', path: '/shop.v1.Orders/Create', type: 'application/grpc-web', body: encode() },
+  { name: 'gRPC-Web, text', path: '/shop.v1.Orders/Create', type: 'application/grpc-web-text', body: asText(encode()) },
+  { name: 'JSON, transcoded', path: '/v1/orders', type: 'application/json', body },
+];
+
+function asText(bytes: Buffer): Buffer {
+  return Buffer.from(bytes.toString('base64'));
+}
+
+/** `count` unary calls, 32 at once. */
+async function calls(load: Load, count: number): Promise<void> {
   let left = count;
   const one = (): Promise<void> =>
     new Promise((resolve, reject) => {
-      const stream = to.request({
-        ...{ ':method': 'POST', ':path': '/shop.Orders/Get', 'content-type': type, te: 'trailers' },
+      const stream = session.request({
+        ...{ ':method': 'POST', ':path': load.path, 'content-type': load.type, te: 'trailers' },
       });
-      stream.on('error', reject).on('end', resolve).resume().end(call);
+      stream.on('response', (head) => {
+        if (head[':status'] !== 200 || head['grpc-status'] !== undefined) reject(new Error(`${load.name} failed`));
+      });
+      stream.on('error', reject).on('end', resolve).resume().end(load.body);
     });
   const worker = async (): Promise<void> => {
     while (left-- > 0) await one();
   };
   await Promise.all(Array.from({ length: 32 }, worker));
-  const { user, system } = process.cpuUsage(before);
-  return (user + system) / 1000;
 }
 
-const types = ['application/grpc', 'application/grpc-web'];
-const texts = new Map<string, number>();
-for (const type of types) await calls(session, type, 3000);
-// In turns, so that what else the machine does is in both.
-for (let turn = 0; turn < 8; turn++)
-  for (const type of types)
-    texts.set(type, Math.min(texts.get(type) ?? Number.POSITIVE_INFINITY, await calls(session, type, 2000)));
-const plain = texts.get('application/grpc')!;
-console.log('| unary calls of 1 KB | us of CPU, client and app included | of plain gRPC |\n|---|---|---|');
-for (const [type, ms] of texts) console.log(`| ${type} | ${(ms / 2).toPrecision(3)} | ${(ms / plain).toFixed(2)} |`);
+const [rounds, perSlice] = [5, 3000];
+const spent = loads.map((): number[] => []);
+for (const load of loads) await calls(load, perSlice);
+// In turns, so that what else the machine does is in all of them.
+for (let round = 0; round < rounds; round++)
+  for (const [index, load] of loads.entries()) {
+    const before = gateway.running.cpu.readNs();
+    await calls(load, perSlice);
+    // The access log is written every 100 ms.
+    await new Promise((resolve) => setTimeout(resolve, 150));
+    spent[index]!.push((gateway.running.cpu.readNs() - before) / perSlice / 1000);
+  }
+console.log('| unary calls of 1 KB | us of the gateway, median | lowest, highest | of gRPC, by round |');
+console.log('|---|---|---|---|');
+for (const [index, { name }] of loads.entries()) {
+  const own = spent[index]!;
+  const ratio = median(own.map((us, round) => us / spent[0]![round]!));
+  const range = `${Math.min(...own).toFixed(0)}, ${Math.max(...own).toFixed(0)}`;
+  console.log(`| ${name} | ${median(own).toFixed(0)} | ${range} | ${ratio.toFixed(2)} |`);
+}
 session.close();
+await gateway.running.stop();
+app.kill();
 for (const end of ends) await end();
 process.exit(0);
+
+/** The app returns the message of each call, and the gateway serves it in all forms. */
+async function startAll(): Promise<{
+  readonly app: ChildProcess;
+  readonly gateway: { readonly port: number; readonly running: Running };
+}> {
+  const app = spawn(process.execPath, ['-e', appText], { stdio: ['ignore', 'pipe', 'inherit'] });
+  const [line] = (await once(app.stdout!, 'data')) as [Buffer];
+  const target = '{ group: gateway.networking.k8s.io, kind: HTTPRoute, name: calls }';
+  const owner = { teardown: (end: () => unknown) => void ends.push(end) } as Owner;
+  const own = (kind: string, spec: string): string =>
+    `---\napiVersion: sallyport.dev/v1alpha1\nkind: ${kind}\nmetadata: { name: one, namespace: shop }\nspec: { targetRefs: [${target}]${spec} }\n`;
+  const files = await writeGateway(owner, {
+    listeners: ['shop/g:80'],
+    yaml: `upstreams: { a: { endpoints: ["127.0.0.1:${Number(line)}"], protocol: http2 } }\nbackends: { shop/a:80: a }\n`,
+    documents:
+      webGateway +
+      documentOf(
+        'HTTPRoute',
+        'calls',
+        '{ parentRefs: [{ name: g }], rules: [{ backendRefs: [{ name: a, port: 80 }] }] }',
+      ) +
+      own('GRPCWeb', '') +
+      own('GRPCJSONTranscoding', `, services: [shop.v1.Orders], protoDescriptorBin: ${base64Of()}`),
+  });
+  process.env['SALLYPORT_LOG_LEVEL'] = 'error';
+  const running = startRunning(process.execPath, [programOf(here), 'gateway', '--config', files.file], files.dir);
+  const port = files.port('shop/g:80');
+  await whenListening(port, 60_000);
+  return { app, gateway: { port, running } };
+}

@@ -47,9 +47,12 @@ export function grpcRefusal(error: SallyportError, words: string): Reply {
   };
 }
 
-/** The `grpc-status` in a response's trailers, or in its head if it has nothing else; undefined if there is none. */
+/**
+ * The `grpc-status` in a response's trailers, or in its head if it has nothing else; undefined if there is none. Over
+ * HTTP/1.1 it may be spelled `Grpc-Status`, which is another name object.
+ */
 export function grpcStatusOf({ names, values }: Fields): number | undefined {
-  const at = names.indexOf(grpcStatus);
+  const at = names.findIndex(({ lower }) => lower === grpcStatus.lower);
   const value = at === -1 ? undefined : values[at];
   // Only two digits are defined; what an app invents must not become a metric's label.
   return value !== undefined && /^\d{1,2}$/.test(value) ? Number(value) : undefined;

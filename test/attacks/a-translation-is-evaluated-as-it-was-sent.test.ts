@@ -3,6 +3,7 @@
 
 import { fromBinary, toJson } from '@bufbuild/protobuf';
 import t from 'tap';
+import { authorization } from '../../sidecar/edge/authorization/capability.ts';
 import { capabilities } from '../../sidecar/edge/capabilities.ts';
 import { grpcJson } from '../../sidecar/edge/grpc-json/capability.ts';
 import { grpcWeb } from '../../sidecar/edge/grpc-web/capability.ts';
@@ -10,6 +11,7 @@ import { mirror } from '../../sidecar/edge/mirror/capability.ts';
 import { layOut } from '../../sidecar/edge/phases.ts';
 import { validation } from '../../sidecar/edge/validation/capability.ts';
 import { headerOf } from '../../sidecar/exchange/facts.ts';
+import { parseIp } from '../../sidecar/policy/ip.ts';
 import { framed } from '../../sidecar/protocol/grpc.ts';
 import { refuse } from '../../sidecar/respond.ts';
 import { base64Of, registry } from '../fixtures/descriptor-set.ts';
@@ -49,6 +51,34 @@ t.test('decisions see the request of the client', async (t) => {
     { known: { method: 'POST', path: '/a.B/C' }, headers: { 'content-type': 'application/grpc-web' } },
   );
   t.strictSame(types, ['application/grpc-web']);
+});
+
+t.test('a Deny rule for a method of gRPC is not passed in JSON', async (t) => {
+  const principal = { clientCIDRs: ['192.0.2.0/24'] };
+  const plan = (action: string, paths?: readonly string[], methods?: readonly string[]): unknown => ({
+    defaultAction: action === 'Deny' ? 'Allow' : 'Deny',
+    rules: [{ name: 'r', action, operation: { paths, methods }, principal }],
+  });
+  const rows: readonly (readonly [written: unknown, method: string, path: string, outcome: string])[] = [
+    [plan('Deny', ['/shop.v1.Orders/Get']), 'GET', '/v1/orders/5', 'policy_denied'],
+    [plan('Deny', ['/shop.v1.Orders/Get']), 'HEAD', '/v1/shops/a/orders/b', 'policy_denied'],
+    [plan('Deny', ['/shop.v1.Orders/Get'], ['POST']), 'GET', '/v1/orders/5', 'policy_denied'],
+    [plan('Deny', ['/shop.v1.Orders/Get'], ['GET']), 'GET', '/v1/orders/5', 'passed'],
+    [plan('Deny', ['/shop.v1.Orders/Get']), 'GET', '/v1/orders', 'passed'],
+    [plan('Deny', ['/v1/orders/5']), 'GET', '/v1/orders/5', 'policy_denied'],
+    [plan('Deny', undefined, ['POST']), 'GET', '/v1/orders/5', 'passed'],
+    [plan('Allow', ['/shop.v1.Orders/Get']), 'GET', '/v1/orders/5', 'policy_denied'],
+  ];
+  for (const [written, method, path, outcome] of rows) {
+    const guard = hooksOf(authorization, {
+      authorization: await planOf(authorization, 'authorization', written),
+    });
+    const { client, backend } = await serve(
+      { ...json, authorize: guard.authorize! },
+      { known: { method, path }, connection: { remoteIp: parseIp('192.0.2.1')! } },
+    );
+    t.equal(backend === undefined ? client.code : 'passed', outcome, `${method} ${path} ${JSON.stringify(written)}`);
+  }
 });
 
 t.test('no part of a path or query sets what another part has set, or another method', async (t) => {

@@ -4,6 +4,7 @@
 import { once } from 'node:events';
 import { request } from 'node:http';
 import { connect } from 'node:http2';
+import { connect as dial } from 'node:net';
 import { create, type DescMessage, fromBinary, toBinary } from '@bufbuild/protobuf';
 import {
   Metadata,
@@ -144,6 +145,24 @@ t.test('HEAD, and a connection that goes on', async (t) => {
   const answer = await ask(port, '/v1/orders/5', { method: 'HEAD', headers: { host } });
   t.match(answer, { status: 200, text: '', headers: { 'content-length': '20' } });
   t.match(await ask(port, '/v1/orders/5', { headers: { host } }), { status: 200 });
+});
+
+t.test('no body follows the response to HEAD of a stream', async (t) => {
+  const socket = dial(port, '127.0.0.1');
+  t.teardown(() => socket.destroy());
+  let read = '';
+  socket.setEncoding('latin1').on('data', (piece: string) => {
+    read += piece;
+  });
+  for (const host of ['json.test', 'events.test']) {
+    read = '';
+    socket.write(`HEAD /v1/orders HTTP/1.1\r\nhost: ${host}\r\n\r\n`);
+    const call = await until(() => open.shift(), 'the call');
+    await until(() => call.cancelled, 'the cancellation');
+    socket.write('GET /v1/orders/5 HTTP/1.1\r\nhost: json.test\r\n\r\n');
+    await until(() => read.endsWith('}'), 'the second response');
+    t.match(read, /^HTTP\/1\.1 200 OK\r\n(?:[^\r]+\r\n)+\r\nHTTP\/1\.1 200 OK\r\n(?:[^\r]+\r\n)+\r\n\{"id":"5"/);
+  }
 });
 
 t.test('statuses and refusals', async (t) => {

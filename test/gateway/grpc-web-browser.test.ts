@@ -41,6 +41,6 @@ t.test('a page of another origin calls', { skip }, async (t) => {
       .map((part) => Buffer.from(part, 'base64').toString('latin1'))
       .join('');
   t.match(await read('hello'), /hello[\s\S]*grpc-status: 0\r\n/);
-  t.match(await read('fail'), /grpc-status: 9\r\ngrpc-message: not now: 100 %25\r\n/);
+  t.match(await read('fail'), /grpc-status: 9\r\ngrpc-message: not%20now:%20100%20%25\r\n/);
   t.strictSame(browser.complaints, []);
 });

@@ -6,6 +6,7 @@ import type { ConnectionFacts } from '../../exchange/connection-facts.ts';
 import { allow, deny } from '../../exchange/decision.ts';
 import type { Exchange } from '../../exchange/exchange.ts';
 import { headerOf, isSpelledTwice, pathWithoutQuery } from '../../exchange/facts.ts';
+import { translatedPath } from '../../exchange/translated.ts';
 import { compileIpBlocks } from '../../policy/ip.ts';
 import { compileStrings } from '../../policy/match.ts';
 import { vouchesFor } from '../vouch.ts';
@@ -48,14 +49,7 @@ export function compileEdgeAuthorization(policy: AuthorizationPlan, of: string):
 
 function compileRule({ name, action, ...conditions }: EdgeRule): CompiledRule {
   const tests: Test[] = [];
-  if (conditions.methods.length > 0) {
-    const methods = new Set(conditions.methods);
-    tests.push(({ method }) => methods.has(method));
-  }
-  if (conditions.paths.length > 0) {
-    const match = compileStrings(conditions.paths);
-    tests.push(({ path }) => match(pathWithoutQuery(path)));
-  }
+  if (conditions.methods.length > 0 || conditions.paths.length > 0) tests.push(compileOperation(action, conditions));
   if (conditions.spiffeIds.length > 0) {
     const match = compileStrings(conditions.spiffeIds);
     // A client without an identity matches nothing: the schema accepts no lone star.
@@ -83,6 +77,20 @@ function compileRule({ name, action, ...conditions }: EdgeRule): CompiledRule {
   }
   if (conditions.jwt !== undefined) tests.push(compileJwt(conditions.jwt));
   return { name, action, tests };
+}
+
+/** A Deny rule also holds for the call that a request is translated to: see exchange/translated.ts. */
+function compileOperation(action: EdgeRule['action'], { methods, paths }: Pick<EdgeRule, 'methods' | 'paths'>): Test {
+  const names = new Set(methods);
+  const isMethod = (method: string): boolean => names.size === 0 || names.has(method);
+  if (paths.length === 0) return ({ method }) => isMethod(method);
+  const match = compileStrings(paths);
+  const asSent: Test = ({ method, path }) => isMethod(method) && match(pathWithoutQuery(path));
+  if (action !== 'Deny' || !isMethod('POST')) return asSent;
+  return (exchange, connection) => {
+    const translated = translatedPath.get(exchange);
+    return asSent(exchange, connection) || (translated !== undefined && match(translated));
+  };
 }
 
 function compileJwt({ provider, scopes, claims }: NonNullable<EdgeRule['jwt']>): Test {

@@ -8,6 +8,7 @@ import { headerOf, pathWithoutQuery } from '../../exchange/facts.ts';
 import { addFields, changeRequest, filterFields } from '../../exchange/fields.ts';
 import { emptyFields } from '../../exchange/message.ts';
 import type { Onward } from '../../exchange/onward.ts';
+import { translatedPath } from '../../exchange/translated.ts';
 import { bodyTooLarge } from '../../protocol/body-limit.ts';
 import type { Service } from '../capability.ts';
 import { gatherBody, waitsForBody, wholeBodyOf } from '../gather-body.ts';
@@ -57,6 +58,7 @@ export const grpcJson: Service<GrpcJsonPlan, Shared> = {
       const match = transcoder!.find(method, pathWithoutQuery(path));
       if (match === undefined || !('binding' in match)) return;
       calls.set(exchange, { match, method, path });
+      translatedPath.set(exchange, match.binding.rpcPath);
       exchange.bodyLimit = Math.min(exchange.bodyLimit, plan.maxRequestBodySize);
       if (typeof framing === 'number' && framing > exchange.bodyLimit) throw bodyTooLarge(exchange);
     };
@@ -74,12 +76,9 @@ export const grpcJson: Service<GrpcJsonPlan, Shared> = {
       }
       const restore = (): void => void Object.assign(exchange, { method: call.method, path: call.path });
       const { maxResponseBodySize: limitBytes } = plan;
-      const sent = { binding: call.match.binding, transcoder: transcoder!, form, limitBytes };
-      call.reply = new JsonReply(exchange, sent, restore, (error) => {
-        // The call ends at the backend as well.
-        exchange.carrier?.downstreamGone();
-        shared.refuse(exchange, error);
-      });
+      const cancel = (): void => exchange.carrier?.downstreamGone();
+      const sent = { binding: call.match.binding, transcoder: transcoder!, form, limitBytes, cancel };
+      call.reply = new JsonReply(exchange, sent, restore, (error) => shared.refuse(exchange, error));
       exchange.downstream = call.reply;
       note(exchange, call.match.binding.rpcPath);
     };
@@ -105,6 +104,8 @@ export const grpcJson: Service<GrpcJsonPlan, Shared> = {
         ]);
         exchange.method = 'POST';
         exchange.path = call.match.binding.rpcPath;
+        // The body is here.
+        exchange.expectContinue = false;
         // Messages are counted, and the balancer gets the status of the call.
         exchange.grpc = true;
       },
@@ -139,9 +140,10 @@ export const grpcJson: Service<GrpcJsonPlan, Shared> = {
 const empty = Buffer.alloc(0);
 const jsonType: readonly (readonly [string, string])[] = [['content-type', 'application/json']];
 
-/** The backend gets none of these: they describe the JSON. */
+/** The backend gets none of these: they describe the JSON, or ask for a response that could not be read here. */
 const replaced: ReadonlySet<string> = new Set([
-  ...['content-type', 'content-encoding', 'content-language', 'te', 'accept', 'accept-encoding'],
+  ...['content-type', 'content-encoding', 'content-language', 'te', 'accept', 'accept-encoding', 'trailer'],
+  ...['grpc-encoding', 'grpc-accept-encoding', 'range'],
 ]);
 
 function formOf({ printOptions }: GrpcJsonPlan): StreamForm {
@@ -149,11 +151,14 @@ function formOf({ printOptions }: GrpcJsonPlan): StreamForm {
   return printOptions.streamNewlineDelimited ? streamForms.lines : streamForms.array;
 }
 
-/** A page of another origin can send text/plain without a preflight: only JSON is read as JSON. */
+/**
+ * A page of another origin can send text/plain without a preflight, and a body without a type: only JSON is read as
+ * JSON.
+ */
 function checkType(exchange: Exchange, body: Buffer): void {
   if (body.length === 0) return;
-  const type = headerOf(exchange, 'content-type');
-  if (type !== undefined && !/^application\/(?:[\w.-]+\+)?json[ \t]*(?:;[ \t]*charset="?utf-8"?)?[ \t]*$/i.test(type))
+  const type = headerOf(exchange, 'content-type') ?? '';
+  if (!/^application\/(?:[\w.-]+\+)?json[ \t]*(?:;[ \t]*charset="?utf-8"?)?[ \t]*$/i.test(type))
     throw new Refusal('content_type_unsupported', 'the body must be application/json');
   const coding = headerOf(exchange, 'content-encoding');
   if (coding !== undefined && coding.trim().toLowerCase() !== 'identity')

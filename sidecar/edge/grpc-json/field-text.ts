@@ -13,7 +13,8 @@ export function fieldAt(message: DescMessage, path: string): FieldPath | undefin
     const field: DescField | undefined = within?.fields.find((one) => one.name === name || one.jsonName === name);
     if (field === undefined) return undefined;
     found.push(field);
-    within = field.fieldKind === 'message' ? field.message : undefined;
+    // These have a JSON of their own, and no fields in it.
+    within = field.fieldKind === 'message' && !ownJson.test(field.message.typeName) ? field.message : undefined;
   }
   return found;
 }
@@ -22,6 +23,8 @@ export function fieldAt(message: DescMessage, path: string): FieldPath | undefin
 const strings: ReadonlySet<string> = new Set([
   ...['google.protobuf.Timestamp', 'google.protobuf.Duration', 'google.protobuf.FieldMask'],
 ]);
+
+const ownJson = /^google\.protobuf\.(?:Any|Timestamp|Duration|FieldMask|Struct|\w*Value)$/;
 
 const wrapper = /^google\.protobuf\.(?:Double|Float|U?Int64|U?Int32|Bool|String|Bytes)Value$/;
 
@@ -33,7 +36,7 @@ export function textReader(field: DescField): ToJson | undefined {
   if (fieldKind === 'scalar' || (fieldKind === 'list' && field.listKind === 'scalar'))
     return scalarReader(field.scalar);
   if (fieldKind === 'enum' || (fieldKind === 'list' && field.listKind === 'enum'))
-    return (text) => (/^-?\d{1,10}$/.test(text) ? Number(text) : text);
+    return (text) => (text.length < 12 && decimal.test(text) ? Number(text) : text);
   const message = fieldKind === 'map' ? undefined : field.message;
   if (message === undefined) return undefined;
   if (strings.has(message.typeName)) return (text) => text;
@@ -41,11 +44,22 @@ export function textReader(field: DescField): ToJson | undefined {
   return wrapper.test(message.typeName) && value?.fieldKind === 'scalar' ? scalarReader(value.scalar) : undefined;
 }
 
-/** Numbers stay text: the JSON mapping reads it, and 64 bits keep all their digits. */
+const integers: ReadonlySet<ScalarType> = new Set([
+  ...[ScalarType.INT32, ScalarType.INT64, ScalarType.UINT32, ScalarType.UINT64, ScalarType.FIXED32],
+  ...[ScalarType.FIXED64, ScalarType.SFIXED32, ScalarType.SFIXED64, ScalarType.SINT32, ScalarType.SINT64],
+]);
+
+const decimal = /^(?:0|-?[1-9]\d*)$/;
+
+/**
+ * Numbers stay text: the JSON mapping reads it, and 64 bits keep all their digits. An integer has one spelling: a policy
+ * for `/orders/16` must not be passed as `/orders/0x10`, which readers of 64 bits take.
+ */
 function scalarReader(type: ScalarType): ToJson {
-  return type === ScalarType.BOOL
-    ? (text) => (text === 'true' ? true : text === 'false' ? false : text)
-    : (text) => text;
+  if (type === ScalarType.BOOL) return (text) => (text === 'true' ? true : text === 'false' ? false : text);
+  if (!integers.has(type)) return (text) => text;
+  // The mapping refuses `false`, and names the field.
+  return (text) => decimal.test(text) && text;
 }
 
 /** A message as JSON, with only what a path or a query sets. */

@@ -6,7 +6,7 @@ import type { Downstream } from '../../exchange/ends.ts';
 import type { Exchange } from '../../exchange/exchange.ts';
 import { headerOf } from '../../exchange/facts.ts';
 import { addFields, filterFields } from '../../exchange/fields.ts';
-import { emptyFields, type Fields, type Reply } from '../../exchange/message.ts';
+import { emptyFields, type Fields, isSafeField, type Reply } from '../../exchange/message.ts';
 import { isGrpc } from '../../protocol/grpc.ts';
 import type { Binding } from './bindings.ts';
 import { MessageReader } from './message-reader.ts';
@@ -51,6 +51,8 @@ export interface Call {
   readonly form: StreamForm;
   /** Of one message. */
   readonly limitBytes: number;
+  /** Ends it at the backend. */
+  cancel(): void;
 }
 
 /** Stands in front of the client's codec. */
@@ -58,7 +60,7 @@ export class JsonReply implements Downstream {
   readonly #exchange: Exchange;
   readonly #inner: Downstream;
   readonly #call: Call;
-  /** Ends the exchange with an error, and the call at the backend. */
+  /** Ends the exchange with an error. */
   readonly #fail: (error: SallyportError) => void;
   /** What the codec must see again: the request was changed for the backend. */
   readonly #restore: () => void;
@@ -92,7 +94,10 @@ export class JsonReply implements Downstream {
       if (this.#streams) this.#begin();
       return;
     }
-    if (whole !== undefined) this.write(whole);
+    if (whole !== undefined && whole.length > 0) {
+      if (this.#streams) this.#begin();
+      this.write(whole);
+    }
     this.end(reply.fields);
   }
 
@@ -152,6 +157,9 @@ export class JsonReply implements Downstream {
       throw new SallyportError('upstream_answer_malformed', 'no message where the method has one');
     if (binding.rpc.output.typeName === 'google.api.HttpBody') {
       const { type, data } = transcoder.rawBody(binding, this.#message);
+      // It may be from an upload: a line break in it would begin another field, or the body.
+      if (type !== '' && !isSafeField('content-type', type))
+        throw new SallyportError('upstream_answer_malformed', 'the content_type of a google.api.HttpBody is no field');
       return this.#send(200, type, data);
     }
     this.#send(200, 'application/json', Buffer.from(transcoder.decode(binding, this.#message)));
@@ -160,6 +168,7 @@ export class JsonReply implements Downstream {
   #endStream(): void {
     // Head and status in one: there was no message.
     if (!this.#exchange.responded) this.#begin();
+    if (this.#isOver) return;
     if (this.#call.form.end !== '') this.#write(this.#call.form.end);
     this.#isOver = true;
     this.#inner.end(emptyFields);
@@ -181,7 +190,14 @@ export class JsonReply implements Downstream {
     const { form } = this.#call;
     const fields = this.#fieldsOf(form.type);
     this.#exchange.status = 200;
-    this.#inner.respond({ ...this.#head!, fields, framing: 'chunked', declaredLength: undefined }, undefined);
+    const reply = { ...this.#head!, fields, declaredLength: undefined };
+    // No body may follow a response to HEAD: the client would read it as the next response.
+    if (this.#exchange.method === 'HEAD') {
+      this.#isOver = true;
+      this.#call.cancel();
+      return this.#inner.respond({ ...reply, framing: 0 }, empty);
+    }
+    this.#inner.respond({ ...reply, framing: 'chunked' }, undefined);
     if (form.begin !== '') this.#write(form.begin);
   }
 
@@ -202,10 +218,7 @@ export class JsonReply implements Downstream {
 
   /** The backend's metadata, without what is about gRPC. */
   #fieldsOf(type: string): Fields {
-    const kept = filterFields(
-      this.#head!.fields,
-      ({ lower }) => lower !== 'content-type' && !lower.startsWith('grpc-'),
-    );
+    const kept = filterFields(this.#head!.fields, ({ lower }) => !ofBody.has(lower) && !lower.startsWith('grpc-'));
     return type === '' ? kept : addFields(kept, [['content-type', type]]);
   }
 
@@ -216,6 +229,7 @@ export class JsonReply implements Downstream {
   #giveUp(error: unknown): void {
     this.#isOver = true;
     this.#reader.drop();
+    this.#call.cancel();
     this.#fail(asSallyportError(error, 'internal', 'the response could not be transcoded'));
   }
 
@@ -253,3 +267,9 @@ export class JsonReply implements Downstream {
 }
 
 const empty = Buffer.alloc(0);
+
+/** They describe the backend's body, which the client does not get. */
+const ofBody: ReadonlySet<string> = new Set([
+  ...['content-type', 'content-encoding', 'content-range', 'content-md5', 'content-digest', 'repr-digest', 'digest'],
+  ...['accept-ranges', 'trailer'],
+]);

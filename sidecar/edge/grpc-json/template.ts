@@ -98,7 +98,7 @@ interface Node<T> {
 
 /** What stands at a path, for the caller to choose by the request's method. */
 export interface Found<T> {
-  readonly byMethod: ReadonlyMap<string, T>;
+  readonly value: T;
   /** The path's segments, without its verb. */
   readonly segments: readonly string[];
 }
@@ -128,34 +128,55 @@ export class TemplateTree<T> {
     return known;
   }
 
-  /** @param path without a query */
-  find(path: string): Found<T> | undefined {
+  /**
+   * The value for a path, as Envoy finds it: the first template that has the method. If none has it, the methods of all
+   * that match the path, in no order.
+   * @param path without a query
+   * @param pick the value for the request's method
+   */
+  find(path: string, pick: (byMethod: ReadonlyMap<string, T>) => T | undefined): Found<T> | readonly string[] {
     const segments = path.slice(1).split('/');
     const last = segments.at(-1)!;
     const colon = last.lastIndexOf(':');
+    const methods = new Set<string>();
+    const search: Search<T> = { segments, verb: '', pick, methods };
     // A colon that begins no verb of any template is part of the segment.
-    if (colon > 0) {
+    if (colon > 0 && colon < last.length - 1) {
       const bare = [...segments.slice(0, -1), last.slice(0, colon)];
-      const byMethod = search(this.#root, bare, 0, last.slice(colon + 1));
-      if (byMethod !== undefined) return { byMethod, segments: bare };
+      const value = find({ ...search, segments: bare, verb: last.slice(colon + 1) }, this.#root, 0);
+      if (value !== undefined) return { value, segments: bare };
+      if (methods.size > 0) return [...methods];
     }
-    const byMethod = search(this.#root, segments, 0, '');
-    return byMethod === undefined ? undefined : { byMethod, segments };
+    const value = find(search, this.#root, 0);
+    return value === undefined ? [...methods] : { value, segments };
   }
 }
 
-function search<T>(
-  node: Node<T>,
-  segments: readonly string[],
-  at: number,
-  verb: string,
-): ReadonlyMap<string, T> | undefined {
-  if (at === segments.length) return node.here.get(verb) ?? node.next.get('**')?.here.get(verb);
+interface Search<T> {
+  readonly segments: readonly string[];
+  readonly verb: string;
+  readonly pick: (byMethod: ReadonlyMap<string, T>) => T | undefined;
+  /** What the templates have that match the path, but not the method. */
+  readonly methods: Set<string>;
+}
+
+/** Each node is visited once at most: its depth is the place in the path. */
+function find<T>(search: Search<T>, node: Node<T>, at: number): T | undefined {
+  const { segments } = search;
+  if (at === segments.length) return valueAt(search, node) ?? valueAt(search, node.next.get('**'));
   const segment = segments[at]!;
   // The names of wildcards are no literals.
   const exact = segment === '*' || segment === '**' ? undefined : node.next.get(segment);
-  const found = exact === undefined ? undefined : search(exact, segments, at + 1, verb);
-  if (found !== undefined) return found;
   const any = segment === '' ? undefined : node.next.get('*');
-  return (any === undefined ? undefined : search(any, segments, at + 1, verb)) ?? node.next.get('**')?.here.get(verb);
+  return (
+    (exact && find(search, exact, at + 1)) ?? (any && find(search, any, at + 1)) ?? valueAt(search, node.next.get('**'))
+  );
+}
+
+function valueAt<T>({ verb, pick, methods }: Search<T>, node: Node<T> | undefined): T | undefined {
+  const byMethod = node?.here.get(verb);
+  if (byMethod === undefined) return undefined;
+  const value = pick(byMethod);
+  if (value === undefined) for (const method of byMethod.keys()) methods.add(method);
+  return value;
 }

@@ -32,8 +32,15 @@ export interface Match {
 /** Deeper than any message in use; recursion is bounded by it. */
 const maxDepth = 64;
 
+/** Lists and maps of messages have two brackets for each. */
+const maxBrackets = 4 * maxDepth;
+
 /** More than any client sets; each costs the reading of a field. */
 const maxParameters = 1000;
+
+/** JSON values in a body: reading that many takes up to 0.2 s. Larger bodies may have more. */
+const fewestValues = 50_000;
+const bytesPerValue = 20;
 
 /** What one policy's descriptor set can transcode. */
 export class Transcoder {
@@ -52,12 +59,13 @@ export class Transcoder {
 
   /** The binding of a request, or the methods that its path has, or undefined. */
   find(method: string, path: string): Match | readonly string[] | undefined {
-    const found = this.#bindings.tree.find(path);
-    if (found === undefined) return undefined;
-    const { byMethod, segments } = found;
-    // RFC 9110 section 9.3.2: HEAD is GET without the body.
-    const binding = byMethod.get(method) ?? (method === 'HEAD' ? byMethod.get('GET') : undefined) ?? byMethod.get('*');
-    return binding === undefined ? [...byMethod.keys()].toSorted() : { binding, segments };
+    const found = this.#bindings.tree.find(
+      path,
+      // RFC 9110 section 9.3.2: HEAD is GET without the body.
+      (byMethod) => byMethod.get(method) ?? (method === 'HEAD' ? byMethod.get('GET') : undefined) ?? byMethod.get('*'),
+    );
+    if ('value' in found) return { binding: found.value, segments: found.segments };
+    return found.length === 0 ? undefined : found.toSorted();
   }
 
   /**
@@ -69,7 +77,7 @@ export class Transcoder {
     if (place === undefined && body.length > 0) throw invalid('the method takes no body');
     if (!isUtf8(body)) throw new SallyportError('json_not_utf8', 'the body is not UTF-8');
     const text = body.toString();
-    checkNumbers(text);
+    checkText(text, Math.max(fewestValues, this.#plan.maxRequestBodySize / bytesPerValue));
     const tree: Tree = Object.create(null) as Tree;
     this.#readQuery(binding, query, tree);
     const fromPath = this.#readPath(binding, segments);
@@ -190,19 +198,70 @@ function wholeText(place: Binding['body'], text: string): string {
   return `{${JSON.stringify(place.jsonName)}:${text}}`;
 }
 
-/** Up to 15 digits, every integer is a double. A quote before the digits makes them a string. */
-const mayBeLong = /[[,:\s]-?\d{16}|^-?\d{16}/;
-const stringsAndNumbers = /"(?:[^"\\]|\\.)*"|-?\d[\d.eE+-]*/g;
+/** An integer of up to 15 digits is a double. */
+const longInteger = /^\d{16,}(?:\.0*)?$/;
 
 /**
  * JSON.parse would round an integer that is no double, and the backend would get another number. As a string it passes.
- * @throws SallyportError `json_number_out_of_range`.
+ * And each value costs some microseconds, in lists and maps most of all, so there is a limit. Linear in the length,
+ * also for text that is no JSON.
+ * @throws SallyportError `json_number_out_of_range`, `json_too_deep`, `request_invalid`.
  */
-function checkNumbers(text: string): void {
-  if (!mayBeLong.test(text)) return;
-  for (const [token] of text.matchAll(stringsAndNumbers))
-    if (/^-?\d{16,}$/.test(token) && (token.length > 320 || BigInt(token) !== BigInt(Number(token))))
-      throw new SallyportError('json_number_out_of_range', 'an integer of more than 53 bits must be a string');
+function checkText(text: string, most: number): void {
+  let values = 1;
+  let depth = 0;
+  for (let at = 0; at < text.length; at++) {
+    const code = text.charCodeAt(at);
+    if (code === 0x22) at = endOfString(text, at);
+    // Each value but the first comes after one of these: , [ {
+    else if (code === 0x2c) values++;
+    else if (code === 0x5b || code === 0x7b) {
+      values++;
+      if (++depth > maxBrackets) throw tooDeep();
+    } else if (code === 0x5d || code === 0x7d) depth--;
+    else if (isDigit(code)) {
+      const end = endOfNumber(text, at);
+      if (end - at >= shortestBad) checkNumber(text.slice(at, end));
+      at = end - 1;
+    }
+  }
+  // The messages of a stream may also be on lines, where the objects are counted.
+  if (values > most) throw invalid(`the body has more than ${Math.floor(most)} values`);
+}
+
+/** `1e309` is more than a double holds: it would become Infinity, which JSON does not have. */
+const shortestBad = 5;
+
+function checkNumber(text: string): void {
+  if (Number(text) === Number.POSITIVE_INFINITY)
+    throw new SallyportError('json_number_out_of_range', 'a number is more than a double holds');
+  if (!longInteger.test(text)) return;
+  const [whole] = text.split('.');
+  if (BigInt(whole!) !== BigInt(Number(whole)))
+    throw new SallyportError('json_number_out_of_range', 'an integer of more than 53 bits must be a string');
+}
+
+const isDigit = (code: number): boolean => code >= 0x30 && code <= 0x39;
+
+/** The index of the closing quote, or the length of a text without one. */
+function endOfString(text: string, quote: number): number {
+  let at = quote + 1;
+  for (; at < text.length; at++) {
+    const code = text.charCodeAt(at);
+    if (code === 0x22) return at;
+    if (code === 0x5c) at++;
+  }
+  return at;
+}
+
+function endOfNumber(text: string, from: number): number {
+  let at = from;
+  for (; at < text.length; at++) {
+    const code = text.charCodeAt(at);
+    // . e E + -
+    if (!isDigit(code) && code !== 0x2e && (code | 0x20) !== 0x65 && code !== 0x2b && code !== 0x2d) break;
+  }
+  return at;
 }
 
 /** The messages of a client that streams: the elements of an array, or one value a line. */
@@ -250,11 +309,14 @@ function unreadable(error: unknown, text: string): SallyportError {
   const field = isFieldError(error) ? error.field() : isFieldError(cause) ? cause.field() : undefined;
   if (field !== undefined) return invalid(`the field '${field.parent.typeName}.${field.name}' is invalid`);
   const message = error instanceof Error ? error.message : '';
-  if (message.includes('maximum recursion depth') || error instanceof RangeError)
-    return new SallyportError('json_too_deep', `the message is deeper than ${maxDepth}`);
+  if (message.includes('maximum recursion depth') || error instanceof RangeError) return tooDeep();
   if (message.includes('is unknown')) return invalid('the body has a field that the message does not have');
   if (text !== '' && !isJson(text)) return new SallyportError('json_syntax', 'the body is not JSON');
   return invalid('the request does not match the message');
+}
+
+function tooDeep(): SallyportError {
+  return new SallyportError('json_too_deep', `the message is deeper than ${maxDepth}`);
 }
 
 function isJson(text: string): boolean {

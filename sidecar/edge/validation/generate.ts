@@ -64,7 +64,7 @@ function createAjv(draft: Draft, allErrors: boolean, optimize: number | false = 
   // ajv's own compares each item with each.
   ajv.removeKeyword('uniqueItems');
   ajv.addKeyword({
-    ...{ keyword: 'uniqueItems', type: 'array', schemaType: 'string' },
+    ...{ keyword: 'uniqueItems', type: 'array', schemaType: 'boolean' },
     error: { message: 'must NOT have duplicate items' },
     code(cxt: KeywordCxt) {
       if (cxt.schema !== true) return;

@@ -135,6 +135,38 @@ t.test('response_body, HttpBody and HEAD', async (t) => {
   t.equal(bare.exchange.method, 'HEAD', 'the codec sees the method of the client');
 });
 
+t.test('HEAD of a stream has no body, and the call ends', async (t) => {
+  for (const printOptions of [{}, { streamNewlineDelimited: true }]) {
+    const { exchange, sent, told } = await begin('/v1/orders', await hooksFor({ printOptions }), 'HEAD');
+    respondWith(exchange, head());
+    exchange.downstream.write(framed(order({ sku: 'a' })));
+    exchange.downstream.end(fields({ 'grpc-status': '0' }));
+    t.strictSame([sent.replies.length, sent.replies[0]!.status, sent.pieces.map(String)], [1, 200, ['']]);
+    t.ok(told.includes('gone'));
+    const empty = await begin('/v1/orders', await hooksFor({ printOptions }), 'HEAD');
+    respondWith(empty.exchange, { headers: { 'content-type': 'application/grpc', 'grpc-status': '0' }, body: '' });
+    t.strictSame([empty.sent.replies.length, empty.sent.pieces.map(String)], [1, ['']]);
+  }
+});
+
+t.test('the content_type of an HttpBody cannot end its line', async (t) => {
+  const HttpBody = registry.getMessage('google.api.HttpBody')!;
+  for (const contentType of ['text/csv\r\nset-cookie: a=b', 'text/csv\n', 'text/csv\0', 'ä\u2028']) {
+    const { exchange, sent } = await begin('/v1/raw');
+    const message = create(HttpBody, { contentType, data: Buffer.from('a') } as never);
+    finish(exchange, [toBinary(HttpBody, message)], { 'grpc-status': '0' });
+    t.equal(sent.replies[0]!.status, 502);
+    t.equal(exchange.failure?.code, 'upstream_answer_malformed');
+  }
+});
+
+t.test('fields about a body that the client does not get are dropped', async (t) => {
+  const { exchange, sent } = await begin();
+  const about = { 'content-encoding': 'gzip', 'content-range': 'bytes 0-1/2', 'accept-ranges': 'bytes' };
+  respondWith(exchange, { status: 503, headers: { ...about, 'content-type': 'text/html', 'retry-after': '1' } });
+  t.strictSame(headersIn(sent.replies[0]!.fields), { 'retry-after': '1', 'content-type': 'application/json' });
+});
+
 const statuses = [200, 499, 500, 400, 504, 404, 409, 403, 429, 400, 409, 400, 501, 500, 503, 500, 401, 500];
 t.test('each status of gRPC is one of HTTP', async (t) => {
   for (const [code, status] of statuses.entries()) {
@@ -300,6 +332,26 @@ t.test('streams: the head and each message go on at once', async (t) => {
     const early = await begin('/v1/orders', using);
     respondWith(early.exchange, { headers: { 'content-type': 'application/grpc', 'grpc-status': '5' }, body: '' });
     t.match(early.sent.replies[0], { status: 404 }, 'before the first message it is a status');
+  }
+});
+
+t.test('a stream that comes with its head is written after the head', async (t) => {
+  for (const method of ['GET', 'HEAD']) {
+    const { exchange, sent } = await begin('/v1/orders', hooks, method);
+    const written: unknown[] = [];
+    const { downstream } = exchange;
+    const body = Buffer.concat([framed(order({ sku: 'a' })), framed(order({ sku: 'b' }))]);
+    Object.assign(sent.pieces, { push: (piece: Buffer) => written.push([sent.replies.length, piece.toString()]) });
+    const reply = fields({ 'content-type': 'application/grpc', 'grpc-status': '0' });
+    downstream.respond(
+      { status: 200, reason: '', fields: reply, hopFields: undefined, framing: body.length, declaredLength: undefined },
+      body,
+    );
+    const pieces = method === 'HEAD' ? [''] : ['[', '{"sku":"a"}', ',{"sku":"b"}', ']'];
+    t.strictSame(
+      written,
+      pieces.map((piece) => [1, piece]),
+    );
   }
 });
 

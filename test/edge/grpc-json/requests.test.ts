@@ -4,7 +4,7 @@ import { fromBinary, toJson } from '@bufbuild/protobuf';
 import t from 'tap';
 import { grpcJson } from '../../../sidecar/edge/grpc-json/capability.ts';
 import { refuse } from '../../../sidecar/respond.ts';
-import { base64Of, methods, registry } from '../../fixtures/descriptor-set.ts';
+import { base64Of, descriptorSet, methods, registry } from '../../fixtures/descriptor-set.ts';
 import { hooksOf, planOf, serve } from '../../fixtures/exchange.ts';
 
 const hooksFor = async (more: object = {}) =>
@@ -115,6 +115,18 @@ const rows: readonly (readonly [line: string, body: unknown, name: string, ...ca
   ['POST /v1/bulk', '{"id":1}\n{"id":2}\n', 'Bulk', { id: '1' }, { id: '2' }],
   ['POST /v1/bulk', '[]', 'Bulk'],
   ['PURGE /v1/any', undefined, 'Any', {}],
+  [
+    'POST /v1/orders',
+    '{"id":9007199254740992.0,"price":1.7e308}',
+    'Create',
+    { id: '9007199254740992', price: 1.7e308 },
+  ],
+  [
+    'POST /v1/orders',
+    '{"sku":"9007199254740993,9007199254740993"}',
+    'Create',
+    { sku: '9007199254740993,9007199254740993' },
+  ],
 ];
 
 for (const [line, body, name, ...calls] of rows)
@@ -129,6 +141,7 @@ for (const [line, body, name, ...calls] of rows)
     t.equal(exchange.framing, exchange.wholeBody!.length);
   });
 
+const manyValues = 'the body has more than 52428 values';
 const deep = (depth: number): string => `${'{"parentOrder":'.repeat(depth)}{}${'}'.repeat(depth)}`;
 const refusals: readonly (readonly [line: string, body: unknown, code: string, message: string])[] = [
   ['GET /v2/orders', undefined, 'operation_unknown', 'no method of the services has this path'],
@@ -188,6 +201,31 @@ const refusals: readonly (readonly [line: string, body: unknown, code: string, m
     'json_number_out_of_range',
     'an integer of more than 53 bits must be a string',
   ],
+  [
+    'POST /v1/orders',
+    '{"id":9007199254740993.0}',
+    'json_number_out_of_range',
+    'an integer of more than 53 bits must be a string',
+  ],
+  ['POST /v1/orders', '{"extra":{"a":-1e309}}', 'json_number_out_of_range', 'a number is more than a double holds'],
+  // In time: a reader that begins anew at each quote takes minutes.
+  ['POST /v1/orders', ` 1234567890123456 "${'\\"'.repeat(400_000)}`, 'json_syntax', 'the body is not JSON'],
+  ['POST /v1/orders', `{"extra":{"a":[${'{},'.repeat(300_000)}0]}}`, 'request_invalid', manyValues],
+  ['POST /v1/bulk', '{}\n'.repeat(300_000), 'request_invalid', manyValues],
+  ['GET /v1/orders/0x10', undefined, 'request_invalid', "the field 'shop.v1.Query.id' is invalid"],
+  ['GET /v1/orders/%205', undefined, 'request_invalid', "the field 'shop.v1.Query.id' is invalid"],
+  ['GET /v1/orders/05', undefined, 'request_invalid', "the field 'shop.v1.Query.id' is invalid"],
+  ['GET /v1/orders/5:', undefined, 'request_invalid', "the field 'shop.v1.Query.id' is invalid"],
+  ['GET /v1/orders?numbers=1.0', undefined, 'request_invalid', "the field 'shop.v1.Query.numbers' is invalid"],
+  ['GET /v1/orders?state=01', undefined, 'request_invalid', 'the request does not match the message'],
+  ['GET /v1/orders?limit=0x1', undefined, 'request_invalid', "the field 'google.protobuf.Int64Value.value' is invalid"],
+  ['GET /v1/orders?limit=5&limit.value=6', undefined, 'request_invalid', 'the method has no such query parameter'],
+  [
+    'GET /v1/orders?since=2020-01-02T03:04:05Z&since.seconds=6',
+    undefined,
+    'request_invalid',
+    'the method has no such query parameter',
+  ],
   ['POST /v1/orders', { quantity: 2 ** 31 }, 'request_invalid', "the field 'shop.v1.Order.quantity' is invalid"],
   ['POST /v1/orders', { created: 'today' }, 'request_invalid', 'the request does not match the message'],
   ['POST /v1/orders', { more: { '@type': 'x/none' } }, 'request_invalid', 'the request does not match the message'],
@@ -217,15 +255,53 @@ t.test('a body is UTF-8, JSON by its type, and not coded', async (t) => {
   const body = '{}';
   const plain = await send('POST /v1/orders', body, hooks, { 'content-type': 'text/plain' });
   t.equal(plain.client.code, 'content_type_unsupported');
+  // A page can send one with a Blob, without a preflight.
+  const untyped = await serve(hooks, {
+    known: { method: 'POST', path: '/v1/orders', framing: 2, wholeBody: Buffer.from(body) },
+  });
+  t.equal(untyped.client.code, 'content_type_unsupported', 'a body without a type');
   const coded = await send('POST /v1/orders', body, hooks, { 'content-encoding': 'gzip' });
   t.equal(coded.client.code, 'content_encoding_unsupported');
   const utf16 = await send('POST /v1/orders', body, hooks, { 'content-type': 'application/json; charset=utf-16' });
   t.equal(utf16.client.code, 'content_type_unsupported');
   const wholeBody = Buffer.from([0x22, 0xff, 0x22]);
-  const wrong = await serve(hooks, { known: { method: 'POST', path: '/v1/orders', framing: 3, wholeBody } });
+  const wrong = await serve(hooks, {
+    known: { method: 'POST', path: '/v1/orders', framing: 3, wholeBody },
+    headers: { 'content-type': 'application/json' },
+  });
   t.equal(wrong.client.code, 'json_not_utf8');
   const long = await send('POST /v1/orders', { sku: 'x'.repeat(100) }, await hooksFor({ maxRequestBodySize: 50 }));
   t.equal(long.client.code, 'body_too_large');
+});
+
+t.test('the backend gets nothing that is about the JSON', async (t) => {
+  const about = {
+    trailer: 'x',
+    'grpc-encoding': 'gzip',
+    'grpc-accept-encoding': 'gzip',
+    accept: '*/*',
+    range: 'bytes=0-',
+  };
+  const { backend } = await serve(hooks, {
+    known: { method: 'POST', path: '/v1/orders', framing: 2, wholeBody: Buffer.from('{}'), expectContinue: true },
+    headers: { ...about, 'content-type': 'application/json', 'grpc-timeout': '1S' },
+  });
+  t.strictSame(backend?.headers, { 'grpc-timeout': '1S', 'content-type': 'application/grpc', te: 'trailers' });
+});
+
+t.test('the first template with the method is meant, as by Envoy', async (t) => {
+  const { Get, Create, Any } = methods;
+  const set = descriptorSet({
+    Get: Get!,
+    Create: [Create![0], Create![1], { post: '/v1/orders/7', body: '*' }],
+    Any: [Any![0], Any![1], { delete: '/v1/**' }],
+  });
+  const using = await hooksFor({ protoDescriptorBin: base64Of(set) });
+  t.match((await send('POST /v1/orders/7', {}, using)).backend, { path: '/shop.v1.Orders/Create' });
+  t.match((await send('GET /v1/orders/7', undefined, using)).backend, { path: '/shop.v1.Orders/Get' });
+  t.match((await send('DELETE /v1/orders/7', undefined, using)).backend, { path: '/shop.v1.Orders/Any' });
+  const none = await send('PUT /v1/orders/7', undefined, using);
+  t.match(none.client.body, 'no method of the services has this method of HTTP: DELETE, GET, POST');
 });
 
 t.test('options', async (t) => {
