@@ -13,7 +13,7 @@ const signs = signsOf('code', {
 });
 
 const needed =
-  /<\?|<!|<xi:|\(|rO0|aced|O:\d|a:\d|__proto__|constructor|java|\b[AE]AAA|!!|gASV|c__builtin|<esi:|classLoader/i;
+  /<\?|<!|<xi:|\(|rO0|aced|O:\d|a:\d|__proto__|constructor|java|\b[AE]AAA|!!|gASV|c__builtin|<esi:|classLoader|"[$@]/i;
 
 export const detectCode: Detect = function detectCode(text, report, place) {
   if (!needed.test(text)) return;
@@ -39,7 +39,7 @@ export const detectCode: Detect = function detectCode(text, report, place) {
     report(signs.entity);
   if (
     place === 'name'
-      ? /(?:^|[.[])(?:__proto__|constructor[.\]][.[]?prototype)(?:$|[\].[])/.test(text)
+      ? /(?:^|[.[])(?:__proto__|constructor(?:\.|\]?\[)prototype)(?:$|[\].[])/.test(text)
       : /__proto__\s{0,4}(?:["'\]]{1,2}\s{0,4})?[:=.[]|constructor["'\].[]{1,4}prototype["'\].[=:]/.test(text)
   )
     report(signs.prototype);

@@ -9,6 +9,9 @@ export const maxRounds = 5;
 /** Base64 of less says too little. */
 const minBase64 = 12;
 
+/** Base64 in base64 is read up to this depth. */
+const maxBase64 = 3;
+
 /** The value and what decoding makes of it, each once. `isEndless`: the last round still found something to decode. */
 export interface Forms {
   readonly texts: readonly string[];
@@ -41,11 +44,12 @@ export function formsOf(text: string): Forms {
     const folded = fold(one);
     if (folded !== one) texts.push(folded);
   }
-  const hidden = base64In(texts[0]!) ?? (texts.length > 1 ? base64In(texts.at(-1)!) : undefined);
-  if (hidden !== undefined) {
+  let hidden = base64In(texts[0]!) ?? (texts.length > 1 ? base64In(texts.at(-1)!) : undefined);
+  for (let depth = 0; hidden !== undefined && depth < maxBase64; depth++) {
     texts.push(hidden);
     const more = decodeOnce(hidden, () => {});
     if (more !== hidden) texts.push(more);
+    hidden = base64In(hidden);
   }
   return { texts, isEndless, isOverlong };
 }
@@ -142,7 +146,9 @@ function base64In(text: string): string | undefined {
   if (said === undefined || said.length < minBase64 || /^(?:[0-9]+|[a-z]+|[A-Z]+|[0-9a-f-]+)$/.test(said))
     return undefined;
   const bytes = Buffer.from(said.slice(0, 65_536), 'base64');
-  if (bytes.length < 8 || !isUtf8(bytes)) return undefined;
-  const decoded = bytes.toString('utf8');
-  return /[\x01-\x08\x0e-\x1a\x1c-\x1f\x7f]/.test(decoded) ? undefined : decoded;
+  if (bytes.length < 8) return undefined;
+  const decoded = bytes.toString(isUtf8(bytes) ? 'utf8' : 'latin1');
+  if (/[\x01-\x08\x0e-\x1a\x1c-\x1f\x7f]/.test(decoded)) return undefined;
+  // A byte that is no text does not hide the rest; what is random has more of them.
+  return isUtf8(bytes) || decoded.replaceAll(/[\x20-\x7e]/g, '').length * 8 < decoded.length ? decoded : undefined;
 }

@@ -15,7 +15,8 @@ import { detectSsrf } from './ssrf.ts';
 import { detectTemplate } from './template.ts';
 import { detectXss } from './xss.ts';
 
-const encoding = signsOf('encoding', { endless: [5], overlong: [4] });
+/** What the decoder itself finds. `charset`: a text in an encoding that is not on the web. */
+export const encoding = signsOf('encoding', { endless: [5], overlong: [4], charset: [5] });
 
 type Judged = Exclude<DetectorName, 'encoding'>;
 
@@ -49,11 +50,15 @@ const none: Skip = () => false;
 /** Letters, digits and what stands in names, numbers and dates: nothing of it is an attack by itself. */
 const harmless = /^[\w.,:@ +-]{0,40}$/;
 const words =
-  /\b(?:or|and|union|select|order|having|where|like|is|in|exec|sleep|drop|waitfor|shutdown|truncate|show|script|on\w{3,25}|localhost|etc|cat|\.\.|metadata)\b|--|::|\.\.|:\d|@.{1,40}@|^\d+\.|^[A-Za-z0-9+]{12,40}$|[A-Z]{2}::/i;
+  /\b(?:or|and|union|select|order|having|where|like|is|in|exec|sleep|drop|waitfor|shutdown|truncate|show|script|on\w{3,25}|localhost|etc|cat|\.\.|metadata)\b|--|::|\.\.|:\d|@.{1,40}@|^\d+\.|^[\w+-]{12,40}$|[A-Z]{2}::/i;
 
 /** The signs in one value. Linear in its length. */
-export function inspect(text: string, place: Place, skip: Skip = none, depth = 0): readonly Sign[] {
-  if (text.length < 2 || (harmless.test(text) && !words.test(text) && (place !== 'name' || !text.startsWith('__'))))
+export function inspect(said: string, place: Place, skip: Skip = none, depth = 0): readonly Sign[] {
+  const text = squeeze(said);
+  if (
+    text.length < 2 ||
+    (harmless.test(text) && !words.test(text) && (place !== 'name' || !/^__|prototype/.test(text)))
+  )
     return clean;
   const found = new Set<Sign>();
   if (place === 'name') {
@@ -62,9 +67,11 @@ export function inspect(text: string, place: Place, skip: Skip = none, depth = 0
     detectCode(text, (sign) => void found.add(sign), place);
   }
   const value = jsonIn(text);
-  if (value !== undefined) {
-    if (depth < maxJson) inspectJson(value, place, skip, depth + 1, found);
+  // Deeper, it is judged as text.
+  if (value !== undefined && depth < maxJson) {
+    inspectJson(value, place, skip, depth + 1, found);
     detectors.nosql.detect(text, (sign) => void found.add(sign), place);
+    detectors.code.detect(text, (sign) => void found.add(sign), place);
     return found.size === 0 ? clean : [...found];
   }
   const { texts, isEndless, isOverlong } = formsOf(text);
@@ -79,6 +86,11 @@ export function inspect(text: string, place: Place, skip: Skip = none, depth = 0
     }
   }
   return found.size === 0 ? clean : [...found];
+}
+
+/** Blanks that fill the space between two words: detectors look a limited way ahead. */
+function squeeze(text: string): string {
+  return /\s{5}/.test(text) ? text.replaceAll(/\s{5,}/g, (blanks) => (/[\n\r]/.test(blanks) ? '\n' : ' ')) : text;
 }
 
 /** JSON in JSON is read up to this depth. */
