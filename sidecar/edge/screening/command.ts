@@ -15,25 +15,27 @@ const signs = signsOf('command', {
   function: [5],
 });
 
-const needed = /[;|&`\n\r$]|[<>]\(|\/bin\/|\/dev\/tcp|powershell|cmd|\b(?:wget|curl|nc|bash|ping|cat|whoami|sh)\b/i;
+const needed =
+  /[;|&`\n\r$]|[<>]\(|\/bin\/|\/dev\/tcp|powershell|cmd|comspec|\^|\b(?:wget|curl|nc|bash|ping|cat|whoami|sh)\b/i;
 
 const reverse =
   /\/dev\/(?:tcp|udp)\/|\bmkfifo\s{1,9}\/|\b(?:nc|ncat|netcat)(?:\.exe|\.traditional)?\s{1,9}(?:-\w{1,8}\s{1,9}){0,4}[^\n]{0,80}-e\b|\bbash\s{1,9}-[ic]|(?:\bsh|bash)\s{1,9}-i\b|0<&\d|>&\s{0,2}\/dev|import\s{1,9}(?:socket|pty)\b[^\n]{0,300}(?:connect|spawn)|perl\s{1,9}-e\b|python[23]?\s{1,9}-c\b|ruby\s{1,9}-[re]{1,4}\b|php\s{1,9}-r\b|\|\s{0,9}(?:\/bin\/)?(?:ba|z|da|k)?sh\b\s{0,9}(?:$|[;&|"'`)#-])/i;
 const windows =
-  /\bpowershell(?:\.exe)?\s{1,9}[-/]\w|\bcmd(?:\.exe)?\s{1,9}\/[ck]\b|\bcertutil(?:\.exe)?\s{1,9}-|\bbitsadmin\s{1,9}\/|\bmshta\s{1,9}(?:http|vbscript|javascript)|\bregsvr32\s{1,9}\/|\b(?:invoke-expression|invoke-webrequest|iex)\b\s{0,9}\(|new-object\s{1,9}(?:system\.)?net\.webclient|downloadstring\(|\bwmic\s{1,9}(?:process|os)|\bnet\s{1,9}(?:user|localgroup|view)\b\s{0,9}(?:\/|\w{1,30}\s{1,9}\S{1,40}\s{1,9}\/|$)/i;
+  /\bpowershell(?:\.exe)?\s{1,9}[-/]\w|\bcmd(?:\.exe)?\s{1,9}\/[ck]\b|\bcertutil(?:\.exe)?\s{1,9}-|\bbitsadmin\s{1,9}\/|\bmshta\s{1,9}(?:http|vbscript|javascript)|\bregsvr32\s{1,9}\/|\b(?:invoke-expression|invoke-webrequest|iex)\b\s{0,9}\(|new-object\s{1,9}(?:system\.)?net\.webclient|downloadstring\(|\bwmic\s{1,9}(?:process|os)|\bnet\s{1,9}(?:user|localgroup|view)\b\s{0,9}(?:\/|\w{1,30}\s{1,9}\S{1,40}\s{1,9}\/|$)|%comspec%|[;|&]\s{0,9}(?:get-(?:process|childitem|content|service|wmiobject|ciminstance|item|credential|host|location)|invoke-\w{3,30}|start-process|new-object|remove-item|stop-(?:process|computer)|test-(?:net)?connection|write-(?:host|output)|set-content|restart-computer)\b|^[=@+-][^\n]{0,100}(?:cmd|powershell|mshta)\|/i;
 /** Blanks and letters that a shell supplies. */
 const evasion =
-  /\$\{?IFS\}?|\{[a-z/]{2,20},[^}\s]{1,100}\}|\$\{(?:PATH|HOME|PWD|SHELL|LS_COLORS)(?::\d|#|%)|(?:^|[\s;|&`(])\/(?:\?{1,3}[a-z]{0,2}|[a-z]{1,3}[?*][a-z]{0,3}|\w{0,3}\?{1,3}\w{0,3})\/[a-z?*[\]\d]{1,20}[?*[][\w?*]{0,20}|\$@[a-z]{1,10}\b|\b[a-z]{1,8}\$@[a-z]|\b[a-z]{1,6}\$\*[a-z]{1,6}|\$\(\((?:\d|\w)|\$'\\x|\bxxd\s{1,9}-r\b|base64\s{1,9}-{1,2}d/i;
+  /\$\{?IFS\}?|\{[a-z/]{2,20},[^}\s]{1,100}\}|\$\{(?:PATH|HOME|PWD|SHELL|LS_COLORS)(?::\d|#|%)|(?:^|[\s;|&`(])\/(?:\?{1,3}[a-z]{0,2}|[a-z]{1,3}[?*][a-z]{0,3}|\w{0,3}\?{1,3}\w{0,3})\/[a-z?*[\]\d]{1,20}[?*[][\w?*]{0,20}|\$@[a-z]{1,10}\b|\b[a-z]{1,8}\$@[a-z]|\b[a-z]{1,6}\$\*[a-z]{1,6}|\$\(\((?:\d|\w)|\$'\\x|\bxxd\s{1,9}-r\b|base64\s{1,9}-{1,2}d|(?:[a-z]\^){3}/i;
 
 /** Words of which each shape above has one. */
 const shellWord = /sh\b|nc|\/dev|mkfifo|<&|>&|import|perl|python|ruby|php/i;
-const windowsWord = /powershell|cmd|certutil|bitsadmin|mshta|regsvr32|invoke-|iex|net|wmic|downloadstring/i;
+const windowsWord =
+  /powershell|-process|-child|-content|-service|-wmi|-cim|-item|-cred|-host|-loc|-object|-comp|-conn|-output|invoke|comspec|cmd|certutil|bitsadmin|mshta|regsvr32|invoke-|iex|net|wmic|downloadstring/i;
 
 export const detectCommand: Detect = function detectCommand(text, report) {
   if (!needed.test(text)) return;
   if (shellWord.test(text) && reverse.test(text)) report(signs.reverse);
   if (windowsWord.test(text) && windows.test(text)) report(signs.windows);
-  if (/\(\s{0,9}\)\s{0,9}\{\s{0,9}[:_]?\s{0,9};?\s{0,9}\}\s{0,9};/.test(text)) report(signs.function);
+  if (/\(\s{0,9}\)\s{0,9}\{\s{0,9}[:_]?\s{0,9};?\s{0,9}\}\s{0,9}[;>]/.test(text)) report(signs.function);
   if (evasion.test(text) && (/[;|&`]/.test(text) || /\$\{?IFS/i.test(text) || commandOf(text) !== undefined))
     report(signs.evasion);
   if (hasSubstitution(text)) report(signs.substitution);
@@ -107,7 +109,7 @@ function hasChain(text: string): boolean {
     if (isOtherWord(text, from)) continue;
     const line = /[\n\r]/.test(match[0]);
     const segment = text.slice(from, from + 300);
-    const next = segment.search(/\|\||&&|[;|&\n\r]/);
+    const next = segment.trimEnd().search(/\|\||&&|[;|&\n\r]/);
     const found = commandOf(next === -1 ? segment : segment.slice(0, next));
     if (found === undefined) continue;
     // A line break in a short value separates commands as a semicolon does.
@@ -132,7 +134,7 @@ function isProseLine({ word, rest }: Words): boolean {
 
 /** Rows of a table in Markdown. */
 function isTable(text: string): boolean {
-  return /^\s{0,9}\|[^\n]{1,400}\|\s{0,9}$/m.test(text);
+  return /^\s{0,9}\|[^\n|]{1,400}\|[^\n]{1,400}\|\s{0,9}$/m.test(text);
 }
 
 function hasSubstitution(text: string): boolean {

@@ -22,7 +22,7 @@ export interface Forms {
 
 /** Without any of these there is nothing to decode. */
 const coded =
-  /[%&\\\0]|[\uff01-\uff5e\u200b-\u200d\u00ad\ufeff\u02b9\u02bc\u2018\u2019\u2032]|^[A-Za-z0-9+/_-]{12,}={0,2}$|base64/;
+  /[%&\\\0]|[\u2044\u2215\uff01-\uff5e\u200b-\u200d\u00ad\ufeff\u02b9\u02bc\u2018\u2019\u2032]|^[A-Za-z0-9+/_-]{12,}={0,2}$|base64/;
 
 /** The forms of a text. */
 export function formsOf(text: string): Forms {
@@ -130,10 +130,11 @@ function decodeEscapes(text: string): string {
 
 /** Look-alikes as ASCII: full width, primes and typographic quotes that databases convert; invisible ones removed. */
 function fold(text: string): string {
-  if (!/[\0\u00ad\u02b9\u02bc\u2018\u2019\u2032\u200b-\u200d\ufeff\uff01-\uff5e]/.test(text)) return text;
+  if (!/[\u2044\u2215\0\u00ad\u02b9\u02bc\u2018\u2019\u2032\u200b-\u200d\ufeff\uff01-\uff5e]/.test(text)) return text;
   return text
     .replaceAll(/[\0\u00ad\u200b-\u200d\ufeff]/g, '')
     .replaceAll(/[\uff01-\uff5e]/g, (one) => String.fromCharCode(one.charCodeAt(0) - 0xfee0))
+    .replaceAll(/[\u2044\u2215]/g, '/')
     .replaceAll(/[\u02b9\u02bc]/g, "'");
 }
 

@@ -29,7 +29,7 @@ export const detectors: Readonly<Record<Judged, { readonly detect: Detect; reado
     detect: detectSql,
     needs: quote | backquote | separator | hash | round | equals | angle | star | at | minus | digit | dot,
   },
-  xss: { detect: detectXss, needs: angle | equals | round | backquote | colon },
+  xss: { detect: detectXss, needs: angle | equals | round | backquote | colon | quote },
   path: { detect: detectPath, needs: slash | control | colon },
   command: { detect: detectCommand, needs: separator | lineBreak | dollar | backquote | slash | angle | minus },
   template: { detect: detectTemplate, needs: curly | percent | at | square | hash },
@@ -50,7 +50,7 @@ const none: Skip = () => false;
 /** Letters, digits and what stands in names, numbers and dates: nothing of it is an attack by itself. */
 const harmless = /^[\w.,:@ +-]{0,40}$/;
 const words =
-  /\b(?:or|and|union|select|order|having|where|like|is|in|exec|sleep|drop|waitfor|shutdown|truncate|show|script|on\w{3,25}|localhost|etc|cat|\.\.|metadata)\b|--|::|\.\.|:\d|@.{1,40}@|^\d+\.|^[\w+-]{12,40}$|[A-Z]{2}::/i;
+  /\b(?:or|and|union|select|order|having|where|like|is|in|exec|sleep|drop|waitfor|shutdown|truncate|show|script|on\w{3,25}|localhost|etc|cat|\.\.|metadata|powershell|group|limit \d|offset \d|for xml|procedure|xor|div)\b|--|::|\.\.|:\d|@.{1,40}@|^\d+\.|^[\w+-]{12,40}$|[A-Z]{2}::/i;
 
 /** The signs in one value. Linear in its length. */
 export function inspect(said: string, place: Place, skip: Skip = none, depth = 0): readonly Sign[] {

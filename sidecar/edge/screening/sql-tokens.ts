@@ -41,6 +41,12 @@ export function readSql(text: string, from: number, dialect: Dialect): SqlShape 
   let lastEnd: number | undefined;
   for (let at = from; at < size; ) {
     const code = text.charCodeAt(at);
+    if (code === 0x5c && text.charCodeAt(at + 1) === 0x4e) {
+      // MySQL's \N is NULL, and ends where letters go on.
+      add('t', 'null');
+      at += 2;
+      continue;
+    }
     if (isBlank(code) || code === 0x5b || code === 0x5d || code === 0x7b || code === 0x7d || code === 0x5c) {
       // Brackets quote names in SQL Server: what is in them is read as well. Braces enclose ODBC's escapes.
       at++;

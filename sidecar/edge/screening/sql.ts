@@ -37,7 +37,7 @@ const strong = /['"`#;@]|--|\/\*|\|\||&&/;
 
 /** With a number, a bracket or a comparison, but without those: one of these words. */
 const needed =
-  /\b(?:union|select|x?or|and|order|group|having|waitfor|drop|truncate|shutdown|exec(?:ute)?|limit|where|create|alter|r?like|is|in|insert|delete|update|procedure|sleep|declare|begin|grant|call|between|case|if|regexp|div|copy|show|backup|attach|pg_\w+|xp_\w+|sp_\w+|dbms_\w+|utl_\w+|benchmark|extractvalue|updatexml|load_file)\b|^\s*[\d(]+\s*=/i;
+  /\b(?:union|select|x?or|and|order|group|having|waitfor|drop|truncate|shutdown|exec(?:ute)?|limit|where|create|alter|r?like|is|in|insert|delete|update|procedure|offset|for\s+xml|sleep|declare|begin|grant|call|between|case|if|regexp|div|copy|show|backup|attach|pg_\w+|xp_\w+|sp_\w+|dbms_\w+|utl_\w+|benchmark|extractvalue|updatexml|load_file)\b|^\s*[\d(]+\s*=/i;
 
 /** Words alone: a statement as a whole. */
 const statement =
@@ -45,7 +45,7 @@ const statement =
 
 /** What can go on behind a closed quote: anything else there is a syntax error. */
 const goesOn =
-  /^\s{0,60}(?:$|(?:x?or|and|not|i?like|r?like|regexp|glob|similar|sounds|in|is|between|union|intersect|except|minus|order|group|having|limit|offset|procedure|into|for|where|div|mod|collate|returning|fetch|match|binary)(?![a-z_])|\d{1,20}(?:x?or|and|like|union)\b)/i;
+  /^\s{0,60}(?:$|(?:x?or|and|not|i?like|r?like|regexp|glob|similar|sounds|in|is|between|union|intersect|except|minus|order|group|having|limit|offset|procedure|into|for|where|div|mod|collate|returning|fetch|match|binary|select(?=\s{1,9}[^\n]{1,200}\sfrom\s))(?![a-z_])|\d{1,20}(?:x?or|and|like|union)\b)/i;
 
 /** A table of shapes, and one expression for all of them: most texts have none. */
 interface Shapes {
@@ -65,7 +65,7 @@ const item = '(?:[o1s]|n(?:\\.[no])?|f\\([^)]{0,30}\\))';
 /** Shapes anywhere in the text. */
 const anywhere = shapesOf([
   // `or 1=1`, `having 'a'='a'`, also in the bounds of a CASE: constants are compared.
-  ['tautology', new RegExp(`[&BWi,][(!o]{0,8}${literal}\\){0,4}=[(!o]{0,8}[1szt]`)],
+  ['tautology', new RegExp(`[&BWi][(!o]{0,8}${literal}\\){0,4}=[(!o]{0,8}[1szt]`)],
   ['tautology', /[&BWi][(!]{0,8}s~!?[(o!]{0,4}[szt1]/],
   ['tautology', /[BW][(!]{0,4}[1s]<[1s]/],
   ['tautology', /&[(!o]{0,6}[1s]\){0,3}<[(]{0,3}[1s]\){0,4}c/],
@@ -89,14 +89,15 @@ const anywhere = shapesOf([
 /** What follows the quote that the text closes. */
 const behindQuote = shapesOf([
   ['quote-comment', /^[);]{0,8}c/],
-  ['quote-condition', /^\){0,8}&[!(o~]{0,8}(?:[1svztFSgfTi(]|n(?:[=<~(.o)&]|!~))/],
+  ['quote-condition', /^\){0,8}&[!(o~]{0,8}(?:1(?!z$)|[svztFSgfTi(]|n(?:[=<~(.o)&]|!~))/],
   ['quote-condition', /^\){0,8}(?:!?~|[=<])[(!o]{0,6}(?:[1szvtFSgf(E]|$)/],
   ['quote-condition', /^\){0,8}o[o(!]{0,4}(?:[FSgfEiv(T]|[1s]{1,2}\)?[&c=U])/],
   ['quote-word', /^\){0,8}&[!(]?n?$/],
   ['quote-clause', /^\){0,8}(?:B|U[kE(]|W(?:1|n[=<~]))/],
   ['quote-statement', /^\){0,8};[;(]{0,3}[DEi]/],
+  ['quote-statement', /^Ek{0,2}[no1](?:,[no1]){0,30}W(?:T|nW[^(]{0,20}\(E)/],
   ['quote-statement', /^\){0,8};{1,4}c/],
-  ['quote-empty', /^o{1,2}z$/],
+  ['quote-empty', /^(?:o{1,2}s)?o{1,2}[sz]$/],
   ['quote-operator', /^\){0,8}[o&.][(o]{0,4}[1szn(]/],
   ['quote-operator', /^\){1,8}[;z]?$|^;$/],
   ['quote-end', /^$/],
@@ -113,17 +114,21 @@ const whole = shapesOf([
   // `1 or true`, `x) and 2>1 --`, `1 or 1 like 1`.
   [
     'condition',
-    /^[!o]{0,2}[1snvt]?\){0,6}&[!(o]{0,8}[1stv]\){0,4}[=<~]!?[(]{0,4}[1stvz]\){0,4}(?:&[1s]\){0,4})?(?:;?c|;?$)/,
+    /^[!o]{0,2}[1snvt]?\){0,6}&[!(o]{0,8}[1stv]\){0,4}(?:[=<]|~{1,2})!?[(]{0,4}[1stvz]\){0,4}(?:&[1s]\){0,4})?(?:;?c|;?$)/,
   ],
   ['condition', /^[!o]{0,2}[1snv]?\){0,6}&[!(o]{0,8}[1tsnv]\){0,4};?c/],
   ['condition', /^[!o]{0,2}[1s]\){0,6}&[!(o]{0,8}t[c;)]{0,3}$/],
   ['condition', /^[1sz]?\){1,6}&/],
+  ['condition', /^1ot$/],
+  ['condition', /^o?1\){0,6}&[!(o]{0,8}1(?:o{1,2}1){1,30}[=<]1(?:o{1,2}1){0,30}[;c]/],
+  ['condition', /^o?[1s]\){0,6}&[(!o]{0,4}v:?[=<]/],
   ['condition', /^o?1\){0,6}&[!(o]{0,8}n\){0,4}(?:[=<]|!?~)[(!]{0,4}[1stzn]/],
   ['condition', /^o?1\){0,6}[=<~o&]{0,2}[(!]{0,4}(?:[FS]|f\()/],
   ['condition', /^&[!(o]{0,8}(?:[1sv][=<]|t$|[1sv][c;])/],
   ['clause', /^o?[)1sn]{0,8}B[1n(o,]{0,40};?c/],
   ['clause', /^[(!]{0,3}o?1\){0,6}B/],
-  ['clause', /^B1(?:,1){0,200}[c;]?$/],
+  ['clause', /^Bn1(?:,1){0,200}[c;]?$/],
+  ['clause', /^1nB(?:1|n1)/],
   ['clause', /^o?1\){0,6}U[kE(]/],
   ['comparison', /^[(]?[1s]\)?=[(o]{0,3}[1s]\)?[c;]?$/],
 ]);
@@ -140,6 +145,12 @@ function comparesWithItself({ kinds, words }: SqlShape): boolean {
     )
       return true;
   return false;
+}
+
+/** `1 or 0x31`, `1 or(1)`, `order by 2 desc`: too short to tell from prose by their shape alone. */
+function isShort(text: string, { kinds, words }: SqlShape): boolean {
+  if (/^o?1&\(?1\)?$/.test(kinds)) return /\b0x|\de\d|(?:or|and)\(/i.test(text);
+  return /^Bn1n$/.test(kinds) && /^(?:asc|desc)$/.test(words[3]!);
 }
 
 /** `1--`, `admin-- -`, `7 #`: a comment with nothing in it hides the rest of the statement. */
@@ -177,6 +188,7 @@ function withoutComments(text: string): string {
 function judge(text: string, dialect: Dialect, found: Set<Sign>): void {
   const bare = readSql(text, 0, dialect);
   find(whole, bare, found);
+  if (bare.kinds.length < 8 && isShort(text, bare)) found.add(signs.condition);
   findAnywhere(bare, found);
   for (const quote of quotes) {
     const at = text.indexOf(quote);
