@@ -2,6 +2,7 @@
 // for convenience. Each is judged.
 
 import { isUtf8 } from 'node:buffer';
+import { has } from './characters.ts';
 
 /** Rounds of decoding. What still changes after the last is refused as an encoding without end. */
 export const maxRounds = 5;
@@ -23,6 +24,15 @@ export interface Forms {
 /** Without any of these there is nothing to decode. */
 const coded =
   /[%&\\\0]|[\u2044\u2215\uff01-\uff5e\u200b-\u200d\u00ad\ufeff\u02b9\u02bc\u2018\u2019\u2032]|^[A-Za-z0-9+/_-]{12,}={0,2}$|base64/;
+
+const { percent, separator, slash, control, other, letter, digit, minus, equals, rest } = has;
+const inBase64 = letter | digit | minus | equals | slash;
+
+/** False, quickly, for most texts that have nothing to decode. `characters`: `charactersIn` of it. */
+export function mayBeCoded(text: string, characters: number): boolean {
+  if ((characters & (percent | separator | slash | control | other | rest)) !== 0) return true;
+  return text.length >= minBase64 && (characters & ~inBase64) === 0;
+}
 
 /** The forms of a text. */
 export function formsOf(text: string): Forms {

@@ -35,8 +35,8 @@ export interface Sign {
   readonly level: 1 | 2 | 3 | 4;
 }
 
-/** A detector reads one decoded text, in time linear in its length. */
-export type Detect = (text: string, report: (sign: Sign) => void, place: Place) => void;
+/** A detector reads one decoded text, in time linear in its length. `characters`: `charactersIn` of it. */
+export type Detect = (text: string, report: (sign: Sign) => void, place: Place, characters: number) => void;
 
 /** Signs of one detector, by rule. */
 export function signsOf<Rule extends string>(

@@ -134,13 +134,13 @@ const whole = shapesOf([
 ]);
 
 /** `or x=x`: a name is compared with itself. */
-function comparesWithItself({ kinds, words }: SqlShape): boolean {
+function comparesWithItself({ kinds, wordAt }: SqlShape): boolean {
   for (let at = kinds.indexOf('='); at > 0; at = kinds.indexOf('=', at + 1))
     if (
-      words[at] === '=' &&
       kinds[at - 1] === 'n' &&
       kinds[at + 1] === 'n' &&
-      words[at - 1] === words[at + 1] &&
+      wordAt(at) === '=' &&
+      wordAt(at - 1) === wordAt(at + 1) &&
       /[&WB(]/.test(kinds[at - 2] ?? '')
     )
       return true;
@@ -148,9 +148,9 @@ function comparesWithItself({ kinds, words }: SqlShape): boolean {
 }
 
 /** `1 or 0x31`, `1 or(1)`, `order by 2 desc`: too short to tell from prose by their shape alone. */
-function isShort(text: string, { kinds, words }: SqlShape): boolean {
+function isShort(text: string, { kinds, wordAt }: SqlShape): boolean {
   if (/^o?1&\(?1\)?$/.test(kinds)) return /\b0x|\de\d|(?:or|and)\(/i.test(text);
-  return /^Bn1n$/.test(kinds) && /^(?:asc|desc)$/.test(words[3]!);
+  return /^Bn1n$/.test(kinds) && /^(?:asc|desc)$/.test(wordAt(3));
 }
 
 /** `1--`, `admin-- -`, `7 #`: a comment with nothing in it hides the rest of the statement. */
@@ -216,8 +216,8 @@ function find({ any, rows }: Shapes, { kinds }: SqlShape, found: Set<Sign>): voi
 }
 
 /** `the boys' -- all of them`, `dogs' #1 toy`: a sentence goes on. */
-function isProse(text: string, at: number, { kinds, words }: SqlShape): boolean {
+function isProse(text: string, at: number, { kinds, wordAt }: SqlShape): boolean {
   if (kinds[0] !== 'c' || text[at + 1] !== ' ') return false;
-  const said = words[0]!.replace(/^(?:--|#)/, '');
+  const said = wordAt(0).replace(/^(?:--|#)/, '');
   return /^ ?[\w ,.!]{1,200}$/.test(said) && said.trim().split(' ').length > 1;
 }

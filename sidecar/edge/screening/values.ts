@@ -131,6 +131,8 @@ function takeJson(text: string, take: Take): boolean {
   const read = readJsonText(text);
   if ('fault' in read) return false;
   const open: { readonly value: unknown; readonly name: string }[] = [{ value: read.value, name: '' }];
+  /** The items of a list have the same keys. */
+  const known = new Set<string>();
   while (open.length > 0) {
     const { value, name } = open.pop()!;
     if (typeof value === 'string') take('body', name, value);
@@ -138,7 +140,8 @@ function takeJson(text: string, take: Take): boolean {
     else if (typeof value === 'object' && value !== null)
       for (const [key, one] of Object.entries(value)) {
         const path = name === '' ? key : `${name}.${key}`;
-        take('name', path, key === 'prototype' ? path : key);
+        if (!known.has(path)) take('name', path, key === 'prototype' ? path : key);
+        known.add(path);
         if (typeof one === 'string' && classKey.test(key)) take('body', path, JSON.stringify({ [key]: one }).slice(1));
         open.push({ value: one, name: path });
       }

@@ -2,6 +2,7 @@
 // tags, in an attribute's value that the text closes, in a URL, or in a script's string that the text closes. Markup
 // without a script passes: people send HTML.
 
+import { has } from './characters.ts';
 import { type Detect, type Sign, signsOf } from './finding.ts';
 
 const signs = signsOf('xss', {
@@ -19,8 +20,6 @@ const signs = signsOf('xss', {
   dangling: [5],
   tag: [2, 2],
 });
-
-const needed = /[<>]|on[a-z]{3,45}[\s/\0]{0,20}=|script|['"`;)(=\\]|data:|expression|\{\{/i;
 
 /** A tag, as far as its attributes go; a slash separates them as a blank does (WHATWG HTML section 13.2.5.32). */
 const tagStart = /<\0{0,4}[/?!]?[\0]{0,4}([a-z][a-z0-9:_-]{0,40})/gi;
@@ -60,20 +59,29 @@ const leaves =
 const dangling =
   /<(?:img|a|base|meta|link|form|iframe|input|area|image)\b[^<>]{0,200}=\s{0,4}["']?[^"'<>]{0,40}(?:https?:)?\/\/[^"'<>\s]{1,200}[?=&/]$|<style[^<]{0,400}\[[a-z-]{1,20}\s{0,4}[*^$|~]=[^\]]{0,40}\][^{}]{0,40}\{[^}]{0,100}url\(/i;
 
-export const detectXss: Detect = function detectXss(text, report) {
-  if (!needed.test(text)) return;
-  for (const sign of judge(text)) report(sign);
+/** One of these is in each script that `call`, `indirect` and `source` know. */
+const scriptWord =
+  /alert|confirm|prompt|eval|Timeout|Interval|Script|fetch|print|msWrite|atob|Function|document|location|Storage|fromCharCode|onstructor|innerHTML|\.(?:src|href)|new\s|import|(?:top|self|window|parent|frames|[tT]his)\s{0,4}\[/;
+
+const { angle, colon, equals, at, round, square, dollar } = has;
+
+export const detectXss: Detect = function detectXss(text, report, _place, characters) {
+  for (const sign of judge(text, characters)) report(sign);
 };
 
-function judge(text: string): Set<Sign> {
+const nothing: ReadonlySet<Sign> = new Set();
+
+function judge(text: string, characters: number): ReadonlySet<Sign> {
+  const isScript = scriptWord.test(text);
+  if (!isScript && (characters & (angle | colon | equals | at | round | square | dollar)) === 0) return nothing;
   const found = new Set<Sign>();
-  const isCalling = call.test(text) || indirect.test(text) || /(?:^|\W)Function\s{0,4}[(`]/.test(text);
-  const isReading = source.test(text);
-  if (text.includes('<')) judgeTags(text, found, isCalling || isReading);
-  if (scriptUrl.test(text)) found.add(signs['script-url']);
-  if (dataUrl.test(text)) found.add(signs['script-url']);
-  if (handler.test(text)) judgeHandlers(text, found, isCalling || isReading);
-  if (styleScript.test(text) && /style|<|-moz-|;|:/i.test(text)) {
+  const isCalling = isScript && (call.test(text) || indirect.test(text) || /(?:^|\W)Function\s{0,4}[(`]/.test(text));
+  const isReading = isScript && source.test(text);
+  if ((characters & angle) !== 0 && text.includes('<')) judgeTags(text, found, isCalling || isReading);
+  if ((characters & colon) !== 0 && scriptUrl.test(text)) found.add(signs['script-url']);
+  if ((characters & colon) !== 0 && dataUrl.test(text)) found.add(signs['script-url']);
+  if ((characters & equals) !== 0 && handler.test(text)) judgeHandlers(text, found, isCalling || isReading);
+  if ((characters & (colon | at | round)) !== 0 && styleScript.test(text) && /style|<|-moz-|;|:/i.test(text)) {
     if (/style[\s]{0,9}=|<style|<[a-z]/i.test(text) || /expression\s{0,9}\(|-moz-binding/i.test(text))
       found.add(signs['style-script']);
   }
@@ -96,10 +104,10 @@ function judge(text: string): Set<Sign> {
   )
     found.add(signs['script-source']);
   // A script without a blank is no sentence.
-  if (text.length < 200 && !/\s/.test(text) && indirect.test(text)) found.add(signs['script-source']);
+  if (isScript && text.length < 200 && !/\s/.test(text) && indirect.test(text)) found.add(signs['script-source']);
   // Markup that sends what follows it to another host.
-  if (dangling.test(text)) found.add(signs.dangling);
-  if (isSymbolsOnly(text)) found.add(signs['symbols-only']);
+  if ((characters & angle) !== 0 && dangling.test(text)) found.add(signs.dangling);
+  if ((characters & (square | dollar)) !== 0 && isSymbolsOnly(text)) found.add(signs['symbols-only']);
   return found;
 }
 
@@ -112,15 +120,27 @@ function isProgram(text: string): boolean {
   );
 }
 
+/** Characters of tags that are looked at: tags that do not end lie in each other, and are read again and again. */
+const tagBudget = 65_536;
+
 function judgeTags(text: string, found: Set<Sign>, isScripted: boolean): void {
+  let left = tagBudget;
   tagStart.lastIndex = 0;
   for (let match = tagStart.exec(text); match !== null; match = tagStart.exec(text)) {
     const name = match[1]!.toLowerCase();
     const from = match.index + match[0].length;
     const isEnd = /^<\0{0,4}\//.test(match[0]);
+    if (left <= 0) {
+      // No page has so many open tags: what is left is judged as one.
+      const rest = text.slice(match.index);
+      if (isHandler(rest, isScripted)) found.add(signs['event-handler']);
+      if (/<\/?(?:script|iframe|object|embed|applet|base|frame)\b/i.test(rest)) found.add(signs['active-tag']);
+      break;
+    }
     const rest = text.slice(from, from + 2000);
     // Quotes may hide the end of the tag from one reader and not from another: both are looked at.
     const attributes = rest.slice(0, endOfTag(rest));
+    left -= name === 'script' || name === 'style' ? 2000 : attributes.length;
     found.add(signs.tag);
     if (isEnd && name === 'script' && (isScripted || /<|;|on[a-z]{3,45}=/i.test(rest))) found.add(signs['script-tag']);
     if (isHandler(attributes, isScripted)) found.add(signs['event-handler']);
@@ -169,10 +189,17 @@ function endOfTag(rest: string): number {
     const one = rest[at]!;
     if (quote !== '') {
       if (one === quote) quote = '';
-    } else if ((one === '"' || one === "'") && /=[\s\0]{0,9}$/.test(rest.slice(Math.max(0, at - 10), at))) quote = one;
+    } else if ((one === '"' || one === "'") && isBehindEquals(rest, at)) quote = one;
     else if (one === '>') return at;
   }
   return rest.length;
+}
+
+/** True if blanks at most are between an equals sign and this place. */
+function isBehindEquals(text: string, at: number): boolean {
+  let before = at - 1;
+  while (before > at - 10 && text.charCodeAt(before) <= 0x20) before--;
+  return text[before] === '=';
 }
 
 /** A handler without its tag: text in an attribute's value, quoted or bare. */
