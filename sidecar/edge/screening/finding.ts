@@ -18,6 +18,9 @@ export const detectorNames = [
 /** Stable: policies, logs and metrics have it. */
 export type DetectorName = (typeof detectorNames)[number];
 
+/** More names and texts than requests have; the time ends earlier in most cases. */
+export const maxValues = 50_000;
+
 /** The part of a request that holds a value. */
 export type Place = 'path' | 'query' | 'header' | 'cookie' | 'body' | 'name';
 

@@ -3,9 +3,9 @@
 import { type CrsMatcher, compileCrs } from './crs-rules.ts';
 import { formsOf } from './decode.ts';
 import { encoding, inspect } from './detectors.ts';
-import { type DetectorName, detectorNames, type Place, type Sign, type Take } from './finding.ts';
+import { type DetectorName, detectorNames, maxValues, type Place, type Sign, type Take } from './finding.ts';
 import type { Exclusion, ScreeningPlan } from './schema.ts';
-import { maxValues, takeBody, takeCookies } from './values.ts';
+import { takeBody, takeCookies } from './values.ts';
 
 /** What of a plan screening needs: plain data, also for the thread. */
 export type Rules = Pick<

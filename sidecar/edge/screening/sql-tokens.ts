@@ -19,10 +19,18 @@ export interface SqlShape {
   readonly hasInlineComment: boolean;
 }
 
-const isBlank = (code: number): boolean => code <= 0x20 || code === 0xa0 || code === 0x3000 || code === 0x2003;
+/** SQL Server and Oracle take the blanks of Unicode as well. */
+const isBlank = (code: number): boolean => code <= 0x20 || (code >= 0xa0 && wideBlanks.has(code));
+const wideBlanks: ReadonlySet<number> = new Set([
+  ...[0xa0, 0x1680, 0x2028, 0x2029, 0x202f, 0x205f, 0x3000],
+  ...Array.from({ length: 11 }, (_, i) => 0x2000 + i),
+]);
 const isDigit = (code: number): boolean => code >= 0x30 && code <= 0x39;
 const isWordStart = (code: number): boolean =>
-  (code >= 0x61 && code <= 0x7a) || (code >= 0x41 && code <= 0x5a) || code === 0x5f || code > 0xa0;
+  (code >= 0x61 && code <= 0x7a) ||
+  (code >= 0x41 && code <= 0x5a) ||
+  code === 0x5f ||
+  (code > 0xa0 && !wideBlanks.has(code));
 const isWord = (code: number): boolean => isWordStart(code) || isDigit(code) || code === 0x24;
 
 const quotes = '\'"`';

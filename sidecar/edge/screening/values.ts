@@ -4,11 +4,8 @@ import { isUtf8 } from 'node:buffer';
 import { type ContentType, isJson, readContentType, urlEncoded } from '../content.ts';
 import { readJsonText } from '../json.ts';
 import { readMultipart } from '../multipart.ts';
-import type { Place, Take } from './finding.ts';
+import { maxValues, type Place, type Take } from './finding.ts';
 import { readXml } from './xml.ts';
-
-/** More names and texts than requests have; the time ends earlier in most cases. */
-export const maxValues = 50_000;
 
 /** Path and query of a target. */
 export function takeTarget(target: string, take: Take): void {
@@ -28,8 +25,11 @@ export function takeTarget(target: string, take: Take): void {
 /** `a=1&b=2`. Values of one name are joined too: payloads are split over them, and some frameworks join them. */
 export function takePairs(place: Place, text: string, take: Take): void {
   const values = new Map<string, string[]>();
+  let count = 0;
   for (const pair of text.split('&')) {
     if (pair === '') continue;
+    // The budget of values ends with this one.
+    if (count++ > maxValues) return;
     const at = pair.indexOf('=');
     const name = decodePlus(at === -1 ? pair : pair.slice(0, at));
     const value = at === -1 ? '' : decodePlus(pair.slice(at + 1));

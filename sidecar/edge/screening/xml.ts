@@ -1,7 +1,7 @@
 // The values of an XML document, from its tokens (XML 1.0 sections 2.4 to 3.1). Entities are never resolved: a document
 // that declares its own is an attack, or a format that belongs behind another rule.
 
-import type { Take } from './finding.ts';
+import { maxValues, type Take } from './finding.ts';
 
 /** Comments, CDATA sections, instructions, declarations, tags and text, in this order at each place. */
 const token = /<!--|<!\[CDATA\[|<\?|<!|<\/?|[^<]+/g;
@@ -16,6 +16,7 @@ export function readXml(text: string, take: Take): void {
   };
   /** Elements that are open, and the text in the innermost so far: sections and comments do not end it. */
   const open: string[] = [];
+  let count = 0;
   let said = '';
   const flush = (): void => {
     if (said.trim() !== '') take('body', open.at(-1) ?? '', said);
@@ -50,6 +51,8 @@ export function readXml(text: string, take: Take): void {
       if (mark === '<') {
         const name = /^[^\s/>]{1,100}/.exec(tag)?.[0] ?? '';
         take('name', name, name);
+        // The budget of values has ended.
+        if (++count > maxValues) return;
         takeAttributes(tag, take);
         if (!tag.endsWith('/')) open.push(name);
       } else open.pop();

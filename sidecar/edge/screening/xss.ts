@@ -49,7 +49,7 @@ const call =
 const indirect =
   /(?:\.\s{0,4}(?:find|map|forEach|some|every|filter|sort|reduce|call|apply|bind|replace|then|from)\s{0,4}\(?.{0,40}[(,`]\s{0,4}(?:\w{1,20}\.){0,3}(?:alert|confirm|prompt|eval)\b|\b(?:alert|confirm|prompt|eval)\s{0,4}\.\s{0,4}(?:call|apply|bind)\b|=\s{0,4}(?:alert|confirm|prompt|eval)\b\s{0,4}[,;)/]|(?:^|\W)(?:top|self|window|parent|frames|this|globalThis|document)\s{0,4}\[[^\]\n]{1,80}\]\s{0,4}[(`[=])/;
 const source =
-  /document[\s\0]{0,4}(?:\.|\[['"])[\s\0]{0,4}(?:cookie|domain|write(?:ln)?|location|body\.innerHTML|documentElement|createElement|referrer)|(?:window|self|top|parent|document|this)[\s]{0,4}\.[\s]{0,4}location[\s]{0,4}(?:=|\.(?:href|assign|replace))|(?:^|[^\w.])location[\s]{0,4}=[\s]{0,4}['"`\w]|(?:local|session)Storage\.|String\.fromCharCode|\.constructor[\s]{0,4}(?:\(|\.constructor)|\[['"]constructor['"]\]|innerHTML[\s]{0,4}=|\.(?:src|href)[\s]{0,4}=[\s]{0,4}['"](?:https?:)?\/\/|new[\s]{1,9}(?:Image|ActiveXObject|XMLHttpRequest|Function)\b|\bimport\s{0,4}\(/;
+  /document[\s\0]{0,4}(?:\.|\[['"])[\s\0]{0,4}(?:cookie|domain|write(?:ln)?|location|body\.innerHTML|documentElement|createElement|referrer)|(?:^|[^\w.])location[\s]{0,4}\.[\s]{0,4}(?:hash|search)\b|(?:window|self|top|parent|document|this)[\s]{0,4}\.[\s]{0,4}location[\s]{0,4}(?:=|\.(?:href|assign|replace))|(?:^|[^\w.])location[\s]{0,4}=[\s]{0,4}['"`\w]|(?:local|session)Storage\.|String\.fromCharCode|\.constructor[\s]{0,4}(?:\(|\.constructor)|\[['"]constructor['"]\]|innerHTML[\s]{0,4}=|\.(?:src|href)[\s]{0,4}=[\s]{0,4}['"](?:https?:)?\/\/|new[\s]{1,9}(?:Image|ActiveXObject|XMLHttpRequest|Function)\b|\bimport\s{0,4}\(/;
 
 /** Leaves a string, a call, a template or a block of a script, and goes on. */
 const leaves =

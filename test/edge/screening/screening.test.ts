@@ -5,6 +5,8 @@ import { Registry } from 'prom-client';
 import t from 'tap';
 import { screening } from '../../../sidecar/edge/screening/capability.ts';
 import { registerScreeningMetrics } from '../../../sidecar/edge/screening/metrics.ts';
+import type { ScreeningPlan } from '../../../sidecar/edge/screening/schema.ts';
+import { compileRules, Screening } from '../../../sidecar/edge/screening/screen.ts';
 import { ScreeningThread } from '../../../sidecar/edge/screening/thread.ts';
 import type { Exchange } from '../../../sidecar/exchange/exchange.ts';
 import { hooksOf, planOf, serve } from '../../fixtures/exchange.ts';
@@ -272,6 +274,7 @@ t.test('nothing beside an attack hides it', async (t) => {
       'a byte in base64',
       { path: `/a?q=${encodeURIComponent(base64(Buffer.concat([Buffer.from([0xff]), Buffer.from(union)])))}` },
     ],
+    ['blanks of Unicode', { path: `/a?q=${encodeURIComponent('1\u3000union\u2003select\u30001,2')}` }],
     ['a long comment', { path: `/a?q=1;drop/*${'a'.repeat(100)}*/table/*a*b*/users--` }],
     ['many blanks in SQL', { path: `/a?q=1;drop%20table${'%20'.repeat(60)}users` }],
     ['many blanks in a tag', { path: `/a?q=${encodeURIComponent(`<img src=x onerror${' '.repeat(40)}=alert(1)>`)}` }],
@@ -324,6 +327,25 @@ t.test('messages of gRPC and tunnels pass with their heads screened', async (t) 
     t.equal(await said(hooks, { known }), 'passed');
     t.match(await said(hooks, { known, headers: { 'x-a': union } }), 'attack_detected');
   }
+});
+
+t.test('the time ends between two rules of CRS', async (t) => {
+  const rules = Array.from({ length: 500 }, (_, i) => ({
+    ...{ id: i + 1, in: ['body'], operator: 'rx', argument: `(?:a|b|ab)*c|x${i}|a` },
+    ...{ transformations: [], score: 5, level: 1, detector: 'sql' },
+  }));
+  const spec = { rules, timeLimitMs: 1 };
+  const plan = (await planOf(screening, 'RequestScreening', spec, 'sallyport.dev/RequestScreening')) as ScreeningPlan;
+  const one = new Screening(compileRules(plan), '/');
+  one.take('body', '', 'ab'.repeat(7000));
+  t.equal(one.spent, 'time');
+  t.ok(one.hits.length < rules.length, `${one.hits.length} rules were evaluated`);
+});
+
+t.test('a million parameters and elements take no time of their own', async (t) => {
+  const hooks = await hooksFor({ timeLimitMs: 10_000 });
+  t.match(await said(hooks, { headers: form, body: 'a&'.repeat(500_000) }), 'screening_too_costly');
+  t.match(await said(hooks, { headers: xml, body: '<a>'.repeat(300_000) }), 'screening_too_costly');
 });
 
 t.test('rules of CRS are evaluated', async (t) => {
