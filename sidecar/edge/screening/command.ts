@@ -105,7 +105,7 @@ function isCommandLine({ word, raw, rest }: Words, isStrong: boolean): boolean {
 
 const separator = /\|\||&&|[;|&\n\r]/g;
 
-const plainWord = /[\s('"]{0,20}([A-Za-z]{1,20})(?=[\s.,!?]|$)/y;
+const plainWord = /[\s('"]{0,20}([A-Za-z]{1,20})(?=[\s.,!?]|$|'(?:s|ll|re|ve|d|m|t)\b(?!'))/y;
 
 /** True if a word stands there that is no command, as in most sentences. */
 function isOtherWord(text: string, from: number): boolean {

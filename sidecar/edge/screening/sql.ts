@@ -62,29 +62,29 @@ const literal = '[1sz]';
 /** One item of the list of a SELECT. */
 const item = '(?:[o1s]|n(?:\\.[no])?|f\\([^)]{0,30}\\))';
 
-/** Shapes anywhere in the text. */
-const anywhere = shapesOf([
+/** Shapes anywhere in the text, each with the kinds without which it is not there: one of each. */
+const anywhere: readonly (readonly [rule: Rule, shape: RegExp, needs: readonly string[]])[] = [
   // `or 1=1`, `having 'a'='a'`, also in the bounds of a CASE: constants are compared.
-  ['tautology', new RegExp(`[&BWi][(!o]{0,8}${literal}\\){0,4}=[(!o]{0,8}[1szt]`)],
-  ['tautology', /[&BWi][(!]{0,8}s~!?[(o!]{0,4}[szt1]/],
-  ['tautology', /[BW][(!]{0,4}[1s]<[1s]/],
-  ['tautology', /&[(!o]{0,6}[1s]\){0,3}<[(]{0,3}[1s]\){0,4}c/],
-  ['tautology', /[if]\({1,4}[1sg][=<][1s]/],
-  ['union', /Uk{0,2}\({0,4}Ek{0,3}(?:[1stzFSgifvo(!E]|n(?:[,(.oW=;c)&])|[,.])/],
-  ['subquery', /\(E(?:k1?){0,3}(?:[stzFSgifv(oT]|1[,)Wco=;]|n(?:[,(.o]|W[nT(](?:$|[^n]))|\.?T)/],
-  ['subquery', /[=<~&]!?E(?:k1?){0,3}(?:[1sFSgvf(]|n(?:,|\.n|W[n(]))/],
-  ['stacked', /;[(;]{0,4}(?:D|F|Ek{0,3}(?:[1stzFSgifvo(]|n(?:[,(.o=;c]|Wn(?:$|[^n])))|i\(?[1sg])/],
-  ['function', /[&oE,=<(BWi!~]!?[(]{0,4}S\(/],
-  ['function', /^1?[()&;o,]{0,4}S\([1s(F][\s\S]{0,20}\)[)]{0,4}[c;&]/],
-  ['function', /F[n.]{0,4}\(|F\.n\.?n?\(/],
-  ['function', /DF/],
-  ['function', /[&=<!,][(!o]{0,4}g\(\)/],
-  ['function', /g\(\)[=<~]|[Eo]k?g[(),;cW]/],
-  ['function', /&[(!o]{0,4}f\({1,4}(?:[fgFSET]|!?E|n?\.?T)/],
-  ['function', /f\(1\)[o&,]f\(1/],
-  ['catalogue', /T\.[nT]|WT/],
-  ['condition', /i[(]{0,3}[(1sgn!][^W]{0,30}[=<~][^W]{0,30}i[1s(nvFSgt][\s\S]{0,40}i/],
-]);
+  ['tautology', new RegExp(`[&BWi][(!o]{0,8}${literal}\\){0,4}=[(!o]{0,8}[1szt]`), ['&BWi', '=']],
+  ['tautology', /[&BWi][(!]{0,8}s~!?[(o!]{0,4}[szt1]/, ['s', '~']],
+  ['tautology', /[BW][(!]{0,4}[1s]<[1s]/, ['BW', '<']],
+  ['tautology', /&[(!o]{0,6}[1s]\){0,3}<[(]{0,3}[1s]\){0,4}c/, ['&', '<', 'c']],
+  ['tautology', /[if]\({1,4}[1sg][=<][1s]/, ['if', '=<', '(']],
+  ['union', /Uk{0,2}\({0,4}Ek{0,3}(?:[1stzFSgifvo(!E]|n(?:[,(.oW=;c)&])|[,.])/, ['U', 'E']],
+  ['subquery', /\(E(?:k1?){0,3}(?:[stzFSgifv(oT]|1[,)Wco=;]|n(?:[,(.o]|W[nT(](?:$|[^n]))|\.?T)/, ['(', 'E']],
+  ['subquery', /[=<~&]!?E(?:k1?){0,3}(?:[1sFSgvf(]|n(?:,|\.n|W[n(]))/, ['E', '=<~&']],
+  ['stacked', /;[(;]{0,4}(?:D|F|Ek{0,3}(?:[1stzFSgifvo(]|n(?:[,(.o=;c]|Wn(?:$|[^n])))|i\(?[1sg])/, [';', 'DFEi']],
+  ['function', /[&oE,=<(BWi!~]!?[(]{0,4}S\(/, ['S']],
+  ['function', /^1?[()&;o,]{0,4}S\([1s(F][\s\S]{0,20}\)[)]{0,4}[c;&]/, ['S']],
+  ['function', /F[n.]{0,4}\(|F\.n\.?n?\(/, ['F']],
+  ['function', /DF/, ['F']],
+  ['function', /[&=<!,][(!o]{0,4}g\(\)/, ['g']],
+  ['function', /g\(\)[=<~]|[Eo]k?g[(),;cW]/, ['g']],
+  ['function', /&[(!o]{0,4}f\({1,4}(?:[fgFSET]|!?E|n?\.?T)/, ['&', 'f']],
+  ['function', /f\(1\)[o&,]f\(1/, ['f']],
+  ['catalogue', /T\.[nT]|WT/, ['T']],
+  ['condition', /i[(]{0,3}[(1sgn!][^W]{0,30}[=<~][^W]{0,30}i[1s(nvFSgt][\s\S]{0,40}i/, ['i']],
+];
 
 /** What follows the quote that the text closes. */
 const behindQuote = shapesOf([
@@ -204,8 +204,20 @@ function judge(text: string, dialect: Dialect, found: Set<Sign>): void {
 
 const quotes = ["'", '"', '`'] as const;
 
+/** Which kinds the text in hand has. */
+const present = new Uint8Array(128);
+
+function isPresent(kinds: string): boolean {
+  for (let at = 0; at < kinds.length; at++) if (present[kinds.charCodeAt(at)] === 1) return true;
+  return false;
+}
+
 function findAnywhere(shape: SqlShape, found: Set<Sign>): void {
-  find(anywhere, shape, found);
+  const { kinds } = shape;
+  present.fill(0);
+  for (let at = 0; at < kinds.length; at++) present[kinds.charCodeAt(at)] = 1;
+  for (const [rule, expression, needs] of anywhere)
+    if (!found.has(signs[rule]) && needs.every(isPresent) && expression.test(kinds)) found.add(signs[rule]);
   if (comparesWithItself(shape)) found.add(signs.tautology);
   if (shape.hasInlineComment && /[&UEDBW=]/.test(shape.kinds)) found.add(signs['inline-comment']);
 }
