@@ -29,3 +29,4 @@ parentPort?.on('message', ({ id, body, contentType, path, rules }: ScreenQuestio
   const answer: ScreenAnswer = { id, result: { hits: screening.hits, spent: screening.spent, isRead } };
   parentPort?.postMessage(answer);
 });
+parentPort?.postMessage('ready');

@@ -18,6 +18,9 @@ const workerUrl = new URL(
 /** A thread that answers nothing for so long is stuck: longer than the time limit of any body, on a busy machine too. */
 const stallMs = 20_000;
 
+/** A thread loads its modules first. */
+const startMs = 60_000;
+
 interface Waiting {
   readonly question: ScreenQuestion;
   readonly resolve: (result: BodyResult) => void;
@@ -29,6 +32,7 @@ export class ScreeningThread {
   readonly #url: URL;
   readonly #stallMs: number;
   #worker: Worker | undefined = undefined;
+  #isReady = false;
   #isClosed = false;
   #next = 0;
   /** In the order in which the thread answers: the first is in work. */
@@ -68,13 +72,22 @@ export class ScreeningThread {
   /** Ends a thread that is stuck; its end is handled like any other. */
   #watch(): void {
     clearTimeout(this.#stall);
-    if (this.#waiting.size > 0) this.#stall = setTimeout(() => void this.#worker?.terminate(), this.#stallMs);
+    if (this.#waiting.size > 0) {
+      const limit = this.#isReady ? this.#stallMs : startMs;
+      this.#stall = setTimeout(() => void this.#worker?.terminate(), limit);
+    }
   }
 
   #thread(): Worker {
     if (this.#worker !== undefined) return this.#worker;
     const worker = new Worker(this.#url, { stdout: false, stderr: false });
-    worker.on('message', ({ id, result }: ScreenAnswer) => {
+    this.#isReady = false;
+    worker.on('message', (message: ScreenAnswer | 'ready') => {
+      if (message === 'ready') {
+        this.#isReady = true;
+        return this.#watch();
+      }
+      const { id, result } = message;
       this.#waiting.get(id)?.resolve(result);
       this.#waiting.delete(id);
       this.#watch();

@@ -29,7 +29,7 @@ t.test('a thread that ends takes one body with it', async (t) => {
 });
 
 t.test('a thread that is stuck is replaced', async (t) => {
-  const screen = threadFor(t, 6000);
+  const screen = threadFor(t, 1000);
   t.strictSame(await Promise.all(['a', 'hang', 'b'].map(screen)), ['screened', 'overloaded', 'screened']);
 });
 
