@@ -76,10 +76,13 @@ function noteDecision(exchange: Exchange, connection: Connection, { learned, sha
  * The path as requested, without credentials in its query: those that any policy of the port takes from there, however
  * this request ended, and, on every port, the parameter that RFC 6750 section 2.3 defines for tokens.
  */
-function pathOf({ path: meant, target, rules }: Exchange): string {
+function pathOf(exchange: Exchange): string {
+  const { path: meant, target, rules } = exchange;
   const path = meant === '' ? target : meant;
   const at = path.indexOf('?');
   if (at === -1) return path;
+  // The evidence of an attack is named without its text.
+  if (exchange.noted?.some(([name]) => name === 'screening')) return path.slice(0, at);
   const { edge, authentication } = rules;
   const secrets = (edge ?? rules.traits)?.secrets;
   if (secrets?.paths.has(path.slice(0, at)) === true) return path.slice(0, at);

@@ -87,7 +87,7 @@ async function attack(t: Test, { port, host, records }: Door): Promise<void> {
     all.find(({ code }) => code === 'attack_detected'),
     { decision: 'deny', screening: /^\d+ query q: sql-/ },
   );
-  t.notMatch(all.map(({ screening, message }) => `${screening} ${message}`).join(' '), /password|onerror=|passwd/);
+  t.notMatch(JSON.stringify(all), /password|onerror=|passwd/);
 }
 
 t.test('at a gateway', async (t) => {

@@ -7,7 +7,7 @@ import { headerOf } from '../../exchange/facts.ts';
 import { bodyTooLarge } from '../../protocol/body-limit.ts';
 import type { Guarding } from '../capability.ts';
 import { decodeBody, isPlain } from '../content.ts';
-import { gatherBody, waitsForBody, wholeBodyOf } from '../gather-body.ts';
+import { gatherBody, wholeBodyOf } from '../gather-body.ts';
 import type { DetectorName } from './finding.ts';
 import type { Outcome, ScreeningCounts } from './metrics.ts';
 import type { ScreeningPlan } from './schema.ts';
@@ -17,12 +17,12 @@ import {
   describeHits,
   endOf,
   type Hit,
-  isUnread,
   Screening,
   scoreOfHits,
+  takeHeaders,
 } from './screen.ts';
 import { ScreeningThread } from './thread.ts';
-import { takeBody, takeCookies, takeTarget } from './values.ts';
+import { takeTarget } from './values.ts';
 
 /** Longer bodies are screened in the thread. */
 const maxOnLoop = 16 * 1024;
@@ -60,12 +60,12 @@ export const screening: Guarding<ScreeningPlan, ScreeningShared | undefined> = {
   compile([planned], { name, shared, warn }) {
     if (planned === undefined) return undefined;
     const { plan } = planned;
-    const { mode, bodyLimit, threshold, exclusions } = plan;
+    const { mode, bodyLimit, threshold, exclusions, unreadableBodies } = plan;
     const now = Date.now();
     for (const one of exclusions)
       if (now > endOf(one)) warn(`the exclusion '${one.reason}' ended on ${one.until}: it has no effect`);
     const blocks = mode === 'Block';
-    const { bodyLimit: _limit, mode: _mode, ...rules } = plan;
+    const { bodyLimit: _limit, mode: _mode, unreadableBodies: _unreadable, ...rules } = plan;
     const compiled = compileRules(rules);
 
     /** Records the result. @throws SallyportError in mode Block. */
@@ -90,15 +90,17 @@ export const screening: Guarding<ScreeningPlan, ScreeningShared | undefined> = {
       passed.set(exchange, true);
     };
 
+    const concludeBody = (exchange: Exchange, result: BodyResult): void => {
+      conclude(exchange, result);
+      if (blocks && !result.isRead && unreadableBodies === 'Refuse')
+        throw deny(exchange, new SallyportError('content_type_unsupported', `${name}: the body is not text`));
+    };
+
     const headOf = (exchange: Exchange): Screening => {
       const target = exchange.target.startsWith('/') ? exchange.target : exchange.path;
       const screened = new Screening(compiled, pathOf(exchange.path));
       takeTarget(target, screened.take);
-      const { names, values } = exchange.fields;
-      for (const [i, { lower }] of names.entries()) {
-        if (lower === 'cookie') takeCookies(values[i]!, screened.take);
-        else if (!isUnread(lower)) screened.take('header', lower, values[i]!);
-      }
+      takeHeaders(exchange.fields.names, exchange.fields.values, screened.take);
       return screened;
     };
 
@@ -107,11 +109,15 @@ export const screening: Guarding<ScreeningPlan, ScreeningShared | undefined> = {
       if (body.length > maxOnLoop && shared !== undefined)
         return shared.thread
           .screen(body, contentType, head.path, rules)
+          .catch((error: unknown): BodyResult => {
+            if (blocks) throw error;
+            return { hits: [], spent: 'time', isRead: false };
+          })
           .then(({ hits, spent, isRead }) =>
-            conclude(exchange, { hits: [...head.hits, ...hits], spent: head.spent ?? spent, isRead }),
+            concludeBody(exchange, { hits: [...head.hits, ...hits], spent: head.spent ?? spent, isRead }),
           );
-      const isRead = takeBody(body, contentType, head.take);
-      conclude(exchange, { hits: head.hits, spent: head.spent, isRead });
+      const isRead = head.takeBody(body, contentType);
+      concludeBody(exchange, { hits: head.hits, spent: head.spent, isRead });
       return undefined;
     };
 
@@ -140,7 +146,7 @@ export const screening: Guarding<ScreeningPlan, ScreeningShared | undefined> = {
 
     return {
       admit(exchange) {
-        if (!blocks || exchange.grpc || exchange.webSocket || exchange.method === 'CONNECT') return;
+        if (!blocks || isStream(exchange)) return;
         exchange.bodyLimit = Math.min(exchange.bodyLimit, bodyLimit);
         if (typeof exchange.framing === 'number' && exchange.framing > exchange.bodyLimit) throw bodyTooLarge(exchange);
       },
@@ -148,30 +154,30 @@ export const screening: Guarding<ScreeningPlan, ScreeningShared | undefined> = {
       serve(exchange) {
         const head = headOf(exchange);
         // Messages of gRPC and WebSockets go on as they come: only the head is screened.
-        if (exchange.grpc || exchange.webSocket || exchange.method === 'CONNECT') return leave(exchange, head);
+        if (isStream(exchange)) return leave(exchange, head);
         // What is an attack already needs no body.
         if (blocks && head.isAttack)
           return conclude(exchange, { ...head, hits: head.hits, spent: head.spent, isRead: true });
-        if (!waitsForBody(exchange)) return inspectBody(exchange, head);
         const { framing } = exchange;
+        if (framing === 0 || wholeBodyOf(exchange) !== undefined) return inspectBody(exchange, head);
         if (typeof framing === 'number' && framing > bodyLimit) return leave(exchange, head, 'body_too_large');
         return gatherBody(exchange, blocks ? undefined : bodyLimit).then(() => inspectBody(exchange, head));
       },
       // What was screened has been received as a whole, and new rules cannot take it back.
       guard: {
         known: undefined,
-        stillHolds: (exchange) =>
-          !blocks ||
-          passed.get(exchange) === true ||
-          exchange.grpc ||
-          exchange.webSocket ||
-          exchange.method === 'CONNECT',
+        stillHolds: (exchange) => !blocks || passed.get(exchange) === true || isStream(exchange),
       },
     };
   },
 };
 
 const none = Buffer.alloc(0);
+
+/** Streams of messages and tunnels have no body to wait for. In HTTP/1.1 there is no gRPC, whatever the type says. */
+function isStream({ grpc, minor, webSocket, method }: Exchange): boolean {
+  return (grpc && minor === 2) || webSocket || method === 'CONNECT';
+}
 
 /** Requests that passed. */
 const passed = new Slot<boolean>();

@@ -2,6 +2,7 @@
 // stands behind a separator or in a substitution has to be a command with arguments, whatever quotes and escapes are in
 // its name.
 
+import { has } from './characters.ts';
 import { type Detect, signsOf } from './finding.ts';
 import { ambiguous, commands, probes, snippets } from './shell-words.ts';
 
@@ -15,29 +16,45 @@ const signs = signsOf('command', {
   function: [5],
 });
 
-const needed = /[;|&`\n\r$]|[<>]\(|\/bin\/|\/dev\/tcp|powershell|cmd|\b(?:wget|curl|nc|bash|ping|cat|whoami|sh)\b/i;
+const needed =
+  /[;|&`\n\r$]|[<>]\(|\/bin\/|\/dev\/tcp|powershell|cmd|comspec|\^|\b(?:wget|curl|nc|bash|ping|cat|whoami|sh)\b/i;
 
 const reverse =
   /\/dev\/(?:tcp|udp)\/|\bmkfifo\s{1,9}\/|\b(?:nc|ncat|netcat)(?:\.exe|\.traditional)?\s{1,9}(?:-\w{1,8}\s{1,9}){0,4}[^\n]{0,80}-e\b|\bbash\s{1,9}-[ic]|(?:\bsh|bash)\s{1,9}-i\b|0<&\d|>&\s{0,2}\/dev|import\s{1,9}(?:socket|pty)\b[^\n]{0,300}(?:connect|spawn)|perl\s{1,9}-e\b|python[23]?\s{1,9}-c\b|ruby\s{1,9}-[re]{1,4}\b|php\s{1,9}-r\b|\|\s{0,9}(?:\/bin\/)?(?:ba|z|da|k)?sh\b\s{0,9}(?:$|[;&|"'`)#-])/i;
 const windows =
-  /\bpowershell(?:\.exe)?\s{1,9}[-/]\w|\bcmd(?:\.exe)?\s{1,9}\/[ck]\b|\bcertutil(?:\.exe)?\s{1,9}-|\bbitsadmin\s{1,9}\/|\bmshta\s{1,9}(?:http|vbscript|javascript)|\bregsvr32\s{1,9}\/|\b(?:invoke-expression|invoke-webrequest|iex)\b\s{0,9}\(|new-object\s{1,9}(?:system\.)?net\.webclient|downloadstring\(|\bwmic\s{1,9}(?:process|os)|\bnet\s{1,9}(?:user|localgroup|view)\b\s{0,9}(?:\/|\w{1,30}\s{1,9}\S{1,40}\s{1,9}\/|$)/i;
+  /\bpowershell(?:\.exe)?\s{1,9}[-/]\w|\bcmd(?:\.exe)?\s{1,9}\/[ck]\b|\bcertutil(?:\.exe)?\s{1,9}-|\bbitsadmin\s{1,9}\/|\bmshta\s{1,9}(?:http|vbscript|javascript)|\bregsvr32\s{1,9}\/|\b(?:invoke-expression|invoke-webrequest|iex)\b\s{0,9}\(|new-object\s{1,9}(?:system\.)?net\.webclient|downloadstring\(|\bwmic\s{1,9}(?:process|os)|\bnet\s{1,9}(?:user|localgroup|view)\b\s{0,9}(?:\/|\w{1,30}\s{1,9}\S{1,40}\s{1,9}\/|$)|%comspec%|^[=@+-][^\n]{0,100}(?:cmd|powershell|mshta)\|/i;
+/** Commands of PowerShell behind a separator. */
+const cmdlet =
+  /[;|&]\s{0,9}(?:get-(?:process|childitem|content|service|wmiobject|ciminstance|item|credential|host|location)|invoke-\w{3,30}|start-process|new-object|remove-item|stop-(?:process|computer)|test-(?:net)?connection|write-(?:host|output)|set-content|restart-computer)\b/i;
 /** Blanks and letters that a shell supplies. */
 const evasion =
-  /\$\{?IFS\}?|\{[a-z/]{2,20},[^}\s]{1,100}\}|\$\{(?:PATH|HOME|PWD|SHELL|LS_COLORS)(?::\d|#|%)|(?:^|[\s;|&`(])\/(?:\?{1,3}[a-z]{0,2}|[a-z]{1,3}[?*][a-z]{0,3}|\w{0,3}\?{1,3}\w{0,3})\/[a-z?*[\]\d]{1,20}[?*[][\w?*]{0,20}|\$@[a-z]{1,10}\b|\b[a-z]{1,8}\$@[a-z]|\b[a-z]{1,6}\$\*[a-z]{1,6}|\$\(\((?:\d|\w)|\$'\\x|\bxxd\s{1,9}-r\b|base64\s{1,9}-{1,2}d/i;
+  /\$\{?IFS\}?|\{[a-z/]{2,20},[^}\s]{1,100}\}|\$\{(?:PATH|HOME|PWD|SHELL|LS_COLORS)(?::\d|#|%)|(?:^|[\s;|&`(])\/(?:\?{1,3}[a-z]{0,2}|[a-z]{1,3}[?*][a-z]{0,3}|\w{0,3}\?{1,3}\w{0,3})\/[a-z?*[\]\d]{1,20}[?*[][\w?*]{0,20}|\$@[a-z]{1,10}\b|\b[a-z]{1,8}\$@[a-z]|\b[a-z]{1,6}\$\*[a-z]{1,6}|\$\(\((?:\d|\w)|\$'\\x|\bxxd\s{1,9}-r\b|base64\s{1,9}-{1,2}d|(?:[a-z]\^){3}/i;
 
 /** Words of which each shape above has one. */
 const shellWord = /sh\b|nc|\/dev|mkfifo|<&|>&|import|perl|python|ruby|php/i;
-const windowsWord = /powershell|cmd|certutil|bitsadmin|mshta|regsvr32|invoke-|iex|net|wmic|downloadstring/i;
+const windowsWord = /powershell|comspec|cmd|certutil|bitsadmin|mshta|regsvr32|invoke-|iex|net|wmic|downloadstring/i;
 
-export const detectCommand: Detect = function detectCommand(text, report) {
-  if (!needed.test(text)) return;
+const { separator: separators, lineBreak, dollar, backquote, curly, star, rest, angle, round, minus } = has;
+
+export const detectCommand: Detect = function detectCommand(text, report, _place, characters) {
+  if ((characters & (separators | lineBreak | dollar | backquote)) === 0 && !needed.test(text)) return;
   if (shellWord.test(text) && reverse.test(text)) report(signs.reverse);
   if (windowsWord.test(text) && windows.test(text)) report(signs.windows);
-  if (/\(\s{0,9}\)\s{0,9}\{\s{0,9}[:_]?\s{0,9};?\s{0,9}\}\s{0,9};/.test(text)) report(signs.function);
-  if (evasion.test(text) && (/[;|&`]/.test(text) || /\$\{?IFS/i.test(text) || commandOf(text) !== undefined))
+  if ((characters & separators) !== 0 && (characters & minus) !== 0 && cmdlet.test(text)) report(signs.windows);
+  if (
+    (characters & round) !== 0 &&
+    (characters & curly) !== 0 &&
+    /\(\s{0,9}\)\s{0,9}\{\s{0,9}[:_]?\s{0,9};?\s{0,9}\}\s{0,9}[;>]/.test(text)
+  )
+    report(signs.function);
+  if (
+    ((characters & (dollar | curly | star | rest)) !== 0 || /xxd|base64/i.test(text)) &&
+    evasion.test(text) &&
+    (/[;|&`]/.test(text) || /\$\{?IFS/i.test(text) || commandOf(text) !== undefined)
+  )
     report(signs.evasion);
-  if (hasSubstitution(text)) report(signs.substitution);
-  if (hasChain(text)) report(signs.chain);
+  if ((characters & (dollar | backquote | angle)) !== 0 && hasSubstitution(text)) report(signs.substitution);
+  if ((characters & (separators | lineBreak)) !== 0 && hasChain(text, characters)) report(signs.chain);
   else if (isBare(text)) report(signs.bare);
 };
 
@@ -88,7 +105,7 @@ function isCommandLine({ word, raw, rest }: Words, isStrong: boolean): boolean {
 
 const separator = /\|\||&&|[;|&\n\r]/g;
 
-const plainWord = /[\s('"]{0,20}([A-Za-z]{1,20})(?=[\s.,!?]|$)/y;
+const plainWord = /[\s('"]{0,20}([A-Za-z]{1,20})(?=[\s.,!?]|$|'(?:s|ll|re|ve|d|m|t)\b(?!'))/y;
 
 /** True if a word stands there that is no command, as in most sentences. */
 function isOtherWord(text: string, from: number): boolean {
@@ -97,17 +114,18 @@ function isOtherWord(text: string, from: number): boolean {
   return word !== undefined && !commands.has(word) && !ambiguous.has(word);
 }
 
-function hasChain(text: string): boolean {
-  if (isTable(text) || (snippets.test(text) && !/\/etc\/|\/dev\/|\/tmp/.test(text))) return false;
+function hasChain(text: string, characters: number): boolean {
+  if ((text.includes('|') && isTable(text)) || (snippets.test(text) && !/\/etc\/|\/dev\/|\/tmp/.test(text)))
+    return false;
   separator.lastIndex = 0;
-  const isOneLine = !/[\n\r]/.test(text.trim());
+  const isOneLine = (characters & lineBreak) === 0 || !/[\n\r]/.test(text.trim());
   for (let match = separator.exec(text); match !== null; match = separator.exec(text)) {
     if (match[0] === ';' && /&#?\w{1,8}$/.test(text.slice(Math.max(0, match.index - 10), match.index))) continue;
     const from = match.index + match[0].length;
     if (isOtherWord(text, from)) continue;
     const line = /[\n\r]/.test(match[0]);
     const segment = text.slice(from, from + 300);
-    const next = segment.search(/\|\||&&|[;|&\n\r]/);
+    const next = segment.trimEnd().search(/\|\||&&|[;|&\n\r]/);
     const found = commandOf(next === -1 ? segment : segment.slice(0, next));
     if (found === undefined) continue;
     // A line break in a short value separates commands as a semicolon does.
@@ -132,7 +150,7 @@ function isProseLine({ word, rest }: Words): boolean {
 
 /** Rows of a table in Markdown. */
 function isTable(text: string): boolean {
-  return /^\s{0,9}\|[^\n]{1,400}\|\s{0,9}$/m.test(text);
+  return /^\s{0,9}\|[^\n|]{1,400}\|[^\n]{1,400}\|\s{0,9}$/m.test(text);
 }
 
 function hasSubstitution(text: string): boolean {

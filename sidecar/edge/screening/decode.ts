@@ -2,12 +2,16 @@
 // for convenience. Each is judged.
 
 import { isUtf8 } from 'node:buffer';
+import { has } from './characters.ts';
 
 /** Rounds of decoding. What still changes after the last is refused as an encoding without end. */
 export const maxRounds = 5;
 
 /** Base64 of less says too little. */
 const minBase64 = 12;
+
+/** Base64 in base64 is read up to this depth. */
+const maxBase64 = 3;
 
 /** The value and what decoding makes of it, each once. `isEndless`: the last round still found something to decode. */
 export interface Forms {
@@ -19,7 +23,16 @@ export interface Forms {
 
 /** Without any of these there is nothing to decode. */
 const coded =
-  /[%&\\\0]|[\uff01-\uff5e\u200b-\u200d\u00ad\ufeff\u02b9\u02bc\u2018\u2019\u2032]|^[A-Za-z0-9+/_-]{12,}={0,2}$|base64/;
+  /[%&\\\0]|[\u2044\u2215\uff01-\uff5e\u200b-\u200d\u00ad\ufeff\u02b9\u02bc\u2018\u2019\u2032]|^[A-Za-z0-9+/_-]{12,}={0,2}$|base64/;
+
+const { percent, separator, slash, control, other, letter, digit, minus, equals, rest } = has;
+const inBase64 = letter | digit | minus | equals | slash;
+
+/** False, quickly, for most texts that have nothing to decode. `characters`: `charactersIn` of it. */
+export function mayBeCoded(text: string, characters: number): boolean {
+  if ((characters & (percent | separator | slash | control | other | rest)) !== 0) return true;
+  return text.length >= minBase64 && (characters & ~inBase64) === 0;
+}
 
 /** The forms of a text. */
 export function formsOf(text: string): Forms {
@@ -41,11 +54,12 @@ export function formsOf(text: string): Forms {
     const folded = fold(one);
     if (folded !== one) texts.push(folded);
   }
-  const hidden = base64In(texts[0]!) ?? (texts.length > 1 ? base64In(texts.at(-1)!) : undefined);
-  if (hidden !== undefined) {
+  let hidden = base64In(texts[0]!) ?? (texts.length > 1 ? base64In(texts.at(-1)!) : undefined);
+  for (let depth = 0; hidden !== undefined && depth < maxBase64; depth++) {
     texts.push(hidden);
     const more = decodeOnce(hidden, () => {});
     if (more !== hidden) texts.push(more);
+    hidden = base64In(hidden);
   }
   return { texts, isEndless, isOverlong };
 }
@@ -126,10 +140,11 @@ function decodeEscapes(text: string): string {
 
 /** Look-alikes as ASCII: full width, primes and typographic quotes that databases convert; invisible ones removed. */
 function fold(text: string): string {
-  if (!/[\0\u00ad\u02b9\u02bc\u2018\u2019\u2032\u200b-\u200d\ufeff\uff01-\uff5e]/.test(text)) return text;
+  if (!/[\u2044\u2215\0\u00ad\u02b9\u02bc\u2018\u2019\u2032\u200b-\u200d\ufeff\uff01-\uff5e]/.test(text)) return text;
   return text
     .replaceAll(/[\0\u00ad\u200b-\u200d\ufeff]/g, '')
     .replaceAll(/[\uff01-\uff5e]/g, (one) => String.fromCharCode(one.charCodeAt(0) - 0xfee0))
+    .replaceAll(/[\u2044\u2215]/g, '/')
     .replaceAll(/[\u02b9\u02bc]/g, "'");
 }
 
@@ -142,7 +157,9 @@ function base64In(text: string): string | undefined {
   if (said === undefined || said.length < minBase64 || /^(?:[0-9]+|[a-z]+|[A-Z]+|[0-9a-f-]+)$/.test(said))
     return undefined;
   const bytes = Buffer.from(said.slice(0, 65_536), 'base64');
-  if (bytes.length < 8 || !isUtf8(bytes)) return undefined;
-  const decoded = bytes.toString('utf8');
-  return /[\x01-\x08\x0e-\x1a\x1c-\x1f\x7f]/.test(decoded) ? undefined : decoded;
+  if (bytes.length < 8) return undefined;
+  const decoded = bytes.toString(isUtf8(bytes) ? 'utf8' : 'latin1');
+  if (/[\x01-\x08\x0e-\x1a\x1c-\x1f\x7f]/.test(decoded)) return undefined;
+  // A byte that is no text does not hide the rest; what is random has more of them.
+  return isUtf8(bytes) || decoded.replaceAll(/[\x20-\x7e]/g, '').length * 8 < decoded.length ? decoded : undefined;
 }

@@ -4,7 +4,7 @@ import { readJsonText } from '../json.ts';
 import { charactersIn, has } from './characters.ts';
 import { detectCode } from './code.ts';
 import { detectCommand } from './command.ts';
-import { formsOf } from './decode.ts';
+import { formsOf, mayBeCoded } from './decode.ts';
 import { type Detect, type DetectorName, type Place, type Sign, signsOf } from './finding.ts';
 import { detectHeader } from './header.ts';
 import { detectLdap } from './ldap.ts';
@@ -15,7 +15,8 @@ import { detectSsrf } from './ssrf.ts';
 import { detectTemplate } from './template.ts';
 import { detectXss } from './xss.ts';
 
-const encoding = signsOf('encoding', { endless: [5], overlong: [4] });
+/** What the decoder itself finds. `charset`: a text in an encoding that is not on the web. */
+export const encoding = signsOf('encoding', { endless: [5], overlong: [4], charset: [5] });
 
 type Judged = Exclude<DetectorName, 'encoding'>;
 
@@ -28,7 +29,7 @@ export const detectors: Readonly<Record<Judged, { readonly detect: Detect; reado
     detect: detectSql,
     needs: quote | backquote | separator | hash | round | equals | angle | star | at | minus | digit | dot,
   },
-  xss: { detect: detectXss, needs: angle | equals | round | backquote | colon },
+  xss: { detect: detectXss, needs: angle | equals | round | backquote | colon | quote },
   path: { detect: detectPath, needs: slash | control | colon },
   command: { detect: detectCommand, needs: separator | lineBreak | dollar | backquote | slash | angle | minus },
   template: { detect: detectTemplate, needs: curly | percent | at | square | hash },
@@ -39,46 +40,70 @@ export const detectors: Readonly<Record<Judged, { readonly detect: Detect; reado
   code: { detect: detectCode, needs: angle | round | colon | square | dollar | curly | slash | percent | digit },
 });
 
-const names = Object.keys(detectors) as Judged[];
+const table = (Object.keys(detectors) as Judged[]).map((name) => ({ name, ...detectors[name] }));
 
 /** Headers that name pages: their addresses are the client's own business. */
 export type Skip = (detector: DetectorName) => boolean;
 
 const none: Skip = () => false;
 
-/** Letters, digits and what stands in names, numbers and dates: nothing of it is an attack by itself. */
-const harmless = /^[\w.,:@ +-]{0,40}$/;
+/** What stands in names, numbers and dates: nothing of it is an attack by itself. */
+const harmless = ~(has.letter | digit | dot | colon | at | minus | has.space);
+const maxHarmless = 40;
 const words =
-  /\b(?:or|and|union|select|order|having|where|like|is|in|exec|sleep|drop|waitfor|shutdown|truncate|show|script|on\w{3,25}|localhost|etc|cat|\.\.|metadata)\b|--|::|\.\.|:\d|@.{1,40}@|^\d+\.|^[A-Za-z0-9+]{12,40}$|[A-Z]{2}::/i;
+  /\b(?:or|and|union|select|order|having|where|like|is|in|exec|sleep|drop|waitfor|shutdown|truncate|show|script|on\w{3,25}|localhost|etc|cat|\.\.|metadata|powershell|group|limit \d|offset \d|for xml|procedure|xor|div)\b|--|::|\.\.|:\d|@.{1,40}@|^\d+\.|^[\w+-]{12,40}$|[A-Z]{2}::/i;
 
 /** The signs in one value. Linear in its length. */
-export function inspect(text: string, place: Place, skip: Skip = none, depth = 0): readonly Sign[] {
-  if (text.length < 2 || (harmless.test(text) && !words.test(text) && (place !== 'name' || !text.startsWith('__'))))
+export function inspect(said: string, place: Place, skip: Skip = none, depth = 0): readonly Sign[] {
+  if (said.length < 2) return clean;
+  let text = said;
+  let characters = charactersIn(text);
+  // One short word: most keys and many values.
+  if ((characters & ~(has.letter | digit)) === 0 && text.length < 9 && text.charCodeAt(0) !== 0x5f) return clean;
+  if ((characters & has.gap) !== 0) {
+    text = squeeze(said);
+    characters = charactersIn(text);
+  }
+  if (
+    (characters & harmless) === 0 &&
+    text.length <= maxHarmless &&
+    !words.test(text) &&
+    (place !== 'name' || !/^__|prototype/.test(text))
+  )
     return clean;
   const found = new Set<Sign>();
+  const report = (sign: Sign): void => void found.add(sign);
   if (place === 'name') {
     // `$ne` and `__proto__` have no other characters.
-    detectNosql(text, (sign) => void found.add(sign), place);
-    detectCode(text, (sign) => void found.add(sign), place);
+    detectNosql(text, report, place, characters);
+    detectCode(text, report, place, characters);
   }
   const value = jsonIn(text);
-  if (value !== undefined) {
-    if (depth < maxJson) inspectJson(value, place, skip, depth + 1, found);
-    detectors.nosql.detect(text, (sign) => void found.add(sign), place);
+  // Deeper, it is judged as text.
+  if (value !== undefined && depth < maxJson) {
+    inspectJson(value, place, skip, depth + 1, found);
+    detectNosql(text, report, place, characters);
+    detectCode(text, report, place, characters);
     return found.size === 0 ? clean : [...found];
   }
-  const { texts, isEndless, isOverlong } = formsOf(text);
-  if (isEndless) found.add(encoding.endless);
-  if (isOverlong) found.add(encoding.overlong);
-  const report = (sign: Sign): void => void found.add(sign);
-  for (const form of texts) {
-    const characters = charactersIn(form);
-    for (const name of names) {
-      const { detect, needs } = detectors[name];
-      if ((characters & needs) !== 0 && !skip(name)) detect(form, report, place);
-    }
+  if (!mayBeCoded(text, characters)) judge(text, characters, place, skip, report);
+  else {
+    const { texts, isEndless, isOverlong } = formsOf(text);
+    if (isEndless) found.add(encoding.endless);
+    if (isOverlong) found.add(encoding.overlong);
+    for (const form of texts) judge(form, form === text ? characters : charactersIn(form), place, skip, report);
   }
   return found.size === 0 ? clean : [...found];
+}
+
+function judge(text: string, characters: number, place: Place, skip: Skip, report: (sign: Sign) => void): void {
+  for (const { name, detect, needs } of table)
+    if ((characters & needs) !== 0 && !skip(name)) detect(text, report, place, characters);
+}
+
+/** Blanks that fill the space between two words: detectors look a limited way ahead. */
+function squeeze(text: string): string {
+  return text.replaceAll(/\s{5,}/g, (blanks) => (/[\n\r]/.test(blanks) ? '\n' : ' '));
 }
 
 /** JSON in JSON is read up to this depth. */

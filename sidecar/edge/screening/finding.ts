@@ -18,6 +18,9 @@ export const detectorNames = [
 /** Stable: policies, logs and metrics have it. */
 export type DetectorName = (typeof detectorNames)[number];
 
+/** More names and texts than requests have; the time ends earlier in most cases. */
+export const maxValues = 50_000;
+
 /** The part of a request that holds a value. */
 export type Place = 'path' | 'query' | 'header' | 'cookie' | 'body' | 'name';
 
@@ -35,8 +38,8 @@ export interface Sign {
   readonly level: 1 | 2 | 3 | 4;
 }
 
-/** A detector reads one decoded text, in time linear in its length. */
-export type Detect = (text: string, report: (sign: Sign) => void, place: Place) => void;
+/** A detector reads one decoded text, in time linear in its length. `characters`: `charactersIn` of it. */
+export type Detect = (text: string, report: (sign: Sign) => void, place: Place, characters: number) => void;
 
 /** Signs of one detector, by rule. */
 export function signsOf<Rule extends string>(

@@ -18,7 +18,12 @@ export const detectNosql: Detect = function detectNosql(text, report, place) {
     if (inName.test(text)) report(signs.operator);
     return;
   }
-  if (text.includes('$') && inText.test(text) && !/[{,]\s{0,9}['"]?\$(?:set|inc|push|unset)\b/i.test(text))
+  if (
+    text.includes('$') &&
+    inText.test(text) &&
+    /['"\]]\s{0,4}:|\]|^[\s'"\]},]{0,9}[{[]|^\s{0,4}\$|^\s{0,9}(?:true|1)\s{0,4},/.test(text) &&
+    !/[{,]\s{0,9}['"]?\$(?:set|inc|push|unset)\b/i.test(text)
+  )
     report(signs.operator);
   if (
     /['"]\s{0,9}(?:;|\|\||&&|\))\s{0,9}(?:return\b|this\.|db\.|while\s{0,9}\(|sleep\s{0,9}\(|emit\(|tojson|function\b)|\bthis\.\w{1,40}\s{0,9}(?:==?=?|!=|\.match\()[^\n]{0,100}(?:\|\||&&|\/\/)|\bdb\.(?:\w{1,40}\.(?:drop|insert|find|remove|update|stats|aggregate)|getcollectionnames|injection|version|dropdatabase|getmongo)\s{0,4}\(|;\s{0,9}return\s{1,9}(?:true|1|this|!|'')|new\s{1,4}date\(\)[^\n]{0,200}while\s{0,4}\(/i.test(

@@ -11,7 +11,8 @@ const signs = signsOf('path', {
   share: [3],
 });
 
-const needed = /\.\.|etc\b|\/proc|win|\/var\/|:\/\/|\0|-inf|\.(?:ht|git|env|ssh|aws|ini|svn)|\\\\|phar:|data:/i;
+const needed =
+  /\.\.|etc\b|\/proc|win|\/var\/|:\/\/|\0|-inf|\.(?:ht|git|env|ssh|aws|ini|svn|bash|npmrc|docker|kube)|\\\\|phar:|data:/i;
 
 /** A step up, in the spellings that servers clean up to one: `....//`, `..;/`, `..%5c` after decoding. */
 const step = /(?:^|[/\\=:;"'\s(,?&\0])\.{2,4};?[\0]?[/\\]/;
@@ -29,7 +30,10 @@ export const detectPath: Detect = function detectPath(text, report, place) {
   const hasStep = step.test(text) || /^\.\.[/\\]/.test(text);
   const hasFile = files.test(text);
   if (hasStep) {
-    if (climb.test(text) && (isName || hasFile || /\.\.[/\\]{2}|\\\.\.|\.\.;/.test(text) || place === 'path'))
+    // In a text, two steps are an import.
+    const isImport = place === 'body' && !hasFile && /^(?:\.\.\/){1,2}[A-Za-z][\w/-]{0,80}(?:\.\w{1,5})?$/.test(text);
+    if (isImport) report(signs.step);
+    else if (climb.test(text) && (isName || hasFile || /\.\.[/\\]{2}|\\\.\.|\.\.;/.test(text) || place === 'path'))
       report(signs.climb);
     else if (hasFile || /\.{3,4}[/\\]|\.\.;|\.\.\0|\.\.[/\\]{2,4}/.test(text)) report(signs.climb);
     else if (isName) report(signs.step);

@@ -17,7 +17,7 @@ const exclusion = z.strictObject({
   in: z.enum(['path', 'query', 'header', 'cookie', 'body']).optional(),
   /** The name of a parameter, header or cookie; in JSON the keys joined by dots, without the indexes of lists. */
   field: z.string().min(1).max(256).optional(),
-  /** Paths that begin so. */
+  /** Paths whose first segments are these. */
   path: z.string().regex(/^\//, 'must begin with a slash').max(1024).optional(),
   reason: z.string().trim().min(1, 'an exclusion needs a reason').max(500),
   until: z.iso.date('an exclusion ends on a day: 2027-01-31'),
@@ -34,6 +34,11 @@ export const requestScreening = z.strictObject({
   detectors: z.array(detector).min(1).optional(),
   /** Of a body, also after decompression. */
   bodyLimit: quantity.default(2 ** 20),
+  /**
+   * What Block does with bodies that are no text, such as images, and whose type says so. They are no form that a
+   * detector reads; a body that begins as JSON, XML or a form is read whatever its type says.
+   */
+  unreadableBodies: z.enum(['Accept', 'Refuse']).default('Accept'),
   /** CPU time of one request, and again of its body in the thread for large ones. */
   timeLimitMs: z.number().int().min(1).max(10_000).default(100),
   exclusions: z.array(exclusion).max(1000).default([]),

@@ -2,7 +2,6 @@
 
 import { parentPort } from 'node:worker_threads';
 import { type BodyResult, compileRules, type Rules, Screening } from './screen.ts';
-import { takeBody } from './values.ts';
 
 /** Crosses to the thread by structured cloning. `id` is chosen by the sender, and returned. */
 export interface ScreenQuestion {
@@ -26,7 +25,8 @@ parentPort?.on('message', ({ id, body, contentType, path, rules }: ScreenQuestio
   const text = JSON.stringify(rules);
   if (last?.text !== text) last = { text, compiled: compileRules(rules) };
   const screening = new Screening(last.compiled, path);
-  const isRead = takeBody(Buffer.from(body.buffer, body.byteOffset, body.byteLength), contentType, screening.take);
+  const isRead = screening.takeBody(Buffer.from(body.buffer, body.byteOffset, body.byteLength), contentType);
   const answer: ScreenAnswer = { id, result: { hits: screening.hits, spent: screening.spent, isRead } };
   parentPort?.postMessage(answer);
 });
+parentPort?.postMessage('ready');

@@ -1,10 +1,11 @@
 // Screens the values of a request within a budget: the signs in each, less what is excluded, and the score.
 
 import { type CrsMatcher, compileCrs } from './crs-rules.ts';
-import { inspect } from './detectors.ts';
-import { type DetectorName, detectorNames, type Place, type Sign, type Take } from './finding.ts';
+import { formsOf } from './decode.ts';
+import { encoding, inspect } from './detectors.ts';
+import { type DetectorName, detectorNames, maxValues, type Place, type Sign, type Take } from './finding.ts';
 import type { Exclusion, ScreeningPlan } from './schema.ts';
-import { maxValues } from './values.ts';
+import { takeBody, takeCookies } from './values.ts';
 
 /** What of a plan screening needs: plain data, also for the thread. */
 export type Rules = Pick<
@@ -39,7 +40,7 @@ const overlap = 512;
 /** Characters between two looks at the clock. */
 const lookEvery = 4096;
 
-/** No more are logged. */
+/** Of more, only rules that are new are kept: the score needs each once. */
 const maxHits = 100;
 
 /** Headers that browsers and proxies write by a grammar of their own, with addresses in them. */
@@ -51,36 +52,51 @@ const withAddresses: ReadonlySet<string> = new Set([
   'x-forwarded-host',
   'x-real-ip',
   'via',
-  'x-original-url',
   'link',
   'from',
   'x-forwarded-client-cert',
   'access-control-request-headers',
   'host',
 ]);
-const isNegotiation = /agent|accept|content-type|if-/;
+const isNegotiation =
+  /^(?:user-agent|sec-ch-[a-z-]+|accept(?:-[a-z-]+)?|content-type|if-(?:none-)?match|if-(?:un)?modified-since|if-range)$/;
 
-/** Not judged: secrets, and what the codec has already read strictly. */
+/** Not judged: what the codec has already read strictly, what proxies write, and cookies, which are taken one by one. */
 const unread: ReadonlySet<string> = new Set([
-  'authorization',
-  'proxy-authorization',
   'cookie',
   'content-length',
   'transfer-encoding',
   'connection',
-  'traceparent',
-  'tracestate',
-  'x-request-id',
-  'te',
-  'upgrade',
-  'sec-websocket-key',
   'x-forwarded-client-cert',
-  'dpop',
-  'x-api-key',
 ]);
 
-export function isUnread(header: string): boolean {
-  return unread.has(header);
+const credentials: ReadonlySet<string> = new Set(['authorization', 'proxy-authorization', 'x-api-key', 'dpop']);
+
+/** A scheme and a token (RFC 9110 section 11.2): a secret, which is random. */
+const token = /^(?:([A-Za-z][\w-]{0,30}) +)?([\w.~+/-]*=*)$/;
+
+/** Header fields. Credentials that are a token are not judged; their names are, and what is no token. */
+export function takeHeaders(names: readonly { readonly lower: string }[], values: readonly string[], take: Take): void {
+  /** Lines of one name are one value (RFC 9110 section 5.2). */
+  const lines = new Map<string, string>();
+  const repeated = new Set<string>();
+  for (const [i, { lower }] of names.entries()) {
+    const value = values[i]!;
+    if (lower === 'cookie') takeCookies(value, take);
+    if (unread.has(lower) || (lower === 'sec-websocket-key' && /^[A-Za-z0-9+/]{22}==$/.test(value))) continue;
+    if (credentials.has(lower)) {
+      const [whole, scheme, secret] = token.exec(value) ?? [];
+      if (whole === undefined) take('header', lower, value);
+      else if (scheme?.toLowerCase() === 'basic')
+        take('header', lower, Buffer.from(secret!, 'base64').toString().replace(/:.*$/s, ''));
+      continue;
+    }
+    take('header', lower, value);
+    const before = lines.get(lower);
+    if (before !== undefined) repeated.add(lower);
+    lines.set(lower, before === undefined ? value : `${before}, ${value}`);
+  }
+  for (const name of repeated) take('header', name, lines.get(name)!);
 }
 
 interface Compiled {
@@ -130,7 +146,7 @@ export class Screening {
     this.#compiled = compiled;
     this.#path = path;
     this.#exclusions = compiled.exclusions.filter(
-      (one) => now <= endOf(one) && (one.path === undefined || path.startsWith(one.path)),
+      (one) => now <= endOf(one) && (one.path === undefined || isUnder(path, one.path)),
     );
     this.#deadline = performance.now() + compiled.rules.timeLimitMs / 2;
   }
@@ -163,7 +179,13 @@ export class Screening {
     this.#name = name;
     if (this.#exclusions.length > 0) this.#here = this.#exclusions.filter((one) => isAbout(one, place, name));
     for (const sign of inspect(text, place, this.#skip)) this.#add(sign);
-    for (const one of this.#compiled.crs) if (one.isAbout(place, name) && one.matches(text)) this.#add(one.sign);
+    for (const one of this.#compiled.crs) {
+      if (!one.isAbout(place, name)) continue;
+      if (one.matches(text)) this.#add(one.sign);
+      this.#unlooked += text.length;
+      if (this.#unlooked > lookEvery) this.#lookAtTime();
+      if (this.spent !== undefined) return;
+    }
   }
 
   /** True for a detector that does not judge the current value. */
@@ -184,9 +206,22 @@ export class Screening {
 
   #add(sign: Sign): void {
     if (sign.level > this.#compiled.rules.paranoiaLevel || this.#skip(sign.detector)) return;
-    if (this.#here.some(({ rule }) => rule === sign.rule) || this.hits.length >= maxHits) return;
+    if (this.#here.some(({ rule }) => rule === sign.rule)) return;
     const { detector, rule, score } = sign;
+    if (this.hits.length >= maxHits && this.hits.some((hit) => hit.rule === rule)) return;
     this.hits.push({ place: this.#place, name: shown(this.#name), detector, rule, score });
+  }
+
+  /** A body by its type. False for one that is no text. */
+  takeBody(body: Buffer, contentType: string | undefined): boolean {
+    const unread = takeBody(body, contentType, this.take);
+    if (unread === 'charset') {
+      this.#place = 'body';
+      this.#name = '';
+      this.#here = this.#exclusions.filter((one) => isAbout(one, 'body', ''));
+      this.#add(encoding.charset);
+    }
+    return unread !== 'binary';
   }
 
   /** The highest score of a detector. Each rule counts once. */
@@ -211,6 +246,17 @@ export function scoreOfHits(hits: readonly Hit[]): number {
   const sums = new Map<DetectorName, number>();
   for (const { detector, score } of rules.values()) sums.set(detector, (sums.get(detector) ?? 0) + score);
   return Math.max(0, ...sums.values());
+}
+
+/**
+ * True for a path whose first segments are those of `prefix`. Never for one that a backend may resolve to another:
+ * with dots that lead up behind an escape or a parameter.
+ */
+export function isUnder(path: string, prefix: string): boolean {
+  const whole = prefix.replace(/\/+$/, '');
+  if (path !== whole && !path.startsWith(`${whole}/`)) return false;
+  if (!/%|\.\.|\\/.test(path)) return true;
+  return !formsOf(path).texts.some((one) => /(?:^|[/\\])\.\.(?:$|[/\\;])/.test(one));
 }
 
 function isAbout({ in: part, field }: Exclusion, place: Place, name: string): boolean {

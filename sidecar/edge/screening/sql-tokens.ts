@@ -14,22 +14,44 @@ export interface SqlShape {
   /** One character for each token. */
   readonly kinds: string;
   /** The token of each character, in lower case. */
-  readonly words: readonly string[];
+  wordAt(index: number): string;
   /** A comment in the middle of a line, which separates words where blanks are refused. */
   readonly hasInlineComment: boolean;
 }
 
-const isBlank = (code: number): boolean => code <= 0x20 || code === 0xa0 || code === 0x3000 || code === 0x2003;
+/** SQL Server and Oracle take the blanks of Unicode as well. */
+const isBlank = (code: number): boolean => code <= 0x20 || (code >= 0xa0 && wideBlanks.has(code));
+const wideBlanks: ReadonlySet<number> = new Set([
+  ...[0xa0, 0x1680, 0x2028, 0x2029, 0x202f, 0x205f, 0x3000],
+  ...Array.from({ length: 11 }, (_, i) => 0x2000 + i),
+]);
 const isDigit = (code: number): boolean => code >= 0x30 && code <= 0x39;
 const isWordStart = (code: number): boolean =>
-  (code >= 0x61 && code <= 0x7a) || (code >= 0x41 && code <= 0x5a) || code === 0x5f || code > 0xa0;
+  (code >= 0x61 && code <= 0x7a) ||
+  (code >= 0x41 && code <= 0x5a) ||
+  code === 0x5f ||
+  (code > 0xa0 && !wideBlanks.has(code));
 const isWord = (code: number): boolean => isWordStart(code) || isDigit(code) || code === 0x24;
 
 const quotes = '\'"`';
 
+/** For each first and last letter the lengths of the words that are known, as bits. */
+const shapes = new Uint32Array(1024);
+const shapeOf = (first: number, last: number): number => ((first & 31) << 5) | (last & 31);
+for (const word of [...sqlWords.keys(), ...statements.keys(), ...clauses.keys(), 'values'])
+  shapes[shapeOf(word.charCodeAt(0), word.charCodeAt(word.length - 1))]! |= 1 << Math.min(word.length, 31);
+
+/** False for most words that are not in the tables. `xp_` and `sp_` begin procedures of any name. */
+function mayBeKnown(first: number, last: number, length: number): boolean {
+  return (
+    (shapes[shapeOf(first, last)]! & (1 << Math.min(length, 31))) !== 0 ||
+    (length > 5 && ((first | 0x20) === 0x78 || (first | 0x20) === 0x73))
+  );
+}
+
 /** The tokens from `from` on. Linear in the length. */
 export function readSql(text: string, from: number, dialect: Dialect): SqlShape {
-  const words: string[] = [];
+  const words: (string | number)[] = [];
   let kinds = '';
   let hasInlineComment = false;
   const add = (kind: string, word: string): void => {
@@ -41,6 +63,12 @@ export function readSql(text: string, from: number, dialect: Dialect): SqlShape 
   let lastEnd: number | undefined;
   for (let at = from; at < size; ) {
     const code = text.charCodeAt(at);
+    if (code === 0x5c && text.charCodeAt(at + 1) === 0x4e) {
+      // MySQL's \N is NULL, and ends where letters go on.
+      add('t', 'null');
+      at += 2;
+      continue;
+    }
     if (isBlank(code) || code === 0x5b || code === 0x5d || code === 0x7b || code === 0x7d || code === 0x5c) {
       // Brackets quote names in SQL Server: what is in them is read as well. Braces enclose ODBC's escapes.
       at++;
@@ -50,6 +78,16 @@ export function readSql(text: string, from: number, dialect: Dialect): SqlShape 
     if (isWordStart(code)) {
       let end = at + 1;
       while (end < size && isWord(text.charCodeAt(end))) end++;
+      // Most words of prose are none of SQL: their shape says so.
+      if (
+        !mayBeKnown(text.charCodeAt(at), text.charCodeAt(end - 1), end - at) &&
+        (text.charCodeAt(end) !== 0x27 || end - at > 13)
+      ) {
+        kinds += 'n';
+        words.push(at * 0x1000000 + end);
+        at = end;
+        continue;
+      }
       const word = text.slice(at, end).toLowerCase();
       // N'text', x'00', b'0', _utf8'text'.
       if (text.charCodeAt(end) === 0x27 && /^(?:n|x|b|e|u|q|_\w{1,12})$/.test(word)) {
@@ -127,7 +165,11 @@ export function readSql(text: string, from: number, dialect: Dialect): SqlShape 
       }
     }
   }
-  return { kinds, words, hasInlineComment };
+  const wordAt = (index: number): string => {
+    const word = words[index]!;
+    return typeof word === 'string' ? word : text.slice(Math.floor(word / 0x1000000), word % 0x1000000).toLowerCase();
+  };
+  return { kinds, wordAt, hasInlineComment };
 }
 
 /** `1or`, `1union`, `0and`: MySQL ends a number where letters begin. */

@@ -60,10 +60,10 @@ const objects =
 export const statements: ReadonlyMap<string, RegExp> = new Map(
   Object.entries({
     drop: `^(?:${objects})\\s{1,20}(?:if\\s{1,20}exists\\s{1,20})?\\S{1,80}?\\s{0,20}(?:[;'"),]|--|#|/\\*|cascade|$)`,
-    create: `^(?:table\\s{1,20}\\S{1,80}?\\s{0,20}(?:[(;]|--|#|as\\b|like\\b|$)|(?:${objects})\\s{1,20}\\S{1,80}?\\s{0,20}(?:[(;'"]|--|#|as\\b|identified|with\\b|returns|before|after|password|on\\s{1,20}\\S{1,80}\\s{0,20}\\(|$))`,
+    create: `^(?:or\\s{1,9}replace\\s{1,9})?(?:table\\s{1,20}\\S{1,80}?\\s{0,20}(?:[(;]|--|#|as\\b|like\\b|$)|(?:${objects})\\s{1,20}\\S{1,80}?\\s{0,20}(?:[(;'"]|--|#|as\\b|identified|with\\b|returns|before|after|password|on\\s{1,20}\\S{1,80}\\s{0,20}\\(|$))`,
     alter: `^(?:${objects}|session|system)\\s{1,20}\\S{1,80}\\s{0,20}(?:[;=]|--|add|drop|modify|change|rename|set|alter|with|identified|enable|disable|owner)`,
     truncate: '^(?:table\\b|[\\w.]+\\s*(?:;|--|#|$))',
-    insert: '^(?:ignore\\s{1,20})?into\\s{1,20}\\S{1,80}?\\s{0,20}(?:[(]|values|select|set\\b|default\\b)',
+    insert: '^(?:ignore\\s{1,20})?into\\s{1,20}(?!\\.)\\S{1,80}?\\s{0,20}(?:[(]|values|select|set\\b|default\\b)',
     replace: '^into\\s{1,20}\\S{1,80}?\\s{0,20}(?:[(]|values|select|set\\b)',
     merge: '^into\\s',
     delete: '^from\\s{1,20}\\S{1,80}?\\s{0,20}(?:where\\b|[;\'"),]|--|#|/\\*|$)',
@@ -80,7 +80,7 @@ export const statements: ReadonlyMap<string, RegExp> = new Map(
     load: '^data\\s',
     copy: "^(?:\\(|[\\w.]{1,80}\\s{0,5}(?:\\([^)]{0,200}\\)\\s{0,5})?(?:from|to)\\s{1,5}(?:program|stdin|stdout|'))",
     attach: "^(?:database\\s|')",
-    call: '^[\\w.]{1,80}\\s{0,5}\\(',
+    call: '^[\\w.]{1,80}\\(',
     begin: '^(?:declare\\b|dbms_|execute\\b|transaction\\b|exec\\b|end\\b|for\\b)',
     set: '^(?:@|global\\s|session\\s)',
     prepare: '^\\w{1,60}\\s{1,10}from\\b',

@@ -37,7 +37,7 @@ const strong = /['"`#;@]|--|\/\*|\|\||&&/;
 
 /** With a number, a bracket or a comparison, but without those: one of these words. */
 const needed =
-  /\b(?:union|select|x?or|and|order|group|having|waitfor|drop|truncate|shutdown|exec(?:ute)?|limit|where|create|alter|r?like|is|in|insert|delete|update|procedure|sleep|declare|begin|grant|call|between|case|if|regexp|div|copy|show|backup|attach|pg_\w+|xp_\w+|sp_\w+|dbms_\w+|utl_\w+|benchmark|extractvalue|updatexml|load_file)\b|^\s*[\d(]+\s*=/i;
+  /\b(?:union|select|x?or|and|order|group|having|waitfor|drop|truncate|shutdown|exec(?:ute)?|limit|where|create|alter|r?like|is|in|insert|delete|update|procedure|offset|for\s+xml|sleep|declare|begin|grant|call|between|case|if|regexp|div|copy|show|backup|attach|pg_\w+|xp_\w+|sp_\w+|dbms_\w+|utl_\w+|benchmark|extractvalue|updatexml|load_file)\b|^\s*[\d(]+\s*=/i;
 
 /** Words alone: a statement as a whole. */
 const statement =
@@ -45,7 +45,7 @@ const statement =
 
 /** What can go on behind a closed quote: anything else there is a syntax error. */
 const goesOn =
-  /^\s{0,60}(?:$|(?:x?or|and|not|i?like|r?like|regexp|glob|similar|sounds|in|is|between|union|intersect|except|minus|order|group|having|limit|offset|procedure|into|for|where|div|mod|collate|returning|fetch|match|binary)(?![a-z_])|\d{1,20}(?:x?or|and|like|union)\b)/i;
+  /^\s{0,60}(?:$|(?:x?or|and|not|i?like|r?like|regexp|glob|similar|sounds|in|is|between|union|intersect|except|minus|order|group|having|limit|offset|procedure|into|for|where|div|mod|collate|returning|fetch|match|binary|select(?=\s{1,9}[^\n]{1,200}\sfrom\s))(?![a-z_])|\d{1,20}(?:x?or|and|like|union)\b)/i;
 
 /** A table of shapes, and one expression for all of them: most texts have none. */
 interface Shapes {
@@ -62,41 +62,42 @@ const literal = '[1sz]';
 /** One item of the list of a SELECT. */
 const item = '(?:[o1s]|n(?:\\.[no])?|f\\([^)]{0,30}\\))';
 
-/** Shapes anywhere in the text. */
-const anywhere = shapesOf([
+/** Shapes anywhere in the text, each with the kinds without which it is not there: one of each. */
+const anywhere: readonly (readonly [rule: Rule, shape: RegExp, needs: readonly string[]])[] = [
   // `or 1=1`, `having 'a'='a'`, also in the bounds of a CASE: constants are compared.
-  ['tautology', new RegExp(`[&BWi,][(!o]{0,8}${literal}\\){0,4}=[(!o]{0,8}[1szt]`)],
-  ['tautology', /[&BWi][(!]{0,8}s~!?[(o!]{0,4}[szt1]/],
-  ['tautology', /[BW][(!]{0,4}[1s]<[1s]/],
-  ['tautology', /&[(!o]{0,6}[1s]\){0,3}<[(]{0,3}[1s]\){0,4}c/],
-  ['tautology', /[if]\({1,4}[1sg][=<][1s]/],
-  ['union', /Uk{0,2}\({0,4}Ek{0,3}(?:[1stzFSgifvo(!E]|n(?:[,(.oW=;c)&])|[,.])/],
-  ['subquery', /\(E(?:k1?){0,3}(?:[stzFSgifv(oT]|1[,)Wco=;]|n(?:[,(.o]|W[nT(](?:$|[^n]))|\.?T)/],
-  ['subquery', /[=<~&]!?E(?:k1?){0,3}(?:[1sFSgvf(]|n(?:,|\.n|W[n(]))/],
-  ['stacked', /;[(;]{0,4}(?:D|F|Ek{0,3}(?:[1stzFSgifvo(]|n(?:[,(.o=;c]|Wn(?:$|[^n])))|i\(?[1sg])/],
-  ['function', /[&oE,=<(BWi!~]!?[(]{0,4}S\(/],
-  ['function', /^1?[()&;o,]{0,4}S\([1s(F][\s\S]{0,20}\)[)]{0,4}[c;&]/],
-  ['function', /F[n.]{0,4}\(|F\.n\.?n?\(/],
-  ['function', /DF/],
-  ['function', /[&=<!,][(!o]{0,4}g\(\)/],
-  ['function', /g\(\)[=<~]|[Eo]k?g[(),;cW]/],
-  ['function', /&[(!o]{0,4}f\({1,4}(?:[fgFSET]|!?E|n?\.?T)/],
-  ['function', /f\(1\)[o&,]f\(1/],
-  ['catalogue', /T\.[nT]|WT/],
-  ['condition', /i[(]{0,3}[(1sgn!][^W]{0,30}[=<~][^W]{0,30}i[1s(nvFSgt][\s\S]{0,40}i/],
-]);
+  ['tautology', new RegExp(`[&BWi][(!o]{0,8}${literal}\\){0,4}=[(!o]{0,8}[1szt]`), ['&BWi', '=']],
+  ['tautology', /[&BWi][(!]{0,8}s~!?[(o!]{0,4}[szt1]/, ['s', '~']],
+  ['tautology', /[BW][(!]{0,4}[1s]<[1s]/, ['BW', '<']],
+  ['tautology', /&[(!o]{0,6}[1s]\){0,3}<[(]{0,3}[1s]\){0,4}c/, ['&', '<', 'c']],
+  ['tautology', /[if]\({1,4}[1sg][=<][1s]/, ['if', '=<', '(']],
+  ['union', /Uk{0,2}\({0,4}Ek{0,3}(?:[1stzFSgifvo(!E]|n(?:[,(.oW=;c)&])|[,.])/, ['U', 'E']],
+  ['subquery', /\(E(?:k1?){0,3}(?:[stzFSgifv(oT]|1[,)Wco=;]|n(?:[,(.o]|W[nT(](?:$|[^n]))|\.?T)/, ['(', 'E']],
+  ['subquery', /[=<~&]!?E(?:k1?){0,3}(?:[1sFSgvf(]|n(?:,|\.n|W[n(]))/, ['E', '=<~&']],
+  ['stacked', /;[(;]{0,4}(?:D|F|Ek{0,3}(?:[1stzFSgifvo(]|n(?:[,(.o=;c]|Wn(?:$|[^n])))|i\(?[1sg])/, [';', 'DFEi']],
+  ['function', /[&oE,=<(BWi!~]!?[(]{0,4}S\(/, ['S']],
+  ['function', /^1?[()&;o,]{0,4}S\([1s(F][\s\S]{0,20}\)[)]{0,4}[c;&]/, ['S']],
+  ['function', /F[n.]{0,4}\(|F\.n\.?n?\(/, ['F']],
+  ['function', /DF/, ['F']],
+  ['function', /[&=<!,][(!o]{0,4}g\(\)/, ['g']],
+  ['function', /g\(\)[=<~]|[Eo]k?g[(),;cW]/, ['g']],
+  ['function', /&[(!o]{0,4}f\({1,4}(?:[fgFSET]|!?E|n?\.?T)/, ['&', 'f']],
+  ['function', /f\(1\)[o&,]f\(1/, ['f']],
+  ['catalogue', /T\.[nT]|WT/, ['T']],
+  ['condition', /i[(]{0,3}[(1sgn!][^W]{0,30}[=<~][^W]{0,30}i[1s(nvFSgt][\s\S]{0,40}i/, ['i']],
+];
 
 /** What follows the quote that the text closes. */
 const behindQuote = shapesOf([
   ['quote-comment', /^[);]{0,8}c/],
-  ['quote-condition', /^\){0,8}&[!(o~]{0,8}(?:[1svztFSgfTi(]|n(?:[=<~(.o)&]|!~))/],
+  ['quote-condition', /^\){0,8}&[!(o~]{0,8}(?:1(?!z$)|[svztFSgfTi(]|n(?:[=<~(.o)&]|!~))/],
   ['quote-condition', /^\){0,8}(?:!?~|[=<])[(!o]{0,6}(?:[1szvtFSgf(E]|$)/],
   ['quote-condition', /^\){0,8}o[o(!]{0,4}(?:[FSgfEiv(T]|[1s]{1,2}\)?[&c=U])/],
   ['quote-word', /^\){0,8}&[!(]?n?$/],
   ['quote-clause', /^\){0,8}(?:B|U[kE(]|W(?:1|n[=<~]))/],
   ['quote-statement', /^\){0,8};[;(]{0,3}[DEi]/],
+  ['quote-statement', /^Ek{0,2}[no1](?:,[no1]){0,30}W(?:T|nW[^(]{0,20}\(E)/],
   ['quote-statement', /^\){0,8};{1,4}c/],
-  ['quote-empty', /^o{1,2}z$/],
+  ['quote-empty', /^(?:o{1,2}s)?o{1,2}[sz]$/],
   ['quote-operator', /^\){0,8}[o&.][(o]{0,4}[1szn(]/],
   ['quote-operator', /^\){1,8}[;z]?$|^;$/],
   ['quote-end', /^$/],
@@ -113,33 +114,43 @@ const whole = shapesOf([
   // `1 or true`, `x) and 2>1 --`, `1 or 1 like 1`.
   [
     'condition',
-    /^[!o]{0,2}[1snvt]?\){0,6}&[!(o]{0,8}[1stv]\){0,4}[=<~]!?[(]{0,4}[1stvz]\){0,4}(?:&[1s]\){0,4})?(?:;?c|;?$)/,
+    /^[!o]{0,2}[1snvt]?\){0,6}&[!(o]{0,8}[1stv]\){0,4}(?:[=<]|~{1,2})!?[(]{0,4}[1stvz]\){0,4}(?:&[1s]\){0,4})?(?:;?c|;?$)/,
   ],
   ['condition', /^[!o]{0,2}[1snv]?\){0,6}&[!(o]{0,8}[1tsnv]\){0,4};?c/],
   ['condition', /^[!o]{0,2}[1s]\){0,6}&[!(o]{0,8}t[c;)]{0,3}$/],
   ['condition', /^[1sz]?\){1,6}&/],
+  ['condition', /^1ot$/],
+  ['condition', /^o?1\){0,6}&[!(o]{0,8}1(?:o{1,2}1){1,30}[=<]1(?:o{1,2}1){0,30}[;c]/],
+  ['condition', /^o?[1s]\){0,6}&[(!o]{0,4}v:?[=<]/],
   ['condition', /^o?1\){0,6}&[!(o]{0,8}n\){0,4}(?:[=<]|!?~)[(!]{0,4}[1stzn]/],
   ['condition', /^o?1\){0,6}[=<~o&]{0,2}[(!]{0,4}(?:[FS]|f\()/],
   ['condition', /^&[!(o]{0,8}(?:[1sv][=<]|t$|[1sv][c;])/],
   ['clause', /^o?[)1sn]{0,8}B[1n(o,]{0,40};?c/],
   ['clause', /^[(!]{0,3}o?1\){0,6}B/],
-  ['clause', /^B1(?:,1){0,200}[c;]?$/],
+  ['clause', /^Bn1(?:,1){0,200}[c;]?$/],
+  ['clause', /^1nB(?:1|n1)/],
   ['clause', /^o?1\){0,6}U[kE(]/],
   ['comparison', /^[(]?[1s]\)?=[(o]{0,3}[1s]\)?[c;]?$/],
 ]);
 
 /** `or x=x`: a name is compared with itself. */
-function comparesWithItself({ kinds, words }: SqlShape): boolean {
+function comparesWithItself({ kinds, wordAt }: SqlShape): boolean {
   for (let at = kinds.indexOf('='); at > 0; at = kinds.indexOf('=', at + 1))
     if (
-      words[at] === '=' &&
       kinds[at - 1] === 'n' &&
       kinds[at + 1] === 'n' &&
-      words[at - 1] === words[at + 1] &&
+      wordAt(at) === '=' &&
+      wordAt(at - 1) === wordAt(at + 1) &&
       /[&WB(]/.test(kinds[at - 2] ?? '')
     )
       return true;
   return false;
+}
+
+/** `1 or 0x31`, `1 or(1)`, `order by 2 desc`: too short to tell from prose by their shape alone. */
+function isShort(text: string, { kinds, wordAt }: SqlShape): boolean {
+  if (/^o?1&\(?1\)?$/.test(kinds)) return /\b0x|\de\d|(?:or|and)\(/i.test(text);
+  return /^Bn1n$/.test(kinds) && /^(?:asc|desc)$/.test(wordAt(3));
 }
 
 /** `1--`, `admin-- -`, `7 #`: a comment with nothing in it hides the rest of the statement. */
@@ -151,13 +162,33 @@ export const detectSql: Detect = function detectSql(text, report) {
   const differs = /#|\\|--[^\s]/.test(text);
   judge(text, 'ansi', found);
   if (differs) judge(text, 'mysql', found);
+  if (text.includes('/*')) {
+    const plain = withoutComments(text);
+    if (plain !== text) judge(plain, 'mysql', found);
+  }
   if (bareComment.test(text)) found.add(signs.clause);
   for (const sign of found) report(sign);
 };
 
+/** With a blank for each comment, so that words stand as near as they do for a parser. Linear. */
+function withoutComments(text: string): string {
+  let plain = '';
+  let at = 0;
+  for (let from = text.indexOf('/*'); from !== -1; from = text.indexOf('/*', at)) {
+    const end = text.indexOf('*/', from + 2);
+    if (end === -1) break;
+    // MySQL and MariaDB run what is in /*! */ and /*M! */.
+    const runs = /^\/\*M?!\d{0,6}/.exec(text.slice(from, from + 10))?.[0];
+    plain += text.slice(at, from) + (runs === undefined ? ' ' : ` ${text.slice(from + runs.length, end)} `);
+    at = end + 2;
+  }
+  return plain + text.slice(at);
+}
+
 function judge(text: string, dialect: Dialect, found: Set<Sign>): void {
   const bare = readSql(text, 0, dialect);
   find(whole, bare, found);
+  if (bare.kinds.length < 8 && isShort(text, bare)) found.add(signs.condition);
   findAnywhere(bare, found);
   for (const quote of quotes) {
     const at = text.indexOf(quote);
@@ -173,8 +204,20 @@ function judge(text: string, dialect: Dialect, found: Set<Sign>): void {
 
 const quotes = ["'", '"', '`'] as const;
 
+/** Which kinds the text in hand has. */
+const present = new Uint8Array(128);
+
+function isPresent(kinds: string): boolean {
+  for (let at = 0; at < kinds.length; at++) if (present[kinds.charCodeAt(at)] === 1) return true;
+  return false;
+}
+
 function findAnywhere(shape: SqlShape, found: Set<Sign>): void {
-  find(anywhere, shape, found);
+  const { kinds } = shape;
+  present.fill(0);
+  for (let at = 0; at < kinds.length; at++) present[kinds.charCodeAt(at)] = 1;
+  for (const [rule, expression, needs] of anywhere)
+    if (!found.has(signs[rule]) && needs.every(isPresent) && expression.test(kinds)) found.add(signs[rule]);
   if (comparesWithItself(shape)) found.add(signs.tautology);
   if (shape.hasInlineComment && /[&UEDBW=]/.test(shape.kinds)) found.add(signs['inline-comment']);
 }
@@ -185,8 +228,8 @@ function find({ any, rows }: Shapes, { kinds }: SqlShape, found: Set<Sign>): voi
 }
 
 /** `the boys' -- all of them`, `dogs' #1 toy`: a sentence goes on. */
-function isProse(text: string, at: number, { kinds, words }: SqlShape): boolean {
+function isProse(text: string, at: number, { kinds, wordAt }: SqlShape): boolean {
   if (kinds[0] !== 'c' || text[at + 1] !== ' ') return false;
-  const said = words[0]!.replace(/^(?:--|#)/, '');
+  const said = wordAt(0).replace(/^(?:--|#)/, '');
   return /^ ?[\w ,.!]{1,200}$/.test(said) && said.trim().split(' ').length > 1;
 }

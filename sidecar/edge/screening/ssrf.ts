@@ -9,11 +9,12 @@ const signs = signsOf('ssrf', {
   notation: [5],
   rebinding: [5],
   userinfo: [3],
+  authority: [5],
   host: [3],
 });
 
 const url =
-  /(?:^|[\s"'=,(<[:;@])(?:(?:url|src|href|uri|x):)?((?:https?|ftps?|wss?|gopher|dict|tftp|ldaps?|sftp|smb|imap|pop3|smtp|telnet|rtsp|redis|mongodb|rmi|jndi|git|svn|nfs)[:][/\\]{1,4}|(?:[/\\]{2}))([^\s"'<>/?#\\]{1,300})/gi;
+  /(?:^|[\s"'=,(<[:;@])(?:(?:url|src|href|uri|x):)?((?:https?|ftps?|wss?|gopher|dict|tftp|ldaps?|sftp|smb|imap|pop3|smtp|telnet|rtsp|redis|mongodb|rmi|jndi|git|svn|nfs)[:](?:[/\\]{1,4}|(?=\d))|(?:[/\\]{2,4}))([^\s"'<>/?#\\]{1,300})/gi;
 const badScheme = /^(?:gopher|dict|tftp|ldaps?|sftp|smb|imap|pop3|smtp|telnet|redis|rmi|jndi|netdoc|nfs)/i;
 
 const metadata =
@@ -30,6 +31,9 @@ export const detectSsrf: Detect = function detectSsrf(text, report, place) {
     const scheme = match[1]!;
     if (badScheme.test(scheme) && (whole || /^(?:gopher|dict|jndi|tftp|netdoc)/i.test(scheme))) report(signs.scheme);
     judge(match[2]!, whole && match.index < 8, report);
+    // Readers differ in where the host is: `http://a#@b/`, `http://a\@b/`.
+    if (/^[#\\?&\s]{1,3}@/.test(text.slice(match.index + match[0].length, match.index + match[0].length + 4)))
+      report(signs.authority);
   }
   if (count === 0 && whole) {
     const bare = /^([\d.a-fx[\]:]{3,60}|localhost)(?::\d{1,5})?(?:\/\S{0,500})?$/i.exec(text.trim());
@@ -42,6 +46,7 @@ export const detectSsrf: Detect = function detectSsrf(text, report, place) {
 function judge(authority: string, isWhole: boolean, report: Parameters<Detect>[1]): void {
   const at = authority.lastIndexOf('@');
   const host = hostOf(authority.slice(at + 1));
+  if (at !== -1 && /^\d{1,3}(?:\.\d{1,3}){3}(?::|$)/.test(authority.slice(0, at))) report(signs.authority);
   if (metadata.test(host)) return report(signs.metadata);
   if (rebinding.test(host)) return report(isWhole ? signs.rebinding : signs.host);
   const address = addressOf(host);
@@ -71,6 +76,8 @@ function hostOf(authority: string): string {
 /** IPv4 as `inet_aton` reads it, or IPv6 that stands for one or is local. */
 function addressOf(host: string): { readonly value: number; readonly isPlain: boolean } | undefined {
   if (host.startsWith('[')) {
+    const spelled = canonical(host);
+    if (spelled !== host) return addressOf(spelled);
     if (/^\[(?:::1?|0(?::0){6}:[01]|fe80:.{1,60}|f[cd][0-9a-f]{2}:.{1,60}|fd00:ec2::254)\]$/.test(host))
       return { value: 0x7f000001, isPlain: true };
     const mapped =
@@ -101,6 +108,15 @@ function addressOf(host: string): { readonly value: number; readonly isPlain: bo
   for (const [i, one] of numbers.entries()) value += (one % 256) * 256 ** (3 - i);
   value %= 2 ** 32;
   return isPlain || isInternal(value) || value === 0xa9fea9fe ? { value, isPlain } : undefined;
+}
+
+/** IPv6 in its one spelling (RFC 5952). */
+function canonical(host: string): string {
+  try {
+    return new URL(`http://${host}/`).hostname;
+  } catch {
+    return host;
+  }
 }
 
 /** Loopback, private, link-local, unspecified, shared (RFC 6890). */

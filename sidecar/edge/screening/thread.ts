@@ -15,49 +15,99 @@ const workerUrl = new URL(
   import.meta.url,
 );
 
+/** A thread that answers nothing for so long is stuck: longer than the time limit of any body, on a busy machine too. */
+const stallMs = 20_000;
+
+/** A thread loads its modules first. */
+const startMs = 60_000;
+
 interface Waiting {
+  readonly question: ScreenQuestion;
   readonly resolve: (result: BodyResult) => void;
   readonly reject: (error: SallyportError) => void;
 }
 
 /** One for the process: all policies share its queue. */
 export class ScreeningThread {
+  readonly #url: URL;
+  readonly #stallMs: number;
   #worker: Worker | undefined = undefined;
+  #isReady = false;
+  #isClosed = false;
   #next = 0;
+  /** In the order in which the thread answers: the first is in work. */
   readonly #waiting = new Map<number, Waiting>();
+  #stall: NodeJS.Timeout | undefined = undefined;
 
-  /** @throws SallyportError `overloaded` if too many wait, or the thread ended. */
+  /** `url` and `stallMs` are for tests. */
+  constructor(url = workerUrl, stall = stallMs) {
+    this.#url = url;
+    this.#stallMs = stall;
+  }
+
+  /** @throws SallyportError `overloaded` if too many wait, or the thread ended over this body. */
   screen(body: Buffer, contentType: string | undefined, path: string, rules: Rules): Promise<BodyResult> {
     if (this.#waiting.size >= maxWaiting)
       return Promise.reject(new SallyportError('overloaded', `${this.#waiting.size} bodies are waiting for screening`));
     return new Promise((resolve, reject) => {
       const question: ScreenQuestion = { id: this.#next++, body, contentType, path, rules };
-      this.#waiting.set(question.id, { resolve, reject });
-      const worker = this.#thread();
-      worker.ref();
-      worker.postMessage(question);
+      this.#waiting.set(question.id, { question, resolve, reject });
+      this.#ask(question);
+      if (this.#waiting.size === 1) this.#watch();
     });
   }
 
   /** Ends the thread. Bodies in its queue are refused. */
   close(): void {
+    this.#isClosed = true;
     void this.#worker?.terminate();
+  }
+
+  #ask(question: ScreenQuestion): void {
+    const worker = this.#thread();
+    worker.ref();
+    worker.postMessage(question);
+  }
+
+  /** Ends a thread that is stuck; its end is handled like any other. */
+  #watch(): void {
+    clearTimeout(this.#stall);
+    if (this.#waiting.size > 0) {
+      const limit = this.#isReady ? this.#stallMs : startMs;
+      this.#stall = setTimeout(() => void this.#worker?.terminate(), limit);
+    }
   }
 
   #thread(): Worker {
     if (this.#worker !== undefined) return this.#worker;
-    const worker = new Worker(workerUrl, { stdout: false, stderr: false });
-    worker.on('message', ({ id, result }: ScreenAnswer) => {
+    const worker = new Worker(this.#url, { stdout: false, stderr: false });
+    this.#isReady = false;
+    worker.on('message', (message: ScreenAnswer | 'ready') => {
+      if (message === 'ready') {
+        this.#isReady = true;
+        return this.#watch();
+      }
+      const { id, result } = message;
       this.#waiting.get(id)?.resolve(result);
       this.#waiting.delete(id);
+      this.#watch();
       if (this.#waiting.size === 0) worker.unref();
     });
     worker.on('error', () => {});
     worker.on('exit', () => {
-      if (this.#worker === worker) this.#worker = undefined;
-      for (const { reject } of this.#waiting.values())
-        reject(new SallyportError('overloaded', 'the thread that screens bodies has ended'));
-      this.#waiting.clear();
+      this.#worker = undefined;
+      // The body in work may be the cause. The others are asked again, in a new thread.
+      const [first] = this.#waiting.values();
+      if (first !== undefined) {
+        this.#waiting.delete(first.question.id);
+        first.reject(new SallyportError('overloaded', 'the thread that screens bodies has ended'));
+      }
+      if (this.#isClosed)
+        for (const { reject } of this.#waiting.values())
+          reject(new SallyportError('overloaded', 'the thread that screens bodies is closed'));
+      if (this.#isClosed) this.#waiting.clear();
+      for (const { question } of this.#waiting.values()) this.#ask(question);
+      this.#watch();
     });
     this.#worker = worker;
     return worker;

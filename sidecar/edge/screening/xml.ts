@@ -1,7 +1,7 @@
 // The values of an XML document, from its tokens (XML 1.0 sections 2.4 to 3.1). Entities are never resolved: a document
 // that declares its own is an attack, or a format that belongs behind another rule.
 
-import type { Take } from './finding.ts';
+import { maxValues, type Take } from './finding.ts';
 
 /** Comments, CDATA sections, instructions, declarations, tags and text, in this order at each place. */
 const token = /<!--|<!\[CDATA\[|<\?|<!|<\/?|[^<]+/g;
@@ -14,7 +14,14 @@ export function readXml(text: string, take: Take): void {
     const at = text.indexOf(mark, from);
     return at === -1 ? text.length : at;
   };
-  let name = '';
+  /** Elements that are open, and the text in the innermost so far: sections and comments do not end it. */
+  const open: string[] = [];
+  let count = 0;
+  let said = '';
+  const flush = (): void => {
+    if (said.trim() !== '') take('body', open.at(-1) ?? '', said);
+    said = '';
+  };
   for (let at = 0; at < text.length; ) {
     token.lastIndex = at;
     const [mark] = token.exec(text)!;
@@ -25,12 +32,12 @@ export function readXml(text: string, take: Take): void {
       at = end + 3;
     } else if (mark === '<![CDATA[') {
       end = endOf(']]>', from);
-      take('body', name, text.slice(from, end));
+      said += text.slice(from, end);
       at = end + 3;
     } else if (mark === '<?') {
       end = endOf('?>', from);
       at = end + 2;
-      if (/^xml-stylesheet/i.test(text.slice(from, from + 20))) take('body', name, text.slice(from - 2, at));
+      if (/^xml-stylesheet/i.test(text.slice(from, from + 20))) take('body', '', text.slice(from - 2, at));
     } else if (mark === '<!') {
       end = endOf('>', from);
       // With an internal subset it ends later, which does not matter: the mark of the entity is in here or behind.
@@ -40,16 +47,22 @@ export function readXml(text: string, take: Take): void {
     } else if (mark === '<' || mark === '</') {
       end = endOfTag(text, from);
       const tag = text.slice(from, end);
+      flush();
       if (mark === '<') {
-        name = /^[^\s/>]{1,100}/.exec(tag)?.[0] ?? '';
+        const name = /^[^\s/>]{1,100}/.exec(tag)?.[0] ?? '';
+        take('name', name, name);
+        // The budget of values has ended.
+        if (++count > maxValues) return;
         takeAttributes(tag, take);
-      }
+        if (!tag.endsWith('/')) open.push(name);
+      } else open.pop();
       at = end + 1;
     } else {
-      if (mark.trim() !== '') take('body', name, mark);
+      said += mark;
       at = from;
     }
   }
+  flush();
 }
 
 function endOfTag(text: string, from: number): number {

