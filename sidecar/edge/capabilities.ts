@@ -16,6 +16,7 @@ import { grpcJson } from './grpc-json/capability.ts';
 import { grpcWeb } from './grpc-web/capability.ts';
 import { hardening } from './hardening/capability.ts';
 import { headers } from './headers/capability.ts';
+import { mcp } from './mcp/capability.ts';
 import { mirror } from './mirror/capability.ts';
 import { oidc } from './oidc/capability.ts';
 import { rateLimit } from './rate-limit/capability.ts';
@@ -48,6 +49,7 @@ export const capabilities: readonly AnyCapability[] = Object.freeze([
   requestBuffer,
   screening,
   validation,
+  mcp,
   grpcJson,
   cache,
   compression,
