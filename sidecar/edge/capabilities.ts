@@ -1,6 +1,7 @@
 // The table of capabilities: one line each. Their order is the order of their hooks in each phase; if several would
 // respond to a request, the first does.
 
+import { anomalies } from './anomalies/capability.ts';
 import { apiKey } from './api-key/capability.ts';
 import { authorization } from './authorization/capability.ts';
 import { basicAuth } from './basic-auth/capability.ts';
@@ -54,6 +55,7 @@ export const capabilities: readonly AnyCapability[] = Object.freeze([
   cache,
   compression,
   sessionPersistence,
+  anomalies,
 ]);
 
 /** Our own kinds of document (`sallyport.dev`) that the capabilities read. */

@@ -5,6 +5,7 @@
 import { hash } from 'node:crypto';
 import type { ConnectionFacts } from '../../exchange/connection-facts.ts';
 import type { Exchange } from '../../exchange/exchange.ts';
+import { callerParts } from '../caller.ts';
 import type { Seal } from '../seal.ts';
 
 /** What is sealed; one does not open as the other. */
@@ -41,21 +42,8 @@ export class CallerSeal {
   }
 }
 
-/**
- * A digest of who the caller is: the same after its token or certificate was renewed. All callers without any identity
- * are the same.
- */
-function callerOf({ auth, authMethod, clientId, vouched }: Exchange, { client, peer }: ConnectionFacts): Buffer {
-  const subject = auth?.subject ?? auth?.claims['client_id'] ?? auth?.claims['azp'];
-  const parts = [
-    authMethod,
-    auth?.issuer,
-    subject,
-    clientId,
-    client?.name,
-    peer?.id.uri,
-    vouched?.gateway,
-    vouched?.auth.principal,
-  ].map((one) => one ?? null);
+/** A digest of who the caller is. All callers without any identity are the same. */
+function callerOf(exchange: Exchange, connection: ConnectionFacts): Buffer {
+  const parts = callerParts(exchange, connection).map((one) => one ?? null);
   return hash('sha256', JSON.stringify(parts), 'buffer').subarray(0, callerBytes);
 }
