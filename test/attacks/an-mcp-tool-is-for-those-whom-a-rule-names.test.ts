@@ -20,7 +20,9 @@ const documents =
   secret('keys', '{ ann: key-of-ann-0123456789, bob: key-of-bob-0123456789, eve: key-of-eve-0123456789 }') +
   `---\napiVersion: gateway.envoyproxy.io/v1alpha1\nkind: SecurityPolicy\nmetadata: { name: s, namespace: shop }\nspec: { targetRefs: [${target}], apiKeyAuth: { credentialRefs: [{ name: keys }], extractFrom: [{ headers: [x-api-key] }] } }\n` +
   `---\napiVersion: gateway.envoyproxy.io/v1alpha1\nkind: BackendTrafficPolicy\nmetadata: { name: c, namespace: shop }\nspec: { targetRefs: [${target}], compression: [{ type: Gzip }] }\n` +
-  `---\napiVersion: sallyport.dev/v1alpha1\nkind: MCPAuthorization\nmetadata: { name: m, namespace: shop }\nspec: { targetRefs: [${target}], ${rules} }\n`;
+  `---\napiVersion: sallyport.dev/v1alpha1\nkind: MCPAuthorization\nmetadata: { name: m, namespace: shop }\nspec: { targetRefs: [${target}], ${rules} }\n` +
+  // A step before it that reads less of a body.
+  `---\napiVersion: sallyport.dev/v1alpha1\nkind: RequestScreening\nmetadata: { name: q, namespace: shop }\nspec: { targetRefs: [${target}], bodyLimit: 100 }\n`;
 
 const server = await startMcpServer(t);
 const start = () =>
@@ -79,6 +81,18 @@ t.test('a call in single bytes', async (t) => {
     socket.on('end', () => resolve(said)).on('error', reject);
   });
   t.match(text, /^HTTP\/1\.1 200 .*access denied/s);
+});
+
+t.test('a long call behind a step that reads less', async (t) => {
+  for (const headers of [{}, { 'transfer-encoding': 'chunked' }] as Record<string, string>[])
+    for (const [name, text] of [
+      ['get_order', /tools\/call get_order/],
+      ['delete_order', /access denied/],
+    ] as const)
+      t.match(await ann.call('tools/call', { arguments: { text: 'x'.repeat(300_000) }, name }, headers), {
+        status: 200,
+        text,
+      });
 });
 
 t.test('lists', async (t) => {
