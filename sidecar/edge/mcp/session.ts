@@ -20,11 +20,20 @@ const idPattern = /^[\x21-\x7e]{1,4096}$/;
 /** The sealed ids of one caller. */
 export class CallerSeal {
   readonly #seal: Seal;
-  readonly #caller: Buffer;
+  readonly #exchange: Exchange;
+  readonly #connection: ConnectionFacts;
+  #digest: Buffer | undefined = undefined;
 
   constructor(seal: Seal, exchange: Exchange, connection: ConnectionFacts) {
     this.#seal = seal;
-    this.#caller = callerOf(exchange, connection);
+    this.#exchange = exchange;
+    this.#connection = connection;
+  }
+
+  /** Most requests of servers without sessions need none. */
+  get #caller(): Buffer {
+    this.#digest ??= callerOf(this.#exchange, this.#connection);
+    return this.#digest;
   }
 
   /** The id for the client; undefined if it is none that a field can hold. */
