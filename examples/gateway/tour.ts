@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { say, sayOutcome } from '../two-services/demo/print.ts';
 import type { Finding, Step } from '../two-services/demo/step.ts';
 import { endWorld, idOf, type World } from '../two-services/demo/world.ts';
-import { askAsUser, countAsked, wordsOf } from './tour/callers.ts';
+import { askAsAssistant, askAsUser, countAsked, wordsOf } from './tour/callers.ts';
 import { everyLayer, only, putInForce } from './tour/layers.ts';
 import { makeUsers, type Try, triesOf, type Users } from './tour/tries.ts';
 import { type Guard, logOf, makeWorld, startWorld, whyOf } from './tour/world.ts';
@@ -53,6 +53,11 @@ function stepsOf(world: World, users: Users): readonly Step[] {
       expected: 'web is asked once',
       run: () => stored(world, users),
     },
+    {
+      name: "a clerk's assistant lists orders, and would delete one",
+      expected: 'the list, one tool, and access denied',
+      run: () => assisted(world, users),
+    },
     { name: 'the gateway is revoked', expected: '503, and web logs svid_denied', run: () => revoked(world, users) },
   ];
 
@@ -82,6 +87,18 @@ async function stored(world: World, { clerk }: Users): Promise<Finding> {
   const asked = countAsked(world, '/help');
   const said = /; hit\b/.test(String(second.headers['cache-status'])) ? 'a hit' : 'no hit';
   return [`${first.status}, then ${said}; web was asked ${asked} times`, asked === 1 && said === 'a hit'];
+}
+
+/** An assistant has fewer tools than its user has rights. */
+async function assisted(world: World, { clerk }: Users): Promise<Finding> {
+  const before = logOf(world, 'gateway').length;
+  const shown = await askAsAssistant(world, clerk);
+  const listed = await askAsAssistant(world, clerk, 'list_orders');
+  const deleted = await askAsAssistant(world, clerk, 'delete_order');
+  const { code, policy } = await recordOf('gateway', before, 'policy_denied');
+  const got = `${shown}; ${listed === '' ? 'no orders' : 'the orders'}; ${deleted}; gateway: ${code}`;
+  const ok = shown === 'list_orders' && listed !== '' && deleted === 'access denied';
+  return [got, ok && policy === 'mcpauthorization/shop/assistants/default'];
 }
 
 /** One layer alone: what it refuses, which log records it, and that it refuses nothing else. */

@@ -1,6 +1,7 @@
 // The table of capabilities: one line each. Their order is the order of their hooks in each phase; if several would
 // respond to a request, the first does.
 
+import { anomalies } from './anomalies/capability.ts';
 import { apiKey } from './api-key/capability.ts';
 import { authorization } from './authorization/capability.ts';
 import { basicAuth } from './basic-auth/capability.ts';
@@ -16,6 +17,7 @@ import { grpcJson } from './grpc-json/capability.ts';
 import { grpcWeb } from './grpc-web/capability.ts';
 import { hardening } from './hardening/capability.ts';
 import { headers } from './headers/capability.ts';
+import { mcp } from './mcp/capability.ts';
 import { mirror } from './mirror/capability.ts';
 import { oidc } from './oidc/capability.ts';
 import { rateLimit } from './rate-limit/capability.ts';
@@ -48,10 +50,12 @@ export const capabilities: readonly AnyCapability[] = Object.freeze([
   requestBuffer,
   screening,
   validation,
+  mcp,
   grpcJson,
   cache,
   compression,
   sessionPersistence,
+  anomalies,
 ]);
 
 /** Our own kinds of document (`sallyport.dev`) that the capabilities read. */

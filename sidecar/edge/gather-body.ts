@@ -30,7 +30,10 @@ export function wholeBodyOf(exchange: Exchange): Buffer | undefined {
  */
 export function gatherBody(exchange: Exchange, most = Number.POSITIVE_INFINITY): Promise<void> {
   return new Promise((resolve, reject) => {
-    exchange.carrier = new Gathering(exchange, most, resolve, reject);
+    const before = exchange.carrier;
+    const gathering = new Gathering(exchange, most, resolve, reject);
+    exchange.carrier = gathering;
+    if (before instanceof Gathering) before.handOver(gathering);
     if (!exchange.expectContinue) return;
     // The app would have sent it, but sees the request only when the body is complete.
     exchange.expectContinue = false;
@@ -59,6 +62,8 @@ class Gathering implements Holding {
   #chunked: { readonly body: Buffer; readonly trailers: Fields } | undefined = undefined;
   /** The end of a body that was too long, if it came before the body went on. */
   #ended: Fields | undefined = undefined;
+  /** The step that gathers after this one: the path knows the first only. */
+  #next: Gathering | undefined = undefined;
 
   constructor(exchange: Exchange, most: number, gathered: () => void, fail: (error: SallyportError) => void) {
     this.#exchange = exchange;
@@ -102,7 +107,14 @@ class Gathering implements Holding {
     this.#gathered();
   }
 
+  /** An earlier step has left the body, which was too long for it: what it holds is the start of `next`'s. */
+  handOver(next: Gathering): void {
+    this.#next = next;
+    passHeld(this, this.#exchange, this.#pieces, this.#ended);
+  }
+
   release(): void {
+    if (this.#next !== undefined) return this.#next.release();
     if (this.#isTooLong) return passHeld(this, this.#exchange, this.#pieces, this.#ended);
     if (this.#chunked === undefined) return;
     const { carrier } = this.#exchange;

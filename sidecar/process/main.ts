@@ -387,7 +387,7 @@ class RunningSidecar implements Sidecar {
         await startAdmin({
           listen: admin,
           title: 'Sallyport sidecar: admin',
-          pages: [...adminPages(sources), ...(this.#gateway?.pages() ?? [])],
+          pages: [...adminPages(sources), ...((this.#gateway ?? this.#edge)?.pages() ?? [])],
         }),
       );
     }

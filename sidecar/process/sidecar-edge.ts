@@ -1,6 +1,7 @@
 // The capabilities of a sidecar whose sidecar.yaml configures one. Other sidecars load nothing from edge/.
 
 import { isDeepStrictEqual } from 'node:util';
+import type { Page } from '../../cert-agent/base/admin.ts';
 import type { Log } from '../../cert-agent/base/log.ts';
 import { compileSidecarHooks } from '../compile/sidecar-hooks.ts';
 import type { SidecarRules } from '../compile/sidecar-ports.ts';
@@ -47,6 +48,13 @@ export class SidecarEdge {
     );
     this.#last = { settings, rules };
     return rules;
+  }
+
+  /** Pages of the admin port. */
+  pages(): readonly Page[] {
+    return this.#table
+      .filter(isOfSidecars)
+      .flatMap(({ name, pages }) => pages?.(this.#shares.made.get(name) as never) ?? []);
   }
 
   close(): void {

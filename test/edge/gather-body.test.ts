@@ -2,10 +2,13 @@
 
 import t from 'tap';
 import { SallyportError } from '../../cert-agent/base/errors.ts';
-import { gatherBody } from '../../sidecar/edge/gather-body.ts';
+import { gatherBody, wholeBodyOf } from '../../sidecar/edge/gather-body.ts';
+import type { Holding } from '../../sidecar/exchange/ends.ts';
 import type { Exchange } from '../../sidecar/exchange/exchange.ts';
+import { addFields } from '../../sidecar/exchange/fields.ts';
 import { heldBytes } from '../../sidecar/exchange/held-bytes.ts';
 import { emptyFields } from '../../sidecar/exchange/message.ts';
+import { createCarrier } from '../fixtures/exchange.ts';
 
 const exchangeOf = (): Exchange =>
   ({ expectContinue: false, framing: 'chunked', rules: { limits: { streamIdleMs: 5 } } }) as unknown as Exchange;
@@ -41,3 +44,33 @@ t.test(
     t.match(failed, [new SallyportError('stream_idle', 'the body did not arrive within 5 ms (limit streamIdleMs)')]);
   },
 );
+
+t.test('a step that takes more goes on where one that takes less has stopped', async (t) => {
+  for (const trailers of [emptyFields, addFields(emptyFields, [['x-sum', '1']])])
+    for (const most of [20, 7]) {
+      const exchange = exchangeOf();
+      const before = heldBytes();
+      const told: string[] = [];
+      exchange.downstream = {
+        pause: () => told.push('pause'),
+        resume: () => told.push('resume'),
+      } as unknown as Exchange['downstream'];
+      const first = gatherBody(exchange, 5);
+      const path = exchange.carrier as Holding;
+      t.equal(path.requestData(Buffer.from('012345')), false, 'the client waits');
+      await first;
+      const second = gatherBody(exchange, most);
+      t.strictSame(told, ['resume']);
+      exchange.carrier!.requestData(Buffer.from('6789'));
+      if (most === 20) exchange.carrier!.requestEnd(trailers);
+      await second;
+      t.equal(wholeBodyOf(exchange)?.toString(), most === 20 ? '0123456789' : undefined);
+      const carrier = createCarrier();
+      exchange.carrier = carrier;
+      path.release();
+      const rest =
+        most === 7 ? ['data 012345', 'data 6789'] : trailers === emptyFields ? [] : ['data 0123456789', 'end'];
+      t.strictSame(carrier.told, rest, 'what the head does not carry');
+      t.equal(heldBytes(), before);
+    }
+});

@@ -9,6 +9,8 @@ export interface UserQuestion {
   readonly token?: string;
   readonly method?: string;
   readonly path?: string;
+  /** JSON. */
+  readonly body?: string;
   /** The server name of the TLS handshake. */
   readonly serverName?: string;
   /** The host in the request, if it differs. */
@@ -19,10 +21,28 @@ const shop = 'shop.demo.test';
 
 /** A user's request through the gateway, over TLS. */
 export function askAsUser({ ports, directory }: World, question: UserQuestion): Promise<Answer> {
-  const { serverName = shop, host = serverName, path = '/orders', method = 'GET', token } = question;
+  const { serverName = shop, host = serverName, path = '/orders', method = 'GET', token, body } = question;
   const authority = readFileSync(join(directory, 'run', 'front.pem'), 'utf8');
   const asked = { port: ports.gatewayHttps, method, path, host, serverName, authority };
-  return ask(token === undefined ? asked : { ...asked, token });
+  return ask({ ...asked, ...(token === undefined ? {} : { token }), ...(body === undefined ? {} : { body }) });
+}
+
+/** What an assistant of a user is told by a tool, or by the list of tools, in one line. */
+export async function askAsAssistant(world: World, token: string, tool?: string): Promise<string> {
+  const about = tool === undefined ? { method: 'tools/list' } : { method: 'tools/call', params: { name: tool } };
+  const message = JSON.stringify({ jsonrpc: '2.0', id: 1, ...about });
+  const { body } = await askAsUser(world, { token, method: 'POST', path: '/mcp', body: message });
+  const { result, error } = JSON.parse(body) as ToolAnswer;
+  if (error !== undefined) return error.message;
+  return result.tools?.map(({ name }) => name).join(', ') ?? result.content?.[0]?.text.trim() ?? '';
+}
+
+interface ToolAnswer {
+  readonly result: {
+    readonly tools?: readonly { readonly name: string }[];
+    readonly content?: readonly { readonly text: string }[];
+  };
+  readonly error?: { readonly message: string };
 }
 
 /** A request of `reports`, a workload with its own certificate, directly to the sidecar of `web`. */

@@ -23,6 +23,8 @@ export interface Question {
   readonly host?: string;
   /** The user's token, if the client is a user. */
   readonly token?: string;
+  /** JSON. */
+  readonly body?: string;
   /** PEM. If set, the request goes over TLS, to a server that proves to be `serverName` under this authority. */
   readonly authority?: string;
   readonly serverName?: string;
@@ -40,6 +42,7 @@ export function ask({
   path = '/orders',
   host,
   token,
+  body,
   authority,
   serverName = 'localhost',
   agent,
@@ -47,10 +50,11 @@ export function ask({
   const headers = {
     ...(host === undefined ? {} : { host }),
     ...(token === undefined ? {} : { authorization: `Bearer ${token}` }),
+    ...(body === undefined ? {} : { 'content-type': 'application/json', 'content-length': Buffer.byteLength(body) }),
   };
   const options = { host: address, port, method, path, headers, timeout: timeoutMs, agent: agent ?? false };
-  if (authority === undefined) return answerTo(request(options));
-  return answerTo(requestTls({ ...options, agent: false, ca: authority, servername: serverName }));
+  if (authority === undefined) return answerTo(request(options), body);
+  return answerTo(requestTls({ ...options, agent: false, ca: authority, servername: serverName }), body);
 }
 
 /** The certificate and key to present, and the authorities to trust; all PEM. */
@@ -102,7 +106,7 @@ export function goDirectly(
   };
 }
 
-function answerTo(asked: ClientRequest): Promise<Answer> {
+function answerTo(asked: ClientRequest, body?: string): Promise<Answer> {
   return new Promise((resolve, reject) => {
     asked.once('error', reject);
     asked.once('timeout', () => asked.destroy(new Error(`no answer in ${timeoutMs / 1000} s`)));
@@ -110,6 +114,6 @@ function answerTo(asked: ClientRequest): Promise<Answer> {
       const { statusCode: status = 0, headers } = response;
       response.toArray().then((chunks) => resolve({ status, headers, body: chunks.join('') }), reject);
     });
-    asked.end();
+    asked.end(body);
   });
 }

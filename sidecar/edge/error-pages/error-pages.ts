@@ -30,7 +30,7 @@ export function pagesOf(files: Readonly<Record<string, string>>): ErrorPages {
 /** The denial in the form that the client prefers; the text of an external authorizer is left unchanged. */
 export function wordDenial(exchange: Exchange, denial: Denial, errorPages: ErrorPages): Denial {
   if (exchange.failure?.code === 'ext_authz_denied' && denial.body.length > 0) return denial;
-  if (isProblem(denial)) return denial;
+  if (isDocument(denial)) return denial;
   const page = errorPages.get(denial.status);
   const type = chooseType(headerOf(exchange, 'accept'), page === undefined ? plainOffers : pageOffers);
   if (type === 'text/plain') return asVaried(denial);
@@ -38,10 +38,12 @@ export function wordDenial(exchange: Exchange, denial: Denial, errorPages: Error
   return withBody(denial, 'application/problem+json', problemOf(exchange, denial));
 }
 
-/** A capability that says more than a status writes the document itself. */
-function isProblem({ fields: { names, values } }: Denial): boolean {
-  return values.includes('application/problem+json') && names.some(({ lower }) => lower === 'content-type');
+/** A capability that says more than a status, or has a form of its own, writes the document itself. */
+function isDocument({ fields: { names, values } }: Denial): boolean {
+  return names.some(({ lower }, i) => lower === 'content-type' && documents.has(values[i]!));
 }
+
+const documents: ReadonlySet<string> = new Set(['application/problem+json', 'application/json']);
 
 /** A cache must not give one client's form to the next. */
 function asVaried(denial: Denial): Denial {

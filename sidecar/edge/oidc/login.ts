@@ -7,9 +7,10 @@ import { SallyportError } from '../../../cert-agent/base/errors.ts';
 import type { Exchange } from '../../exchange/exchange.ts';
 import type { Fields } from '../../exchange/message.ts';
 import { cookieNames, cookieOf } from '../credentials.ts';
+import type { Seal } from '../seal.ts';
 import type { LoginSecrets, OidcProvider, Tokens } from './provider.ts';
 import type { OidcPlan } from './schema.ts';
-import { type CookieAttributes, printCookie, type Seal } from './session-cookie.ts';
+import { type CookieAttributes, printCookie } from './session-cookie.ts';
 import type { SessionMemory } from './session-memory.ts';
 
 /** Tabs that log in at once. With more, the oldest attempt is dropped, so that the cookies still fit into a head. */

@@ -13,13 +13,14 @@ import type { JwtRule } from '../../policy/request-authentication.ts';
 import { passClaims, type ReportUnfit } from '../claims.ts';
 import { challenge, hideSessionCookies, refuseCaller, tellApp } from '../credentials.ts';
 import type { ProviderFetch } from '../provider-fetch.ts';
+import { Seal } from '../seal.ts';
 import { Logins } from './login.ts';
 import { judgeLogout, logoutPage } from './logout.ts';
 import { OidcProvider } from './provider.ts';
 import { Refreshes } from './refresh.ts';
 import type { HeaderTest, OidcPlan } from './schema.ts';
 import { type Session, Sessions } from './session.ts';
-import { type CookieAttributes, prefixOf, Seal } from './session-cookie.ts';
+import { type CookieAttributes, prefixOf } from './session-cookie.ts';
 import type { SessionMemory } from './session-memory.ts';
 
 /** Responds in place of the app. */

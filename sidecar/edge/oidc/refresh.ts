@@ -6,9 +6,9 @@ import { randomBytes } from 'node:crypto';
 import { setTimeout as pause } from 'node:timers/promises';
 import { guard } from '../../../cert-agent/base/background.ts';
 import { asSallyportError, SallyportError } from '../../../cert-agent/base/errors.ts';
+import { Seal } from '../seal.ts';
 import type { OidcProvider } from './provider.ts';
 import { type Session, type Sessions, sessionOf } from './session.ts';
-import { Seal } from './session-cookie.ts';
 import type { SessionMemory } from './session-memory.ts';
 import { packSession, unpackSession } from './session-text.ts';
 

@@ -1,7 +1,5 @@
-// Cookies that only we can read or make: AES-256-GCM with a key that is derived for one policy and one purpose, so that
-// a cookie of another policy, client or purpose does not open. A long value is split over several cookies.
+// The cookies of sessions and logins. Their values are sealed (edge/seal.ts). A long value is split over several cookies.
 
-import { createCipheriv, createDecipheriv, createHash, hkdfSync, randomBytes } from 'node:crypto';
 import { SallyportError } from '../../../cert-agent/base/errors.ts';
 import type { Fields } from '../../exchange/message.ts';
 import { cookieNames, cookieOf } from '../credentials.ts';
@@ -9,64 +7,6 @@ import { cookieNames, cookieOf } from '../credentials.ts';
 /** Browsers accept 4096 bytes per cookie, with its name and attributes. */
 const maxChunk = 3800;
 const maxChunks = 5;
-const ivBytes = 12;
-const tagBytes = 16;
-
-/** A shorter secret is refused as a key. */
-export const minSecretBytes = 32;
-
-/** Seals and opens texts for one purpose. */
-export class Seal {
-  readonly #keys: readonly Buffer[];
-  readonly #purpose: Buffer;
-
-  /**
-   * `secrets`: the first encrypts, all decrypt. `purpose` is bound to the sealed text.
-   * @throws SallyportError `config_invalid` without a secret.
-   */
-  constructor(secrets: readonly Buffer[], purpose: string) {
-    if (secrets.length === 0) throw new SallyportError('config_invalid', 'there is no key for session cookies');
-    this.#purpose = Buffer.from(purpose, 'utf8');
-    const info = `sallyport cookie v1 ${createHash('sha256').update(purpose).digest('hex')}`;
-    this.#keys = secrets.map((secret) => Buffer.from(hkdfSync('sha256', secret, Buffer.alloc(0), info, 32)));
-  }
-
-  close(text: string): string {
-    return this.closeBytes(Buffer.from(text, 'utf8'));
-  }
-
-  /** Gives base64url of a nonce, the ciphertext and its tag. */
-  closeBytes(bytes: Buffer): string {
-    const iv = randomBytes(ivBytes);
-    const cipher = createCipheriv('aes-256-gcm', this.#keys[0]!, iv, { authTagLength: tagBytes });
-    cipher.setAAD(this.#purpose);
-    return Buffer.concat([iv, cipher.update(bytes), cipher.final(), cipher.getAuthTag()]).toString('base64url');
-  }
-
-  /** The text; undefined for anything that we did not seal for this purpose. */
-  open(sealed: string): string | undefined {
-    return this.openBytes(sealed)?.toString('utf8');
-  }
-
-  /** As `open`, for the output of `closeBytes`. */
-  openBytes(sealed: string): Buffer | undefined {
-    if (sealed.length > maxChunk * maxChunks || !/^[A-Za-z0-9_-]+$/.test(sealed)) return undefined;
-    const bytes = Buffer.from(sealed, 'base64url');
-    if (bytes.length < ivBytes + tagBytes) return undefined;
-    for (const key of this.#keys) {
-      const decipher = createDecipheriv('aes-256-gcm', key, bytes.subarray(0, ivBytes), { authTagLength: tagBytes });
-      decipher.setAAD(this.#purpose);
-      decipher.setAuthTag(bytes.subarray(-tagBytes));
-      try {
-        const opened = decipher.update(bytes.subarray(ivBytes, -tagBytes));
-        return Buffer.concat([opened, decipher.final()]);
-      } catch {
-        // Another key may have sealed it.
-      }
-    }
-    return undefined;
-  }
-}
 
 /** Attributes of our cookies. */
 export interface CookieAttributes {

@@ -6,9 +6,10 @@ import type { Exchange } from '../../exchange/exchange.ts';
 import type { Fields } from '../../exchange/message.ts';
 import { type RequestAuth, readClaims } from '../../policy/facts.ts';
 import { Expiring } from '../expiring.ts';
+import type { Seal } from '../seal.ts';
 import type { Tokens } from './provider.ts';
 import type { OidcPlan } from './schema.ts';
-import { type CookieAttributes, clearChunks, printChunks, readChunks, type Seal } from './session-cookie.ts';
+import { type CookieAttributes, clearChunks, printChunks, readChunks } from './session-cookie.ts';
 import type { SessionMemory } from './session-memory.ts';
 import { packSession, type StoredSession, unpackSession } from './session-text.ts';
 

@@ -2,7 +2,8 @@
 
 import t from 'tap';
 import { hideSessionCookies } from '../../../sidecar/edge/credentials.ts';
-import { clearChunks, printChunks, printCookie, readChunks, Seal } from '../../../sidecar/edge/oidc/session-cookie.ts';
+import { clearChunks, printChunks, printCookie, readChunks } from '../../../sidecar/edge/oidc/session-cookie.ts';
+import { Seal } from '../../../sidecar/edge/seal.ts';
 import { addFields } from '../../../sidecar/exchange/fields.ts';
 import { emptyFields, type Fields } from '../../../sidecar/exchange/message.ts';
 import { pretend } from '../../fixtures/edge.ts';

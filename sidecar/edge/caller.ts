@@ -1,0 +1,29 @@
+// Who sent a request, as far as the steps of authentication know.
+
+import type { ConnectionFacts } from '../exchange/connection-facts.ts';
+import type { Exchange } from '../exchange/exchange.ts';
+
+/**
+ * What identifies a caller: the same after its token or certificate was renewed, and all undefined for one without any
+ * identity. The method is part of it: a user and an API key may have the same name.
+ */
+export function callerParts(
+  { auth, authMethod, clientId, vouched }: Exchange,
+  { client, peer }: ConnectionFacts,
+): readonly (string | undefined)[] {
+  const subject = auth?.subject ?? textOf(auth?.claims['client_id']) ?? textOf(auth?.claims['azp']);
+  return [
+    authMethod,
+    auth?.issuer,
+    subject,
+    clientId,
+    client?.name,
+    peer?.id.uri,
+    vouched?.gateway,
+    vouched?.auth.principal,
+  ];
+}
+
+function textOf(claim: unknown): string | undefined {
+  return typeof claim === 'string' ? claim : undefined;
+}

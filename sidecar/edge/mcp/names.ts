@@ -1,0 +1,131 @@
+// Names of tools and prompts, and URIs of resources, as rules compare them. An Allow rule takes a name letter by letter,
+// so that none that only looks like it matches. A Deny rule takes all spellings that a server could read as the same.
+
+import { type Match, matchAny } from '../../policy/match.ts';
+
+/** What a rule may name. */
+export type Kind = 'tool' | 'prompt' | 'resource';
+
+/** Compares one name of a kind. */
+export type NameMatch = (kind: Kind, name: string) => boolean;
+
+/** Visible ASCII, with single spaces inside. */
+const plainName = /^[\x21-\x7e]+(?: [\x21-\x7e]+)*$/;
+
+/** True for a name with one spelling: stars and defaults are about no other. */
+export function isPlain(kind: Kind, name: string): boolean {
+  return kind === 'resource' ? isPlainUri(name) : plainName.test(name);
+}
+
+const uriPattern = /^([a-z][a-z0-9+.-]*):(?:\/\/([^/?#]*))?([^?#]*)/;
+const defaultPorts: Readonly<Record<string, string>> = { http: ':80', ws: ':80', https: ':443', wss: ':443' };
+
+/** The characters of a URI, and braces for the variables of a template (RFC 6570). */
+const uriCharacters = /^[\x21\x23-\x3b\x3d\x3f-\x5b\x5d\x5f\x61-\x7b\x7d\x7e]+$/;
+
+/**
+ * True for a URI (RFC 3986) that no server normalises to another: its scheme is in lower case, its path has no dot
+ * segments and no empty ones, and nothing is escaped that separates or needs no escape.
+ */
+export function isPlainUri(uri: string): boolean {
+  if (!uriCharacters.test(uri)) return false;
+  const [, scheme, authority, path] = uriPattern.exec(uri) ?? [];
+  if (scheme === undefined) return false;
+  if (!areEscapesPlain(uri)) return false;
+  if (path!.split('/').some((segment, i, all) => isDots(segment) || (segment === '' && i > 0 && i < all.length - 1)))
+    return false;
+  // RFC 8089: `file:/a` and `file://localhost/a` are the same file as `file:///a`.
+  if (scheme === 'file') return authority === '';
+  if (authority === undefined || authority === '') return true;
+  const port = defaultPorts[scheme];
+  const isWeb = port !== undefined;
+  if (/:$/.test(authority) || (isWeb && (authority.includes('@') || authority.endsWith(port)))) return false;
+  return !(isWeb && (/\.(?::\d+)?$/.test(authority) || authority !== authority.toLowerCase()));
+}
+
+function isDots(segment: string): boolean {
+  return segment === '.' || segment === '..';
+}
+
+/** Two hexadecimal digits each; of no letter, digit, dot, dash, tilde, underscore, slash, percent or control. */
+function areEscapesPlain(uri: string): boolean {
+  for (const match of uri.matchAll(/%(.?.?)/g)) {
+    if (!/^[0-9A-Fa-f]{2}$/.test(match[1]!)) return false;
+    if (/^[\x00-\x1f\x25\x2f\x5c\x7fA-Za-z0-9._~-]$/.test(String.fromCharCode(Number.parseInt(match[1]!, 16))))
+      return false;
+  }
+  return decoded(uri) !== undefined;
+}
+
+function decoded(uri: string): string | undefined {
+  try {
+    return decodeURIComponent(uri);
+  } catch {
+    return undefined;
+  }
+}
+
+/** One text for all spellings that a server could take for the same. */
+function fold(kind: Kind, name: string): string {
+  const text = kind === 'resource' ? (decoded(name) ?? name).replace(/[?#].*$/s, '').replace(/(?<=.)\/$/, '') : name;
+  return text.normalize('NFKC').toLowerCase().trim();
+}
+
+/** The names of a rule's operation. Undefined if it names none: the rule is then about all of them. */
+export function compileNames(
+  operation: {
+    readonly tools?: readonly string[] | undefined;
+    readonly prompts?: readonly string[] | undefined;
+    readonly resources?: readonly string[] | undefined;
+  },
+  action: 'Allow' | 'Deny',
+): NameMatch | undefined {
+  const { tools, prompts, resources } = operation;
+  if (tools === undefined && prompts === undefined && resources === undefined) return undefined;
+  const compile = action === 'Allow' ? compileAllowed : compileDenied;
+  const matches: Readonly<Record<Kind, Match>> = {
+    tool: compile('tool', tools ?? []),
+    prompt: compile('prompt', prompts ?? []),
+    resource: compile('resource', resources ?? []),
+  };
+  return (kind, name) => matches[kind](name);
+}
+
+function compileAllowed(kind: Kind, patterns: readonly string[]): Match {
+  const exact = new Set(patterns.filter((one) => !isStarred(one)));
+  const starred = patterns.filter(isStarred).map((one) => compileStar(one));
+  if (starred.length === 0) return matchAny(exact, []);
+  return (name) => exact.has(name) || (isPlain(kind, name) && starred.some((match) => match(name)));
+}
+
+function compileDenied(kind: Kind, patterns: readonly string[]): Match {
+  const exact = new Set(patterns.filter((one) => !isStarred(one)).map((one) => fold(kind, one)));
+  const starred = patterns.filter(isStarred).map((one) => compileStar(foldPattern(kind, one)));
+  return (name) => {
+    const folded = fold(kind, name);
+    return exact.has(folded) || starred.some((match) => match(folded) || match(`${folded}/`));
+  };
+}
+
+function isStarred(pattern: string): boolean {
+  return pattern.startsWith('*') || pattern.endsWith('*');
+}
+
+/** A star at an end; alone it is about every name, also about an empty one. */
+function compileStar(pattern: string): Match {
+  if (pattern === '*') return () => true;
+  if (pattern.startsWith('*')) return (name) => name.endsWith(pattern.slice(1));
+  return (name) => name.startsWith(pattern.slice(0, -1));
+}
+
+/** Without what `fold` cuts off at the end: a prefix may end in a slash. */
+function foldPattern(kind: Kind, pattern: string): string {
+  const text = kind === 'resource' ? (decoded(pattern) ?? pattern) : pattern;
+  return text.normalize('NFKC').toLowerCase();
+}
+
+/** Methods are compared letter by letter by Allow rules, and without case by Deny rules. */
+export function compileMethods(patterns: readonly string[] | undefined, action: 'Allow' | 'Deny'): Match | undefined {
+  if (patterns === undefined) return undefined;
+  return (action === 'Allow' ? compileAllowed : compileDenied)('tool', patterns);
+}

@@ -1,0 +1,158 @@
+// The server's response on its way to the client: JSON as a whole, events one by one, both without what the caller may
+// not use.
+
+import { asSallyportError, type SallyportError } from '../../../cert-agent/base/errors.ts';
+import type { Downstream } from '../../exchange/ends.ts';
+import type { Exchange } from '../../exchange/exchange.ts';
+import { headerOf } from '../../exchange/facts.ts';
+import { hold, pile } from '../../exchange/held-bytes.ts';
+import type { Fields, Reply } from '../../exchange/message.ts';
+import { isInUtf8, isJson, isPlain, readContentType } from '../content.ts';
+import { EventReader, type EventRules } from './events.ts';
+import { filterMessages, malformed, type Sees } from './filter.ts';
+
+/** How a response is changed. */
+export interface ReplyRules extends Pick<EventRules, 'id' | 'limit'> {
+  readonly sees: Sees;
+  /** Ends the exchange with an error, and the request at the server. */
+  readonly fail: (error: SallyportError) => void;
+}
+
+/** Stands in front of the client's codec. */
+export class McpReply implements Downstream {
+  readonly #exchange: Exchange;
+  readonly #inner: Downstream;
+  readonly #rules: ReplyRules;
+  #events: EventReader | undefined = undefined;
+  /** The head of a JSON response whose body is not complete. */
+  #head: Reply | undefined = undefined;
+  #pieces: Buffer[] = [];
+  #bytes = 0;
+  #isOver = false;
+
+  constructor(exchange: Exchange, rules: ReplyRules) {
+    this.#exchange = exchange;
+    this.#inner = exchange.downstream;
+    this.#rules = rules;
+  }
+
+  respond(reply: Reply, whole: Buffer | undefined): void {
+    // Refusals of ours go out as they are, and so does what has no body.
+    const isEmpty = whole === undefined ? reply.framing === 0 : whole.length === 0;
+    if (this.#exchange.failure !== undefined || isEmpty) return this.#inner.respond(reply, whole);
+    try {
+      this.#begin(reply, whole);
+    } catch (error) {
+      this.#giveUp(error);
+    }
+  }
+
+  #begin(reply: Reply, whole: Buffer | undefined): void {
+    const written = headerOf(this.#exchange, 'content-type', reply.fields);
+    const type = readContentType(written ?? '');
+    const isEvents = type?.type === 'text/event-stream';
+    if (!isEvents && (type === undefined || !isJson(type.type))) {
+      // A page with an error, of the server or of what is before it.
+      if (reply.status >= 400) return this.#inner.respond(reply, whole);
+      throw malformed('is neither JSON nor a stream of events');
+    }
+    if (reply.status === 206) throw malformed('is a part of a response');
+    if (!isInUtf8(type!) || !isPlain(headerOf(this.#exchange, 'content-encoding', reply.fields)))
+      throw malformed('has a coding that was not asked for');
+    if (!isEvents) {
+      this.#head = reply;
+      if (whole !== undefined) this.#finish(whole);
+      return;
+    }
+    const { sees, id, limit } = this.#rules;
+    this.#events = new EventReader({ data: (text) => filterMessages(text, sees), id, limit });
+    if (whole === undefined)
+      return this.#inner.respond({ ...reply, framing: 'chunked', declaredLength: undefined }, undefined);
+    const body = this.#events.read(whole);
+    this.#events.drop();
+    this.#inner.respond({ ...reply, framing: body.length, declaredLength: body.length }, body);
+  }
+
+  write(chunk: Buffer): boolean {
+    if (this.#isOver) return true;
+    try {
+      if (this.#head !== undefined) return this.#gather(chunk);
+      if (this.#events === undefined) return this.#inner.write(chunk);
+      const out = this.#events.read(chunk);
+      return out.length === 0 || this.#inner.write(out);
+    } catch (error) {
+      this.#giveUp(error);
+      return true;
+    }
+  }
+
+  #gather(chunk: Buffer): true {
+    pile(this.#pieces, chunk);
+    this.#bytes += chunk.length;
+    hold(chunk.length);
+    if (this.#bytes > this.#rules.limit) throw malformed(`has more than ${this.#rules.limit} bytes`);
+    return true;
+  }
+
+  end(trailers: Fields): void {
+    if (this.#isOver) return;
+    if (this.#head === undefined) {
+      // What is left is no complete event: clients drop it.
+      this.#events?.drop();
+      return this.#inner.end(trailers);
+    }
+    try {
+      const body = Buffer.concat(this.#pieces);
+      this.drop();
+      this.#finish(body);
+    } catch (error) {
+      this.#giveUp(error);
+    }
+  }
+
+  /** A JSON response. Its trailers were about other bytes. */
+  #finish(body: Buffer): void {
+    if (body.length > this.#rules.limit) throw malformed(`has more than ${this.#rules.limit} bytes`);
+    const kept = filterMessages(body, this.#rules.sees) ?? emptyBatch;
+    this.#isOver = true;
+    this.#inner.respond({ ...this.#head!, framing: kept.length, declaredLength: kept.length }, kept);
+  }
+
+  #giveUp(error: unknown): void {
+    this.#isOver = true;
+    this.drop();
+    this.#rules.fail(asSallyportError(error, 'internal', 'the response could not be filtered'));
+  }
+
+  /** Gives back what a response that did not end has left. */
+  drop(): void {
+    this.#events?.drop();
+    hold(-this.#bytes);
+    this.#bytes = 0;
+    this.#pieces = [];
+  }
+
+  informational(reply: Reply): void {
+    this.#inner.informational(reply);
+  }
+
+  abort(): void {
+    this.#isOver = true;
+    this.drop();
+    this.#inner.abort();
+  }
+
+  pause(): void {
+    this.#inner.pause();
+  }
+
+  resume(): void {
+    this.#inner.resume();
+  }
+
+  tunnel(...args: Parameters<Downstream['tunnel']>): void {
+    this.#inner.tunnel(...args);
+  }
+}
+
+const emptyBatch = Buffer.from('[]');

@@ -1,0 +1,58 @@
+// Sessions of MCP belong to their caller. What a client keeps of a server (the session's id, and the ids of events) goes
+// out sealed together with the caller, and comes back to the server only from the same one. Nothing is stored, so
+// workers and gateways with the same key agree.
+
+import { hash } from 'node:crypto';
+import type { ConnectionFacts } from '../../exchange/connection-facts.ts';
+import type { Exchange } from '../../exchange/exchange.ts';
+import { callerParts } from '../caller.ts';
+import type { Seal } from '../seal.ts';
+
+/** What is sealed; one does not open as the other. */
+export type Sealed = 'session' | 'event';
+
+const callerBytes = 16;
+const mark: Readonly<Record<Sealed, number>> = { session: 1, event: 2 };
+
+/** The specification: visible ASCII. */
+const idPattern = /^[\x21-\x7e]{1,4096}$/;
+
+/** The sealed ids of one caller. */
+export class CallerSeal {
+  readonly #seal: Seal;
+  readonly #exchange: Exchange;
+  readonly #connection: ConnectionFacts;
+  #digest: Buffer | undefined = undefined;
+
+  constructor(seal: Seal, exchange: Exchange, connection: ConnectionFacts) {
+    this.#seal = seal;
+    this.#exchange = exchange;
+    this.#connection = connection;
+  }
+
+  /** Most requests of servers without sessions need none. */
+  get #caller(): Buffer {
+    this.#digest ??= callerOf(this.#exchange, this.#connection);
+    return this.#digest;
+  }
+
+  /** The id for the client; undefined if it is none that a field can hold. */
+  close(what: Sealed, id: string): string | undefined {
+    if (!idPattern.test(id)) return undefined;
+    return this.#seal.closeBytes(Buffer.concat([Buffer.of(mark[what]), this.#caller, Buffer.from(id, 'latin1')]));
+  }
+
+  /** The server's id; undefined for anything that was not sealed for this caller. */
+  open(what: Sealed, sealed: string): string | undefined {
+    const bytes = this.#seal.openBytes(sealed);
+    if (bytes === undefined || bytes[0] !== mark[what]) return undefined;
+    if (!bytes.subarray(1, 1 + callerBytes).equals(this.#caller)) return undefined;
+    return bytes.toString('latin1', 1 + callerBytes);
+  }
+}
+
+/** A digest of who the caller is. All callers without any identity are the same. */
+function callerOf(exchange: Exchange, connection: ConnectionFacts): Buffer {
+  const parts = callerParts(exchange, connection).map((one) => one ?? null);
+  return hash('sha256', JSON.stringify(parts), 'buffer').subarray(0, callerBytes);
+}
