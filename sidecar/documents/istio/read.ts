@@ -125,6 +125,8 @@ function readOne(document: YamlDocument, file: string, purpose: Purpose): One | 
  * in a test: the table would load all of the edge where a mesh sidecar's documents are read.
  */
 export const fieldsOfSidecars: ReadonlyMap<string, string> = new Map([
+  ['AnomalyDetection', 'anomalyDetection'],
+  ['MCPAuthorization', 'mcpAuthorization'],
   ['RequestScreening', 'requestScreening'],
   ['RequestValidation', 'requestValidation'],
 ]);
