@@ -13,6 +13,7 @@ const commands = [
   () => import('./cli/agent.ts').then((file) => file.agentCommand()),
   () => import('./cli/sidecar.ts').then((file) => file.sidecarCommand()),
   () => import('./cli/gateway.ts').then((file) => file.gatewayCommand()),
+  () => import('./cli/exec.ts').then((file) => file.execCommand()),
   () => import('./cli/status.ts').then((file) => file.statusCommand()),
   () => import('./cli/why.ts').then((file) => file.whyCommand()),
   () => import('./cli/check.ts').then((file) => file.checkCommand()),
@@ -29,6 +30,8 @@ export async function run(argv: readonly string[]): Promise<void> {
     .version(readVersion(), '-V, --version')
     .showHelpAfterError('(add --help for the options and an example)')
     .showSuggestionAfterError()
+    // What follows a command is the command's: `exec` passes it on.
+    .enablePositionalOptions()
     .exitOverride();
   process.stdout.on('error', endQuietly);
   for (const load of commands) program.addCommand(withOverride(await load()));

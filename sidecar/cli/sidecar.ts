@@ -62,21 +62,27 @@ export function readCount(text: string): number {
 
 /** Runs until a signal. @throws SallyportError as `startSidecar`, or `usage` for the other kind of file. */
 export async function serve(file: string, count: number, component: 'sidecar' | 'gateway'): Promise<number> {
-  const [{ createLog }, { reportBackgroundTo }, { startSidecar }, { readVersion }] = await Promise.all([
-    import('../../cert-agent/base/log.ts'),
-    import('../../cert-agent/base/background.ts'),
-    import('../process/main.ts'),
-    import('./version.ts'),
-  ]);
+  const [{ createLog }, { reportBackgroundTo }, { createNotify }, { startSidecar }, { readVersion }] =
+    await Promise.all([
+      import('../../cert-agent/base/log.ts'),
+      import('../../cert-agent/base/background.ts'),
+      import('../../cert-agent/base/notify.ts'),
+      import('../process/main.ts'),
+      import('./version.ts'),
+    ]);
   const log = createLog({ component });
   reportBackgroundTo(log);
+  const notify = createNotify(process.env, (why) => log.warn({ code: 'notify_failed' }, why));
   // Before the start: a signal that arrives with the first 'ready' must be handled and logged too.
   process.on('SIGHUP', () => {});
-  const stopSignal = new Promise<NodeJS.Signals>((resolve) => {
-    process.once('SIGTERM', resolve);
-    process.once('SIGINT', resolve);
+  const stopping = Promise.withResolvers<NodeJS.Signals>();
+  process.once('SIGTERM', stopping.resolve);
+  process.once('SIGINT', stopping.resolve);
+  const sidecar = await startSidecar({
+    ...{ configFile: file, log, version: readVersion(), count, component },
+    onReadiness: ({ ready, waitingFor }) => (ready ? notify.ready() : notify.waiting(waitingFor)),
+    quit: () => stopping.resolve('SIGTERM'),
   });
-  const sidecar = await startSidecar({ configFile: file, log, version: readVersion(), count, component });
   // Log rotation sends it after it renamed the access log. SIGHUP also rereads every file.
   process.on('SIGUSR1', () => sidecar.reopen());
   process.on('SIGHUP', () => {
@@ -84,7 +90,9 @@ export async function serve(file: string, count: number, component: 'sidecar' | 
     sidecar.reopen();
   });
   // Ctrl-C comes from a person who stops app and sidecar and is waiting.
-  const { finished, cut } = await sidecar.drain((await stopSignal) === 'SIGTERM');
+  const signal = await stopping.promise;
+  notify.stopping();
+  const { finished, cut } = await sidecar.drain(signal === 'SIGTERM');
   log.info({ code: 'stopped', finished, cut: cut.length }, 'stopped');
   return exitCodes.ok;
 }

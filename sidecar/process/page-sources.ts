@@ -50,6 +50,7 @@ export interface PageParts extends FactParts {
   inForce(): number;
   /** Drains as at SIGTERM; the process and its pages stay. */
   leave(): Promise<DrainReport>;
+  readonly quit: (() => void) | undefined;
 }
 
 /** The facts of this process alone. */
@@ -109,6 +110,7 @@ export function createPageSources(parts: PageParts): PageSources {
     }),
     gatewayStatus: () => gateway?.status(Date.now()),
     drain: () => parts.leave(),
+    quit: parts.quit,
     strictReport: async () => sumSecurity(await all()),
     state: () => ({
       configFile: parts.configFile,
