@@ -15,6 +15,7 @@ const commands = [
   () => import('./cli/gateway.ts').then((file) => file.gatewayCommand()),
   () => import('./cli/exec.ts').then((file) => file.execCommand()),
   () => import('./cli/status.ts').then((file) => file.statusCommand()),
+  () => import('./cli/doctor.ts').then((file) => file.doctorCommand()),
   () => import('./cli/why.ts').then((file) => file.whyCommand()),
   () => import('./cli/check.ts').then((file) => file.checkCommand()),
   () => import('./cli/policy.ts').then((file) => file.policyCommand()),

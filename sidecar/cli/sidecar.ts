@@ -2,6 +2,7 @@
 
 import { Command } from 'commander';
 import { SallyportError } from '../../cert-agent/base/errors.ts';
+import type { Reading } from '../config/read.ts';
 import { action, counted, exitCodes, note, notePassedOver, noteWarning } from './terminal.ts';
 
 /** The command; the proxy is imported when it runs. */
@@ -33,21 +34,35 @@ flight, and exits with 0. SIGINT does not wait.`,
     );
 }
 
-async function check(file: string): Promise<number> {
-  const [{ readConfiguration }, { countOf }, { displacedMtls }] = await Promise.all([
+/** A configuration, and what a process would warn of when it starts with it. */
+export interface Checked extends Reading {
+  readonly warnings: readonly string[];
+}
+
+/** Reads a configuration of either kind as a process does that starts. @throws SallyportError as `readConfiguration`. */
+export async function readChecked(file: string): Promise<Checked> {
+  const [{ readConfiguration }, { displacedMtls }] = await Promise.all([
     import('../config/read.ts'),
-    import('../documents/istio/documents.ts'),
     import('../policy/mtls.ts'),
   ]);
-  const { settings, documents, passedOver } = await readConfiguration(file);
+  const reading = await readConfiguration(file);
+  const { settings, documents } = reading;
+  const warnings: string[] = [];
+  if (settings.capabilities !== undefined)
+    (await import('../process/sidecar-edge.ts')).checkSidecarEdge(settings, undefined, (one) => warnings.push(one));
+  warnings.push(...displacedMtls(documents.peerAuthentications, settings));
+  return { ...reading, warnings };
+}
+
+async function check(file: string): Promise<number> {
+  const { countOf } = await import('../documents/istio/documents.ts');
+  const { settings, documents, passedOver, warnings } = await readChecked(file);
   notePassedOver(passedOver);
   if (settings.gateway !== undefined)
     throw new SallyportError('usage', `${file} configures a gateway, not a sidecar`, {
       hint: "run 'sallyport gateway'",
     });
-  if (settings.capabilities !== undefined)
-    (await import('../process/sidecar-edge.ts')).checkSidecarEdge(settings, undefined, noteWarning);
-  for (const one of displacedMtls(documents.peerAuthentications, settings)) noteWarning(one);
+  for (const one of warnings) noteWarning(one);
   note(
     `${file} is valid: ${counted(settings.inbound.length, 'inbound port')}, ${counted(settings.outbound.length, 'outbound port')}, ${counted(countOf(documents), 'policy', 'policies')}`,
   );

@@ -376,6 +376,7 @@ class RunningSidecar implements Sidecar {
       ...{ watch: this.#watch, source: this.#source, jwks: this.#jwks, appHealth: this.#appHealth },
       ...{ gateway: this.#gateway, workers: this.#workers },
       configFile: this.#options.configFile,
+      version: this.#options.version,
       workerCount: this.#options.count ?? 1,
       readiness: () => this.readiness(),
       inForce: () => this.#generations?.inForce ?? 0,

@@ -35,6 +35,7 @@ export interface FactParts {
 /** What the pages read. */
 export interface PageParts extends FactParts {
   readonly configFile: string;
+  readonly version: string;
   /** How many processes share the ports. */
   readonly workerCount: number;
   readonly watch: ConfigurationWatch;
@@ -114,6 +115,7 @@ export function createPageSources(parts: PageParts): PageSources {
     strictReport: async () => sumSecurity(await all()),
     state: () => ({
       configFile: parts.configFile,
+      version: parts.version,
       generation: parts.inForce(),
       configurationFailures: watch.failures(),
       identityFailures: source.failures(),
