@@ -3,7 +3,7 @@
 import { Command } from 'commander';
 import { parseDuration } from '../../cert-agent/base/clock.ts';
 import { errnoOf, SallyportError } from '../../cert-agent/base/errors.ts';
-import { readCount } from './sidecar.ts';
+import { beginReading, readCount } from './sidecar.ts';
 import { printError } from './terminal.ts';
 
 interface ExecFlags {
@@ -65,6 +65,7 @@ async function runExec(command: readonly [string, ...string[]], flags: ExecFlags
   if (readyTimeoutMs === undefined)
     throw new SallyportError('usage', `--ready-timeout takes a duration such as 30s, not '${readyTimeout}'`);
   const count = readCount(flags.workers);
+  const read = await beginReading(config);
   const [{ createLog }, { reportBackgroundTo }, { createNotify }, { execApp }, { readVersion }] = await Promise.all([
     import('../../cert-agent/base/log.ts'),
     import('../../cert-agent/base/background.ts'),
@@ -76,5 +77,10 @@ async function runExec(command: readonly [string, ...string[]], flags: ExecFlags
   reportBackgroundTo(log);
   const notify = createNotify(process.env, (why) => log.warn({ code: 'notify_failed' }, why));
   const version = readVersion();
-  return execApp({ configFile: config, command, log, version, count, readyTimeoutMs, waitForUpstreams, notify });
+  return execApp({
+    ...{ configFile: config, read, command, log, version, count },
+    readyTimeoutMs,
+    waitForUpstreams,
+    notify,
+  });
 }

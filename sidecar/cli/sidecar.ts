@@ -75,8 +75,18 @@ export function readCount(text: string): number {
   throw new SallyportError('usage', `--workers takes a number from 1 to 999, not '${text}'`);
 }
 
+/** Begins to read `file` in its process; the rest of our modules load meanwhile. */
+export async function beginReading(file: string): Promise<(file: string) => Promise<Reading>> {
+  const [{ readAhead }, { absolutePath }] = await Promise.all([
+    import('../config/read-apart.ts'),
+    import('../../cert-agent/base/write.ts'),
+  ]);
+  return readAhead(absolutePath(file));
+}
+
 /** Runs until a signal. @throws SallyportError as `startSidecar`, or `usage` for the other kind of file. */
 export async function serve(file: string, count: number, component: 'sidecar' | 'gateway'): Promise<number> {
+  const read = await beginReading(file);
   const [{ createLog }, { reportBackgroundTo }, { createNotify }, { startSidecar }, { readVersion }] =
     await Promise.all([
       import('../../cert-agent/base/log.ts'),
@@ -94,7 +104,7 @@ export async function serve(file: string, count: number, component: 'sidecar' | 
   process.once('SIGTERM', stopping.resolve);
   process.once('SIGINT', stopping.resolve);
   const sidecar = await startSidecar({
-    ...{ configFile: file, log, version: readVersion(), count, component },
+    ...{ configFile: file, log, version: readVersion(), count, component, read },
     onReadiness: ({ ready, waitingFor }) => (ready ? notify.ready() : notify.waiting(waitingFor)),
     quit: () => stopping.resolve('SIGTERM'),
   });

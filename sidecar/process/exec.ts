@@ -9,11 +9,13 @@ import type { Log } from '../../cert-agent/base/log.ts';
 import type { Notify } from '../../cert-agent/base/notify.ts';
 import type { Readiness } from '../observe/pages.ts';
 import { type App, findProgram, startApp } from './app.ts';
-import { type Sidecar, startSidecar } from './main.ts';
+import { type Sidecar, type SidecarOptions, startSidecar } from './main.ts';
 
 /** How `sallyport exec` is run. */
 export interface ExecOptions {
   readonly configFile: string;
+  /** Reads the configuration; by default in a separate process. */
+  readonly read?: SidecarOptions['read'];
   /** The app and its arguments. */
   readonly command: readonly [string, ...string[]];
   readonly log: Log;

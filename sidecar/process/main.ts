@@ -429,6 +429,8 @@ class RunningSidecar implements Sidecar {
     if (issuer !== undefined) this.#table.retireAllBut(issuer);
     this.#judge.all([...this.#table]);
     await this.#ports.bindWaiting();
+    // Not at the next turn of its timer: an app may be waiting.
+    this.#announce();
   }
 
   /** Logs each change of what the process waits for, and when it becomes ready. */
