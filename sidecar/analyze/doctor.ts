@@ -4,7 +4,7 @@
 
 import { accessSync, constants, statfsSync, statSync } from 'node:fs';
 import { createServer, isIP } from 'node:net';
-import { dirname } from 'node:path';
+import { dirname, resolve } from 'node:path';
 import { createCaConnection } from '../../cert-agent/agent/connect.ts';
 import { type Address, formatAddress, isLoopback, parseAddress } from '../../cert-agent/base/address.ts';
 import { formatDuration } from '../../cert-agent/base/clock.ts';
@@ -451,7 +451,7 @@ interface State {
 async function checkProcess(patient: Patient): Promise<Result[]> {
   const { settings, version } = patient;
   const state = await stateOf(settings.admin);
-  if (state === undefined || state.configFile !== settings.file) return checkPorts(patient);
+  if (state === undefined || state.configFile !== resolve(settings.file)) return checkPorts(patient);
   const found: Result[] = [];
   if (state.version !== undefined && state.version !== version)
     found.push(poor('process', `${state.version} is running, and this is ${version}`, 'restart it'));
