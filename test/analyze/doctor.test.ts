@@ -203,6 +203,7 @@ admin: ${await freePort()}
     all.find(({ check }) => check === 'certificate'),
     { level: 'ok', message: /sa\/web, valid for another/ },
   );
+  t.equal((await runSallyport(t, ['doctor', '--config', 'sidecar.yaml'], { cwd: dir })).code, 0, 'by a relative path');
   writeFileSync(config, `${readFileSync(config, 'utf8')}policies: none/\n`);
   await child.waitFor(/none/);
   await until(async () => (await runSallyport(t, ['doctor', '--config', config])).code === 2, 'a file that is refused');
