@@ -30,6 +30,6 @@ COPY --from=build /sallyport/dist dist
 ENV MALLOC_ARENA_MAX=1
 USER 1337:1337
 WORKDIR /var/lib/sallyport
-# As `sallyport`, and from its first instruction on no signal opens a debugger.
-ENTRYPOINT ["node", "--disable-sigusr1", "/opt/sallyport/sidecar/bin.mjs"]
+# As `sallyport`. Not with --disable-sigusr1: Node then blocks that signal for good, and log rotation sends it.
+ENTRYPOINT ["node", "/opt/sallyport/sidecar/bin.mjs"]
 CMD ["--help"]

@@ -12,6 +12,7 @@ import { reasonOf, SallyportError } from './base/errors.ts';
 import type { Live } from './base/live.ts';
 import type { Log } from './base/log.ts';
 import { createRegistry } from './base/metrics.ts';
+import { createNotify } from './base/notify.ts';
 import { absolutePath } from './base/write.ts';
 import { createCaClient } from './fetch.ts';
 import { makeOutDir } from './identity/generation.ts';
@@ -95,6 +96,7 @@ export async function runAgent(options: RunOptions): Promise<void> {
   const { log } = options;
   reportBackgroundTo(log);
   const registry = createRegistry();
+  const notify = createNotify(process.env, (why) => log.warn({ code: 'notify_failed' }, why));
   const agent = startAgent({ ...options, registry });
   let admin: AdminServer | undefined;
   // The clock's timers do not keep a process alive; this keeps it running until a signal.
@@ -111,7 +113,15 @@ export async function runAgent(options: RunOptions): Promise<void> {
       { code: 'agent_started', ca: options.caUrl, outDir: options.outDir, admin: admin?.address },
       'the agent is running',
     );
+    const sayReady = (): void => {
+      const { waitingFor } = agent.status();
+      if (agent.identity.current() !== undefined) notify.ready();
+      else if (waitingFor !== undefined) notify.waiting([waitingFor]);
+    };
+    sayReady();
+    agent.identity.onChange(sayReady);
     const signal = await ended;
+    notify.stopping();
     log.info({ code: 'agent_stopping', signal }, `stopping on ${signal}`);
   } finally {
     process.off('SIGHUP', onHangup);

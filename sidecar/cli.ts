@@ -7,20 +7,22 @@ import { errnoOf } from '../cert-agent/base/errors.ts';
 import { exitCodes } from './cli/terminal.ts';
 import { readVersion } from './cli/version.ts';
 
-/** One file per command. Each returns its commander command and imports its modules lazily. */
-const commands = [
-  () => import('./cli/ca.ts').then((file) => file.caCommand()),
-  () => import('./cli/agent.ts').then((file) => file.agentCommand()),
-  () => import('./cli/sidecar.ts').then((file) => file.sidecarCommand()),
-  () => import('./cli/gateway.ts').then((file) => file.gatewayCommand()),
-  () => import('./cli/status.ts').then((file) => file.statusCommand()),
-  () => import('./cli/why.ts').then((file) => file.whyCommand()),
-  () => import('./cli/check.ts').then((file) => file.checkCommand()),
-  () => import('./cli/policy.ts').then((file) => file.policyCommand()),
-  () => import('./cli/openapi.ts').then((file) => file.openapiCommand()),
-  () => import('./cli/crs.ts').then((file) => file.crsCommand()),
-  () => import('./cli/inspect.ts').then((file) => file.inspectCommand()),
-];
+/** One file per command, by its name. Each returns its commander command and imports its modules lazily. */
+const commands: Readonly<Record<string, () => Promise<Command>>> = {
+  ca: () => import('./cli/ca.ts').then((file) => file.caCommand()),
+  agent: () => import('./cli/agent.ts').then((file) => file.agentCommand()),
+  sidecar: () => import('./cli/sidecar.ts').then((file) => file.sidecarCommand()),
+  gateway: () => import('./cli/gateway.ts').then((file) => file.gatewayCommand()),
+  exec: () => import('./cli/exec.ts').then((file) => file.execCommand()),
+  status: () => import('./cli/status.ts').then((file) => file.statusCommand()),
+  doctor: () => import('./cli/doctor.ts').then((file) => file.doctorCommand()),
+  why: () => import('./cli/why.ts').then((file) => file.whyCommand()),
+  check: () => import('./cli/check.ts').then((file) => file.checkCommand()),
+  policy: () => import('./cli/policy.ts').then((file) => file.policyCommand()),
+  openapi: () => import('./cli/openapi.ts').then((file) => file.openapiCommand()),
+  crs: () => import('./cli/crs.ts').then((file) => file.crsCommand()),
+  inspect: () => import('./cli/inspect.ts').then((file) => file.inspectCommand()),
+};
 
 /** Runs the program with the arguments of `argv` (node and script first). Sets the exit code and never throws. */
 export async function run(argv: readonly string[]): Promise<void> {
@@ -29,9 +31,14 @@ export async function run(argv: readonly string[]): Promise<void> {
     .version(readVersion(), '-V, --version')
     .showHelpAfterError('(add --help for the options and an example)')
     .showSuggestionAfterError()
+    // What follows a command is the command's: `exec` passes it on.
+    .enablePositionalOptions()
     .exitOverride();
   process.stdout.on('error', endQuietly);
-  for (const load of commands) program.addCommand(withOverride(await load()));
+  // Only the one that is asked for, if it is one: the rest are for the help, and for suggestions.
+  const named =
+    argv[2] !== undefined && Object.hasOwn(commands, argv[2]) ? [commands[argv[2]]!] : Object.values(commands);
+  for (const load of named) program.addCommand(withOverride(await load()));
   try {
     await program.parseAsync([...argv]);
   } catch (error) {

@@ -4,9 +4,10 @@
 //   npx node tour.ts
 
 import { join } from 'node:path';
+import { idOf } from '../two-services/demo/ask.ts';
 import { say, sayOutcome } from '../two-services/demo/print.ts';
 import type { Finding, Step } from '../two-services/demo/step.ts';
-import { endWorld, idOf, type World } from '../two-services/demo/world.ts';
+import { endWorld, type World } from '../two-services/demo/world.ts';
 import { askAsAssistant, askAsUser, countAsked, wordsOf } from './tour/callers.ts';
 import { everyLayer, only, putInForce } from './tour/layers.ts';
 import { makeUsers, type Try, triesOf, type Users } from './tour/tries.ts';

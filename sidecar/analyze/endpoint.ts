@@ -10,6 +10,7 @@ import { onlyBundle, parseBundle, readPemBlocks, type TrustBundles } from '../..
 import { readCertificateFacts } from '../../cert-agent/identity/certificate.ts';
 import { type DenyList, parseDenyList } from '../../cert-agent/identity/denied.ts';
 import { pathsIn } from '../../cert-agent/identity/generation.ts';
+import type { IdentityPaths } from '../../cert-agent/identity/identity.ts';
 import { parseKey } from '../../cert-agent/identity/keys.ts';
 import { readPresented } from '../../cert-agent/identity/peer-chain.ts';
 import { readIdentityTexts, readText } from '../../cert-agent/identity/read.ts';
@@ -63,7 +64,11 @@ export function lookAtFile(file: string): Sight {
 
 /** An agent's directory. @throws SallyportError as lookAtFile does, or the problem of another file. */
 export function lookAtDirectory(directory: string): Sight {
-  const paths = pathsIn(directory, '');
+  return lookAtFiles(pathsIn(directory, ''));
+}
+
+/** The files of an identity. @throws SallyportError like lookAtDirectory. */
+export function lookAtFiles(paths: IdentityPaths): Sight {
   const read = readIdentityTexts(paths);
   if ('missing' in read) {
     throw new SallyportError('config_unreadable', `${read.missing} does not exist`, {

@@ -147,6 +147,7 @@ async function runServe(flags: ServeFlags): Promise<number> {
   const { createLog } = await import('../../cert-agent/base/log.ts');
   const { readVersion } = await import('./version.ts');
   const { reportBackgroundTo } = await import('../../cert-agent/base/background.ts');
+  const { createNotify } = await import('../../cert-agent/base/notify.ts');
   const listen = parseAddress(flags.listen, '0.0.0.0');
   if ('path' in listen) throw usage(`--listen takes host:port, not ${flags.listen}`);
   const ocsp = flags.ocsp === undefined ? undefined : parseAddress(flags.ocsp, '127.0.0.1');
@@ -165,7 +166,10 @@ async function runServe(flags: ServeFlags): Promise<number> {
     ...{ dir, listen, ocsp, leafLifeMs, renewExpiredWithinMs, ledgerKeepMs, passphrase, socket, unsafeNewStore, log },
     ...{ names: flags.name, version: readVersion(), acceptLedger },
   });
+  const notify = createNotify(process.env, (why) => log.warn({ code: 'notify_failed' }, why));
+  notify.ready();
   await stopped;
+  notify.stopping();
   await running.close();
   return exitCodes.ok;
 }

@@ -1,6 +1,6 @@
 // `policy lint`: findings with their positions.
 
-import { formatProblem, SallyportError } from '../../cert-agent/base/errors.ts';
+import { formatProblem, type Problem, SallyportError } from '../../cert-agent/base/errors.ts';
 import type { Finding } from '../analyze/lint.ts';
 import type { ScopeFlags } from '../analyze/world.ts';
 import { exitCodes, note, paint, print, printJson } from './terminal.ts';
@@ -10,8 +10,35 @@ interface LintFlags extends ScopeFlags {
   readonly json?: boolean;
 }
 
+/** What `policy lint` finds. */
+export interface LintResult {
+  readonly findings: readonly Finding[];
+  /** What could not be read. */
+  readonly problems: readonly Problem[];
+}
+
 /** Prints the findings. */
 export async function lintPolicies(paths: readonly string[], flags: LintFlags): Promise<number> {
+  const result = await findInPolicies(paths, flags);
+  const { findings, problems } = result;
+  if (flags.json === true) printJson(result);
+  else {
+    for (const one of problems) note(formatProblem(one));
+    for (const { code, file, line, column, message, mend } of findings) {
+      print(`${file}:${line}:${column}: ${paint('yellow', code)}: ${message}`);
+      print(`  fix: ${mend}`);
+    }
+    note(
+      findings.length + problems.length === 0
+        ? 'no findings'
+        : `${findings.length} findings, ${problems.length} problems`,
+    );
+  }
+  return findings.length + problems.length === 0 ? exitCodes.ok : exitCodes.no;
+}
+
+/** Reads policies and looks for likely mistakes. @throws SallyportError as `readWorld`. */
+export async function findInPolicies(paths: readonly string[], flags: LintFlags): Promise<LintResult> {
   const [{ lint }, { placeDocuments }, { readSomePaths, readWorld }, { parseSpiffeId }] = await Promise.all([
     import('../analyze/lint.ts'),
     import('../documents/istio/read.ts'),
@@ -49,21 +76,7 @@ export async function lintPolicies(paths: readonly string[], flags: LintFlags): 
     ...found.findings,
     ...passedOver.map((one) => ({ code: 'file_passed_over', ...one, mend: 'rename it or remove it' })),
   ];
-  const unreadable = [...problems, ...found.problems];
-  if (flags.json === true) printJson({ findings, problems: unreadable });
-  else {
-    for (const one of unreadable) note(formatProblem(one));
-    for (const { code, file, line, column, message, mend } of findings) {
-      print(`${file}:${line}:${column}: ${paint('yellow', code)}: ${message}`);
-      print(`  fix: ${mend}`);
-    }
-    note(
-      findings.length + unreadable.length === 0
-        ? 'no findings'
-        : `${findings.length} findings, ${unreadable.length} problems`,
-    );
-  }
-  return findings.length + unreadable.length === 0 ? exitCodes.ok : exitCodes.no;
+  return { findings, problems: [...problems, ...found.problems] };
 }
 
 async function settingsIn(file: string): Promise<import('../config/settings.ts').Settings> {

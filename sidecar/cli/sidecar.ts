@@ -2,6 +2,7 @@
 
 import { Command } from 'commander';
 import { SallyportError } from '../../cert-agent/base/errors.ts';
+import type { Reading } from '../config/read.ts';
 import { action, counted, exitCodes, note, notePassedOver, noteWarning } from './terminal.ts';
 
 /** The command; the proxy is imported when it runs. */
@@ -33,21 +34,35 @@ flight, and exits with 0. SIGINT does not wait.`,
     );
 }
 
-async function check(file: string): Promise<number> {
-  const [{ readConfiguration }, { countOf }, { displacedMtls }] = await Promise.all([
+/** A configuration, and what a process would warn of when it starts with it. */
+export interface Checked extends Reading {
+  readonly warnings: readonly string[];
+}
+
+/** Reads a configuration of either kind as a process does that starts. @throws SallyportError as `readConfiguration`. */
+export async function readChecked(file: string): Promise<Checked> {
+  const [{ readConfiguration }, { displacedMtls }] = await Promise.all([
     import('../config/read.ts'),
-    import('../documents/istio/documents.ts'),
     import('../policy/mtls.ts'),
   ]);
-  const { settings, documents, passedOver } = await readConfiguration(file);
+  const reading = await readConfiguration(file);
+  const { settings, documents } = reading;
+  const warnings: string[] = [];
+  if (settings.capabilities !== undefined)
+    (await import('../process/sidecar-edge.ts')).checkSidecarEdge(settings, undefined, (one) => warnings.push(one));
+  warnings.push(...displacedMtls(documents.peerAuthentications, settings));
+  return { ...reading, warnings };
+}
+
+async function check(file: string): Promise<number> {
+  const { countOf } = await import('../documents/istio/documents.ts');
+  const { settings, documents, passedOver, warnings } = await readChecked(file);
   notePassedOver(passedOver);
   if (settings.gateway !== undefined)
     throw new SallyportError('usage', `${file} configures a gateway, not a sidecar`, {
       hint: "run 'sallyport gateway'",
     });
-  if (settings.capabilities !== undefined)
-    (await import('../process/sidecar-edge.ts')).checkSidecarEdge(settings, undefined, noteWarning);
-  for (const one of displacedMtls(documents.peerAuthentications, settings)) noteWarning(one);
+  for (const one of warnings) noteWarning(one);
   note(
     `${file} is valid: ${counted(settings.inbound.length, 'inbound port')}, ${counted(settings.outbound.length, 'outbound port')}, ${counted(countOf(documents), 'policy', 'policies')}`,
   );
@@ -60,23 +75,39 @@ export function readCount(text: string): number {
   throw new SallyportError('usage', `--workers takes a number from 1 to 999, not '${text}'`);
 }
 
+/** Begins to read `file` in its process; the rest of our modules load meanwhile. */
+export async function beginReading(file: string): Promise<(file: string) => Promise<Reading>> {
+  const [{ readAhead }, { absolutePath }] = await Promise.all([
+    import('../config/read-apart.ts'),
+    import('../../cert-agent/base/write.ts'),
+  ]);
+  return readAhead(absolutePath(file));
+}
+
 /** Runs until a signal. @throws SallyportError as `startSidecar`, or `usage` for the other kind of file. */
 export async function serve(file: string, count: number, component: 'sidecar' | 'gateway'): Promise<number> {
-  const [{ createLog }, { reportBackgroundTo }, { startSidecar }, { readVersion }] = await Promise.all([
-    import('../../cert-agent/base/log.ts'),
-    import('../../cert-agent/base/background.ts'),
-    import('../process/main.ts'),
-    import('./version.ts'),
-  ]);
+  const read = await beginReading(file);
+  const [{ createLog }, { reportBackgroundTo }, { createNotify }, { startSidecar }, { readVersion }] =
+    await Promise.all([
+      import('../../cert-agent/base/log.ts'),
+      import('../../cert-agent/base/background.ts'),
+      import('../../cert-agent/base/notify.ts'),
+      import('../process/main.ts'),
+      import('./version.ts'),
+    ]);
   const log = createLog({ component });
   reportBackgroundTo(log);
+  const notify = createNotify(process.env, (why) => log.warn({ code: 'notify_failed' }, why));
   // Before the start: a signal that arrives with the first 'ready' must be handled and logged too.
   process.on('SIGHUP', () => {});
-  const stopSignal = new Promise<NodeJS.Signals>((resolve) => {
-    process.once('SIGTERM', resolve);
-    process.once('SIGINT', resolve);
+  const stopping = Promise.withResolvers<NodeJS.Signals>();
+  process.once('SIGTERM', stopping.resolve);
+  process.once('SIGINT', stopping.resolve);
+  const sidecar = await startSidecar({
+    ...{ configFile: file, log, version: readVersion(), count, component, read },
+    onReadiness: ({ ready, waitingFor }) => (ready ? notify.ready() : notify.waiting(waitingFor)),
+    quit: () => stopping.resolve('SIGTERM'),
   });
-  const sidecar = await startSidecar({ configFile: file, log, version: readVersion(), count, component });
   // Log rotation sends it after it renamed the access log. SIGHUP also rereads every file.
   process.on('SIGUSR1', () => sidecar.reopen());
   process.on('SIGHUP', () => {
@@ -84,7 +115,9 @@ export async function serve(file: string, count: number, component: 'sidecar' | 
     sidecar.reopen();
   });
   // Ctrl-C comes from a person who stops app and sidecar and is waiting.
-  const { finished, cut } = await sidecar.drain((await stopSignal) === 'SIGTERM');
+  const signal = await stopping.promise;
+  notify.stopping();
+  const { finished, cut } = await sidecar.drain(signal === 'SIGTERM');
   log.info({ code: 'stopped', finished, cut: cut.length }, 'stopped');
   return exitCodes.ok;
 }

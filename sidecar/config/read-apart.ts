@@ -50,6 +50,21 @@ export async function readApart(file: string): Promise<Reading> {
   });
 }
 
+/**
+ * readApart() whose first reading of `file` has begun: its process starts while the modules of ours load, which is a
+ * third of the time until a sidecar is ready.
+ */
+export function readAhead(file: string): typeof readApart {
+  let ahead: Promise<Reading> | undefined = readApart(file);
+  // Whoever asks for it gets the error.
+  ahead.catch(() => {});
+  return (wanted) => {
+    const first = wanted === file ? ahead : undefined;
+    ahead = undefined;
+    return first ?? readApart(wanted);
+  };
+}
+
 function join(policies: readonly AuthorizationPolicy[], { documents, ...rest }: Reading): Reading {
   const authorizationPolicies = Object.freeze([...policies, ...documents.authorizationPolicies]);
   return Object.freeze({ ...rest, documents: Object.freeze({ ...documents, authorizationPolicies }) });

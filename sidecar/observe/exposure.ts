@@ -24,23 +24,42 @@ export function watchExposure(
   });
   const look = async (): Promise<void> => {
     for (const { app } of apps()) {
-      if (!('host' in app)) continue;
-      // An app on another machine (`unsafePlaintext`) is open to every client that reaches it.
-      const isNear = isLoopback(app.host);
-      for (const host of isNear ? outerAddresses() : [app.host]) {
-        if (!(await answers(host, app.port))) continue;
-        counter.inc();
-        const mend = isNear ? 'bind it to 127.0.0.1' : 'run it beside the sidecar, and bind it to 127.0.0.1';
-        log.warn(
-          { code: 'app_exposed', address: host, port: app.port },
-          `the app answers on ${host}:${app.port}, which bypasses this sidecar: ${mend}`,
-        );
-        break;
-      }
+      const exposed = await exposureOf(app);
+      if (exposed === undefined) continue;
+      counter.inc();
+      const { host, port, message, mend } = exposed;
+      log.warn({ code: 'app_exposed', address: host, port }, `${message}: ${mend}`);
     }
   };
   guard('exposure', look);
   return every('exposure', everyMs, look);
+}
+
+/** Where an app can be reached around its sidecar, and what to do about it. */
+export interface Exposure {
+  readonly host: string;
+  readonly port: number;
+  readonly message: string;
+  readonly mend: string;
+}
+
+/** Undefined if the app answers on loopback at most. */
+export async function exposureOf(app: Address): Promise<Exposure | undefined> {
+  if (!('host' in app)) return undefined;
+  const { port } = app;
+  // An app on another machine (`unsafePlaintext`) is open to every client that reaches it.
+  const isNear = isLoopback(app.host);
+  for (const host of isNear ? outerAddresses() : [app.host]) {
+    if (!(await answers({ host, port }))) continue;
+    const message = `the app answers on ${host}:${port}, which bypasses this sidecar`;
+    return {
+      host,
+      port,
+      message,
+      mend: isNear ? 'bind it to 127.0.0.1' : 'run it beside the sidecar, and bind it to 127.0.0.1',
+    };
+  }
+  return undefined;
 }
 
 function outerAddresses(): string[] {
@@ -49,9 +68,10 @@ function outerAddresses(): string[] {
   return all.filter((one) => !one.internal && !one.address.startsWith('fe80:')).map((one) => one.address);
 }
 
-function answers(host: string, port: number): Promise<boolean> {
+/** Whether a connection to `address` is accepted within a second. */
+export function answers(address: Address): Promise<boolean> {
   return new Promise((resolve) => {
-    const socket = connect({ host, port });
+    const socket = connect(address);
     const done = (answer: boolean): void => {
       socket.destroy();
       resolve(answer);

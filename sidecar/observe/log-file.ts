@@ -61,11 +61,12 @@ export class LogFile {
   /**
    * `target` is a path, or `stdout`. If several processes share it, pieces are written that a pipe takes whole
    * (PIPE_BUF), so that no line of one ends up inside another's; a file opened for appending takes any length whole.
+   * `standard` is the descriptor that `stdout` stands for.
    */
-  constructor(target: string, observer: LogObserver | (() => void), shared = false) {
+  constructor(target: string, observer: LogObserver | (() => void), shared = false, standard: 1 | 2 = 1) {
     this.#target = target;
     this.#most = shared && target === 'stdout' ? pipeBytes : Number.POSITIVE_INFINITY;
-    this.#file = target === 'stdout' ? 1 : openLog(target);
+    this.#file = target === 'stdout' ? standard : openLog(target);
     this.#observer = typeof observer === 'function' ? { dropped: observer } : observer;
     this.#stop = every('access_log', flushMs, () => this.#flush());
   }
@@ -133,7 +134,7 @@ export class LogFile {
       }
     }
     this.#countLines(rest, at);
-    if (this.#file !== 1 && !this.#writing) closeSync(this.#file);
+    if (this.#target !== 'stdout' && !this.#writing) closeSync(this.#file);
   }
 
   /** Queues the block for writing and begins another, large enough for `next` bytes. */

@@ -14,6 +14,8 @@ export const draining = 'draining';
 /** Is it ready, and if not, what is it waiting for? */
 export interface Readiness {
   readonly ready: boolean;
+  /** Whether its own part is ready: identity, configuration and ports. Only upstreams may be missing. */
+  readonly serving: boolean;
   readonly waitingFor: readonly string[];
 }
 
@@ -49,6 +51,8 @@ export interface PageSources {
   lastProblem(): SallyportError | undefined;
   /** Drains as at SIGTERM, except that the process and its pages stay; resolves with the fate of what was open. */
   drain(): Promise<object>;
+  /** Ends the process as SIGTERM does. Absent in a process whose owner does not want that. */
+  readonly quit: (() => void) | undefined;
   /** The health status of the app of a port, or of the first app; undefined if none may be checked. */
   appHealth(port?: number): Promise<number> | undefined;
 }
@@ -139,7 +143,25 @@ export function adminPages(sources: PageSources): Page[] {
         'drains: not ready, no new connections; responds once everything has finished or was cut, with what was cut',
       answer: async () => ({ body: await sources.drain() }),
     },
+    ...quitPage(sources),
     metricsPage(sources),
+  ];
+}
+
+/** For a job whose last act is to end the sidecar beside it: Istio's page of that name. */
+function quitPage({ quit }: PageSources): Page[] {
+  if (quit === undefined) return [];
+  return [
+    {
+      method: 'POST',
+      path: '/quitquitquit',
+      sentence: 'drains as at SIGTERM and ends the process; under sallyport exec, once the app has ended',
+      answer() {
+        // Draining may end with closing this connection.
+        setImmediate(quit);
+        return { body: 'draining\n' };
+      },
+    },
   ];
 }
 

@@ -17,6 +17,11 @@ export interface Leaving {
   readonly log: Log;
   /** True to wait for callers that do not know yet (`drainMinimum`), and for the app while it has connections open. */
   readonly patiently: boolean;
+  /**
+   * Settles when the app has ended, where that is known (`sallyport exec`): outbound is open until then, and callers
+   * are not waited for any longer.
+   */
+  readonly app?: Promise<void> | undefined;
   /** Called when outbound connections are to end as well. */
   closingOutbound(): void;
   /** Makes the other processes on the same ports leave within so many milliseconds. */
@@ -25,7 +30,7 @@ export interface Leaving {
 
 /** Resolves when nothing is open any more, with the number that finished and what was cut. */
 export async function leave(leaving: Leaving): Promise<DrainReport> {
-  const { table, ports, limits, log, patiently, others } = leaving;
+  const { table, ports, limits, log, patiently, app, others } = leaving;
   const { drainMs, drainWebSocketMs, drainTcpMs } = limits;
   const minimumMs = patiently ? limits.drainMinimumMs : 0;
   const began = performance.now();
@@ -36,19 +41,30 @@ export async function leave(leaving: Leaving): Promise<DrainReport> {
   });
   const elsewhere = others(minimumMs + 2 * Math.max(drainMs, drainWebSocketMs, drainTcpMs));
   // Load balancers that send traffic to ready processes only need seconds to notice.
-  if (minimumMs > 0 && (ports.has('inbound') || ports.has('gateway'))) await sleep(minimumMs);
+  if (minimumMs > 0 && (ports.has('inbound') || ports.has('gateway'))) {
+    const enough = new AbortController();
+    await Promise.race([
+      sleep(minimumMs, undefined, { signal: enough.signal }).catch(() => {}),
+      ...(app === undefined ? [] : [app]),
+    ]);
+    enough.abort();
+  }
   // Outbound ports stay open: a request in flight may still need them.
   ports.close('inbound');
   ports.close('gateway');
   const inwardBy = deadlinesFrom(performance.now());
   const inward = await Promise.all([table.drain('inbound', inwardBy), table.drain('gateway', inwardBy)]);
-  if (patiently && ports.has('outbound'))
+  if (app !== undefined) await app;
+  else if (patiently && ports.has('outbound'))
     await table.whenUnused('outbound', began + minimumMs, began + Math.max(minimumMs, drainMs));
   leaving.closingOutbound();
   ports.close('outbound');
   const outwardBy = deadlinesFrom(performance.now());
   // The app's requests have had their time.
-  const outward = await table.drain('outbound', { ...outwardBy, http: Math.max(began + drainMs, performance.now()) });
+  const outward = await table.drain('outbound', {
+    ...outwardBy,
+    http: Math.max(app === undefined ? began + drainMs : 0, performance.now()),
+  });
   const all = [...inward, outward, ...(await elsewhere)];
   const report = {
     finished: all.reduce((sum, { finished }) => sum + finished, 0),

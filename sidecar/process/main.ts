@@ -61,6 +61,13 @@ export interface SidecarOptions {
   readonly read?: (file: string) => Promise<Reading>;
   /** Default those of this build. */
   readonly capabilities?: readonly AnyCapability[];
+  /**
+   * True under `sallyport exec`, whose app has our standard output, gets the signals, and ends before we do: access-log
+   * lines for stdout go to stderr, and only the first worker listens to signals.
+   */
+  readonly wrapping?: boolean;
+  /** Ends this process as SIGTERM does: for `POST /quitquitquit`, which is there only with it. */
+  quit?(): void;
   /** Called at each change. */
   onReadiness?(readiness: Readiness): void;
 }
@@ -75,11 +82,11 @@ export interface Sidecar {
   /**
    * Finishes what is in flight, then closes. Resolves with the number that finished and what was cut. With `patiently`,
    * as at SIGTERM, it also waits for callers that do not know yet (`drainMinimum`), and for the app, which gets the
-   * same signal.
+   * same signal. With `app`, which settles when the app has ended, outbound stays open until then, however long it takes.
    */
-  drain(patiently?: boolean): Promise<DrainReport>;
+  drain(patiently?: boolean, app?: Promise<void>): Promise<DrainReport>;
   /** As drain, but the process and its pages stay. */
-  leave(patiently?: boolean): Promise<DrainReport>;
+  leave(patiently?: boolean, app?: Promise<void>): Promise<DrainReport>;
   /** Why this process refused a request; undefined if it did not, or too long ago. */
   why(decision: string): Why | undefined;
   /** The facts of this process alone. */
@@ -168,7 +175,7 @@ class RunningSidecar implements Sidecar {
     settings: Settings,
     options: SidecarOptions,
   ) {
-    const { log, version, configFile, index = 1, count = 1 } = options;
+    const { log, version, configFile, index = 1, count = 1, wrapping = false } = options;
     this.#watch = watch;
     this.#source = source;
     this.#registry = registry;
@@ -176,7 +183,7 @@ class RunningSidecar implements Sidecar {
     this.#log = log;
     this.#options = options;
     if (index === 1 && count > 1)
-      this.#workers = new Workers({ configFile, version, index, count }, log, () => this.#announce(), {
+      this.#workers = new Workers({ configFile, version, index, count, wrapping }, log, () => this.#announce(), {
         answer: async (worker, ask) => (await this.#firstState.promise).answer(worker, ask),
         gone: (worker) => (this.#gateway?.first ?? this.#edge?.first)?.gone(worker),
       });
@@ -191,7 +198,7 @@ class RunningSidecar implements Sidecar {
     metrics.shadow = () => shadow.counts();
     metrics.jwks = () => this.#jwks.facts();
     this.#pools = new Pools(source.identity, this.#resolver, (tls) => metrics.countHandshake('dialed', tls), log);
-    this.#file = this.#openAccessLog(metrics, count > 1);
+    this.#file = this.#openAccessLog(metrics, count > 1 || wrapping, wrapping ? 2 : 1);
     this.#tools = {
       ...{ metrics, shadow, transactionTokens, log: this.#file },
       checkPeer: createPeerCheck(source.identity),
@@ -243,12 +250,13 @@ class RunningSidecar implements Sidecar {
     waitingFor.push(...this.#ports.waitingFor());
     if (this.#file.trouble !== undefined)
       waitingFor.push(`the access log, which cannot be written (${this.#file.trouble})`);
+    const serving = waitingFor.length === 0 && (this.#workers?.serving ?? true);
     for (const [, pool] of this.#pools.entries()) {
       const missing = pool.waitingFor() ?? (this.#awaitsUpstreams() ? pool.unanswered() : undefined);
       if (missing !== undefined) waitingFor.push(missing);
     }
     waitingFor.push(...(this.#workers?.waitingFor() ?? []));
-    return { ready: waitingFor.length === 0, waitingFor: [...new Set(waitingFor)] };
+    return { ready: waitingFor.length === 0, serving, waitingFor: [...new Set(waitingFor)] };
   }
 
   reopen(): void {
@@ -262,15 +270,15 @@ class RunningSidecar implements Sidecar {
     this.#workers?.reload();
   }
 
-  async drain(patiently = false): Promise<DrainReport> {
-    const report = await this.leave(patiently);
+  async drain(patiently = false, app?: Promise<void>): Promise<DrainReport> {
+    const report = await this.leave(patiently, app);
     this.#closing ??= this.#close();
     await this.#closing;
     return report;
   }
 
-  leave(patiently = false): Promise<DrainReport> {
-    this.#leaving ??= this.#beginLeaving(patiently);
+  leave(patiently = false, app?: Promise<void>): Promise<DrainReport> {
+    this.#leaving ??= this.#beginLeaving(patiently, app);
     return this.#leaving;
   }
 
@@ -283,7 +291,7 @@ class RunningSidecar implements Sidecar {
   }
 
   /** While the record cannot be written, nothing new is served: see observe/log-file.ts. */
-  #openAccessLog(metrics: TrafficMetrics, shared: boolean): LogFile {
+  #openAccessLog(metrics: TrafficMetrics, shared: boolean, standard: 1 | 2): LogFile {
     const { accessLog } = this.#settings;
     const log = this.#log;
     return new LogFile(
@@ -309,6 +317,7 @@ class RunningSidecar implements Sidecar {
         reopened: () => log.info({ code: 'access_log_reopened' }, `reopened ${accessLog}`),
       },
       shared,
+      standard,
     );
   }
 
@@ -367,10 +376,12 @@ class RunningSidecar implements Sidecar {
       ...{ watch: this.#watch, source: this.#source, jwks: this.#jwks, appHealth: this.#appHealth },
       ...{ gateway: this.#gateway, workers: this.#workers },
       configFile: this.#options.configFile,
+      version: this.#options.version,
       workerCount: this.#options.count ?? 1,
       readiness: () => this.readiness(),
       inForce: () => this.#generations?.inForce ?? 0,
       leave: () => this.leave(true),
+      quit: this.#options.quit,
     });
     if (health !== undefined) {
       this.#servers.push(
@@ -418,13 +429,16 @@ class RunningSidecar implements Sidecar {
     if (issuer !== undefined) this.#table.retireAllBut(issuer);
     this.#judge.all([...this.#table]);
     await this.#ports.bindWaiting();
+    // Not at the next turn of its timer: an app may be waiting.
+    this.#announce();
   }
 
   /** Logs each change of what the process waits for, and when it becomes ready. */
   #announce(): void {
-    const { ready, waitingFor } = this.readiness();
+    const readiness = this.readiness();
+    const { ready, waitingFor } = readiness;
     const text = waitingFor.join('; ');
-    if (ready !== this.#wasReady || text !== this.#announced) this.#options.onReadiness?.({ ready, waitingFor });
+    if (ready !== this.#wasReady || text !== this.#announced) this.#options.onReadiness?.(readiness);
     if (ready && !this.#wasReady) this.#log.info({ code: 'ready' }, 'ready');
     else if (!ready && text !== this.#announced)
       this.#log.info(
@@ -436,17 +450,17 @@ class RunningSidecar implements Sidecar {
     this.#announced = text;
   }
 
-  #beginLeaving(patiently: boolean): Promise<DrainReport> {
+  #beginLeaving(patiently: boolean, app: Promise<void> | undefined): Promise<DrainReport> {
     this.#draining = true;
     this.#announce();
     return leave({
       ...{ table: this.#table, ports: this.#ports, log: this.#log },
       limits: this.#watch.configuration.current().settings.limits,
-      patiently,
+      ...{ patiently, app },
       closingOutbound: () => {
         this.#closingOutbound = true;
       },
-      others: (withinMs) => this.#workers?.leave(withinMs, patiently) ?? Promise.resolve([]),
+      others: (withinMs) => this.#workers?.leave(withinMs, patiently, app) ?? Promise.resolve([]),
     });
   }
 

@@ -35,6 +35,7 @@ export interface FactParts {
 /** What the pages read. */
 export interface PageParts extends FactParts {
   readonly configFile: string;
+  readonly version: string;
   /** How many processes share the ports. */
   readonly workerCount: number;
   readonly watch: ConfigurationWatch;
@@ -50,6 +51,7 @@ export interface PageParts extends FactParts {
   inForce(): number;
   /** Drains as at SIGTERM; the process and its pages stay. */
   leave(): Promise<DrainReport>;
+  readonly quit: (() => void) | undefined;
 }
 
 /** The facts of this process alone. */
@@ -109,9 +111,11 @@ export function createPageSources(parts: PageParts): PageSources {
     }),
     gatewayStatus: () => gateway?.status(Date.now()),
     drain: () => parts.leave(),
+    quit: parts.quit,
     strictReport: async () => sumSecurity(await all()),
     state: () => ({
       configFile: parts.configFile,
+      version: parts.version,
       generation: parts.inForce(),
       configurationFailures: watch.failures(),
       identityFailures: source.failures(),

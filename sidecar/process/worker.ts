@@ -20,6 +20,8 @@ reportBackgroundTo(log);
 const link = new WorkerLink(tell);
 let started: Sidecar | undefined;
 const early: Ask[] = [];
+/** The app of `sallyport exec` has ended. */
+const appGone = Promise.withResolvers<void>();
 process.on('message', (said: Said) => {
   if (said.what === 'answers' || said.what === 'told' || said.what === 'inForce') link.heard(said);
   else if (started === undefined) early.push(said);
@@ -36,10 +38,12 @@ try {
   // The first worker is gone: its supervisor restarts all of us.
   process.once('disconnect', () => leave());
   // The first worker passes signals on as well. A signal to the whole group arrives twice, which does no harm.
+  // With an app to outlive, only the first worker says when to leave.
   process.on('SIGUSR1', () => sidecar.reopen());
   process.on('SIGHUP', () => sidecar.reopen());
-  process.once('SIGTERM', leave);
-  process.once('SIGINT', leave);
+  const stop = plan.wrapping === true ? (): void => {} : leave;
+  process.on('SIGTERM', stop);
+  process.on('SIGINT', stop);
 } catch (error) {
   log.error({ code: 'worker_failed' }, reasonOf(error));
   process.exitCode = 1;
@@ -51,7 +55,11 @@ function answer(sidecar: Sidecar, ask: Ask): void {
   else if (ask.what === 'reopen') sidecar.reopen();
   else if (ask.what === 'facts') void sidecar.facts().then((facts) => reply(ask.id, facts));
   else if (ask.what === 'why') reply(ask.id, sidecar.why(ask.decision ?? '') ?? null);
-  else void sidecar.leave(ask.patiently).then((report) => reply(ask.id, report));
+  else if (ask.what === 'appGone') appGone.resolve();
+  else
+    void sidecar
+      .leave(ask.patiently, ask.withApp === true ? appGone.promise : undefined)
+      .then((report) => reply(ask.id, report));
 }
 
 function reply(id: number, answer: Reply): void {

@@ -19,16 +19,20 @@ export interface WorkerPlan {
   /** From 1; the first is the process that starts the others. */
   readonly index: number;
   readonly count: number;
+  /** See `SidecarOptions.wrapping`. */
+  readonly wrapping?: boolean;
 }
 
 /** A query or command of the first worker. */
 export interface Ask {
   readonly id: number;
-  readonly what: 'facts' | 'leave' | 'reload' | 'reopen' | 'why';
+  readonly what: 'facts' | 'leave' | 'appGone' | 'reload' | 'reopen' | 'why';
   /** With `why`: the decision. */
   readonly decision?: string;
   /** With `leave`: whether to wait for callers and the app. */
   readonly patiently?: boolean;
+  /** With `leave`: outbound stays open until `appGone`. */
+  readonly withApp?: boolean;
 }
 
 /** Messages of the first worker to another. */
@@ -116,10 +120,19 @@ export class Workers {
     return answers.find((one) => one !== null) ?? undefined;
   }
 
-  /** Makes all of them leave within `ms`, and ends them. */
-  async leave(ms: number, patiently: boolean): Promise<DrainReport[]> {
+  /** True once the own part of each is ready. */
+  get serving(): boolean {
+    return this.#workers.every(({ readiness }) => readiness.serving);
+  }
+
+  /** Makes all of them leave within `ms`, and ends them. With `app` the time begins when it has gone. */
+  async leave(ms: number, patiently: boolean, app?: Promise<void>): Promise<DrainReport[]> {
     this.#leaving = true;
-    return (await this.#askAll('leave', ms + patienceMs, { patiently })) as DrainReport[];
+    void app?.then(() => {
+      for (const { child } of this.#workers) if (child !== undefined) write(child, { id: 0, what: 'appGone' });
+    });
+    const asked = { patiently, withApp: app !== undefined };
+    return (await this.#askAll('leave', ms + patienceMs, asked, app)) as DrainReport[];
   }
 
   /** Sends a capability's message to all others. */
@@ -184,12 +197,18 @@ export class Workers {
     if (answers.length > 0) write(child, { what: 'answers', answers });
   }
 
-  async #askAll(what: Ask['what'], ms: number, more: Partial<Ask> = {}): Promise<Reply[]> {
-    const answers = await Promise.all(this.#workers.map(({ child }) => this.#ask(child, what, ms, more)));
+  /** The time limit begins once `from` is settled; default at once. */
+  async #askAll(what: Ask['what'], ms: number, more: Partial<Ask> = {}, from?: Promise<void>): Promise<Reply[]> {
+    const answers = await Promise.all(this.#workers.map(({ child }) => this.#ask(child, { ...more, what }, ms, from)));
     return answers.filter((one) => one !== undefined);
   }
 
-  #ask(child: ChildProcess | undefined, what: Ask['what'], ms: number, more: Partial<Ask>): Promise<Reply | undefined> {
+  #ask(
+    child: ChildProcess | undefined,
+    ask: Omit<Ask, 'id'>,
+    ms: number,
+    from: Promise<void> | undefined,
+  ): Promise<Reply | undefined> {
     if (child === undefined || !child.connected) return Promise.resolve(undefined);
     const id = this.#nextId++;
     return new Promise((resolve) => {
@@ -200,17 +219,22 @@ export class Workers {
         resolve(answer);
       };
       const gone = (): void => settle(undefined);
-      const timer = setTimeout(gone, ms);
-      timer.unref();
+      let timer: NodeJS.Timeout | undefined;
+      const begin = (): void => {
+        timer = setTimeout(gone, ms);
+        timer.unref();
+      };
+      if (from === undefined) begin();
+      else void from.then(() => this.#answers.has(id) && begin());
       child.once('exit', gone);
       this.#answers.set(id, settle);
-      child.send({ ...more, id, what });
+      child.send({ ...ask, id });
     });
   }
 }
 
 function starting(index: number): Readiness {
-  return { ready: false, waitingFor: [`worker ${index}`] };
+  return { ready: false, serving: false, waitingFor: [`worker ${index}`] };
 }
 
 /** Sends to a worker that may be ending. */

@@ -127,7 +127,8 @@ function sameAddresses(a: readonly string[], b: readonly string[]): boolean {
   return a.length === b.length && a.every((one) => b.includes(one));
 }
 
-async function systemLookup(host: string): Promise<readonly string[]> {
+/** All addresses of `host`, as the system itself looks it up. */
+export async function systemLookup(host: string): Promise<readonly string[]> {
   const found = await lookup(host, { all: true, order: 'verbatim' });
   return found.map((one) => one.address);
 }

@@ -2,12 +2,12 @@
 // image, for real.
 
 import { spawnSync } from 'node:child_process';
-import { cpSync, existsSync, readFileSync } from 'node:fs';
+import { cpSync, existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import t from 'tap';
 import { ask } from '../../examples/two-services/demo/ask.ts';
-import { readCompose, startAsProcesses } from '../fixtures/compose.ts';
+import { ownImage, readCompose, startAsProcesses } from '../fixtures/compose.ts';
 import { startProcess, tempDir, until } from '../fixtures/process.ts';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
@@ -27,15 +27,35 @@ t.test('the file is what the compose specification allows, and what it names exi
     for (const other of one.depends_on) t.ok(names.includes(other), `${name} depends on ${other}`);
     const joined = /^service:(.+)$/.exec(one.network_mode ?? '')?.[1];
     if (joined !== undefined) t.ok(names.includes(joined), `${name} joins ${joined}`);
-    if (one.build === undefined) t.equal(one.image, baseImage, `${name} runs on the pinned Node`);
+    if (one.image === ownImage) t.equal(one.pull_policy, 'never', `${name} runs on the image that is built here`);
+    else t.equal(one.image, baseImage, `${name} runs on the pinned Node`);
     t.same([one.read_only, one.cap_drop], [true, ['ALL']], `${name} may do little`);
   }
+  t.same(
+    names.filter((name) => compose.services[name]!.build !== undefined),
+    ['ca'],
+    'one service builds the image',
+  );
   const mounts = (volume: string): string[] =>
     names.filter((name) => compose.services[name]!.volumes.some((one) => one.startsWith(`${volume}:`)));
   t.same(mounts('ca'), ['ca'], "only the CA has the CA's keys");
   t.same(mounts('operator'), ['ca', 'web-token', 'orders-token']);
   t.same(mounts('web-token'), ['web-token', 'web-sidecar'], 'a token is seen by its sidecar only');
   t.same(mounts('orders-token'), ['orders-token', 'orders-sidecar']);
+});
+
+t.test('the tour runs in a clone that has only Node', async (t) => {
+  const clone = tempDir(t);
+  for (const name of ['examples', 'cert-agent', 'sidecar', 'package.json'])
+    cpSync(join(root, name), join(clone, name), { recursive: true });
+  // A compose command that fails: the tour has loaded, and asks for the containers.
+  const tour = startProcess(t, process.execPath, ['tour.ts'], {
+    cwd: join(clone, 'examples', 'compose'),
+    env: { COMPOSE: join(clone, 'compose') },
+  });
+  writeFileSync(join(clone, 'compose'), `#!/bin/sh\ntouch ${clone}/asked\nexit 1\n`, { mode: 0o755 });
+  await Promise.race([until(() => existsSync(join(clone, 'asked')), 'the tour to ask'), tour.exited]);
+  t.ok(existsSync(join(clone, 'asked')), tour.stderr());
 });
 
 t.test('its commands as plain processes, started in the wrong order', async (t) => {

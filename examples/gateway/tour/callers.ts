@@ -2,8 +2,8 @@
 
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { type Answer, ask, goDirectly } from '../../two-services/demo/ask.ts';
-import { credentialOf, idOf, type World } from '../../two-services/demo/world.ts';
+import { type Answer, ask, goDirectly, idOf } from '../../two-services/demo/ask.ts';
+import { credentialOf, type World } from '../../two-services/demo/world.ts';
 
 export interface UserQuestion {
   readonly token?: string;

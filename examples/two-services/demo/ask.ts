@@ -7,6 +7,11 @@ import { request as requestTls, Agent as TlsAgent } from 'node:https';
 import type { Socket } from 'node:net';
 import { join } from 'node:path';
 
+/** The SPIFFE ID of a workload of the demo. */
+export function idOf(name: string): string {
+  return `spiffe://demo.test/ns/shop/sa/${name}`;
+}
+
 export interface Answer {
   readonly status: number;
   readonly headers: IncomingHttpHeaders;

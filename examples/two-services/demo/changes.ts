@@ -1,8 +1,9 @@
 // The steps that change something while everything runs: a policy, and a revocation.
 
 import { join } from 'node:path';
+import { idOf } from './ask.ts';
 import { type Finding, reasonOfCut, toOrders } from './step.ts';
-import { addPolicy, credentialOf, idOf, type Parts, type World } from './world.ts';
+import { addPolicy, credentialOf, type Parts, type World } from './world.ts';
 
 /** The connection stays open throughout: policy evaluates each request. */
 export async function policyAdded(world: World): Promise<Finding> {

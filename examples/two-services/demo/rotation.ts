@@ -1,9 +1,9 @@
 // The step that gives both workloads new certificates while requests go through both sidecars.
 
-import { ask } from './ask.ts';
+import { ask, idOf } from './ask.ts';
 import { startLoad } from './load.ts';
 import type { Finding } from './step.ts';
-import { idOf, type Parts, type World } from './world.ts';
+import type { Parts, World } from './world.ts';
 
 /** Serials, as shown by the sidecars' admin pages. */
 interface Serials {

@@ -2,8 +2,8 @@
 // of a cut is read from the sidecar's log, because a stranger does not see it.
 
 import type { Answer, Credential } from './ask.ts';
-import { goDirectly } from './ask.ts';
-import { idOf, type Parts, type World } from './world.ts';
+import { goDirectly, idOf } from './ask.ts';
+import type { Parts, World } from './world.ts';
 
 /** What happened, as text, and whether it should have happened. */
 export type Finding = readonly [got: string, ok: boolean];

@@ -15,7 +15,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { writeCertificate } from '../certificate.ts';
-import { ask, type Credential, readCredential } from './ask.ts';
+import { ask, type Credential, idOf, readCredential } from './ask.ts';
 import { findPorts, type Ports, withPorts } from './ports.ts';
 import { say } from './print.ts';
 import { Processes, type Running } from './processes.ts';
@@ -32,11 +32,6 @@ export interface World {
 export interface Parts {
   readonly ordersSidecar: Running;
   readonly webAgent: Running;
-}
-
-/** The SPIFFE ID of a workload of the demo. */
-export function idOf(name: string): string {
-  return `spiffe://demo.test/ns/shop/sa/${name}`;
 }
 
 /** The current credential of the agent of `name`. */
