@@ -38,20 +38,27 @@ async function runDoctor({ config, json }: DoctorFlags): Promise<number> {
     throw new SallyportError('usage', 'no configuration given', {
       hint: 'give the path of sidecar.yaml with --config',
     });
+  const results = await diagnose(config);
+  const wrong = results.filter(isWrong);
+  if (json === true) printJson({ ok: wrong.length === 0, results });
+  else show(results, wrong.length);
+  return wrong.length === 0 ? exitCodes.ok : exitCodes.no;
+}
+
+const isWrong = ({ level }: Result): boolean => level === 'error' || level === 'warning';
+
+/** Everything that is examined, in order. @throws SallyportError if the configuration cannot be read. */
+export async function diagnose(config: string): Promise<readonly Result[]> {
   const [{ examine }, { readVersion }] = await Promise.all([import('../analyze/doctor.ts'), import('./version.ts')]);
   const { settings, sources, passedOver, warnings } = await readChecked(config);
   const now = Date.now();
   const files = sources.map(({ file }) => file);
-  const results = [
+  return [
     ...passedOver.map(({ file, message }) => finding('configuration', `${file}: ${message}`, 'rename it or remove it')),
     ...warnings.map((message) => finding('configuration', message, 'see the message')),
     ...(await examine({ settings, files, version: readVersion(), now, env: process.env })),
     ...(await policyResults(config, settings.gateway !== undefined, settings.policies)),
   ];
-  const wrong = results.filter(({ level }) => level === 'error' || level === 'warning');
-  if (json === true) printJson({ ok: wrong.length === 0, results });
-  else show(results, wrong.length);
-  return wrong.length === 0 ? exitCodes.ok : exitCodes.no;
 }
 
 const finding = (check: string, message: string, fix: string): Result => ({ check, level: 'warning', message, fix });
