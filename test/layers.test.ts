@@ -17,6 +17,7 @@ const root = fileURLToPath(new URL('..', import.meta.url));
 const layers: readonly (readonly (readonly [name: string, files: RegExp])[])[] = [
   [['base', /^cert-agent\/base\//]],
   [['identity', /^cert-agent\/identity\//]],
+  [['attestation', /^cert-agent\/attestation\//]],
   [
     ['agent', /^cert-agent\/(?:agent\/|[^/]+$)/],
     ['ca', /^cert-agent\/ca\//],

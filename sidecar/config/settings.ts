@@ -23,6 +23,8 @@ export interface IdentitySettings {
         readonly url: string;
         readonly bundle: string;
         readonly tokenFile?: string | undefined;
+        /** A projected service-account token, in place of a join token. */
+        readonly kubernetesTokenFile?: string | undefined;
         readonly outDir: string;
         /** Milliseconds. */
         readonly ttl?: number | undefined;
