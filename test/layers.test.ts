@@ -46,6 +46,7 @@ const layers: readonly (readonly (readonly [name: string, files: RegExp])[])[] =
   [
     ['process', /^sidecar\/process\//],
     ['analyze', /^sidecar\/analyze\//],
+    ['kube', /^sidecar\/kube\//],
   ],
   [['cli', /^sidecar\/(?:cli\.ts|cli\/)/]],
 ];
