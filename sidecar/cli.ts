@@ -22,6 +22,7 @@ const commands: Readonly<Record<string, () => Promise<Command>>> = {
   openapi: () => import('./cli/openapi.ts').then((file) => file.openapiCommand()),
   crs: () => import('./cli/crs.ts').then((file) => file.crsCommand()),
   inject: () => import('./cli/inject.ts').then((file) => file.injectCommand()),
+  webhook: () => import('./cli/webhook.ts').then((file) => file.webhookCommand()),
   inspect: () => import('./cli/inspect.ts').then((file) => file.inspectCommand()),
 };
 

@@ -2,24 +2,18 @@
 // JWKS, and if configured by TokenReview as well, which also knows whether the pod still exists. Fails closed: without
 // fresh keys nothing is verified. Only a token with a valid signature makes the CA ask the API server.
 
-import { readFileSync } from 'node:fs';
+import { type ApiServer, askApiServer, unavailable } from '../base/api-server.ts';
 import type { Clock } from '../base/clock.ts';
-import { asSallyportError, reasonOf, SallyportError } from '../base/errors.ts';
+import { asSallyportError, SallyportError } from '../base/errors.ts';
 import type { Log } from '../base/log.ts';
 import { weaknessOfJwk } from '../identity/key-strength.ts';
 import type { ClusterPod, ClusterTokens } from './contract.ts';
 
-export interface ClusterOptions {
-  /** The API server, `https://host:port`. */
-  readonly url: string;
+export interface ClusterOptions extends ApiServer {
   /** `iss` of its tokens. */
   readonly issuer: string;
   /** `aud` of those that are for us. */
   readonly audience: string;
-  /** The roots of the API server, PEM; default the system's. */
-  readonly caFile?: string;
-  /** Our own token for the API server, read for each request: the kubelet replaces it. */
-  readonly tokenFile?: string;
   /** Also asks TokenReview. */
   readonly review?: boolean;
   /** DNS names for the certificates of accounts, by `namespace/account`. */
@@ -40,8 +34,6 @@ const refreshMs = 5 * 60_000;
 const coolDownMs = 10_000;
 /** How long keys stay valid while the API server does not answer. */
 const maxStaleMs = 3_600_000;
-const answerMs = 5000;
-const maxAnswerBytes = 262_144;
 const maxKeys = 100;
 const maxReviews = 16;
 
@@ -166,7 +158,7 @@ function treeOf(value: unknown): Readonly<Record<string, unknown>> {
 /** Is the token still one of a pod that exists? The API server knows its service account by its UID too. */
 async function review(token: string, pod: ClusterPod, options: ClusterOptions): Promise<void> {
   const { audience } = options;
-  const answer = await ask(options, '/apis/authentication.k8s.io/v1/tokenreviews', {
+  const answer = await askApiServer(options, 'POST', '/apis/authentication.k8s.io/v1/tokenreviews', {
     ...{ apiVersion: 'authentication.k8s.io/v1', kind: 'TokenReview' },
     spec: { token, audiences: [audience] },
   });
@@ -178,10 +170,6 @@ async function review(token: string, pod: ClusterPod, options: ClusterOptions): 
   const user = treeOf(status['user'])['username'];
   if (user !== `system:serviceaccount:${pod.namespace}:${pod.serviceAccount}`)
     throw invalid('the API server knows it as that of another account');
-}
-
-function unavailable(why: string, cause?: unknown): SallyportError {
-  return new SallyportError('kubernetes_unavailable', `the cluster cannot be asked: ${why}`, { cause });
 }
 
 /** The keys of a cluster, kept and fetched anew: one fetch at a time, however many wait. */
@@ -240,7 +228,7 @@ class ClusterKeys {
 
 async function fetchKeys(options: ClusterOptions): Promise<readonly Record<string, unknown>[]> {
   const { issuer, url } = options;
-  const found = treeOf(await ask(options, '/.well-known/openid-configuration'));
+  const found = treeOf(await askApiServer(options, 'GET', '/.well-known/openid-configuration'));
   // OpenID Connect Discovery 1.0 section 4.3.
   if (found['issuer'] !== issuer) {
     const other = typeof found['issuer'] === 'string' ? `'${found['issuer'].slice(0, 200)}'` : 'nothing';
@@ -250,7 +238,7 @@ async function fetchKeys(options: ClusterOptions): Promise<readonly Record<strin
   // API server serves the same keys itself, at a fixed path.
   const uri = typeof found['jwks_uri'] === 'string' ? URL.parse(found['jwks_uri']) : null;
   const path = uri !== null && uri.origin === new URL(url).origin ? `${uri.pathname}${uri.search}` : '/openid/v1/jwks';
-  const { keys } = treeOf(await ask(options, path));
+  const { keys } = treeOf(await askApiServer(options, 'GET', path));
   if (!Array.isArray(keys) || keys.length > maxKeys) throw unavailable(`it has no JWK Set of at most ${maxKeys} keys`);
   const usable = keys
     .map(treeOf)
@@ -263,45 +251,4 @@ async function fetchKeys(options: ClusterOptions): Promise<readonly Record<strin
     );
   if (usable.length === 0) throw unavailable('none of its keys can be used');
   return usable;
-}
-
-/** One request to the API server: no redirects, bounded in time and size. @throws SallyportError. */
-async function ask(options: ClusterOptions, path: string, body?: object): Promise<unknown> {
-  const { Client } = await import('undici');
-  const { url, caFile, tokenFile } = options;
-  let client: InstanceType<typeof Client> | undefined;
-  try {
-    const ca = caFile === undefined ? undefined : readFileSync(caFile, 'utf8');
-    const token = tokenFile === undefined ? undefined : readFileSync(tokenFile, 'utf8').trim();
-    client = new Client(url, {
-      connect: { timeout: answerMs, ...(ca === undefined ? {} : { ca }) },
-      maxResponseSize: maxAnswerBytes,
-    });
-    const { statusCode, body: answer } = await client.request({
-      method: body === undefined ? 'GET' : 'POST',
-      path,
-      headers: {
-        accept: 'application/json',
-        ...(token === undefined ? {} : { authorization: `Bearer ${token}` }),
-        ...(body === undefined ? {} : { 'content-type': 'application/json' }),
-      },
-      ...(body === undefined ? {} : { body: JSON.stringify(body) }),
-      signal: AbortSignal.timeout(answerMs),
-    });
-    const text = await answer.text();
-    if (statusCode < 200 || statusCode > 299) throw new Error(`${path} answered ${statusCode}`);
-    return parse(text, path);
-  } catch (error) {
-    throw unavailable(reasonOf(error), error);
-  } finally {
-    void client?.destroy();
-  }
-}
-
-function parse(text: string, path: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    throw new Error(`${path} answered no JSON`);
-  }
 }
