@@ -7,6 +7,7 @@ import { type InjectOptions, injectPod, isInjected, type PodContext, PodProblem,
 import { readServices, type ServiceRead } from './services.ts';
 import {
   annotationsOf,
+  copyOf,
   type DocumentName,
   isTree,
   labelsOf,
@@ -69,7 +70,7 @@ export function inject(documents: readonly unknown[], options: InjectOptions): r
     const name = nameOf(document, options.namespace);
     const { value: before, problem } = clean[index]!;
     if (problem !== undefined) return { name, value: document, outcome: 'refused', reason: problem };
-    const value = structuredClone(before);
+    const value = copyOf(before);
     const service = services.of(index);
     if (service !== undefined) return resultOfService(name, document, value, service);
     const outcome = injectWorkload(value, name, options, services.contextOf(index));
@@ -188,7 +189,7 @@ function resultOfService(name: DocumentName, document: unknown, value: unknown, 
 function uninjected(document: unknown): { value: unknown; changed: boolean; problem?: string } {
   const pod = podOf(document);
   if (pod !== undefined && isInjected(pod)) {
-    const value = structuredClone(document);
+    const value = copyOf(document);
     try {
       uninjectPod(podOf(value)!);
       return { value, changed: true };
@@ -199,7 +200,7 @@ function uninjected(document: unknown): { value: unknown; changed: boolean; prob
   }
   if (!isTree(document) || annotationsOf(document)[targetPortsAnnotation] === undefined)
     return { value: document, changed: false };
-  return restoredService(structuredClone(document));
+  return restoredService(copyOf(document));
 }
 
 function restoredService(service: Tree): { value: unknown; changed: boolean; problem?: string } {

@@ -19,6 +19,7 @@ import { fixedField, mounts, sidecarYaml } from './sidecar-yaml.ts';
 import {
   annotationsOf,
   childOf,
+  copyOf,
   isTree,
   labelsOf,
   runningContainers,
@@ -405,13 +406,13 @@ function containerOf(
     startupProbe: { ...ready, periodSeconds: 1, failureThreshold: 600 },
     readinessProbe: { ...ready, periodSeconds: 15, failureThreshold: 4, ...readiness },
     resources: resourcesOf(wishes),
-    securityContext: structuredClone(restricted),
+    securityContext: copyOf(restricted),
     volumeMounts: [
       mount('config', mounts.config),
       mount('policies', mounts.policies),
       mount('token', mounts.token),
       mount('identity', mounts.identity, false),
-      ...structuredClone(volumeMounts),
+      ...copyOf(volumeMounts),
     ],
   };
 }
@@ -448,7 +449,7 @@ function volumesOf({ audience }: InjectOptions, { policies, volumes }: Wishes): 
     },
     // The key never touches a disk.
     { name: `${volumePrefix}identity`, emptyDir: { medium: 'Memory', sizeLimit: '16Mi' } },
-    ...structuredClone([...volumes]),
+    ...copyOf([...volumes]),
   ];
 }
 

@@ -5,7 +5,7 @@ import { type Document, isCollection, isMap, isScalar, isSeq, parseDocument, str
 import { reasonOf, SallyportError } from '../../cert-agent/base/errors.ts';
 import { type InjectOptions, inject, type Result, uninject } from './inject.ts';
 import { diff, type Operation, pointer, stepsOf } from './patch.ts';
-import { treeOf } from './tree.ts';
+import { copyOf, treeOf } from './tree.ts';
 
 export interface TextResult {
   readonly text: string;
@@ -199,7 +199,7 @@ function write(segment: Segment, changes: readonly { path: string; before: unkno
 /** The whole value with its changed items. */
 function patched(value: unknown, changes: readonly { path: string; after: unknown }[]): unknown {
   if (changes[0]?.path === '') return changes[0].after;
-  const copy: unknown = structuredClone(value);
+  const copy: unknown = copyOf(value);
   for (const { path, after } of changes) {
     const steps = stepsOf(path);
     const last = steps.pop()!;

@@ -80,6 +80,14 @@ export async function startWebhook(options: WebhookOptions): Promise<Webhook> {
   const stopRotation = identity.onChange(() => rotate());
   rotate();
   const held = { requests: 0, bytes: 0 };
+  /** What pods get, for as long as the identity is the same. */
+  let pods: { of: Identity | undefined; options: Omit<InjectOptions, 'namespace'> } = podsOf(undefined);
+
+  function podsOf(of: Identity | undefined): typeof pods {
+    const trustDomain = of?.svid.id.trustDomain ?? '';
+    const caBundle = formatPem(of?.bundles.get(trustDomain)?.roots ?? []);
+    return { of, options: { ...options.pods, trustDomain, caBundle } };
+  }
 
   function rotate(): void {
     const now = identity.current();
@@ -120,12 +128,10 @@ export async function startWebhook(options: WebhookOptions): Promise<Webhook> {
     }
   }
 
-  function review(response: ServerResponse, text: string, { svid, bundles }: Identity): void {
-    const { trustDomain } = svid.id;
-    const roots = bundles.get(trustDomain)?.roots ?? [];
+  function review(response: ServerResponse, text: string, now: Identity): void {
     try {
-      const pods = { ...options.pods, trustDomain, caBundle: formatPem(roots) };
-      const done = answerReview(JSON.parse(text), pods, options.failurePolicy ?? 'Fail');
+      if (pods.of !== now) pods = podsOf(now);
+      const done = answerReview(JSON.parse(text), pods.options, options.failurePolicy ?? 'Fail');
       count(done.outcome);
       if (done.outcome === 'refused' || done.outcome === 'failed')
         log.warn({ code: 'injection_refused', pod: done.pod, reason: done.reason }, `${done.pod}: ${done.reason}`);
