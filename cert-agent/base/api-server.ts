@@ -10,10 +10,10 @@ export interface ApiServer {
   readonly caFile?: string;
   /** Our token for it, read for each request: the kubelet replaces it. */
   readonly tokenFile?: string;
+  /** For a whole response, default 5 s. */
+  readonly timeoutMs?: number;
 }
 
-/** For a whole response. */
-const answerMs = 5000;
 const maxAnswerBytes = 262_144;
 
 /**
@@ -21,7 +21,7 @@ const maxAnswerBytes = 262_144;
  * @throws SallyportError `kubernetes_unavailable` for every answer that is no success, and no JSON.
  */
 export async function askApiServer(
-  { url, caFile, tokenFile }: ApiServer,
+  { url, caFile, tokenFile, timeoutMs = 5000 }: ApiServer,
   method: 'GET' | 'POST' | 'PATCH',
   path: string,
   body?: unknown,
@@ -33,7 +33,7 @@ export async function askApiServer(
     const ca = caFile === undefined ? undefined : readFileSync(caFile, 'utf8');
     const token = tokenFile === undefined ? undefined : readFileSync(tokenFile, 'utf8').trim();
     client = new Client(url, {
-      connect: { timeout: answerMs, ...(ca === undefined ? {} : { ca }) },
+      connect: { timeout: timeoutMs, ...(ca === undefined ? {} : { ca }) },
       maxResponseSize: maxAnswerBytes,
     });
     const { statusCode, body: answer } = await client.request({
@@ -44,7 +44,7 @@ export async function askApiServer(
         ...(body === undefined ? {} : { 'content-type': type }),
       },
       ...(body === undefined ? {} : { body: JSON.stringify(body) }),
-      signal: AbortSignal.timeout(answerMs),
+      signal: AbortSignal.timeout(timeoutMs),
     });
     const text = await answer.text();
     if (statusCode < 200 || statusCode > 299) throw new Error(`${path} answered ${statusCode}`);

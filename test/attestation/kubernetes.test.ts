@@ -189,6 +189,12 @@ t.test('an API server that lies, sleeps or fails lets nobody in', async (t) => {
       ({ pages }) => pages.set(jwks, JSON.stringify({ keys: [], pad: 'x'.repeat(1_000_000) })),
       /exceeded|size/i,
     ],
+    ['sleep', ({ pages }) => pages.set(discovery, () => {}), /cannot be asked: .*timeout/],
+    [
+      'half an answer',
+      ({ pages }) => pages.set(jwks, (_, response) => void response.writeHead(200).write('{"keys"')),
+      /cannot be asked: .*timeout/,
+    ],
     ['a reset', ({ pages }) => pages.set(jwks, (_, response) => response.destroy()), /cannot be asked/],
   ];
   for (const [name, lie, expected] of cases) {
@@ -197,7 +203,8 @@ t.test('an API server that lies, sleeps or fails lets nobody in', async (t) => {
     const lines: string[] = [];
     const log = createLog({ component: 'ca', destination: { write: (line) => lines.push(line) } });
     const { url, issuer, caFile } = cluster;
-    const tokens = createCluster({ url, issuer, audience, caFile }, new ManualClock(), log);
+    const timeoutMs = /sleep|half/.test(name) ? 300 : 30_000;
+    const tokens = createCluster({ url, issuer, audience, caFile, timeoutMs }, new ManualClock(), log);
     t.match(await refusal(tokens, await cluster.token()), /^kubernetes_unavailable: the CA cannot verify/, name);
     t.match(lines.join(''), expected, `${name}: the log says why`);
   }
