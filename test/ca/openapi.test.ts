@@ -63,7 +63,7 @@ t.test('the responses of the CA are as described', async (t) => {
   const root = readFileSync(caFilesOf(ca.dir).bundlePem, 'utf8');
   const id = 'spiffe://demo.test/ns/shop/sa/web';
   const key = await newKey();
-  const { token } = await ca.operator.createToken(id, 60_000);
+  const { token } = await ca.operator.createToken(id, 600_000);
   await ca.operator.revoke(`${id}2`, 'so that the list is not empty', { force: true });
   const seen = new Set<string>();
 
