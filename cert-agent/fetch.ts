@@ -126,11 +126,12 @@ export function createCaClient(options: CaClientOptions): CaClient {
       const body = {
         csr,
         ...(evidence.kind === 'token' ? { token: evidence.token } : {}),
+        ...(evidence.kind === 'kubernetes' ? { kubernetesToken: evidence.token } : {}),
         ...(ttlMs === undefined ? {} : { ttlSeconds: Math.round(ttlMs / 1000) }),
       };
       const answer = await ask(client, url, svid, {
         method: 'POST',
-        path: evidence.kind === 'token' ? '/v1/svid' : '/v1/svid/renew',
+        path: evidence.kind === 'svid' ? '/v1/svid/renew' : '/v1/svid',
         headers: { 'content-type': 'application/json', accept: 'application/json' },
         body: JSON.stringify(body),
         signal: within(),

@@ -27,6 +27,8 @@ export interface AgentOptions {
   readonly caBundleFile: string;
   /** Required without a valid SVID on disk. */
   readonly tokenFile?: string;
+  /** A projected service-account token of Kubernetes, in place of a join token. */
+  readonly kubernetesTokenFile?: string;
   readonly outDir: string;
   /** Default: the trust domain of the roots in the CA bundle. */
   readonly trustDomain?: string;
@@ -67,7 +69,10 @@ export function startAgent(options: AgentOptions): Agent {
   const trustDomain = options.trustDomain === undefined ? undefined : parseTrustDomain(options.trustDomain);
   const { log, clock = systemClock, random = Math.random } = options;
   const [caBundleFile, outDir] = [absolutePath(options.caBundleFile), absolutePath(options.outDir)];
-  const tokenFile = options.tokenFile === undefined ? undefined : absolutePath(options.tokenFile);
+  const pathOf = (file: string | undefined): string | undefined =>
+    file === undefined ? undefined : absolutePath(file);
+  const tokenFile = pathOf(options.tokenFile);
+  const kubernetesTokenFile = pathOf(options.kubernetesTokenFile);
   try {
     makeOutDir(outDir);
   } catch (error) {
@@ -75,7 +80,8 @@ export function startAgent(options: AgentOptions): Agent {
   }
   const keep = new Keep({ outDir, caBundleFile, trustDomain, log, clock });
   const client = createCaClient({ url: caUrl, clock });
-  const rotation = new Rotation({ ...options, caUrl, caBundleFile, tokenFile, outDir, client, keep, clock, random });
+  const files = { caBundleFile, tokenFile, kubernetesTokenFile, outDir };
+  const rotation = new Rotation({ ...options, ...files, caUrl, client, keep, clock, random });
   if (options.registry !== undefined) registerMetrics(options.registry, () => rotation.status());
   return {
     identity: rotation.identity,

@@ -10,7 +10,7 @@ import { TrustRefresh } from './agent/refresh.ts';
 import { lateFrom, type Random, renewalTime, retryDelay, watchJumps } from './agent/schedule.ts';
 import { UseReports } from './agent/use-reports.ts';
 import { TrustWatch } from './agent/watch.ts';
-import { type Evidence, gatherEvidence, readToken } from './attest.ts';
+import { type Evidence, gatherEvidence, gatherToken } from './attest.ts';
 import { guard } from './base/background.ts';
 import { type Clock, formatDuration, formatTime } from './base/clock.ts';
 import { asSallyportError, SallyportError } from './base/errors.ts';
@@ -28,6 +28,7 @@ export interface RotationOptions {
   readonly caUrl: URL;
   readonly caBundleFile: string;
   readonly tokenFile?: string;
+  readonly kubernetesTokenFile?: string;
   readonly outDir: string;
   readonly ttlMs?: number;
   readonly client: CaClient;
@@ -187,7 +188,9 @@ export class Rotation {
   }
 
   #whatDeniedWaitsFor(): string {
-    const { tokenFile } = this.#options;
+    const { tokenFile, kubernetesTokenFile } = this.#options;
+    // The kubelet's token serves again: the CA has to allow the ID.
+    if (tokenFile === undefined && kubernetesTokenFile !== undefined) return "an operator's 'ca allow': it was revoked";
     const token = tokenFile === undefined ? 'a join token' : `a new join token in ${tokenFile}`;
     const held = this.#keep.held();
     // The CA creates no token for a denied ID.
@@ -253,13 +256,13 @@ export class Rotation {
   }
 
   #noticeNewToken(): void {
-    const { tokenFile } = this.#options;
-    if (tokenFile === undefined || this.#renewing !== undefined) return;
+    const { tokenFile, kubernetesTokenFile } = this.#options;
+    if ((tokenFile ?? kubernetesTokenFile) === undefined || this.#renewing !== undefined) return;
     const needsToken = this.#isDenied() || (this.#refusedToken !== undefined && this.identity.current() === undefined);
     if (!needsToken) return;
     try {
-      const token = readToken(tokenFile, this.#warn);
-      if (token === undefined || token === this.#usedToken) return;
+      const found = gatherToken(this.#options, this.#warn);
+      if (found === undefined || found.token === this.#usedToken) return;
     } catch {
       return; // The next attempt reports why.
     }
@@ -281,13 +284,13 @@ export class Rotation {
     const held = this.#keep.held();
     const trust = this.#keep.trust();
     const evidence = this.#evidence(held?.svid);
-    if (evidence.kind === 'token') this.#usedToken = evidence.token;
+    if (evidence.kind !== 'svid') this.#usedToken = evidence.token;
     const key = this.#keep.nextKey(evidence.kind === 'svid');
     let issued: Issued;
     try {
       issued = await client.fetchSvid({ trust, evidence, key, ttlMs });
     } catch (error) {
-      if (evidence.kind === 'token' && isTokenRefusal(error)) this.#refusedToken = evidence.token;
+      if (evidence.kind !== 'svid' && isTokenRefusal(error)) this.#refusedToken = evidence.token;
       if (evidence.kind === 'svid' && isSvidRefusal(error)) this.#refusedSvid = evidence.svid.serial;
       throw error;
     }
@@ -299,13 +302,11 @@ export class Rotation {
    * evidence. Without one the SVID is tried again: the CA's clock may have been wrong.
    */
   #evidence(held: Svid | undefined): Evidence {
-    const { tokenFile } = this.#options;
     const isSpent = this.#isDenied() || (held !== undefined && held.serial === this.#refusedSvid);
-    if (tokenFile !== undefined && isSpent) {
-      const token = readToken(tokenFile, this.#warn);
-      if (token !== undefined && token !== this.#refusedToken) return { kind: 'token', token, file: tokenFile };
-    }
-    return gatherEvidence(held, tokenFile, this.#warn);
+    const found = isSpent ? gatherToken(this.#options, this.#warn) : undefined;
+    if (found !== undefined && found.token !== this.#refusedToken) return found;
+    const { tokenFile, kubernetesTokenFile } = this.#options;
+    return gatherEvidence({ svid: held, tokenFile, kubernetesTokenFile, warn: this.#warn });
   }
 
   readonly #warn = (message: string): void => this.#options.log.warn({ code: 'secret_exposed' }, message);
@@ -356,7 +357,11 @@ export class Rotation {
   }
 
   #whatIsMissing(error: SallyportError): string {
-    const { tokenFile, caUrl, caBundleFile } = this.#options;
+    const { tokenFile, kubernetesTokenFile, caUrl, caBundleFile } = this.#options;
+    if (tokenFile === undefined && kubernetesTokenFile !== undefined) {
+      if (error.code === 'token_missing') return `a service-account token in ${kubernetesTokenFile}`;
+      if (isTokenRefusal(error)) return `a service-account token that the CA accepts in ${kubernetesTokenFile}`;
+    }
     if (error.code === 'token_missing')
       return tokenFile === undefined ? 'a join token' : `a join token in ${tokenFile}`;
     if (isBundleMissing(error)) return `the CA bundle ${caBundleFile}`;
@@ -378,5 +383,6 @@ function isSvidRefusal(error: unknown): boolean {
 }
 
 function isTokenRefusal(error: unknown): boolean {
-  return caCodeOf(error)?.startsWith('token_') ?? false;
+  const code = caCodeOf(error);
+  return code === 'kubernetes_token_invalid' || (code?.startsWith('token_') ?? false);
 }

@@ -21,6 +21,8 @@ const commands: Readonly<Record<string, () => Promise<Command>>> = {
   policy: () => import('./cli/policy.ts').then((file) => file.policyCommand()),
   openapi: () => import('./cli/openapi.ts').then((file) => file.openapiCommand()),
   crs: () => import('./cli/crs.ts').then((file) => file.crsCommand()),
+  inject: () => import('./cli/inject.ts').then((file) => file.injectCommand()),
+  webhook: () => import('./cli/webhook.ts').then((file) => file.webhookCommand()),
   inspect: () => import('./cli/inspect.ts').then((file) => file.inspectCommand()),
 };
 

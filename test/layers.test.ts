@@ -17,6 +17,7 @@ const root = fileURLToPath(new URL('..', import.meta.url));
 const layers: readonly (readonly (readonly [name: string, files: RegExp])[])[] = [
   [['base', /^cert-agent\/base\//]],
   [['identity', /^cert-agent\/identity\//]],
+  [['attestation', /^cert-agent\/attestation\//]],
   [
     ['agent', /^cert-agent\/(?:agent\/|[^/]+$)/],
     ['ca', /^cert-agent\/ca\//],
@@ -45,6 +46,7 @@ const layers: readonly (readonly (readonly [name: string, files: RegExp])[])[] =
   [
     ['process', /^sidecar\/process\//],
     ['analyze', /^sidecar\/analyze\//],
+    ['kube', /^sidecar\/kube\//],
   ],
   [['cli', /^sidecar\/(?:cli\.ts|cli\/)/]],
 ];

@@ -56,6 +56,8 @@ export const codes = Object.freeze({
   token_unknown: row(401, 16, '-', 'token_unknown'),
   token_expired: row(401, 16, '-', 'token_expired'),
   token_used: row(403, 7, '-', 'token_used'),
+  kubernetes_token_invalid: row(401, 16, '-', 'kubernetes_token_invalid'),
+  kubernetes_unavailable: row(503, 14, '-', 'kubernetes_unavailable'),
   id_reserved: row(403, 7, '-', 'id_reserved'),
   id_foreign: row(403, 7, '-', 'id_foreign'),
   id_denied: row(403, 7, '-', 'id_denied'),

@@ -2,6 +2,9 @@
 // the two.
 
 import { z } from 'zod';
+import type { ClusterTokens, Evidence, SvidEvidence } from '../attestation/contract.ts';
+import { enrolments } from '../attestation/kinds.ts';
+import { verifySvid } from '../attestation/svid.ts';
 import { formatTime } from '../base/clock.ts';
 import { asSallyportError, SallyportError } from '../base/errors.ts';
 import type { Live } from '../base/live.ts';
@@ -12,7 +15,8 @@ import type { Presented } from '../identity/peer-chain.ts';
 import type { Agents, Receiver, Sink } from './agents.ts';
 import { backdateMs } from './authority.ts';
 import { type BundleAnswer, matchesEtag } from './bundle-answer.ts';
-import { type Evidence, expiredTokenError, readSvid, readToken, refuseDenied, type SvidEvidence } from './evidence.ts';
+import { mostNames } from './dns/name.ts';
+import { expiredTokenError, refuseDenied } from './evidence.ts';
 import { type Issued, type IssueParts, issueSvid } from './issue.ts';
 import type { Ledger } from './ledger/ledger.ts';
 import type { CaMetrics } from './metrics.ts';
@@ -25,6 +29,8 @@ import type { Revocations } from './revocation/revoke.ts';
 export interface ApiParts extends IssueParts {
   /** How long after its expiry an SVID can be renewed, milliseconds. */
   readonly graceMs: number;
+  /** The cluster whose pods may enrol. */
+  readonly cluster?: ClusterTokens | undefined;
   readonly revocations: Revocations;
   readonly bundleAnswer: Live<BundleAnswer>;
   readonly metrics: CaMetrics;
@@ -151,15 +157,31 @@ export const watchProtocol = 'sallyport-watch/1';
 const base64 = z.string().regex(/^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$/, 'is not base64');
 const renewal = { csr: base64.min(1), ttlSeconds: z.int().optional() };
 const renewSchema = z.strictObject(renewal);
-const enrolSchema = z.strictObject({ ...renewal, token: z.string().min(1).max(512) });
+const enrolSchema = z
+  .strictObject({
+    ...renewal,
+    ...Object.fromEntries(
+      enrolments.map(({ field, maxLength }) => [field, z.string().min(1).max(maxLength).optional()]),
+    ),
+  })
+  .refine(
+    (body) => enrolments.filter(({ field }) => field in body).length === 1,
+    `needs exactly one of ${enrolments.map(({ field }) => `'${field}'`).join(' and ')}`,
+  );
 
 async function enrol(parts: ApiParts, request: ApiRequest): Promise<ApiAnswer> {
-  const { csr, token, ttlSeconds } = parseBody(enrolSchema, request.body);
+  const { csr, ttlSeconds, ...proofs } = parseBody(enrolSchema, request.body);
+  const { trustDomain } = parts.authority;
+  const verifiers = {
+    findToken: (hash: string) => parts.store.findToken(hash),
+    ...{ trustDomain, now: () => parts.clock.now(), cluster: parts.cluster },
+  };
+  const kind = enrolments.find(({ field }) => field in proofs)!;
   const issued = await onRecord(parts, request, async (prove) => {
-    const evidence = await readToken(parts.store, token);
+    const evidence = await kind.verify((proofs as Record<string, string>)[kind.field]!, verifiers);
     // A token that has expired proves nothing, but a denial ends tokens too.
     const isDenied = parts.revocations.denied.current().ids.has(evidence.id.uri);
-    if (!isDenied && evidence.expiresAt <= parts.clock.now()) throw expiredTokenError();
+    if (evidence.kind === 'token' && !isDenied && evidence.expiresAt <= parts.clock.now()) throw expiredTokenError();
     prove(evidence);
     refuseDenied(evidence, parts.revocations.denied.current());
     return issue(parts, evidence, { csr, ttlSeconds }, request);
@@ -249,7 +271,7 @@ function readPresentedSvid(
   const [leaf, ...above] = chain;
   // Clients need not send our own intermediate. If they do, ours is the one that is parsed already.
   const presented = { chain: leaf === undefined ? [] : [leaf, ...authority.issuers, ...above], complaint };
-  return readSvid(presented, authority.bundles, { now: clock.now(), graceMs });
+  return verifySvid(presented, authority.bundles, { now: clock.now(), graceMs, mostNames });
 }
 
 /**

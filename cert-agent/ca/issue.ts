@@ -2,13 +2,14 @@
 // certificate that is not on record is never handed out.
 
 import { createHash, createPublicKey, type KeyObject } from 'node:crypto';
+import type { Evidence } from '../attestation/contract.ts';
 import type { Clock } from '../base/clock.ts';
 import { SallyportError } from '../base/errors.ts';
 import { readCsr } from '../identity/csr.ts';
 import { isReserved, type SpiffeId } from '../identity/spiffe-id.ts';
 import type { Authority } from './authority.ts';
 import type { NoteMissing } from './dns/name-log.ts';
-import { deniedError, type Evidence, expiredTokenError, revokedError } from './evidence.ts';
+import { deniedError, expiredTokenError, revokedError } from './evidence.ts';
 import type { Caller } from './ledger/record.ts';
 import type { CertificateRecord, EvidenceRecord, RecordedCertificate, Redeemed, Store } from './store/store.ts';
 
@@ -192,7 +193,9 @@ function answerOf(
     case 'exhausted':
       throw new SallyportError(
         'renewals_exhausted',
-        `too many valid certificates of ${made.id} were renewed from one another`,
+        made.evidence.kind === 'kubernetes'
+          ? `too many valid certificates of ${made.id} were issued to one pod`
+          : `too many valid certificates of ${made.id} were renewed from one another`,
         {
           hint: 'wait until older ones expire, or use a new join token; if the workload does not renew so often, its key may be stolen: revoke the ID',
         },
@@ -206,8 +209,9 @@ function issuedOf(record: CertificateRecord, authority: Authority, again: boolea
 }
 
 function recordOf(evidence: Evidence): EvidenceRecord {
-  return evidence.kind === 'token'
-    ? { kind: 'token', reference: evidence.hash }
+  if (evidence.kind === 'token') return { kind: 'token', reference: evidence.hash };
+  return evidence.kind === 'kubernetes'
+    ? { kind: 'kubernetes', reference: evidence.pod, names: evidence.names }
     : { kind: 'svid', reference: evidence.serial, ...(evidence.expired ? { expired: true } : {}) };
 }
 

@@ -2,6 +2,7 @@
 // upkeep. What is opened here is closed here, in reverse order.
 
 import { existsSync, rmSync, statSync } from 'node:fs';
+import { type ClusterOptions, createCluster } from '../attestation/cluster.ts';
 import { type Address, formatAddress, parseAddress } from '../base/address.ts';
 import { startAdmin } from '../base/admin.ts';
 import { type Clock, formatDuration, formatTime, systemClock } from '../base/clock.ts';
@@ -65,6 +66,8 @@ export interface CaOptions {
   readonly renewExpiredWithinMs?: number;
   /** How long records of the ledger are kept, milliseconds, at least 1 d: default for ever. */
   readonly ledgerKeepMs?: number;
+  /** The Kubernetes cluster whose pods get SVIDs for their service accounts. */
+  readonly cluster?: ClusterOptions;
   /** The version of the program, for the ledger. */
   readonly version?: string;
 }
@@ -260,7 +263,10 @@ async function serveAll(options: CaOptions, socket: string, parts: Parts): Promi
     ...serving,
     listen: options.listen,
     svid: own.live,
-    routes: createRoutes({ ...parts, ...answers, bundleAnswer, agents }),
+    routes: createRoutes({
+      ...{ ...parts, ...answers, bundleAnswer, agents },
+      ...(options.cluster !== undefined && { cluster: createCluster(options.cluster, parts.clock, log) }),
+    }),
   });
   const plain =
     options.ocsp === undefined

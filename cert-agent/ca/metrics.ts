@@ -44,7 +44,7 @@ export function createCaMetrics(): CaMetrics {
   const registry = createRegistry();
   const counter = (name: string, help: string, labelNames: string[] = []): Counter =>
     new Counter({ name: `sallyport_ca_${name}`, help, labelNames, registers: [registry] });
-  const issued = counter('issued_total', 'Certificates issued for a join token.');
+  const issued = counter('issued_total', 'Certificates issued for a join token or a service-account token.');
   const repeated = counter('repeated_total', 'Certificates returned again to the key that a token is bound to.');
   const renewed = counter('renewed_total', 'Certificates issued for a current SVID.');
   const refused = counter('refused_total', 'Requests refused, by error code.', ['code']);

@@ -15,10 +15,19 @@ const ttlSeconds = {
 const ifNoneMatch = { name: 'If-None-Match', in: 'header', schema: { type: 'string' } };
 
 const schemas = {
-  SvidRequest: object({ csr: csr(), token: { type: 'string', minLength: 1, maxLength: 512 }, ttlSeconds }, [
-    'csr',
-    'token',
-  ]),
+  SvidRequest: {
+    oneOf: [
+      object(
+        {
+          csr: csr(),
+          token: { type: 'string', minLength: 1, maxLength: 512, description: 'A join token.' },
+          ttlSeconds,
+        },
+        ['csr', 'token'],
+      ),
+      object({ csr: csr(), kubernetesToken: kubernetesToken(), ttlSeconds }, ['csr', 'kubernetesToken']),
+    ],
+  },
   RenewRequest: object({ csr: csr(), ttlSeconds }, ['csr']),
   Svid: object({
     id: spiffeId,
@@ -102,10 +111,10 @@ export function openapiDocument(): object {
     },
     paths: {
       '/v1/svid': {
-        post: operation('enrol', 'Issue an SVID for a join token.', {
+        post: operation('enrol', 'Issue an SVID for a join token, or for a service-account token of Kubernetes.', {
           request: 'SvidRequest',
           answers: { 200: json('Svid', 'The SVID, recorded before this response was sent.') },
-          refusals: [400, 401, 403, 413, 500, 503],
+          refusals: [400, 401, 403, 413, 429, 500, 503],
         }),
       },
       '/v1/svid/renew': {
@@ -223,12 +232,12 @@ interface OperationParts {
 
 const sentences: Readonly<Record<number, string>> = {
   400: 'The request is malformed: `body_invalid`, `csr_invalid`, `ttl_out_of_range`.',
-  401: 'The token is not valid: `token_unknown`, `token_expired`.',
+  401: 'The token is not valid: `token_unknown`, `token_expired`, `kubernetes_token_invalid`.',
   403: 'Refused: `token_used`, `id_denied`, `id_reserved`, `id_foreign`, or `svid_...` for the presented SVID.',
   413: 'The body is larger than 16 KiB: `body_too_large`.',
   429: 'Too many valid certificates were renewed from the same one: `renewals_exhausted`.',
   500: 'An error of the CA: `internal`.',
-  503: 'Unavailable: `store_failed`, `ca_overloaded`, `issuer_expired`.',
+  503: 'Unavailable: `store_failed`, `ca_overloaded`, `issuer_expired`, `kubernetes_unavailable`.',
 };
 
 function operation(operationId: string, summary: string, parts: OperationParts): object {
@@ -259,6 +268,11 @@ function object(properties: Readonly<Record<string, object>>, required = Object.
 
 function csr(): object {
   return { ...base64, description: 'PKCS#10, DER. Only its public key counts.' };
+}
+
+function kubernetesToken(): object {
+  const description = 'A service-account token of a pod, for the audience of the CA.';
+  return { type: 'string', minLength: 1, maxLength: 8192, description };
 }
 
 function ref(schema: string): object {

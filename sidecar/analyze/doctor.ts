@@ -216,17 +216,22 @@ function checkCertificate({ settings, now }: Patient): Result[] {
           'start the agent that writes them',
         ),
       ];
-    const { tokenFile } = identity.ca ?? {};
+    const { tokenFile: joinToken, kubernetesTokenFile } = identity.ca ?? {};
+    const tokenFile = joinToken ?? kubernetesTokenFile;
+    const isOfPod = joinToken === undefined && kubernetesTokenFile !== undefined;
+    const kind = isOfPod ? 'service-account token' : 'join token';
     const token = tokenFile === undefined ? undefined : statSync(tokenFile, { throwIfNoEntry: false });
     return token === undefined || token.size === 0
       ? [
           bad(
             'certificate',
-            `there is no certificate yet, and no join token${tokenFile === undefined ? '' : ` in ${tokenFile}`}`,
-            'sallyport ca token create --spiffe-id ..., and name the file as tokenFile',
+            `there is no certificate yet, and no ${kind}${tokenFile === undefined ? '' : ` in ${tokenFile}`}`,
+            isOfPod
+              ? 'mount a projected volume with serviceAccountToken there'
+              : 'sallyport ca token create --spiffe-id ..., and name the file as tokenFile',
           ),
         ]
-      : [ok('certificate', 'there is none yet; the join token is there')];
+      : [ok('certificate', `there is none yet; the ${kind} is there`)];
   }
   const report = inspectChain(sight.chain, { ...sight, trustDomain, now });
   const found = report.rules

@@ -8,6 +8,7 @@ interface AgentFlags {
   readonly ca: string;
   readonly caBundle: string;
   readonly tokenFile?: string;
+  readonly kubernetesTokenFile?: string;
   readonly outDir: string;
   readonly trustDomain?: string;
   readonly ttl?: string;
@@ -21,6 +22,7 @@ export function agentCommand(): Command {
     .requiredOption('--ca <url>', 'URL of the CA, https://host:port')
     .requiredOption('--ca-bundle <file>', 'the roots to trust at first: the file that the CA wrote, PEM or SPIFFE JSON')
     .option('--token-file <file>', 'a join token; needed only while there is no valid SVID in --out-dir')
+    .option('--kubernetes-token-file <file>', 'in a pod: a projected service-account token, in place of a join token')
     .requiredOption('--out-dir <dir>', 'directory for svid.pem, svid.key, bundle.pem, bundle.json and denied.json')
     .option('--trust-domain <name>', 'trust domain (default: that of the root in --ca-bundle)')
     .option('--ttl <duration>', 'life to request, such as 1h; the CA decides')
@@ -54,6 +56,7 @@ async function runAgentCommand(flags: AgentFlags): Promise<number> {
     caUrl: flags.ca,
     caBundleFile: flags.caBundle,
     tokenFile: flags.tokenFile,
+    kubernetesTokenFile: flags.kubernetesTokenFile,
     outDir: flags.outDir,
     trustDomain: flags.trustDomain,
     ttlMs,

@@ -2,6 +2,7 @@
 // runs.
 
 import { Command } from 'commander';
+import type { ClusterOptions } from '../../cert-agent/attestation/cluster.ts';
 import type { Acknowledged } from '../../cert-agent/ca/acknowledged.ts';
 import type { Operator } from '../../cert-agent/ca/operator/operator.ts';
 import { type AtCa, atCa, durationOf, sameCa, usage, withOperator } from './at-ca.ts';
@@ -101,6 +102,21 @@ function serve(): Command {
       '24h',
     )
     .option('--ledger-keep <duration>', 'drop records of the ledger that are older, 1d or more (default: keep all)')
+    .option('--kubernetes <url>', "issue SVIDs to pods of this cluster: https://HOST:PORT, or 'in-cluster'")
+    .option(
+      '--kubernetes-issuer <url>',
+      'issuer of its service-account tokens',
+      'https://kubernetes.default.svc.cluster.local',
+    )
+    .option('--kubernetes-audience <name>', 'audience of the tokens that pods show', 'sallyport-ca')
+    .option('--kubernetes-ca <file>', 'roots of the API server, PEM')
+    .option('--kubernetes-token-file <file>', 'token for the API server')
+    .option(
+      '--kubernetes-dns <account=name>',
+      'a DNS name for certificates of NAMESPACE/ACCOUNT, that ca dns allow allows; repeatable',
+      more,
+    )
+    .option('--kubernetes-review', 'also ask TokenReview whether the pod still exists')
     .option('--socket <path>', "socket for the operator's commands (default: ca.sock in --dir)")
     .option('--passphrase-file <path>', 'file with the passphrase of the encrypted key')
     .option('--accept-ledger', 'start with a ledger that was edited or cut; a record of the ledger says so')
@@ -117,6 +133,8 @@ No peer accepts an expired SVID. --renew-expired-within lets a workload that was
 with proof of its key, unless it was revoked meanwhile.
 OCSP (/ocsp) and the CRL (/v1/crl) are also on --listen. Their clients usually speak plain HTTP: --ocsp is for them.
 Responses are signed.
+With --kubernetes a pod gets the SVID of its service account, /ns/NAMESPACE/sa/ACCOUNT, for a projected token with the
+audience; in-cluster takes the files of the CA's own pod. Tokens made by hand (kubectl create token) are refused.
 Its certificate has the names and addresses that it listens on, so that curl and Prometheus can verify it with
 bundle.pem. Agents verify its SPIFFE ID.
 
@@ -137,6 +155,13 @@ interface ServeFlags {
   readonly socket?: string;
   readonly passphraseFile?: string;
   readonly acceptLedger?: boolean;
+  readonly kubernetes?: string;
+  readonly kubernetesIssuer: string;
+  readonly kubernetesAudience: string;
+  readonly kubernetesCa?: string;
+  readonly kubernetesTokenFile?: string;
+  readonly kubernetesReview?: boolean;
+  readonly kubernetesDns?: readonly string[];
   readonly unsafeNewStore?: boolean;
 }
 
@@ -164,7 +189,7 @@ async function runServe(flags: ServeFlags): Promise<number> {
   reportBackgroundTo(log);
   const running = await startCa({
     ...{ dir, listen, ocsp, leafLifeMs, renewExpiredWithinMs, ledgerKeepMs, passphrase, socket, unsafeNewStore, log },
-    ...{ names: flags.name, version: readVersion(), acceptLedger },
+    ...{ names: flags.name, version: readVersion(), acceptLedger, cluster: await clusterOf(flags) },
   });
   const notify = createNotify(process.env, (why) => log.warn({ code: 'notify_failed' }, why));
   notify.ready();
@@ -172,6 +197,42 @@ async function runServe(flags: ServeFlags): Promise<number> {
   notify.stopping();
   await running.close();
   return exitCodes.ok;
+}
+
+/** @throws SallyportError `usage`. */
+async function clusterOf(flags: ServeFlags): Promise<ClusterOptions | undefined> {
+  const { kubernetes: given, kubernetesIssuer: issuer, kubernetesAudience: audience } = flags;
+  if (given === undefined) {
+    if (flags.kubernetesCa !== undefined || flags.kubernetesTokenFile !== undefined || flags.kubernetesReview === true)
+      throw usage('--kubernetes is missing: the other options of a cluster have no effect without it');
+    return undefined;
+  }
+  const { inCluster } = await import('../../cert-agent/attestation/cluster.ts');
+  const isInside = given === 'in-cluster';
+  const url = URL.parse(isInside ? inCluster.url : given);
+  if (url?.protocol !== 'https:' || url.pathname !== '/' || url.search !== '' || url.username !== '')
+    throw usage(`--kubernetes takes the https:// URL of an API server, or 'in-cluster', not '${given}'`);
+  const caFile = flags.kubernetesCa ?? (isInside ? inCluster.caFile : undefined);
+  const tokenFile = flags.kubernetesTokenFile ?? (isInside ? inCluster.tokenFile : undefined);
+  return {
+    ...{ url: url.origin, issuer, audience },
+    ...(caFile !== undefined && { caFile }),
+    ...(tokenFile !== undefined && { tokenFile }),
+    ...(flags.kubernetesReview === true && { review: true }),
+    ...(flags.kubernetesDns !== undefined && { names: await accountNames(flags.kubernetesDns) }),
+  };
+}
+
+/** `namespace/account=name`, by account. @throws SallyportError `usage`, `dns_name_invalid`. */
+async function accountNames(given: readonly string[]): Promise<Readonly<Record<string, readonly string[]>>> {
+  const { parseDnsNames } = await import('../../cert-agent/ca/dns/name.ts');
+  const found: Record<string, string[]> = {};
+  for (const one of given) {
+    const [, account = '', name = ''] = /^([a-z0-9-]+\/[a-z0-9.-]+)=(.+)$/.exec(one) ?? [];
+    if (account === '') throw usage(`--kubernetes-dns takes NAMESPACE/ACCOUNT=NAME, not '${one}'`);
+    found[account] = [...(found[account] ?? []), name];
+  }
+  return Object.fromEntries(Object.entries(found).map(([account, names]) => [account, parseDnsNames(names)]));
 }
 
 /** Collects an option that can be given more than once. */

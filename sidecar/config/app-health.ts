@@ -2,8 +2,9 @@
 // `httpGet`.
 
 import { z } from 'zod';
+import type { Address } from '../../cert-agent/base/address.ts';
 import { durationSchema } from '../../cert-agent/base/yaml.ts';
-import type { AppCheck } from '../upstream/probe.ts';
+import type { AppCheck, NamedProbe } from '../upstream/probe.ts';
 
 const pathWords = "a path, which begins with '/' and contains visible ASCII without '#'";
 /** The path is copied into the request line. */
@@ -32,6 +33,53 @@ export const appHealth = z.union(
 );
 
 type Written = z.output<typeof appHealth>;
+
+/** Token characters (RFC 9110 section 5.6.2) and visible ASCII: both are copied into the request. */
+const header = z.strictObject({
+  name: z.string().regex(/^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/, 'is not the name of a header'),
+  value: z.string().regex(/^[\x20-\x7e]*$/, 'contains more than visible ASCII'),
+});
+
+/** `appProbes`: probes of Kubernetes by container and kind, asked at `/app-health/<container>/readyz`. */
+export const appProbes = z.record(
+  z
+    .string()
+    .regex(
+      /^[a-z0-9](?:[a-z0-9-]*[a-z0-9])?\/(?:livez|readyz|startupz)$/,
+      "expected a container and 'livez', 'readyz' or 'startupz': web/readyz",
+    ),
+  z
+    .strictObject({
+      port: z.number().int().min(1).max(65_535),
+      httpGet: z.strictObject({ path: healthPath.default('/'), httpHeaders: z.array(header).default([]) }).optional(),
+      grpc: z.strictObject({ service: z.string().max(1024).default('') }).optional(),
+      tcpSocket: z.strictObject({}).optional(),
+      timeout,
+    })
+    .refine(
+      ({ httpGet, grpc, tcpSocket }) => [httpGet, grpc, tcpSocket].filter((one) => one !== undefined).length === 1,
+      "needs exactly one of 'httpGet', 'grpc' and 'tcpSocket'",
+    ),
+);
+
+/** The checks by name. An app that one of `inbound` describes is asked in its protocol. */
+export function readAppProbes(
+  written: z.output<typeof appProbes>,
+  inbound: readonly { readonly app: Address; readonly protocol: NamedProbe['protocol'] }[],
+): Readonly<Record<string, NamedProbe>> {
+  const entries = Object.entries(written).map(([name, { port, httpGet, grpc, timeout: timeoutMs }]) => {
+    const found = inbound.find(({ app }) => 'port' in app && app.port === port);
+    const headers = httpGet?.httpHeaders.map((one) => [one.name, one.value] as const);
+    const check: AppCheck =
+      httpGet !== undefined
+        ? { kind: 'http', path: httpGet.path, timeoutMs, ...(headers?.length === 0 ? {} : { headers }) }
+        : grpc === undefined
+          ? { kind: 'tcp', timeoutMs }
+          : { kind: 'grpc', service: grpc.service, timeoutMs };
+    return [name, { app: { host: '127.0.0.1', port }, protocol: found?.protocol ?? 'http', check }] as const;
+  });
+  return Object.fromEntries(entries);
+}
 
 /** The normalized check. */
 export function readAppHealth(written: Written): AppCheck {

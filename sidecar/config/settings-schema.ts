@@ -47,6 +47,7 @@ const caIdentity = z.strictObject({
   url: z.url({ protocol: /^https$/, error: 'expected an https:// URL' }),
   bundle: z.string(),
   tokenFile: z.string().optional(),
+  kubernetesTokenFile: z.string().optional(),
   outDir: z.string(),
   ttl: durationSchema.optional(),
 });
@@ -199,13 +200,14 @@ export function absolute(who: IdentitySettings, base: string): IdentitySettings 
     };
   }
   if (who.ca === undefined) return who;
-  const { bundle, tokenFile, outDir } = who.ca;
+  const { bundle, tokenFile, kubernetesTokenFile, outDir } = who.ca;
   return {
     ca: {
       ...who.ca,
       bundle: resolve(base, bundle),
       outDir: resolve(base, outDir),
       ...(tokenFile === undefined ? {} : { tokenFile: resolve(base, tokenFile) }),
+      ...(kubernetesTokenFile === undefined ? {} : { kubernetesTokenFile: resolve(base, kubernetesTokenFile) }),
     },
   };
 }

@@ -7,7 +7,7 @@ import type { LearnSettings } from '../observe/learned.ts';
 import type { PathNormalization } from '../policy/path.ts';
 import type { Workload } from '../policy/policy.ts';
 import type { TlsSettings, TlsVersion } from '../protocol/tls.ts';
-import type { AppCheck } from '../upstream/probe.ts';
+import type { AppCheck, NamedProbe } from '../upstream/probe.ts';
 import type { ProviderSettings } from './extension-providers.ts';
 
 /** The app's protocol: HTTP/1.1, HTTP/2 by prior knowledge (gRPC is that), or bytes. */
@@ -23,6 +23,8 @@ export interface IdentitySettings {
         readonly url: string;
         readonly bundle: string;
         readonly tokenFile?: string | undefined;
+        /** A projected service-account token, in place of a join token. */
+        readonly kubernetesTokenFile?: string | undefined;
         readonly outDir: string;
         /** Milliseconds. */
         readonly ttl?: number | undefined;
@@ -74,6 +76,8 @@ export interface Settings {
   readonly upstreams: Readonly<Record<string, UpstreamSettings>>;
   /** Directory, absolute; undefined means no policies. */
   readonly policies: string | undefined;
+  /** Checks of the app by name, `web/readyz`: probes of Kubernetes that were rewritten to ask us. */
+  readonly appProbes?: Readonly<Record<string, NamedProbe>>;
   readonly admin: Address | undefined;
   readonly health: Address | undefined;
   readonly accessLog: string;

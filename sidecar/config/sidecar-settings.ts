@@ -10,7 +10,7 @@ import { parseSpiffeId, parseTrustDomain } from '../../cert-agent/identity/spiff
 import type { AnyCapability } from '../edge/capability.ts';
 import { normalizeHostPattern } from '../policy/host.ts';
 import { pathNormalizations } from '../policy/path.ts';
-import { appHealth, checkAppHealth, healthPath, readAppHealth } from './app-health.ts';
+import { appHealth, appProbes, checkAppHealth, healthPath, readAppHealth, readAppProbes } from './app-health.ts';
 import { checkProviders, extensionProvider, readProvider } from './extension-providers.ts';
 import type { Settings } from './settings.ts';
 import {
@@ -82,6 +82,7 @@ export const sidecarYaml = z
     health: addressOrPort('').optional(),
     /** The app of the first inbound port. */
     appHealth: healthPath.optional(),
+    appProbes: appProbes.optional(),
     accessLog: z.string().default('stdout'),
     // Istio allows where no ALLOW policy applies. We are an allow-list: with no policy nothing passes.
     defaultAction: z.enum(['deny', 'allow']).default('deny'),
@@ -222,6 +223,7 @@ export function parseSettings(source: string, file: string, fields: Fields = {})
     extensionProviders,
     learn,
     appHealth: ofFirst,
+    appProbes: probes,
     ...rest
   } = parsed;
   return Object.freeze({
@@ -252,6 +254,7 @@ export function parseSettings(source: string, file: string, fields: Fields = {})
       });
     }),
     tls: Object.freeze({ minVersion: tls.minVersion === '1.2' ? 'TLSv1.2' : 'TLSv1.3', groups: tls.groups }),
+    ...(probes === undefined ? {} : { appProbes: deepFreeze(readAppProbes(probes, inbound)) }),
     limits: readLimits(limits),
     ...(plans.length === 0 ? {} : { capabilities: deepFreeze(Object.fromEntries(plans)) }),
   });

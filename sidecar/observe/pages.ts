@@ -53,8 +53,8 @@ export interface PageSources {
   drain(): Promise<object>;
   /** Ends the process as SIGTERM does. Absent in a process whose owner does not want that. */
   readonly quit: (() => void) | undefined;
-  /** The health status of the app of a port, or of the first app; undefined if none may be checked. */
-  appHealth(port?: number): Promise<number> | undefined;
+  /** The health status of the app of a port, by a named check, or of the first app; undefined if there is none. */
+  appHealth(page?: number | string): Promise<number> | undefined;
 }
 
 /** For probes and Prometheus, on all addresses, read-only. */
@@ -82,7 +82,7 @@ export function healthPages(sources: PageSources): Page[] {
     {
       method: 'GET',
       path: '/app-health/*',
-      sentence: 'the same for the app of one port, by the port number that policies see',
+      sentence: 'the same for the app of one port, by the port number that policies see, or by a check of appProbes',
       answer: ({ url }) => askApp(sources, url.pathname.slice('/app-health/'.length)),
     },
   ];
@@ -210,7 +210,7 @@ function describeProblem(problem: SallyportError | undefined): object | null {
 /** Only the status is returned: a body could tell a stranger about the app's internals. */
 async function askApp(sources: PageSources, port: string | undefined): Promise<{ status: number; body: string }> {
   const isPort = port === undefined || /^(?:0|[1-9]\d{0,4})$/.test(port);
-  const status = isPort ? sources.appHealth(port === undefined ? undefined : Number(port)) : undefined;
+  const status = sources.appHealth(isPort && port !== undefined ? Number(port) : port);
   if (status === undefined)
     throw new SallyportError(
       'not_found',

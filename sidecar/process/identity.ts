@@ -79,6 +79,7 @@ async function startOwn(settings: Settings, registry: Registry, log: Log): Promi
     registry,
     settled: () => settled(),
     ...(ca.tokenFile === undefined ? {} : { tokenFile: ca.tokenFile }),
+    ...(ca.kubernetesTokenFile === undefined ? {} : { kubernetesTokenFile: ca.kubernetesTokenFile }),
     ...(ca.ttl === undefined ? {} : { ttlMs: ca.ttl }),
   });
   const sum = (counts: Readonly<Record<string, number>>): number =>

@@ -130,6 +130,6 @@ export function createPageSources(parts: PageParts): PageSources {
         parts.workerCount > 1 ? connections.map((one) => ({ worker: worker + 1, ...one })) : connections,
       ),
     upstreams: async () => sumUpstreams(await all()),
-    appHealth: (port) => parts.appHealth.ask(port),
+    appHealth: (page) => parts.appHealth.ask(page),
   };
 }

@@ -4,6 +4,7 @@
 import { type Address, formatAddress } from '../../cert-agent/base/address.ts';
 import { reasonOf, SallyportError } from '../../cert-agent/base/errors.ts';
 import type { Log } from '../../cert-agent/base/log.ts';
+import { addFields } from '../exchange/fields.ts';
 import type { Limits } from '../exchange/limits.ts';
 import { emptyFields } from '../exchange/message.ts';
 import type { Destination } from '../exchange/upstream.ts';
@@ -15,7 +16,7 @@ import { dialPlain } from './dial.ts';
 
 /** How an app is checked. */
 export type AppCheck = { readonly timeoutMs: number } & (
-  | { readonly kind: 'http'; readonly path: string }
+  | { readonly kind: 'http'; readonly path: string; readonly headers?: readonly (readonly [string, string])[] }
   | { readonly kind: 'grpc'; readonly service: string }
   | { readonly kind: 'tcp' }
 );
@@ -30,8 +31,18 @@ export interface ProbedApp {
   readonly appHealth?: AppCheck | undefined;
 }
 
+/** A check that has a name: one of a container's probes in Kubernetes, `web/readyz`. */
+export interface NamedProbe {
+  readonly app: Address;
+  readonly protocol: 'http' | 'http2' | 'grpc' | 'tcp';
+  readonly check: AppCheck;
+}
+
+type AskedApp = Pick<ProbedApp, 'app' | 'protocol'>;
+
 interface ProbeSettings {
   readonly inbound: readonly ProbedApp[];
+  readonly appProbes?: Readonly<Record<string, NamedProbe>>;
   readonly limits: Limits;
 }
 
@@ -49,7 +60,7 @@ export class AppHealth {
   readonly #settings: () => ProbeSettings;
   readonly #log: Log;
   readonly #asking = new Map<AppCheck, Promise<number>>();
-  readonly #wasWell = new Map<number, boolean>();
+  readonly #wasWell = new Map<number | string, boolean>();
 
   /** `settings` returns those in force. */
   constructor(settings: () => ProbeSettings, log: Log) {
@@ -58,47 +69,55 @@ export class AppHealth {
   }
 
   /**
-   * The status of the app of `port`; without a port, of the first app that can be checked; undefined if there is none.
-   * Any client may ask, so simultaneous probes share one check.
+   * The status of the app of a port, or of a named check; without either, of the first app that can be checked;
+   * undefined if there is none. Any client may ask, so simultaneous probes share one check.
    */
-  ask(port: number | undefined): Promise<number> | undefined {
-    const found = this.#settings().inbound.find(
-      ({ appHealth, policyPort }) => appHealth !== undefined && (port === undefined || port === policyPort),
+  ask(page: number | string | undefined): Promise<number> | undefined {
+    const { inbound, appProbes = {} } = this.#settings();
+    if (typeof page === 'string') {
+      const named = Object.hasOwn(appProbes, page) ? appProbes[page] : undefined;
+      return named === undefined ? undefined : this.#ask(named, named.check, page);
+    }
+    const found = inbound.find(
+      ({ appHealth, policyPort }) => appHealth !== undefined && (page === undefined || page === policyPort),
     );
-    if (found?.appHealth === undefined) return undefined;
-    const check = found.appHealth;
+    return found?.appHealth === undefined ? undefined : this.#ask(found, found.appHealth, found.policyPort);
+  }
+
+  #ask(app: AskedApp, check: AppCheck, name: number | string): Promise<number> {
     let asking = this.#asking.get(check);
     if (asking === undefined) {
-      asking = this.#find(found, check).finally(() => this.#asking.delete(check));
+      asking = this.#find(app, check, name).finally(() => this.#asking.delete(check));
       this.#asking.set(check, asking);
     }
     return asking;
   }
 
-  async #find(app: ProbedApp, check: AppCheck): Promise<number> {
+  async #find(app: AskedApp, check: AppCheck, name: number | string): Promise<number> {
     let found: Finding;
     try {
       found = await probe(app, check, this.#settings().limits);
     } catch (error) {
       found = { status: unavailable, why: reasonOf(error) };
     }
-    this.#note(app.policyPort, found);
+    this.#note(name, found);
     return found.status;
   }
 
   /** The probe gets a status; its reason is logged, once. */
-  #note(port: number, { status, why }: Finding): void {
+  #note(port: number | string, { status, why }: Finding): void {
     const isWell = status < 400;
     const wasWell = this.#wasWell.get(port);
     this.#wasWell.set(port, isWell);
+    const of = typeof port === 'number' ? `the app of port ${port}` : `the app, by ${port},`;
     if (isWell === wasWell || (isWell && wasWell === undefined)) return;
-    if (isWell) this.#log.info({ code: 'app_healthy', port }, `the app of port ${port} is healthy`);
-    else this.#log.warn({ code: 'app_unhealthy', port }, `the app of port ${port} is not healthy: ${why}`);
+    if (isWell) this.#log.info({ code: 'app_healthy', port }, `${of} is healthy`);
+    else this.#log.warn({ code: 'app_unhealthy', port }, `${of} is not healthy: ${why}`);
   }
 }
 
 /** @throws SallyportError `upstream_*` if the app does not respond, or not in time. */
-async function probe({ app, protocol }: ProbedApp, check: AppCheck, limits: Limits): Promise<Finding> {
+async function probe({ app, protocol }: AskedApp, check: AppCheck, limits: Limits): Promise<Finding> {
   const { kind, timeoutMs } = check;
   if (kind === 'tcp') {
     (await dialPlain(app, timeoutMs, [])).socket.destroy();
@@ -106,11 +125,16 @@ async function probe({ app, protocol }: ProbedApp, check: AppCheck, limits: Limi
   }
   const authority = 'path' in app ? 'localhost' : formatAddress(app);
   if (kind === 'http') {
+    const { headers = [] } = check;
+    const isHost = ([name]: readonly [string, string]): boolean => name.toLowerCase() === 'host';
     const question = {
       method: 'GET',
       path: check.path,
-      authority,
-      fields: emptyFields,
+      authority: headers.find(isHost)?.[1] ?? authority,
+      fields: addFields(
+        emptyFields,
+        headers.filter((one) => !isHost(one)),
+      ),
       body: undefined,
       headOnly: true,
     };

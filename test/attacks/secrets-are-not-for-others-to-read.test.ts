@@ -16,7 +16,7 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
-import { readToken } from '../../cert-agent/attest.ts';
+import { readToken } from '../../cert-agent/attestation/join-token.ts';
 import { guardSecret, readSecret } from '../../cert-agent/base/secret-file.ts';
 import { readPassphrase } from '../../cert-agent/ca/passphrase.ts';
 import { watchIdentityFiles } from '../../cert-agent/identity/files.ts';

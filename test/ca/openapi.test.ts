@@ -10,6 +10,7 @@ import { openapiDocument } from '../../cert-agent/ca/openapi.ts';
 import { readPemBlocks } from '../../cert-agent/identity/bundle.ts';
 import { readIssuer } from '../../cert-agent/identity/issuer.ts';
 import { ask, newKey, type Question, startTestCa, svidOf } from '../fixtures/ca.ts';
+import { audience, startCluster } from '../fixtures/cluster.ts';
 
 interface Media {
   readonly content?: Record<string, { schema: object }>;
@@ -57,11 +58,12 @@ t.test('every reference resolves', async (t) => {
 });
 
 t.test('the responses of the CA are as described', async (t) => {
-  const ca = await startTestCa(t);
+  const { url, issuer: clusterIssuer, caFile, token: podToken } = await startCluster(t);
+  const ca = await startTestCa(t, { cluster: { url, issuer: clusterIssuer, caFile, audience } });
   const root = readFileSync(caFilesOf(ca.dir).bundlePem, 'utf8');
   const id = 'spiffe://demo.test/ns/shop/sa/web';
   const key = await newKey();
-  const { token } = await ca.operator.createToken(id, 60_000);
+  const { token } = await ca.operator.createToken(id, 600_000);
   await ca.operator.revoke(`${id}2`, 'so that the list is not empty', { force: true });
   const seen = new Set<string>();
 
@@ -99,6 +101,9 @@ t.test('the responses of the CA are as described', async (t) => {
   );
   await Promise.all(renewals);
   await check(429, { path: '/v1/svid/renew', body: { csr }, svid: stolen });
+  const ofPod = { csr, kubernetesToken: await podToken() };
+  await Promise.all(Array.from({ length: 64 }, () => check(200, { path: '/v1/svid', body: ofPod })));
+  await check(429, { path: '/v1/svid', body: ofPod });
   const bundle = await check(200, { path: '/v1/bundle' });
   await check(304, { path: '/v1/bundle', headers: { 'if-none-match': String(bundle.headers['etag']) } });
   const issuer = readIssuer(readPemBlocks(readFileSync(caFilesOf(ca.dir).intermediate, 'utf8'), 'x')[0]!);

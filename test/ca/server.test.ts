@@ -164,7 +164,7 @@ t.test('invalid requests are refused with a code and a message', async (t) => {
     ['a life too long', { csr, token, ttlSeconds: 86_401 }, 400, 'ttl_out_of_range', /cannot live for 86401 seconds$/],
     ['half a second', { csr, token, ttlSeconds: 60.5 }, 400, 'body_invalid', /^'ttlSeconds': /],
     ['base64 that is none', { csr: '-'.repeat(8), token }, 400, 'body_invalid', /^'csr': is not base64$/],
-    ['no token', { csr }, 400, 'body_invalid', /^'token': /],
+    ['no token', { csr }, 400, 'body_invalid', /^the body: needs exactly one of 'token' and 'kubernetesToken'$/],
     ['an unknown field', { csr, token, id: web }, 400, 'body_invalid', /Unrecognized key: "id"/],
     ['no JSON', `{"token":"${token}`, 400, 'body_invalid', /^the body is not JSON$/],
     ['no object', '[]', 400, 'body_invalid', /^the body: /],

@@ -25,7 +25,7 @@ t.test('an agent killed between answer and disk still joins', async (t) => {
   t.teardown(() => client.close());
   const lost = await client.fetchSvid({
     trust: { bundle: readBundleFile(ca.bundleFile), denied: emptyDenyList },
-    evidence: gatherEvidence(undefined, tokenFile, () => {}),
+    evidence: gatherEvidence({ svid: undefined, tokenFile, warn: () => {} }),
     key: pendingKey(outDir, undefined),
   });
 

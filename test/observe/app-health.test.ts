@@ -203,3 +203,41 @@ t.test('an invalid probe is refused at load', async (t) => {
     else t.match(said, expected, `${inbound} ${more ?? ''}`);
   }
 });
+
+t.test('checks with names, for the probes of several containers', async (t) => {
+  const seen: string[] = [];
+  const app = await listening(
+    t,
+    createServer((request, response) => {
+      seen.push(`${request.url} ${request.headers.host} ${request.headers['x-probe']}`);
+      response.writeHead(request.url === '/live' ? 500 : 200).end('a secret');
+    }),
+  );
+  const grpc = await startHealthApp(t, { orders: 'SERVING' });
+  const ask = await start(
+    t,
+    [`app: "127.0.0.1:${app}", policyPort: 8080`],
+    `appProbes:
+  web/livez: { port: ${app}, httpGet: { path: /live } }
+  web/readyz: { port: ${app}, httpGet: { httpHeaders: [{ name: Host, value: web.test }, { name: x-probe, value: y }] } }
+  web/startupz: { port: ${app}, tcpSocket: {} }
+  b/readyz: { port: ${grpc.port}, grpc: { service: orders } }
+  b/livez: { port: ${grpc.port}, grpc: { service: nobody } }
+`,
+  );
+  for (const [page, status] of [
+    ['web/livez', 500],
+    ['web/readyz', 200],
+    ['web/startupz', 200],
+    ['b/readyz', 200],
+    ['b/livez', 503],
+    ['b/startupz', 404],
+    ['constructor', 404],
+    ['web', 404],
+  ] as const) {
+    const answer = await ask(`/app-health/${page}`);
+    t.equal(answer.status, status, page);
+    t.notMatch(answer.body, 'a secret');
+  }
+  t.strictSame(seen, [`/live 127.0.0.1:${app} undefined`, '/ web.test y']);
+});

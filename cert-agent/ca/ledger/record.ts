@@ -23,7 +23,10 @@ export interface Act {
   readonly caller: Caller;
   /** The SPIFFE ID that it is about. */
   readonly id?: string;
-  /** What proved the identity: `token 5a0e6cf1d2b9` (the first digits of its hash), `svid SERIAL`, `self`. */
+  /**
+   * What proved the identity: `token 5a0e6cf1d2b9` (the first digits of its hash), `svid SERIAL`,
+   * `kubernetes POD UID`, `self`.
+   */
   readonly evidence?: string;
   /** The outcome, or an error code. */
   readonly answer: string;

@@ -2,6 +2,7 @@
 // (socket.ts). While the CA is stopped, the command performs them on the store itself.
 
 import { randomBytes } from 'node:crypto';
+import { hashToken } from '../../attestation/join-token.ts';
 import type { Clock } from '../../base/clock.ts';
 import { formatDuration, formatTime } from '../../base/clock.ts';
 import { didYouMean } from '../../base/did-you-mean.ts';
@@ -10,7 +11,7 @@ import { parseSpiffeId } from '../../identity/spiffe-id.ts';
 import { type Acknowledged, shown, whenAcknowledged } from '../acknowledged.ts';
 import type { Agents, ConnectedAgent } from '../agents.ts';
 import { parseDnsNames } from '../dns/name.ts';
-import { deniedError, hashToken } from '../evidence.ts';
+import { deniedError } from '../evidence.ts';
 import { checkIssuable } from '../issue.ts';
 import { nameOfToken } from '../ledger/record.ts';
 import {

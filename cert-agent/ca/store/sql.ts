@@ -278,12 +278,25 @@ export function createOperations(db: DatabaseSync): Operations {
     return { outcome: 'recorded' };
   }
 
+  /** A token of a pod serves until it expires, so that all certificates of a pod are one family. */
+  function recordOfPod(certificate: CertificateRecord): RecordedCertificate {
+    const family = `kubernetes ${certificate.evidence.reference}`;
+    if (Number(validOf.get(family, certificate.issuedAt)?.['valid']) >= maxFamily) return { outcome: 'exhausted' };
+    const { names = [] } = certificate.evidence;
+    const renamed = misnamed(certificate, names);
+    if (renamed !== undefined) return renamed;
+    put(certificate, family);
+    dns.setNames(family, names);
+    return { outcome: 'recorded' };
+  }
+
   function record(certificate: CertificateRecord): RecordedCertificate {
     const { kind, reference } = certificate.evidence;
     if (isDeniedId(certificate.id)) return { outcome: 'denied' };
     // Checked by the record, not by the list: the list drops expired serials, and a renewal may still be in flight.
     // One record is enough: a denial marks the whole line of renewals, and no renewal extends a marked one.
     if (kind === 'svid' && isRevoked(reference)) return { outcome: 'revoked' };
+    if (kind === 'kubernetes') return recordOfPod(certificate);
     if (kind !== 'svid') {
       put(certificate);
       return { outcome: 'recorded' };

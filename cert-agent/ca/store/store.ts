@@ -21,11 +21,16 @@ import type { LedgerEnd, LedgerHead, Pruned } from '../ledger/table.ts';
 /** An SVID that expired longer ago than this is never renewed, milliseconds. */
 export const longestGraceMs = 30 * 86_400_000;
 
-/** The proof of an identity: a join token (its hash), an earlier SVID (its serial), or the CA itself. */
+/**
+ * The proof of an identity: a join token (its hash), a service-account token (its pod's name and UID), an earlier SVID
+ * (its serial), or the CA itself.
+ */
 export interface EvidenceRecord {
-  readonly kind: 'token' | 'svid' | 'self';
+  readonly kind: 'token' | 'kubernetes' | 'svid' | 'self';
   /** Empty for `self`. */
   readonly reference: string;
+  /** Of a pod: the DNS names of its account. */
+  readonly names?: readonly string[];
   /** The SVID had expired. In the ledger only. */
   readonly expired?: boolean;
 }

@@ -1,0 +1,246 @@
+// Documents of Kubernetes as text: YAML with several documents, Lists, JSON. What is not changed stays as it was
+// written, byte for byte; what is changed keeps its comments, except in a document with aliases, which is written anew.
+
+import { type Document, isCollection, isMap, isScalar, isSeq, parseDocument, stringify, visit } from 'yaml';
+import { reasonOf, SallyportError } from '../../cert-agent/base/errors.ts';
+import { type InjectOptions, inject, type Result, uninject } from './inject.ts';
+import { diff, type Operation, pointer, stepsOf } from './patch.ts';
+import { copyOf, treeOf } from './tree.ts';
+
+export interface TextResult {
+  readonly text: string;
+  readonly results: readonly Result[];
+}
+
+/** YAML that may be a workload and is larger than this is no document that an API server would take. */
+const maxYamlBytes = 8 * 1_048_576;
+
+/** One document of the text. */
+interface Segment {
+  readonly text: string;
+  readonly line: number;
+  readonly isJson: boolean;
+  /** Undefined for what is neither a workload nor a Service nor a List: it is not even parsed. */
+  readonly value: unknown;
+  /** The nodes, for YAML without aliases. */
+  readonly document: Document | undefined;
+}
+
+/**
+ * Injects every document of `text`.
+ * @throws SallyportError `config_invalid` for what is not YAML: nothing is printed then.
+ */
+export function injectText(text: string, file: string, options: InjectOptions): TextResult {
+  return transform(text, file, (documents) => inject(documents, options));
+}
+
+/** Takes the sidecars out of every document. @throws SallyportError as injectText does. */
+export function uninjectText(text: string, file: string, namespace: string): TextResult {
+  return transform(text, file, (documents) => uninject(documents, { namespace }));
+}
+
+function transform(text: string, file: string, work: (documents: readonly unknown[]) => readonly Result[]): TextResult {
+  const segments = segmentsOf(text, file);
+  // Items of Lists count like documents, so that a Service and its workload in one List find each other.
+  const all = segments.flatMap((segment, index) => flatten(segment.value, index, ''));
+  const results = work(all.map(({ value }) => value));
+  const changes = new Map<number, { path: string; before: unknown; after: unknown }[]>();
+  for (const [i, result] of results.entries()) {
+    if (result.outcome !== 'changed') continue;
+    const { index, path, value } = all[i]!;
+    const known = changes.get(index) ?? [];
+    known.push({ path, before: value, after: result.value });
+    changes.set(index, known);
+  }
+  const parts = segments.map((segment, index) => write(segment, changes.get(index) ?? []));
+  const named = results.filter((result, i) => all[i]!.value !== undefined || result.outcome !== 'left_alone');
+  return { text: parts.join(''), results: named };
+}
+
+interface Flat {
+  readonly index: number;
+  readonly path: string;
+  readonly value: unknown;
+}
+
+function flatten(value: unknown, index: number, path: string): readonly Flat[] {
+  const { kind, items } = treeOf(value);
+  if (typeof kind !== 'string' || !kind.endsWith('List') || !Array.isArray(items)) return [{ index, path, value }];
+  return items.flatMap((item, i) => flatten(item, index, pointer(pointer(path, 'items'), i)));
+}
+
+/** A line that begins a document (YAML 1.2.2 section 9.1.2); in a block scalar it would end it. */
+const marker = /^---(?=[ \t\r\n]|$)/gm;
+
+function segmentsOf(text: string, file: string): readonly Segment[] {
+  const starts = [...new Set([0, ...[...text.matchAll(marker)].map(({ index }) => index)])];
+  let line = 1;
+  return starts.map((start, i) => {
+    const part = text.slice(start, starts[i + 1]);
+    const segment = readSegment(part, line, file);
+    for (let at = part.indexOf('\n'); at !== -1; at = part.indexOf('\n', at + 1)) line++;
+    return segment;
+  });
+}
+
+/** The kinds that matter end in these fields; a ConfigMap of 50 MB is not parsed. */
+const interesting =
+  /^[ \t]*(?:- )?["']?(?:containers|items|targetPort|ports)["']?[ \t]*:|[{,][ \t]*["']?(?:containers|items|ports)["']?[ \t]*:/m;
+
+function readSegment(text: string, line: number, file: string): Segment {
+  const body = text.replace(/^---[ \t]*\r?\n/, '');
+  const isJson = /^\s*\{/.test(body);
+  const unread = { text, line, isJson, value: undefined, document: undefined };
+  if (!interesting.test(body)) return body.trim() === '' ? unread : { ...unread, value: glimpse(body) };
+  if (isJson) {
+    try {
+      return { ...unread, value: JSON.parse(body) };
+    } catch {
+      // A mapping of YAML in braces.
+    }
+  }
+  if (text.length > maxYamlBytes)
+    throw invalid(
+      file,
+      line,
+      `this document has more than ${maxYamlBytes / 1_048_576} MB`,
+      'split it, or give it as JSON',
+    );
+  const document = parseDocument(text, yamlOptions);
+  const [problem] = document.errors;
+  if (problem !== undefined) {
+    const [at] = problem.pos;
+    const before = text.slice(0, at);
+    throw invalid(file, line + before.split('\n').length - 1, reasonOf(problem.message.split('\n')[0]));
+  }
+  const value = plainOf(document, file, line);
+  return { ...unread, isJson: false, value, document: hasAliases(text, document) ? undefined : document };
+}
+
+/** Kind and name of a document that is not parsed, for reports. */
+function glimpse(body: string): unknown {
+  const field = (pattern: RegExp): string | undefined => pattern.exec(body)?.[1];
+  const kind = field(/^(?:\{\s*)?["']?kind["']?\s*:\s*["']?([A-Za-z0-9]+)/m);
+  if (kind === undefined) return {};
+  const name = field(/(?:^[ \t]+|[{,]\s*)["']?name["']?\s*:\s*["']?([\w.-]+)/m);
+  const namespace = field(/(?:^[ \t]+|[{,]\s*)["']?namespace["']?\s*:\s*["']?([\w.-]+)/m);
+  return { kind, metadata: { ...(name !== undefined && { name }), ...(namespace !== undefined && { namespace }) } };
+}
+
+/**
+ * As kubectl reads it (YAML 1.1: `0644` is octal, `yes` is true, `<<` merges), without 1.1's times and numbers to base
+ * 60, which kubectl does not know either.
+ */
+const yamlOptions = {
+  version: '1.1' as const,
+  prettyErrors: false,
+  uniqueKeys: true,
+  customTags: (tags: unknown[]) =>
+    tags.filter((tag) => {
+      const { tag: name = '', format = '' } = tag as { tag?: string; format?: string };
+      return format !== 'TIME' && !/:(?:timestamp|omap|pairs|set|binary)$/.test(name);
+    }) as never,
+};
+
+function plainOf(document: Document, file: string, line: number): unknown {
+  try {
+    // As everywhere: a billion laughs end here.
+    return document.toJS({ maxAliasCount: 100 });
+  } catch (error) {
+    throw invalid(file, line, reasonOf(error));
+  }
+}
+
+/** A change behind an alias would change every other place that it stands for. */
+function hasAliases(text: string, document: Document): boolean {
+  if (!/(?:^|[\s[{,:-])[&*][^\s,[\]{}]/m.test(text)) return false;
+  let found = false;
+  visit(document, {
+    Alias() {
+      found = true;
+      return visit.BREAK;
+    },
+  });
+  return found;
+}
+
+function invalid(file: string, line: number, message: string, hint?: string): SallyportError {
+  const problem = { file, line, column: 1, message, ...(hint === undefined ? {} : { hint }) };
+  return new SallyportError('config_invalid', `${file}:${line}: ${message}`, { problems: [problem], hint });
+}
+
+function write(segment: Segment, changes: readonly { path: string; before: unknown; after: unknown }[]): string {
+  if (changes.length === 0) return segment.text;
+  const { text, isJson, document } = segment;
+  const operations = changes.flatMap(({ path, before, after }) =>
+    diff(before, after).map((one) => ({ ...one, path: path + one.path })),
+  );
+  if (operations.length === 0) return text;
+  const begins = /^---[^\r\n]*\r?\n/.exec(text)?.[0] ?? '';
+  if (isJson) return `${begins}${JSON.stringify(patched(segment.value, changes), null, indentOf(text))}\n`;
+  const isDense = isDenseOf(text);
+  const style = {
+    lineWidth: 0,
+    indentSeq: !isDense,
+    indent: indentOf(text),
+    flowCollectionPadding: !/[{[][^\s{}[\]]/.test(text),
+  };
+  let printed: string;
+  if (document === undefined)
+    printed = `${begins}${stringify(patched(segment.value, changes), { ...style, version: '1.1', aliasDuplicateObjects: false })}`;
+  else {
+    for (const operation of operations) apply(document, operation);
+    printed = document.toString(style);
+    if (begins !== '' && !printed.startsWith('---')) printed = `---\n${printed}`;
+  }
+  return text.includes('\r\n') ? printed.replace(/\r?\n/g, '\r\n') : printed;
+}
+
+/** The whole value with its changed items. */
+function patched(value: unknown, changes: readonly { path: string; after: unknown }[]): unknown {
+  if (changes[0]?.path === '') return changes[0].after;
+  const copy: unknown = copyOf(value);
+  for (const { path, after } of changes) {
+    const steps = stepsOf(path);
+    const last = steps.pop()!;
+    const parent = steps.reduce<unknown>((one, step) => (one as Record<string, unknown>)[step], copy);
+    (parent as Record<string, unknown>)[last] = after;
+  }
+  return copy;
+}
+
+/** The first step of indentation in the text; two if there is none. */
+function indentOf(text: string): number {
+  const found = /^[^\s#-][^\n]*:[ \t]*\r?\n( +)[^\s-]/m.exec(text)?.[1] ?? /^\{\s*\n( +)/.exec(text)?.[1];
+  return Math.min(Math.max(found?.length ?? 2, 1), 8);
+}
+
+/** Whether most lists are written under their key without indentation, as kubectl prints them. */
+function isDenseOf(text: string): boolean {
+  let balance = 0;
+  for (const [, key = '', item = ''] of text.matchAll(/^( *)(?:- )?[^\s#:-][^\n]*:[ \t]*\r?\n( *)- /gm))
+    balance += item.length <= key.length ? 1 : -1;
+  return balance > 0;
+}
+
+function apply(document: Document, operation: Operation): void {
+  const steps = stepsOf(operation.path);
+  const last = steps.at(-1)!;
+  const parentPath = steps.slice(0, -1);
+  const parent = parentPath.length === 0 ? document.contents : document.getIn(parentPath, true);
+  if (operation.op === 'remove') return void document.deleteIn(steps);
+  const node = document.createNode(operation.value, { aliasDuplicateObjects: false });
+  if (operation.op === 'replace') {
+    const known = document.getIn(steps, true);
+    if (isScalar(known) && isScalar(node)) known.value = node.value;
+    else document.setIn(steps, node);
+  } else if (isSeq(parent)) parent.items.splice(Number(last), 0, node);
+  else if (isMap(parent)) {
+    const pair = document.createPair(last, node);
+    // A name comes first, by custom.
+    if (last === 'name') parent.items.unshift(pair);
+    else parent.items.push(pair);
+  } else document.setIn(steps, node);
+  const isLong = JSON.stringify(operation.value).length > 100;
+  if (isCollection(parent) && parent.flow && isLong) parent.flow = false;
+}

@@ -1,0 +1,212 @@
+// The manifests: valid by Kubernetes' own OpenAPI, restricted, with the least rights, and with options, ports, names and
+// documents that exist.
+
+import { spawnSync } from 'node:child_process';
+import { globSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { basename, join } from 'node:path';
+import t from 'tap';
+import { parseIstio } from '../../sidecar/documents/istio/read.ts';
+import { inboundPort, mostInboundPorts } from '../../sidecar/kube/names.ts';
+import { labelsOf, podOf, runningContainers, treesOf } from '../../sidecar/kube/tree.ts';
+import { base, renderChart } from '../fixtures/chart.ts';
+import { type Any, documentsOf } from '../fixtures/kube.ts';
+import { schemaProblems } from '../fixtures/kubernetes-schema.ts';
+import { runSallyport, tempDir } from '../fixtures/process.ts';
+import { haveCommand } from '../fixtures/tools.ts';
+
+const read = (file: string): Any[] => documentsOf(readFileSync(file, 'utf8'));
+const files = globSync('{,namespace/}*.yaml', { cwd: base }).filter((file) => basename(file) !== 'kustomization.yaml');
+const all = files.flatMap((file) => read(join(base, file)));
+const pods = all.flatMap((one) => {
+  const pod = podOf(one);
+  return pod === undefined ? [] : [{ name: `${one.kind} ${one.metadata.name}`, owner: one, pod: pod as Any }];
+});
+
+t.test('the kustomize base is the chart with its defaults', async (t) => {
+  const rendered = renderChart();
+  for (const [file, text] of Object.entries(rendered)) t.equal(readFileSync(join(base, file), 'utf8'), text, file);
+  t.strictSame(Object.keys(rendered).toSorted(), read(join(base, 'kustomization.yaml'))[0].resources.toSorted());
+  t.match(renderChart({ trustDomain: 'corp.test' })['ca.yaml'], '--trust-domain corp.test');
+  t.match(read(`${base}../../charts/sallyport/Chart.yaml`)[0], {
+    apiVersion: 'v2',
+    name: 'sallyport',
+    version: /^\d+\.\d+\.\d+$/,
+  });
+});
+
+t.test('kustomize builds it', { skip: haveCommand('kubectl') ? false : 'there is no kubectl here' }, async (t) => {
+  for (const [directory, count] of [
+    [base, all.length - 2],
+    [join(base, 'namespace'), 2],
+  ] as const) {
+    const { status, stdout, stderr } = spawnSync('kubectl', ['kustomize', directory], { encoding: 'utf8' });
+    t.equal(status, 0, stderr);
+    const built = documentsOf(stdout);
+    t.equal(built.length, count);
+    for (const one of built) t.equal(schemaProblems(one), '', `${one.kind} ${one.metadata.name}`);
+  }
+});
+
+t.test('every document is valid', async (t) => {
+  for (const one of all) t.equal(schemaProblems(one), '', `${one.kind} ${one.metadata.name}`);
+  const broken = structuredClone(all.find(({ kind }) => kind === 'StatefulSet'));
+  broken.spec.template.spec.containers[0].livenesProbe = {};
+  t.match(schemaProblems(broken), 'livenesProbe', 'and the check finds a misspelt field');
+});
+
+t.test('every pod is restricted', async (t) => {
+  t.equal(pods.length, 4);
+  for (const { name, pod } of pods) {
+    const { spec } = pod;
+    t.match(
+      spec.securityContext,
+      { runAsNonRoot: true, runAsUser: 1337, seccompProfile: { type: 'RuntimeDefault' } },
+      name,
+    );
+    for (const key of ['hostNetwork', 'hostPID', 'hostIPC']) t.notOk(spec[key], `${name} ${key}`);
+    for (const container of [...spec.containers, ...(spec.initContainers ?? [])]) {
+      t.strictSame(
+        container.securityContext,
+        { allowPrivilegeEscalation: false, capabilities: { drop: ['ALL'] }, readOnlyRootFilesystem: true },
+        `${name} ${container.name}`,
+      );
+    }
+    // Pod Security Standards: volumes of the restricted level.
+    for (const { name: volume, ...kind } of spec.volumes ?? [])
+      t.match(
+        Object.keys(kind)[0],
+        /^(?:configMap|projected|emptyDir|persistentVolumeClaim|secret|downwardAPI)$/,
+        `${name} ${volume}`,
+      );
+  }
+  const namespace = all.find(({ kind }) => kind === 'Namespace');
+  t.equal(namespace.metadata.labels['pod-security.kubernetes.io/enforce'], 'restricted');
+});
+
+t.test('the rights are these and no others', async (t) => {
+  const rules = all
+    .filter(({ kind }) => /Role$/.test(kind))
+    .map(({ kind, metadata, rules: of }) => [kind, metadata.name, of]);
+  t.strictSame(
+    rules,
+    [
+      [
+        'ClusterRole',
+        'sallyport-ca',
+        [{ apiGroups: ['authentication.k8s.io'], resources: ['tokenreviews'], verbs: ['create'] }],
+      ],
+      [
+        'ClusterRole',
+        'sallyport-webhook',
+        [
+          {
+            apiGroups: ['admissionregistration.k8s.io'],
+            resources: ['mutatingwebhookconfigurations'],
+            resourceNames: ['sallyport-injector'],
+            verbs: ['get', 'patch'],
+          },
+        ],
+      ],
+    ].toSorted(),
+  );
+  for (const { kind, roleRef, subjects, metadata } of all.filter(({ kind: one }) => /RoleBinding$/.test(one))) {
+    t.equal(roleRef.name, metadata.name, kind);
+    t.strictSame(
+      subjects.map(({ name }: Any) => name),
+      [metadata.name],
+    );
+  }
+});
+
+t.test('selectors, ports and names lead somewhere', async (t) => {
+  const selected = (selector: Any, namespace: string): Any[] =>
+    pods.filter(
+      ({ pod, owner }) =>
+        owner.metadata.namespace === namespace &&
+        Object.entries(selector ?? {}).every(([key, value]) => labelsOf(pod)[key] === value),
+    );
+  for (const { kind, metadata, spec } of all) {
+    const what = `${kind} ${metadata.name}`;
+    if (kind === 'Service') {
+      const [found] = selected(spec.selector, metadata.namespace);
+      t.ok(found, what);
+      const names = runningContainers(found.pod.spec).flatMap(({ ports }) => treesOf(ports).map(({ name }) => name));
+      for (const { targetPort } of spec.ports) t.ok(names.includes(targetPort), `${what} ${targetPort}`);
+    }
+    if (kind === 'PodDisruptionBudget')
+      t.equal(selected(spec.selector.matchLabels, metadata.namespace).length, 1, what);
+    if (kind === 'NetworkPolicy' && spec.podSelector.matchLabels !== undefined && metadata.namespace !== undefined) {
+      const [found] = selected(spec.podSelector.matchLabels, metadata.namespace);
+      const ports = runningContainers(found.pod.spec).flatMap((one) =>
+        treesOf(one['ports']).map(({ containerPort }) => containerPort),
+      );
+      for (const { port } of spec.ingress[0].ports) t.ok(ports.includes(port), `${what} ${port}`);
+      t.equal(spec.ingress[0].ports.length, ports.length, `${what}: every port`);
+    }
+  }
+  const webhook = all.find(({ kind }) => kind === 'MutatingWebhookConfiguration');
+  for (const { clientConfig, failurePolicy, rules } of webhook.webhooks) {
+    t.strictSame(clientConfig.service, {
+      name: 'sallyport-webhook',
+      namespace: 'sallyport-system',
+      path: '/inject',
+      port: 443,
+    });
+    t.equal(failurePolicy, 'Fail');
+    t.match(rules, [{ operations: ['CREATE'], resources: ['pods'] }]);
+  }
+  const sidecars = all.find(({ metadata }) => metadata.name === 'sallyport-sidecars');
+  const [{ ports }] = sidecars.spec.ingress;
+  const isOpen = (port: number): boolean =>
+    ports.some((one: Any) => port >= one.port && port <= (one.endPort ?? one.port));
+  for (let i = 0; i < mostInboundPorts; i++) t.ok(isOpen(inboundPort(i)), `the NetworkPolicy opens ${inboundPort(i)}`);
+  for (const port of [80, 8080, 15000, 15001, 15099, 15199]) t.notOk(isOpen(port), `and not ${port}`);
+});
+
+t.test('the options of every command exist', { timeout: 120_000 }, async (t) => {
+  const helps = new Map<string, string>();
+  const help = async (words: string[]): Promise<string> => {
+    const key = words.join(' ');
+    if (!helps.has(key)) helps.set(key, (await runSallyport(t, [...words, '--help'])).stdout);
+    return helps.get(key)!;
+  };
+  const check = async (what: string, line: readonly string[]): Promise<void> => {
+    const words = line.slice(
+      0,
+      line.findIndex((one) => one.startsWith('-')),
+    );
+    const text = await help(words);
+    for (const one of line.filter((part) => part.startsWith('--')))
+      t.match(text, new RegExp(`${one.split('=')[0]}\\b`), `${what}: ${words.join(' ')} ${one}`);
+  };
+  for (const { name, pod } of pods)
+    for (const { args, command } of [...pod.spec.containers, ...(pod.spec.initContainers ?? [])]) {
+      if (command === undefined) await check(name, args);
+      else
+        for (const [, line] of args[0].matchAll(/sallyport (ca [^\n|]*)/g))
+          await check(
+            name,
+            line
+              .trim()
+              .replace(/\$\(.*\)/, 'X')
+              .split(/\s+/),
+          );
+    }
+});
+
+t.test('the gateway and the policies of the example are accepted', { timeout: 60_000 }, async (t) => {
+  const dir = tempDir(t);
+  const data = (name: string): Record<string, string> =>
+    all.find(({ kind, metadata }) => kind === 'ConfigMap' && metadata.name === name).data;
+  mkdirSync(join(dir, 'documents'));
+  for (const [file, text] of Object.entries(data('sallyport-gateway-documents')))
+    writeFileSync(join(dir, 'documents', file), text);
+  const settings = data('sallyport-gateway')['gateway.yaml']!.replace('/etc/sallyport/documents', 'documents');
+  writeFileSync(join(dir, 'gateway.yaml'), settings);
+  const { code, stderr } = await runSallyport(t, ['gateway', '--config', join(dir, 'gateway.yaml'), '--check']);
+  t.equal(code, 0, stderr);
+  const { authorizationPolicies } = parseIstio(
+    Object.entries(data('sallyport-policies')).map(([file, text]) => ({ file, text })),
+  );
+  t.equal(authorizationPolicies.length, 1);
+});
