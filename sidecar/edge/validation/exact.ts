@@ -26,12 +26,20 @@ function isInteger64(text: string): boolean {
   return /^-?\d+$/.test(text) && BigInt.asIntN(64, BigInt(text)) === BigInt(text);
 }
 
-/** What a schema says about a number: that it is an integer, or more, which depends on its last digit. */
-export type Says = 'integer' | 'more';
+/**
+ * What a schema says about a number: that it is an integer; the numbers that it compares with; or that its last digit
+ * matters (`multipleOf`).
+ */
+export type Says = 'integer' | 'all' | readonly number[];
 
-/** The keyword in generated programs. @throws SallyportError `json_number_out_of_range`. */
+/**
+ * The keyword in generated programs. Rounding keeps the order: an integer of 64 bits whose double is none of the
+ * numbers that it is compared with is on the same side of each as its double.
+ * @throws SallyportError `json_number_out_of_range`.
+ */
 export function isExact(value: number, says: Says): boolean {
-  if (inexact.has(value) || (says === 'more' && wide.has(value)))
+  const matters = says === 'all' || (typeof says !== 'string' && says.includes(value));
+  if (inexact.has(value) || (matters && wide.has(value)))
     throw new SallyportError('json_number_out_of_range', 'a number has more digits than a double holds');
   return true;
 }
@@ -39,7 +47,7 @@ export function isExact(value: number, says: Says): boolean {
 /** An extension by its name, so that it is none of JSON Schema's. */
 export const exactKeyword = 'x-sallyport-exact';
 
-const limits = ['minimum', 'maximum', 'exclusiveMinimum', 'exclusiveMaximum', 'multipleOf'];
+const limits = ['minimum', 'maximum', 'exclusiveMinimum', 'exclusiveMaximum'];
 
 /** The schema with the keyword in each part that says something about a number. */
 export function withExact<T>(schema: T): T {
@@ -50,9 +58,11 @@ export function withExact<T>(schema: T): T {
   return (says === undefined ? plain : { ...plain, [exactKeyword]: says }) as T;
 }
 
-function saysOfNumbers({ type, enum: values, const: value, format, ...others }: Node): Says | undefined {
-  if (typeof value === 'number' || limits.some((one) => others[one] !== undefined)) return 'more';
-  if (Array.isArray(values) && values.some((one) => typeof one === 'number')) return 'more';
+function saysOfNumbers({ type, enum: values, const: value, format, multipleOf, ...others }: Node): Says | undefined {
+  if (multipleOf !== undefined) return 'all';
+  const compared = [...limits.map((one) => others[one]), value, ...(Array.isArray(values) ? values : [])];
+  const numbers = compared.filter((one) => typeof one === 'number');
+  if (numbers.length > 0) return numbers;
   const isInteger = [type].flat().includes('integer') || format === 'int32' || format === 'int64';
   return isInteger ? 'integer' : undefined;
 }

@@ -74,10 +74,12 @@ function createAjv(draft: Draft, allErrors: boolean, optimize: number | false = 
   });
   ownEnum(ajv);
   ajv.addKeyword({
-    ...{ keyword: exactKeyword, type: 'number', schemaType: 'string' },
+    ...{ keyword: exactKeyword, type: 'number', schemaType: ['string', 'array'] },
+    // Under `not`, what a limit refuses would pass.
+    before: 'maximum',
     code(cxt: KeywordCxt) {
       const exact = cxt.gen.scopeValue('func', { ref: isExact, code: _`require("sallyport/exact")` });
-      cxt.pass(_`${exact}(${cxt.data}, ${String(cxt.schema)})`);
+      cxt.pass(_`${exact}(${cxt.data}, ${stringify(cxt.schema)})`);
     },
   });
   ajv.removeKeyword('multipleOf');
