@@ -17,11 +17,13 @@ function importCommand(): Command {
       'after',
       `
 The rules go to standard output, the table of what is not carried to standard error. SecRuleRemoveById and
-SecRuleUpdateTargetById of the same directory are kept. Rules that read responses, chains, and operators other than
-searches are not carried.
+SecRuleUpdateTargetById of the same directory are kept. Rules that read responses, chains, rules without a score, and
+operators other than searches are not carried.
+
+'rules' belongs below 'spec' of the RequestScreening, indented by two spaces.
 
 Examples:
-  sallyport crs import coreruleset/rules > rules.yaml
+  sallyport crs import coreruleset/rules | sed 's/^/  /' >> screening.yaml
   sallyport crs import coreruleset/rules --json | jq '.notCarried[].why'`,
     )
     .action(action(runImport));
@@ -37,7 +39,7 @@ async function runImport(dir: string, { json }: { json?: boolean }): Promise<num
   const { stringify } = await import('yaml');
   print(stringify({ rules }, { lineWidth: 0 }).trimEnd());
   for (const { id, file, why, inPart } of notCarried)
-    note(`${id} ${inPart ? 'in part' : 'not carried'}: ${why} (${file})`);
+    note(`${id ?? 'a rule'} ${inPart ? 'in part' : 'not carried'}: ${why} (${file})`);
   const missing = notCarried.filter(({ inPart }) => !inPart).length;
   note(`${version ?? 'CRS'}: ${counted(rules.length, 'rule')} carried, ${missing} not carried`);
   return exitCodes.ok;

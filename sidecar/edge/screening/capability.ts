@@ -8,7 +8,7 @@ import { bodyTooLarge } from '../../protocol/body-limit.ts';
 import type { Guarding } from '../capability.ts';
 import { decodeBody, isPlain } from '../content.ts';
 import { gatherBody, wholeBodyOf } from '../gather-body.ts';
-import type { DetectorName } from './finding.ts';
+import { type DetectorName, isRule } from './finding.ts';
 import type { Outcome, ScreeningCounts } from './metrics.ts';
 import type { ScreeningPlan } from './schema.ts';
 import {
@@ -62,8 +62,13 @@ export const screening: Guarding<ScreeningPlan, ScreeningShared | undefined> = {
     const { plan } = planned;
     const { mode, bodyLimit, threshold, exclusions, unreadableBodies } = plan;
     const now = Date.now();
-    for (const one of exclusions)
+    for (const one of exclusions) {
       if (now > endOf(one)) warn(`the exclusion '${one.reason}' ended on ${one.until}: it has no effect`);
+      if (one.rule !== undefined && !isRule(one.rule) && !plan.rules.some(({ id }) => one.rule === `crs-${id}`))
+        warn(`the exclusion '${one.reason}' names the rule '${one.rule}', which does not exist: it has no effect`);
+      if ([one.detector, one.rule, one.in, one.field, one.path].every((part) => part === undefined))
+        warn(`the exclusion '${one.reason}' has no detector, rule, in, field or path: nothing is screened`);
+    }
     const blocks = mode === 'Block';
     const { bodyLimit: _limit, mode: _mode, unreadableBodies: _unreadable, ...rules } = plan;
     const compiled = compileRules(rules);

@@ -10,7 +10,8 @@ import type { DetectorName } from './finding.ts';
 
 /** One rule that is not carried, or not as a whole. */
 export interface NotCarried {
-  readonly id: number;
+  /** Absent if the rule has none that can be read. */
+  readonly id?: number;
   readonly file: string;
   readonly why: string;
   /** Carried, but for this. */
@@ -59,12 +60,20 @@ export function importCrs(directory: string): Imported {
     for (const chain of chainsOf(directives)) {
       const { targets, operator, actions } = chain[0]!;
       const id = Number(actions.find(([key]) => key === 'id')?.[1]);
-      if (!Number.isSafeInteger(id)) continue;
-      version ??= actions.find(([key]) => key === 'ver')?.[1];
-      // Rules that only steer others say nothing about a request.
-      if (!chain.some((one) => one.actions.some(([key, value]) => key === 'setvar' && value.includes('anomaly_score'))))
+      if (!Number.isSafeInteger(id)) {
+        notCarried.push({ file, why: `has no id: SecRule ${targets} "${operator}"`.slice(0, 120), inPart: false });
         continue;
+      }
+      version ??= actions.find(([key]) => key === 'ver')?.[1];
       const add = (why: string, inPart = false): void => void notCarried.push({ id, file, why, inPart });
+      if (
+        !chain.some((one) => one.actions.some(([key, value]) => key === 'setvar' && value.includes('anomaly_score')))
+      ) {
+        // Rules that only steer others say nothing about a request.
+        if (refuses(actions) && typeof placesOf(targets) !== 'string')
+          add('adds nothing to an anomaly score: it needs a setvar as the rules of CRS have it');
+        continue;
+      }
       if (removed.has(id)) {
         add('removed by SecRuleRemoveById');
         continue;
@@ -82,11 +91,18 @@ export function importCrs(directory: string): Imported {
   return { version, rules, notCarried };
 }
 
+/** Rules of other sets often refuse by themselves, without a score. */
+function refuses(actions: readonly Action[]): boolean {
+  return actions.some(([key]) => key === 'deny' || key === 'block' || key === 'drop' || key === 'redirect');
+}
+
 function list(directory: string): string[] {
   try {
     return readdirSync(directory).toSorted();
   } catch (error) {
-    throw new SallyportError('config_unreadable', `cannot read ${directory}: ${reasonOf(error)}`);
+    throw new SallyportError('config_unreadable', `cannot read ${directory}: ${reasonOf(error)}`, {
+      hint: "name the directory 'rules' of a release of CRS",
+    });
   }
 }
 

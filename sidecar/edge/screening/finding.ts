@@ -41,11 +41,19 @@ export interface Sign {
 /** A detector reads one decoded text, in time linear in its length. `characters`: `charactersIn` of it. */
 export type Detect = (text: string, report: (sign: Sign) => void, place: Place, characters: number) => void;
 
+const known = new Set<string>();
+
+/** Whether a detector that has been loaded has a sign of this name. */
+export function isRule(name: string): boolean {
+  return known.has(name);
+}
+
 /** Signs of one detector, by rule. */
 export function signsOf<Rule extends string>(
   detector: DetectorName,
   rules: Readonly<Record<Rule, readonly [score: Sign['score'], level?: Sign['level']]>>,
 ): Readonly<Record<Rule, Sign>> {
+  for (const rule of Object.keys(rules)) known.add(`${detector}-${rule}`);
   return Object.fromEntries(
     Object.entries<readonly [Sign['score'], Sign['level']?]>(rules).map(([rule, [score, level = 1]]) => [
       rule,

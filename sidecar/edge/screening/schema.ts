@@ -3,7 +3,8 @@
 
 import { z } from 'zod';
 import { quantity } from '../../schema/quantity.ts';
-import { crsRule } from './crs-schema.ts';
+import { whyNotLinear } from './crs-rules.ts';
+import { type CrsRule, crsRule } from './crs-schema.ts';
 import { detectorNames } from './finding.ts';
 
 const detector = z.enum(detectorNames, `a detector is one of ${detectorNames.join(', ')}`);
@@ -12,15 +13,18 @@ const detector = z.enum(detectorNames, `a detector is one of ${detectorNames.joi
 const exclusion = z.strictObject({
   /** All detectors without it. */
   detector: detector.optional(),
-  /** One rule, as the log names it: `sql-tautology`. */
-  rule: z.string().min(1).max(100).optional(),
+  /** One rule, as the log names it: `sql-tautology`, `crs-942160`. The number of CRS alone will do. */
+  rule: z
+    .union([z.string().min(1).max(100), z.number().int().positive()], 'a rule is a name from the log: sql-tautology')
+    .transform((rule) => (/^\d+$/.test(`${rule}`) ? `crs-${rule}` : `${rule}`))
+    .optional(),
   in: z.enum(['path', 'query', 'header', 'cookie', 'body']).optional(),
   /** The name of a parameter, header or cookie; in JSON the keys joined by dots, without the indexes of lists. */
   field: z.string().min(1).max(256).optional(),
   /** Paths whose first segments are these. */
   path: z.string().regex(/^\//, 'must begin with a slash').max(1024).optional(),
-  reason: z.string().trim().min(1, 'an exclusion needs a reason').max(500),
-  until: z.iso.date('an exclusion ends on a day: 2027-01-31'),
+  reason: z.string('an exclusion needs a reason').trim().min(1, 'an exclusion needs a reason').max(500),
+  until: z.iso.date('an exclusion needs its last day, such as 2027-01-31'),
 });
 
 export const requestScreening = z.strictObject({
@@ -43,8 +47,15 @@ export const requestScreening = z.strictObject({
   timeLimitMs: z.number().int().min(1).max(10_000).default(100),
   exclusions: z.array(exclusion).max(1000).default([]),
   /** What `sallyport crs import` prints. */
-  rules: z.array(crsRule).max(2000).default([]),
+  rules: z.array(crsRule.superRefine(checkExpression)).max(2000).default([]),
 });
+
+function checkExpression({ operator, argument }: CrsRule, context: z.RefinementCtx): void {
+  const why = operator === 'rx' ? whyNotLinear(String(argument)) : undefined;
+  if (why === undefined) return;
+  const message = `cannot be evaluated in linear time (RE2 syntax): ${why.slice(0, 100)}`;
+  context.addIssue({ code: 'custom', path: ['argument'], message });
+}
 
 /** What is in force: plain data. */
 export type ScreeningPlan = Readonly<z.output<typeof requestScreening>>;

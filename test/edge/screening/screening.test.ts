@@ -186,10 +186,43 @@ t.test('exclusions', async (t) => {
     t.equal((await said(hooks, sent)).startsWith('passed'), passes, JSON.stringify(exclusion));
   }
   const warnings: string[] = [];
-  await hooksFor({ exclusions: [{ ...one, until: '2020-01-01' }] }, { warnings });
+  await hooksFor({ exclusions: [{ ...one, in: 'body', until: '2020-01-01' }] }, { warnings });
   t.strictSame(warnings, ["the exclusion 'analysts write SQL' ended on 2020-01-01: it has no effect"]);
-  await t.rejects(hooksFor({ exclusions: [{ detector: 'sql', until: '2099-01-01' }] }), /reason/);
-  await t.rejects(hooksFor({ exclusions: [{ detector: 'sql', reason: 'x' }] }), /until|ends on a day/);
+  await t.rejects(hooksFor({ exclusions: [{ detector: 'sql', until: '2099-01-01' }] }), /an exclusion needs a reason/);
+  await t.rejects(
+    hooksFor({ exclusions: [{ detector: 'sql', reason: 'x' }] }),
+    /an exclusion needs its last day, such as 2027-01-31/,
+  );
+});
+
+t.test('an exclusion that has no effect, or too much, is reported', async (t) => {
+  const [reason, until] = ['x', '2099-01-01'];
+  const crs = { id: 942160, in: ['query'], operator: 'rx', argument: 'sleep', score: 5, level: 1, detector: 'sql' };
+  const warningsOf = async (exclusion: object): Promise<string[]> => {
+    const warnings: string[] = [];
+    await hooksFor({ rules: [crs], exclusions: [{ reason, until, ...exclusion }] }, { warnings });
+    return warnings;
+  };
+  for (const rule of ['sql-tautology', 'encoding-charset', 'crs-942160', '942160', 942160])
+    t.strictSame(await warningsOf({ rule }), [], String(rule));
+  const unknown = (rule: string) => [
+    `the exclusion 'x' names the rule '${rule}', which does not exist: it has no effect`,
+  ];
+  t.strictSame(await warningsOf({ rule: 'sql-tautologie' }), unknown('sql-tautologie'));
+  t.strictSame(await warningsOf({ rule: 942170 }), unknown('crs-942170'));
+  t.strictSame(await warningsOf({}), [
+    "the exclusion 'x' has no detector, rule, in, field or path: nothing is screened",
+  ]);
+  const path = '/?q=sleep';
+  t.equal(await said(await hooksFor({ rules: [crs] }), { path }), 'attack_detected screening=5 query q: crs-942160');
+  t.equal(
+    await said(await hooksFor({ rules: [crs], exclusions: [{ rule: 942160, reason, until }] }), { path }),
+    'passed',
+  );
+  await t.rejects(
+    hooksFor({ rules: [{ ...crs, argument: 'a(?=b)' }] }),
+    /cannot be evaluated in linear time \(RE2 syntax\)/,
+  );
 });
 
 t.test('an exclusion is about whole segments, and the element itself', async (t) => {
