@@ -14,6 +14,8 @@ export interface Asking {
   readonly service: string;
   /** Names what sends gRPC to it: `GRPCRoute shop/r`; undefined if nothing certainly does. */
   readonly grpc?: string | undefined;
+  /** Names a policy that makes calls in gRPC of what is sent to it. */
+  readonly translated?: string | undefined;
 }
 
 /** The protocol of a backend, and why. */
@@ -52,7 +54,7 @@ const appProtocols: ReadonlyMap<string, { readonly version?: Version; readonly t
 
 /** The protocol of a backend of requests. Throws nothing. */
 export function spokenTo(
-  { upstream, service, grpc }: Asking,
+  { upstream, service, grpc, translated }: Asking,
   { upstreams, gateway }: Settings,
   documents: GatewayDocuments,
 ): Spoken {
@@ -89,6 +91,12 @@ export function spokenTo(
         .map(
           (one) => `Service ${service}: ${first!.version} ${first!.by}, and ${one.version} ${one.by}: the first holds`,
         ),
+      ...(translated !== undefined && spoken === 'HTTP/1.1'
+        ? [
+            `${translated} calls gRPC, which needs HTTP/2, and Service ${service} is spoken to in HTTP/1.1: write ` +
+              `'appProtocol: kubernetes.io/h2c' at its port, or 'protocol: http2' at upstream '${upstream}' in gateway.yaml`,
+          ]
+        : []),
       ...(tls === false && (isTls || isPeer)
         ? [`Service ${service}: its appProtocol ${appProtocol} is one without TLS, and it is spoken to ${over}`]
         : []),

@@ -353,6 +353,15 @@ function placesIn({ gateways }: Attachments): readonly RulePlace[] {
   );
 }
 
+/** Names a policy that makes calls in gRPC of the requests of a rule. */
+function translatedBy({ own }: Pick<GatewayPlan, 'own'>, place: RulePlace, table: Table): string | undefined {
+  for (const { name } of table.flatMap(({ callsGrpc, fields }) => (callsGrpc === true ? fields : []))) {
+    const policy = own.get(name)?.policyFor(place);
+    if (policy !== undefined && !('problems' in policy)) return titleOf(policy);
+  }
+  return undefined;
+}
+
 /** Every pool that a rule of some listener may need. */
 function wishesOf(plan: Omit<GatewayPlan, 'pools' | 'spoken'>, config: GatewayConfig, table: Table): PoolWish[] {
   const wishes: PoolWish[] = [];
@@ -362,9 +371,10 @@ function wishesOf(plan: Omit<GatewayPlan, 'pools' | 'spoken'>, config: GatewayCo
     policy?: BackendTrafficPolicy,
     sticky = false,
     grpc?: string,
+    translated?: string,
   ): void => {
     if (backend.upstream === undefined || backend.problem !== undefined) return;
-    wishes.push({ upstream: backend.upstream, service: backend.key, protocol, policy, sticky, grpc });
+    wishes.push({ upstream: backend.upstream, service: backend.key, protocol, policy, sticky, grpc, translated });
   };
   for (const { listeners } of plan.attachments.gateways)
     for (const listener of listeners)
@@ -373,10 +383,12 @@ function wishesOf(plan: Omit<GatewayPlan, 'pools' | 'spoken'>, config: GatewayCo
         const streams = route.kind === 'TLSRoute' || route.kind === 'TCPRoute';
         let next = 0;
         for (const rule of route.spec.rules ?? []) {
-          const policy = plan.traffic.policyFor(placeOf(listener, route, rule));
+          const place = placeOf(listener, route, rule);
+          const policy = plan.traffic.policyFor(place);
           const good = policy === undefined || 'problems' in policy ? undefined : policy;
+          const translated = translatedBy(plan, place, table);
           for (const _ of rule.backendRefs ?? [])
-            wish(backends[next++]!, streams ? 'tcp' : 'http', good, sticks(rule), grpcOf(route));
+            wish(backends[next++]!, streams ? 'tcp' : 'http', good, sticks(rule), grpcOf(route), translated);
         }
         for (const backend of backends.slice(next)) wish(backend, 'http', undefined, false, grpcOf(route));
       }

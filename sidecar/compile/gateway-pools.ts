@@ -22,6 +22,8 @@ export interface PoolWish {
   readonly policy: BackendTrafficPolicy | undefined;
   /** Names what sends gRPC to it. */
   readonly grpc?: string | undefined;
+  /** Names a policy that makes calls in gRPC of what is sent to it. */
+  readonly translated?: string | undefined;
   /** True if the requests of one session stay with one endpoint. */
   readonly sticky: boolean;
 }

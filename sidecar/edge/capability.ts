@@ -124,6 +124,8 @@ interface Common<Plan, Shared> {
   keeps?(below: Plan, above: Plan): boolean;
   /** The part that came from `parent`, whose name is `of`, in a merged plan. */
   inherited?(merged: Plan, parent: Plan, of: string): Plan;
+  /** It calls the rule's backends in gRPC, which needs HTTP/2. */
+  readonly callsGrpc?: true;
   /** Backends that a policy's plan names beside those of the rule. */
   backends?(plan: Plan): readonly NamedBackend[];
   /**

@@ -258,3 +258,20 @@ spec:
   t.match(stderr, `warning: ${join(documents, 'all.yaml')}:${line}:`);
   t.match(stderr, /: the format 'phone' is unknown, and not compared \(places: 2\)\n/);
 });
+
+t.test('--check warns of a cache that is less than its document says', async (t) => {
+  const cache = documentOf(
+    'HTTPCache',
+    'c',
+    '{ targetRefs: [{ group: gateway.networking.k8s.io, kind: HTTPRoute, name: r }], store: Redis, memory: 4Mi, maxEntry: 3Mi }',
+  ).replace('gateway.networking.k8s.io/v1', 'sallyport.dev/v1alpha1');
+  const { config } = makeFiles(
+    t,
+    gateway + route + cache,
+    'upstreams: { a: { endpoints: ["127.0.0.1:1"] } }\nbackends: { shop/a:80: a }\n',
+  );
+  const { code, stderr } = await run(t, '--config', config, '--check');
+  t.match(stderr, /^warning: HTTPCache shop\/c: 'store: Redis' needs 'redis' in gateway\.yaml; responses are kept in/m);
+  t.match(stderr, /^warning: HTTPCache shop\/c: 'maxEntry' is more than half of the memory of one worker \(4194304 /m);
+  t.equal(code, 0);
+});

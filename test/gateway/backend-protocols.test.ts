@@ -78,6 +78,12 @@ const tls = documentOf(
 );
 const identity = ', identity: spiffe://demo.test/a';
 
+const grpcWeb = documentOf(
+  'GRPCWeb',
+  'w',
+  '{ targetRefs: [{ group: gateway.networking.k8s.io, kind: HTTPRoute, name: r }] }',
+).replace('gateway.networking.k8s.io/v1', 'sallyport.dev/v1alpha1');
+
 /** What is spoken, and what does not fit. */
 const cases: Readonly<Record<string, [documents: string, yaml: string, spoken: RegExp, losses?: RegExp]>> = {
   'nothing said': [webRoute, '', /Service shop\/a:80 \(upstream 'a'\): HTTP\/1\.1 without TLS$/],
@@ -107,6 +113,13 @@ const cases: Readonly<Record<string, [documents: string, yaml: string, spoken: R
     /HTTP\/1\.1 without TLS, by its appProtocol/,
     /HTTP\/1\.1 by its appProtocol kubernetes\.io\/ws, and HTTP\/2 for GRPCRoute shop\/calls: the first holds/,
   ],
+  'a translation to gRPC': [
+    webRoute + grpcWeb,
+    '',
+    /HTTP\/1\.1 without TLS$/,
+    /^GRPCWeb shop\/w calls gRPC, which needs HTTP\/2, and Service shop\/a:80 is spoken to in HTTP\/1\.1: write/,
+  ],
+  'a translation to gRPC over h2c': [webRoute + grpcWeb + service('kubernetes.io/h2c'), '', /HTTP\/2 without TLS/],
   'no TLS where it says TLS': [
     webRoute + service('https'),
     '',

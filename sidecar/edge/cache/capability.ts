@@ -1,7 +1,7 @@
 // Stores responses and serves them to later requests, as a shared cache.
 
 import { every } from '../../../cert-agent/base/background.ts';
-import type { Service } from '../capability.ts';
+import type { DryProcess, Service } from '../capability.ts';
 import { Caches } from './caches.ts';
 import { purgePages } from './pages.ts';
 import type { CachePlan } from './schema.ts';
@@ -10,7 +10,10 @@ import type { Purge } from './store.ts';
 /** How often other gateways' purges are looked for. */
 const purgeMs = 1000;
 
-export const cache: Service<CachePlan, Caches | undefined> = {
+/** A process that serves nothing knows only whether there is a Redis. */
+type Shared = Caches | Pick<DryProcess, 'hasRedis'>;
+
+export const cache: Service<CachePlan, Shared> = {
   name: 'cache',
   guards: false,
   perPolicy: true,
@@ -35,18 +38,20 @@ export const cache: Service<CachePlan, Caches | undefined> = {
     registerCacheMetrics(registry, caches);
     return caches;
   },
-  shareDry: () => undefined,
-  pages: (caches) => (caches === undefined ? [] : purgePages(caches)),
+  shareDry: ({ hasRedis }) => ({ hasRedis }),
+  pages: (caches) => (caches instanceof Caches ? purgePages(caches) : []),
   compile([planned], { shared, policy, warn }) {
-    if (planned === undefined || shared === undefined) return undefined;
+    if (planned === undefined) return undefined;
     if (planned.plan.store === 'Redis' && !shared.hasRedis)
       warn("'store: Redis' needs 'redis' in gateway.yaml; responses are kept in memory only");
-    const memory = shared.memoryOf(planned.plan);
+    const serves = shared instanceof Caches;
+    const memory = serves ? shared.memoryOf(planned.plan) : planned.plan.memory;
     if (planned.plan.maxEntry > memory / 2)
       warn(
         `'maxEntry' is more than half of the memory of one worker (${memory} bytes); larger responses are ` +
           'not stored',
       );
+    if (!serves) return undefined;
     const { cache: own, release } = shared.take(policy, planned.plan);
     return {
       serve: (exchange, connection) => own.serve(exchange, connection),

@@ -32,6 +32,7 @@ const calls = new Slot<Transcoded>();
 export const grpcJson: Service<GrpcJsonPlan, Shared> = {
   name: 'grpc-json',
   guards: false,
+  callsGrpc: true,
   perPolicy: true,
   fields: [
     {

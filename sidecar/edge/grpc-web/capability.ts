@@ -17,6 +17,7 @@ type Shared = Pick<Onward, 'refuse'>;
 export const grpcWeb: Service<GrpcWebPlan, Shared> = {
   name: 'grpc-web',
   guards: false,
+  callsGrpc: true,
   fields: [
     {
       ...{ kind: 'sallyport.dev/GRPCWeb', name: 'GRPCWeb' },

@@ -137,9 +137,9 @@ export function problemsOf(schema: unknown, draft: Draft, path: SchemaProblem['p
   if (ajv.validateSchema(schema as never) !== true) {
     // The first for each place: the others say which alternatives it does not match either.
     const first = new Map((ajv.errors ?? []).toReversed().map((one) => [one.instancePath, one]));
-    return [...first.values()].map(({ instancePath, message = 'is invalid' }) => ({
+    return [...first.values()].map(({ instancePath, message = 'is invalid', params }) => ({
       path: [...path, ...stepsOf(instancePath)],
-      message: `not a valid JSON Schema: it ${message}`,
+      message: `not a valid JSON Schema: it ${message}${Array.isArray(params['allowedValues']) ? ` (${params['allowedValues'].join(', ')})` : ''}`,
     }));
   }
   const problems: SchemaProblem[] = circlesIn(schema).map((at) => ({

@@ -89,7 +89,8 @@ class Reader {
     const version = String(openapi);
     if (openapi === undefined && swagger !== undefined)
       this.fail(['swagger'], `Swagger ${String(swagger)} is not supported: convert the document to OpenAPI 3.0 or 3.1`);
-    else if (!/^3\.[01](?:\.|$)/.test(version)) this.fail(['openapi'], `version '${version}' is none of 3.0 and 3.1`);
+    else if (!/^3\.[01](?:\.|$)/.test(version))
+      this.fail(['openapi'], `version '${version}' is none of 3.0 and 3.1: write it in full, such as 3.0.4`);
     this.#is30 = version.startsWith('3.0');
     if (swagger === undefined) this.#checkFields('document', this.#document, []);
     const operations = swagger === undefined ? this.#readPaths() : [];
@@ -147,8 +148,11 @@ class Reader {
     const inPath = new Set(parameters.flatMap((one) => (one.in === 'path' ? [one.name] : [])));
     // A parameter that cannot be read may be the one that is missing.
     const isWhole = this.#failed === failed;
-    for (const [, name = ''] of isWhole ? path.matchAll(/\{([^}]*)\}/g) : [])
+    const variables = new Set([...path.matchAll(/\{([^}]*)\}/g)].map(([, name = '']) => name));
+    for (const name of isWhole ? variables : [])
       if (!inPath.has(name)) this.fail(here, `${method} ${path}: '{${name}}' has no parameter`);
+    for (const name of inPath)
+      if (!variables.has(name)) this.warn(here, `${method} ${path}: the path has no '{${name}}' for its parameter`);
     return {
       ...{ method: method.toUpperCase(), path, parameters },
       ...(typeof own['operationId'] === 'string' ? { operationId: own['operationId'] } : {}),

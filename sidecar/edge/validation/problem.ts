@@ -18,7 +18,7 @@ const titles: Partial<Readonly<Record<Code, string>>> = {
   json_too_deep: 'The JSON is nested too deeply',
   json_duplicate_key: 'The JSON has an object with a duplicate key',
   json_lone_surrogate: 'The JSON has a string with a lone surrogate',
-  json_number_out_of_range: 'The JSON has a number that is out of range',
+  json_number_out_of_range: 'A number is out of range',
   form_invalid: 'The form cannot be read',
   validation_too_costly: 'The request takes too long to validate',
 };

@@ -27,7 +27,10 @@ export interface ValidationPlan {
 
 type Compiled = Pick<ValidationPlan, 'programs' | 'api' | 'names' | 'warnings'>;
 
-const object = z.record(z.string(), z.unknown());
+const object = z.record(z.string(), z.unknown(), {
+  error: ({ input }) =>
+    typeof input === 'string' ? 'must be the document itself: files and URLs are not read here' : undefined,
+});
 
 export const requestValidation = z
   .strictObject({

@@ -18,6 +18,8 @@ export interface Violation {
   readonly code: string;
   /** A sentence about the schema. */
   readonly detail: string;
+  /** The property of the schema that is not there. */
+  readonly missing?: string;
 }
 
 /** The outcome for one message: valid without a fault and without violations. */
@@ -72,7 +74,11 @@ export function violationsOf(
   for (const one of raw) {
     if (one.keyword === 'unevaluatedProperties' && raw.some((other) => isCause(other, one))) continue;
     if (found.length === maxViolations) break;
-    const violation = { ...at, pointer: cut(pointerOf(one)), code: one.keyword, detail: detailOf(one) };
+    const { missingProperty } = one.params;
+    const violation = {
+      ...{ ...at, pointer: cut(pointerOf(one)), code: one.keyword, detail: detailOf(one) },
+      ...(one.keyword === 'required' && typeof missingProperty === 'string' ? { missing: missingProperty } : {}),
+    };
     if (!found.some(({ pointer, code }) => pointer === violation.pointer && code === violation.code))
       found.push(violation);
   }
@@ -124,11 +130,14 @@ function cut(pointer: string): string {
   return pointer.length <= maxPointer ? pointer : pointer.slice(0, Math.max(0, pointer.lastIndexOf('/', maxPointer)));
 }
 
-/** `body /items/x/price type`, for the log: names that the schema does not have are the client's, and left out. */
-export function describe({ in: part, name, pointer, code }: Violation, known: ReadonlySet<string>): string {
+/**
+ * `body /items/x/price type`, `body required sku`, for the log: names that the schema does not have are the client's, and
+ * left out.
+ */
+export function describe({ in: part, name, pointer, code, missing }: Violation, known: ReadonlySet<string>): string {
   const shown = pointer
     .split('/')
     .map((one) => (one === '' || known.has(one.replaceAll('~1', '/').replaceAll('~0', '~')) ? one : '*'))
     .join('/');
-  return [part, name, shown, code].filter((one) => one !== undefined && one !== '').join(' ');
+  return [part, name, shown, code, missing].filter((one) => one !== undefined && one !== '').join(' ');
 }

@@ -20,6 +20,8 @@ function problemsOf(spec: string): string[] {
 const refused: readonly (readonly [why: string, spec: string, problem: RegExp])[] = [
   ['no schema', 'mode: Report', /^v\.yaml:5:3: spec: needs exactly one of 'openapi' and 'schema'/],
   ['an unknown mode', 'mode: Log\nschema: {}', /^v\.yaml:6:9: spec\.mode: /],
+  ['a file', 'openapi: ./openapi.yaml', /^v\.yaml:6:12: spec\.openapi: must be the document itself: files and URLs/],
+  ['a version that YAML reads as a number', 'openapi: { openapi: 3.0, paths: {} }', /'3' is none of .*such as 3\.0\.4/],
   [
     'an unknown dialect',
     'schema: { $schema: "http://json-schema.org/draft-04/schema#" }',
@@ -32,7 +34,11 @@ const refused: readonly (readonly [why: string, spec: string, problem: RegExp])[
     /^v\.yaml:9:29: .*unknown keyword 'maxLenght'/,
   ],
   ['a keyword of another dialect', 'schema: { nullable: true }', /nullable/],
-  ['an unknown type', 'schema: { properties: { a: { type: text } } }', /^v\.yaml:6:\d+: .*not a valid JSON Schema/],
+  [
+    'an unknown type',
+    'schema: { properties: { a: { type: text } } }',
+    /^v\.yaml:6:\d+: .*not a valid JSON Schema: .*allowed values \(array, boolean, .*string\)/,
+  ],
   [
     'an unknown format',
     'schema: { properties: { a: { format: date_time } } }',
@@ -245,4 +251,12 @@ t.test('null is a value in a schema', async (t) => {
   const { documents } = parseYaml(text, 'v.yaml');
   const { gateway } = readPlaced([{ file: 'v.yaml', document: documents[0]! }]);
   t.match(JSON.stringify(gateway.ownPolicies), /data !== null|must be equal to constant/);
+});
+
+t.test('a parameter for a variable that the path does not have is reported', async (t) => {
+  const parameters = '[{ in: path, name: id, required: true, schema: { type: integer } }]';
+  const spec = `openapi:\n  openapi: 3.1.0\n  paths:\n    /orders:\n      get: { parameters: ${parameters} }`;
+  const { documents } = parseYaml(head + spec.replace(/^(?=.)/gm, '  '), 'v.yaml');
+  const read = readOwnPolicy(documents[0]!, 'v.yaml');
+  t.match(read, { warnings: [{ line: 10, message: "get /orders: the path has no '{id}' for its parameter" }] });
 });
