@@ -387,7 +387,7 @@ class RunningSidecar implements Sidecar {
       this.#servers.push(
         await startAdmin({
           listen: health,
-          title: 'Sallyport sidecar: health',
+          title: `Sallyport ${this.#gateway === undefined ? 'sidecar' : 'gateway'}: health`,
           pages: healthPages(sources),
           anyHost: true,
         }),
@@ -397,7 +397,7 @@ class RunningSidecar implements Sidecar {
       this.#servers.push(
         await startAdmin({
           listen: admin,
-          title: 'Sallyport sidecar: admin',
+          title: `Sallyport ${this.#gateway === undefined ? 'sidecar' : 'gateway'}: admin`,
           pages: [...adminPages(sources), ...((this.#gateway ?? this.#edge)?.pages() ?? [])],
         }),
       );

@@ -18,7 +18,7 @@ import { readJson } from '../json.ts';
 import { type FormPart, maxParts, readMultipart } from '../multipart.ts';
 import type { ApiPlan, Content, Operation, Parameter, Part } from './api-plan.ts';
 import { remembered } from './exact.ts';
-import { missingBody, valid } from './json-body.ts';
+import { missingBody, valid, wrongType } from './json-body.ts';
 import { compileRoutes, isAmbiguous, type RouteMatch } from './routes.ts';
 import { type Validator, type Verdict, type Violation, violationsOf } from './violation.ts';
 import {
@@ -231,9 +231,15 @@ function checkBody(exchange: Exchange, { body, method }: Operation, bytes: Buffe
     return body?.required === true && exchange.method === method ? { violations: [missingBody] } : valid;
   if (body === undefined)
     return { violations: [{ in: 'body', pointer: '', code: 'unexpected', detail: 'the operation has no body' }] };
-  const type = readContentType(headerOf(exchange, 'content-type') ?? '');
+  const said = headerOf(exchange, 'content-type') ?? '';
+  const type = readContentType(said);
   const content = type === undefined ? undefined : contentFor(body.content, type.type);
-  if (type === undefined || content === undefined) return { fault: 'content_type_unsupported', violations: [] };
+  if (type === undefined || content === undefined)
+    return wrongType(
+      said,
+      type,
+      body.content.map((one) => one.type),
+    );
   return checkContent(content, type, bytes, validators);
 }
 

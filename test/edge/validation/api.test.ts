@@ -314,11 +314,17 @@ t.test('bodies by their type', async (t) => {
   t.equal(await said(hooks, 'POST', '/', typed('text/plain', 'abcd')), 'request_invalid | body # maxLength');
   t.equal(await said(hooks, 'POST', '/', typed('text/plain', Buffer.from([0xff]))), 'form_invalid');
   t.equal(await said(hooks, 'POST', '/', typed('image/png', 'x')), ok);
-  t.equal(await said(hooks, 'POST', '/', { body: 'x' }), 'content_type_unsupported');
+  t.match(
+    await said(hooks, 'POST', '/', { body: 'x' }),
+    /^content_type_unsupported \| header content-type# contentType$/,
+  );
   t.equal(await said(hooks, 'POST', '/'), ok, 'it is not required');
   t.equal(await said(hooks, 'PUT', '/'), 'request_invalid | body # required');
   t.equal(await said(hooks, 'PUT', '/', typed('application/xml', '<a/>')), ok);
-  t.equal(await said(hooks, 'PUT', '/', typed('application/json', '{}')), 'content_type_unsupported');
+  t.match(
+    await said(hooks, 'PUT', '/', typed('application/json', '{}')),
+    /^content_type_unsupported \| header content-type/,
+  );
   t.equal(await said(hooks, 'GET', '/', typed('application/json', '{}')), 'request_invalid | body # unexpected');
 });
 

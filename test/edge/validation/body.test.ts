@@ -239,6 +239,18 @@ t.test('what cannot be compared is refused', async (t) => {
     });
 });
 
+t.test('a refusal by the type names the one that is accepted, and the log the property that is missing', async (t) => {
+  const { client, exchange } = await send('id=1', of('application/x-www-form-urlencoded'));
+  t.match(JSON.parse(client.body!), {
+    code: 'content_type_unsupported',
+    errors: [{ in: 'header', name: 'content-type', code: 'contentType', detail: 'must be application/json' }],
+  });
+  t.match(exchange.noted, [['validation', 'content_type_unsupported; header content-type contentType']]);
+  const empty = await hooksFor({ schema: { required: ['sku'] } });
+  t.match((await send('{}', {}, empty)).exchange.noted, [['validation', 'body required sku']]);
+  t.match((await send('', {}, empty)).exchange.noted, [['validation', 'body required']]);
+});
+
 t.test('mode Report refuses nothing, and says what it found', async (t) => {
   counted.length = 0;
   const bad = await send('{"id":7,"secret":1}', {}, reported);
