@@ -191,7 +191,8 @@ function problemsOf(issue: Issue, schema: z.ZodType, document: YamlDocument, bas
       ),
     ];
   }
-  const message = issue.code === 'custom' ? issue.message : lowerFirst(issue.message);
+  const plain = issue.code === 'custom' ? issue.message : lowerFirst(issue.message);
+  const message = plain.replace(/^invalid input: (expected .*), received undefined$/, 'is missing: $1');
   return [document.problemAt(path, path.length === 0 ? message : `${nameOf(path)}: ${message}`)];
 }
 

@@ -52,8 +52,12 @@ export const hostname = (wildcard: boolean): z.ZodType<string> =>
         context.addIssue({ code: 'custom', message: `'${value}' is not a ${wildcard ? '' : 'precise '}host name` });
     }) as unknown as z.ZodType<string>;
 
+const asDuration = 'a duration is written 10s, 500ms or 1h30m';
+
 /** A duration as text (GEP-2257); `millisecondsOf` reads it. */
-export const duration = z.string().regex(/^(?:\d{1,5}(?:h|m|s|ms)){1,4}$/, 'a duration is written 10s, 500ms or 1h30m');
+export const duration = z
+  .string({ error: ({ input }) => (input === undefined ? undefined : asDuration) })
+  .regex(/^(?:\d{1,5}(?:h|m|s|ms)){1,4}$/, asDuration);
 
 /** A duration in milliseconds; it must be one. */
 export function millisecondsOf(text: string): number {
