@@ -164,7 +164,7 @@ t.test('requestBuffer: nothing goes on before all is here', async (t) => {
     });
   t.match(
     (await gateway.records(6)).filter(({ path }) => path === '/long').map(({ reason }) => reason),
-    Array(2).fill('the body has more than 50000 bytes (a policy of its rule)'),
+    Array(2).fill('the body has more than 50000 bytes (requestBuffer of BackendTrafficPolicy default/p)'),
   );
   await t.test('who waits to be told to go on is told by us', async (t) => {
     const heard = await new Promise<string>((resolve) => {

@@ -9,7 +9,7 @@ import { addFields, changeRequest, filterFields } from '../../exchange/fields.ts
 import { emptyFields } from '../../exchange/message.ts';
 import type { Onward } from '../../exchange/onward.ts';
 import { translatedPath } from '../../exchange/translated.ts';
-import { bodyTooLarge } from '../../protocol/body-limit.ts';
+import { limitBody } from '../../protocol/body-limit.ts';
 import type { Service } from '../capability.ts';
 import { gatherBody, waitsForBody, wholeBodyOf } from '../gather-body.ts';
 import { JsonReply, type StreamForm, streamForms } from './reply.ts';
@@ -42,7 +42,7 @@ export const grpcJson: Service<GrpcJsonPlan, Shared> = {
   ],
   share: ({ onward }) => onward,
   shareDry: () => ({ refuse() {} }),
-  compile([planned], { shared }) {
+  compile([planned], { name, shared }) {
     if (planned === undefined) return undefined;
     const { plan } = planned;
     const form = formOf(plan);
@@ -54,14 +54,13 @@ export const grpcJson: Service<GrpcJsonPlan, Shared> = {
     loading.catch(() => {});
 
     const admit = (exchange: Exchange): void => {
-      const { method, path, grpc, webSocket, framing } = exchange;
+      const { method, path, grpc, webSocket } = exchange;
       if (grpc || webSocket || method === 'CONNECT') return;
       const match = transcoder!.find(method, pathWithoutQuery(path));
       if (match === undefined || !('binding' in match)) return;
       calls.set(exchange, { match, method, path });
       translatedPath.set(exchange, match.binding.rpcPath);
-      exchange.bodyLimit = Math.min(exchange.bodyLimit, plan.maxRequestBodySize);
-      if (typeof framing === 'number' && framing > exchange.bodyLimit) throw bodyTooLarge(exchange);
+      limitBody(exchange, plan.maxRequestBodySize, name);
     };
 
     const encode = (exchange: Exchange, call: Transcoded): void => {

@@ -8,7 +8,7 @@ import { headerOf } from '../../exchange/facts.ts';
 import { addFields, changeRequest, filterFields } from '../../exchange/fields.ts';
 import { type Fields, printable } from '../../exchange/message.ts';
 import type { Onward } from '../../exchange/onward.ts';
-import { bodyTooLarge } from '../../protocol/body-limit.ts';
+import { limitBody } from '../../protocol/body-limit.ts';
 import type { EdgeWorkers, Guarding } from '../capability.ts';
 import { gatherBody, waitsForBody, wholeBodyOf } from '../gather-body.ts';
 import { keysIn, Seal } from '../seal.ts';
@@ -122,8 +122,7 @@ export const mcp: Guarding<McpPlan, McpShared> = {
           });
         if (method !== 'POST' && framing !== 0)
           throw refuseMessage(exchange, 'mcp_message_invalid', `${name}: a ${method} has no body`);
-        exchange.bodyLimit = Math.min(exchange.bodyLimit, plan.bodyLimit);
-        if (typeof framing === 'number' && framing > exchange.bodyLimit) throw bodyTooLarge(exchange);
+        limitBody(exchange, plan.bodyLimit, name);
       },
       // Before the body: callers without any rule cost no reading.
       authorize(exchange, connection) {

@@ -1,7 +1,7 @@
 // Holds a request until its body is complete, and refuses one whose body exceeds the limit.
 
 import type { Exchange } from '../../exchange/exchange.ts';
-import { bodyTooLarge } from '../../protocol/body-limit.ts';
+import { limitBody } from '../../protocol/body-limit.ts';
 import type { Service } from '../capability.ts';
 import { gatherBody, waitsForBody } from '../gather-body.ts';
 import type { RequestBufferPlan } from './schema.ts';
@@ -21,9 +21,7 @@ export const requestBuffer: Service<RequestBufferPlan, undefined> = {
     const { limitBytes } = planned.plan;
     return {
       admit(exchange: Exchange): void {
-        exchange.bodyLimit = Math.min(exchange.bodyLimit, limitBytes);
-        const { framing } = exchange;
-        if (typeof framing === 'number' && framing > exchange.bodyLimit) throw bodyTooLarge(exchange);
+        limitBody(exchange, limitBytes, `requestBuffer of BackendTrafficPolicy ${planned.of}`);
       },
       serve: (exchange) => (waitsForBody(exchange) ? gatherBody(exchange) : undefined),
     };

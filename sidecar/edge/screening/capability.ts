@@ -4,7 +4,7 @@ import { SallyportError } from '../../../cert-agent/base/errors.ts';
 import { deny } from '../../exchange/decision.ts';
 import { type Exchange, Slot } from '../../exchange/exchange.ts';
 import { headerOf } from '../../exchange/facts.ts';
-import { bodyTooLarge } from '../../protocol/body-limit.ts';
+import { limitBody } from '../../protocol/body-limit.ts';
 import type { Guarding } from '../capability.ts';
 import { decodeBody, isPlain } from '../content.ts';
 import { gatherBody, wholeBodyOf } from '../gather-body.ts';
@@ -152,8 +152,7 @@ export const screening: Guarding<ScreeningPlan, ScreeningShared | undefined> = {
     return {
       admit(exchange) {
         if (!blocks || isStream(exchange)) return;
-        exchange.bodyLimit = Math.min(exchange.bodyLimit, bodyLimit);
-        if (typeof exchange.framing === 'number' && exchange.framing > exchange.bodyLimit) throw bodyTooLarge(exchange);
+        limitBody(exchange, bodyLimit, name);
       },
       // Behind authentication and authorization: strangers cost no screening.
       serve(exchange) {

@@ -8,7 +8,7 @@ import { headerOf } from '../../exchange/facts.ts';
 import { addFields } from '../../exchange/fields.ts';
 import { emptyFields, type Reply } from '../../exchange/message.ts';
 import { foldName } from '../../policy/header-name.ts';
-import { bodyTooLarge } from '../../protocol/body-limit.ts';
+import { limitBody } from '../../protocol/body-limit.ts';
 import type { Guarding } from '../capability.ts';
 import { decodeBody, isLoose, isPlain, readContentType } from '../content.ts';
 import { gatherBody, waitsForBody, wholeBodyOf } from '../gather-body.ts';
@@ -122,8 +122,7 @@ export const validation: Guarding<ValidationPlan, Count | undefined> = {
           throw deny(exchange, new SallyportError('content_type_unsupported', `${name}: gRPC cannot be validated`));
         if (exchange.webSocket || exchange.method === 'CONNECT')
           throw deny(exchange, new SallyportError('upgrade_unsupported', `${name}: a tunnel cannot be validated`));
-        exchange.bodyLimit = Math.min(exchange.bodyLimit, limitBytes);
-        if (typeof exchange.framing === 'number' && exchange.framing > exchange.bodyLimit) throw bodyTooLarge(exchange);
+        limitBody(exchange, limitBytes, name);
       },
       serve(exchange) {
         if (exchange.grpc || exchange.webSocket) return void count?.('request', mode, 'unchecked');
