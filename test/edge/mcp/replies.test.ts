@@ -161,6 +161,45 @@ t.test('responses that cannot be filtered', async (t) => {
   t.match((await serve(hooks, list, { status: 202, body: '' })).client, { status: 202, body: '' });
 });
 
+t.test('responses without a message', async (t) => {
+  const remove = { known: { method: 'DELETE', path: '/mcp', clientId: 'ann' } };
+  const html = { 'content-type': 'text/html', 'content-encoding': 'gzip' };
+  const rows: [string, Asked, Answered & { framing?: 'chunked' }, string[]][] = [
+    ['of a notification, in chunks without a type', list, { status: 202, framing: 'chunked' }, []],
+    ['Accepted', list, { status: 202, framing: 'chunked' }, ['Acc', 'epted']],
+    ['the end of a session', remove, { status: 200, framing: 'chunked' }, []],
+    ['the end of a session, with a page', remove, { status: 200, headers: html, framing: 'chunked' }, ['bye']],
+    ['a redirect', list, { status: 307, headers: { location: '/mcp/', ...html }, framing: 'chunked' }, ['moved']],
+    ['a status', list, { status: 200, framing: 'chunked' }, []],
+  ];
+  const before = heldBytes();
+  for (const [name, asked, answer, pieces] of rows) {
+    const { exchange, sent } = await begin(asked);
+    respondWith(exchange, answer);
+    for (const piece of pieces) exchange.downstream.write(Buffer.from(piece));
+    exchange.downstream.end(emptyFields);
+    t.match(sent.replies, [{ status: answer.status, framing: 0 }], name);
+    t.equal(text(sent.pieces), '', name);
+    t.strictSame(
+      Object.keys(headersIn(sent.replies[0]!.fields)).filter((one) => one.startsWith('content-')),
+      [],
+      name,
+    );
+  }
+  const listed = await begin(list);
+  respondWith(listed.exchange, { status: 200, framing: 'chunked' });
+  listed.exchange.downstream.write(Buffer.from('{"result":{"tools":[{"name":"delete"}]}}'));
+  t.match(listed.sent.replies, [{ status: 502 }], 'a list without a type');
+  t.match((await serve(hooks, list, { status: 202, body: 'Accepted' })).client, { status: 202, body: '' });
+  t.match(
+    (await serve(hooks, list, { status: 202, headers: json, body: '{"result":{"tools":[{"name":"delete"}]}}' })).client,
+    {
+      body: '{"result":{"tools":[]}}',
+    },
+  );
+  t.equal(heldBytes(), before);
+});
+
 /** A request that is on its way: `respondWith` is the server's. */
 async function begin({ known, headers }: Asked, using = hooks) {
   const { exchange, connection, sent } = createExchange(known, headers);
