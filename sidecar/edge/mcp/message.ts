@@ -37,6 +37,10 @@ export type Read = { readonly messages: readonly Message[]; readonly isBatch: bo
 
 /** More messages in one request are refused. */
 const maxBatch = 100;
+/** Characters of a name, a URI or a method. Each rule compares it. */
+const longestName = 4096;
+/** Resources of one `subscriptions/listen`. */
+const maxSubscriptions = 1000;
 
 /**
  * The messages of a body.
@@ -65,6 +69,8 @@ type Members = Readonly<Record<string, unknown>>;
 
 const members: ReadonlySet<string> = new Set(['jsonrpc', 'id', 'method', 'params', 'result', 'error']);
 
+const tooLong = `a name has at most ${longestName} characters`;
+
 function readMessage(value: unknown): Message | Unreadable {
   if (!isObject(value)) return invalid('a message is an object');
   const { jsonrpc, id, method, params } = value;
@@ -79,6 +85,7 @@ function readMessage(value: unknown): Message | Unreadable {
     return { id: undefined, method: undefined, targets: [], isKnown: true, version: undefined };
   if (typeof method !== 'string' || Object.hasOwn(value, 'result') || Object.hasOwn(value, 'error'))
     return invalid('a message is a request, a notification or a response', own);
+  if (method.length > longestName) return invalid(tooLong, own);
   if (params !== undefined && !isObject(params)) return invalid('params is an object', own);
   const about = aboutOf(method, params ?? {});
   if (typeof about === 'string') return invalid(about, own);
@@ -130,6 +137,7 @@ function aboutOf(method: string, params: Members): About | string {
 function named(kind: Kind, params: Members, key: 'name' | 'uri'): About | string {
   const name = params[key];
   if (typeof name !== 'string') return `params.${key} is a text`;
+  if (name.length > longestName) return tooLong;
   return twinOf(params, [key]) ?? { targets: [{ kind, name }], isKnown: true };
 }
 
@@ -153,6 +161,8 @@ function readListen(params: Members): About | string {
   const { resourceSubscriptions: uris = [], ...others } = notifications;
   if (!Array.isArray(uris) || !uris.every((one) => typeof one === 'string'))
     return 'params.notifications.resourceSubscriptions is a list of texts';
+  if (uris.length > maxSubscriptions) return `one message is about at most ${maxSubscriptions} resources`;
+  if (uris.some(({ length }: string) => length > longestName)) return tooLong;
   // Extensions add filters, such as `taskIds`.
   const isKnown = Object.keys(others).every((one) => filters.has(one));
   return { targets: uris.map((name) => ({ kind: 'resource', name })), isKnown };
