@@ -17,8 +17,12 @@ const lists: Readonly<Record<string, readonly [kind: Kind, name: string]>> = {
   resourcetemplates: ['resource', 'uriTemplate'],
 };
 
-/** Texts without these are no lists, and are not read: most results are long texts or images. */
-const interesting = /"(?:tools|prompts|resources|resourceTemplates|notifications\/resources\/updated)"|\\[u/]/i;
+/**
+ * Texts without these are no lists, and are not read: most results are long texts or images. An escape of a letter or a
+ * slash could spell one; other escapes cannot (a text that was cut inside an emoji ends in `\ud83d`).
+ */
+const interesting =
+  /"(?:tools|prompts|resources|resourceTemplates|notifications\\?\/resources\\?\/updated)"|\\u00(?:[4-7][0-9a-f]|2f)/i;
 
 /**
  * The text of one or several messages without what the caller may not use: the same bytes if nothing is removed, and

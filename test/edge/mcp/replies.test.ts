@@ -134,6 +134,27 @@ t.test('lists in JSON', async (t) => {
   t.equal((await serve(hooks, list, { headers: json, body: same })).client.body, same, 'bytes are kept');
 });
 
+t.test('results that are no lists go on as they are', async (t) => {
+  for (const body of [
+    '{"result":{"content":[{"type":"text","text":"cut \\ud83d"}]}}',
+    `{"result":{"url":"https:\\/\\/a.test","tree":${'['.repeat(80)}${']'.repeat(80)}}}`,
+    '{"result":{"text":"\\u003cb\\u003e 1e999","a":1,"a":2}}',
+  ]) {
+    t.equal((await serve(hooks, list, { headers: json, body })).client.body, body);
+    t.equal(
+      (await serve(hooks, list, { headers: events, body: `data: ${body}\n\n` })).client.body,
+      `data: ${body}\n\n`,
+    );
+  }
+  for (const method of ['notifications\\/resources\\/updated', 'notifications/resources\\u002Fupdated'])
+    t.equal(
+      (await serve(hooks, list, { headers: json, body: `[{"method":"${method}","params":{"uri":"file:///b"}}]` }))
+        .client.body,
+      '[]',
+      method,
+    );
+});
+
 t.test('responses that cannot be filtered', async (t) => {
   const tools = '{"result":{"tools":[{"name":"delete"}]}}';
   const rows: [string, Answered][] = [
