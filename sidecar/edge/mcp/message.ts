@@ -22,6 +22,8 @@ export interface Message {
   readonly targets: readonly Target[];
   /** False for a method, or a form of one, that the protocol does not have. */
   readonly isKnown: boolean;
+  /** True for a method that is spelled almost as one of the protocol: no rule allows it. */
+  readonly isTwin: boolean;
   /** The protocol version in its `_meta`, since 2026-07-28. */
   readonly version: string | undefined;
 }
@@ -82,14 +84,14 @@ function readMessage(value: unknown): Message | Unreadable {
   if (Object.hasOwn(value, 'id') && own === undefined) return invalid('an id is a text or an integer');
   const isResponse = Object.hasOwn(value, 'result') !== Object.hasOwn(value, 'error');
   if (method === undefined && isResponse && own !== undefined && params === undefined)
-    return { id: undefined, method: undefined, targets: [], isKnown: true, version: undefined };
+    return { id: undefined, method: undefined, targets: [], isKnown: true, isTwin: false, version: undefined };
   if (typeof method !== 'string' || Object.hasOwn(value, 'result') || Object.hasOwn(value, 'error'))
     return invalid('a message is a request, a notification or a response', own);
   if (method.length > longestName) return invalid(tooLong, own);
   if (params !== undefined && !isObject(params)) return invalid('params is an object', own);
   const about = aboutOf(method, params ?? {});
   if (typeof about === 'string') return invalid(about, own);
-  return { id: own, method, ...about, version: versionIn(params ?? {}) };
+  return { id: own, method, ...about, isTwin: isTwinOfKnown(method), version: versionIn(params ?? {}) };
 }
 
 /** JSON-RPC section 4: no fractions. Integers that are no double could be another one's. */
@@ -123,10 +125,19 @@ const plainMethods: ReadonlySet<string> = new Set([
   'notifications/roots/list_changed',
 ]);
 
+const isOfProtocol = (method: string): boolean => plainMethods.has(method) || Object.hasOwn(naming, method);
+
+const foldedMethods = new Set([...plainMethods, ...Object.keys(naming)].map((one) => one.toLowerCase()));
+
+/** A server that takes `tools/CALL` for `tools/call` would use a tool whose name no rule has seen. */
+function isTwinOfKnown(method: string): boolean {
+  return !isOfProtocol(method) && foldedMethods.has(method.normalize('NFKC').toLowerCase().trim());
+}
+
 /** The method, if it is one of the protocol: what clients invent is no label. */
 export function labelOf(method: string | undefined): string {
   if (method === undefined) return 'response';
-  return plainMethods.has(method) || Object.hasOwn(naming, method) ? method : 'other';
+  return isOfProtocol(method) ? method : 'other';
 }
 
 function aboutOf(method: string, params: Members): About | string {

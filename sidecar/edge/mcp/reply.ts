@@ -7,7 +7,7 @@ import type { Exchange } from '../../exchange/exchange.ts';
 import { headerOf } from '../../exchange/facts.ts';
 import { filterFields } from '../../exchange/fields.ts';
 import { hold, pile } from '../../exchange/held-bytes.ts';
-import type { Fields, Reply } from '../../exchange/message.ts';
+import { emptyFields, type Fields, type Reply } from '../../exchange/message.ts';
 import { isInUtf8, isJson, isPlain, readContentType } from '../content.ts';
 import { EventReader, type EventRules } from './events.ts';
 import { filterMessages, malformed, type Sees } from './filter.ts';
@@ -103,9 +103,10 @@ export class McpReply implements Downstream {
   end(trailers: Fields): void {
     if (this.#isOver) return;
     if (this.#head === undefined) {
-      // What is left is no complete event: clients drop it.
-      this.#events?.drop();
-      return this.#inner.end(trailers);
+      if (this.#events === undefined) return this.#inner.end(trailers);
+      // What is left is no complete event: clients drop it. Trailers were about other bytes, or hold a session's id.
+      this.#events.drop();
+      return this.#inner.end(emptyFields);
     }
     try {
       const body = Buffer.concat(this.#pieces);

@@ -73,9 +73,10 @@ class RulesOfCaller implements Caller {
     this.isAdmitted = first?.isAllow ?? byDefault.isAllowed;
   }
 
-  judge({ method, targets, isKnown }: Message): Verdict {
+  judge({ method, targets, isKnown, isTwin }: Message): Verdict {
     // Responses belong to the session, whose caller it is.
     if (method === undefined) return { isAllowed: this.isAdmitted, rule: this.#byDefault.rule };
+    if (isTwin) return { isAllowed: false, rule: this.#byDefault.rule };
     if (targets.length === 0) return this.#decide(method, undefined, isKnown);
     let last = this.#byDefault;
     for (const target of targets) {

@@ -319,6 +319,19 @@ t.test('messages that two readers read differently', async (t) => {
   for (const [name, body, want, headers] of rows) t.equal(await outcome(post(body, headers)), want, name);
 });
 
+t.test('methods that are spelled almost as one of the protocol', async (t) => {
+  const using = await hooksFor({
+    rules: [
+      { action: 'Deny', operation: { tools: ['delete'] } },
+      { action: 'Allow', operation: { methods: ['*', 'tools/Call'] } },
+    ],
+  });
+  const call = (method: string) => outcome(post(request(method, { name: 'delete' }), {}, 'ann', using));
+  for (const method of ['tools/call', 'tools/CALL', 'tools/Call', 'tools/call ', 'ｔools/call', 'Tools/List'])
+    t.equal(await call(method), denied, method);
+  for (const method of ['tools/calls', 'x/call']) t.equal(await call(method), 'passed', method);
+});
+
 t.test('batches', async (t) => {
   const [weather, other, ping] = [
     request('tools/call', { name: 'get_weather' }, 1),

@@ -7,7 +7,7 @@ import { mcp } from '../../../sidecar/edge/mcp/capability.ts';
 import { EventReader } from '../../../sidecar/edge/mcp/events.ts';
 import type { Exchange } from '../../../sidecar/exchange/exchange.ts';
 import { heldBytes } from '../../../sidecar/exchange/held-bytes.ts';
-import { emptyFields } from '../../../sidecar/exchange/message.ts';
+import { emptyFields, fieldName } from '../../../sidecar/exchange/message.ts';
 import { refuse } from '../../../sidecar/respond.ts';
 import {
   type Answered,
@@ -271,7 +271,7 @@ t.test('events, in pieces of any size', async (t) => {
     const one = await begin({ known: { method: 'GET' } });
     respondWith(one.exchange, { headers: events, framing: 'close' });
     for (let at = 0; at < bytes.length; at += size) one.exchange.downstream.write(bytes.subarray(at, at + size));
-    one.exchange.downstream.end(emptyFields);
+    one.exchange.downstream.end({ names: [fieldName('mcp-session-id')], values: ['server-1'] });
     const said = text(one.sent.pieces).replace(/^id: .{40,}$/gm, () => `id: [${++ids % 2 === 1 ? 1 : 2}]`);
     t.equal(said, expected, `${size} bytes`);
     t.match(one.sent.replies, [{ framing: 'chunked', status: 200 }]);
@@ -367,6 +367,16 @@ t.test('sessions belong to their caller', async (t) => {
     'a renewed token is the same caller',
   );
   t.equal(await use(token(2), { 'mcp-session-id': session }), strange);
+  const unnamed = (claims: Record<string, unknown>) => ({
+    auth: { issuer: 'i', subject: undefined, principal: undefined, claims },
+  });
+  const own = await serve(hooks, ask('initialize', unnamed({ email: 'a@x.test', exp: 1 })), {
+    headers: { ...json, 'mcp-session-id': 's3' },
+    body: '{}',
+  });
+  const ofOwn = { 'mcp-session-id': own.client.headers['mcp-session-id']! };
+  t.equal((await use(unnamed({ exp: 2, email: 'a@x.test' }), ofOwn))[0], 's3');
+  t.equal(await use(unnamed({ email: 'b@x.test' }), ofOwn), strange, 'tokens without a subject are not all one caller');
   const ill = await serve(hooks, ask('initialize'), { headers: { ...json, 'mcp-session-id': 'a b' }, body: '{}' });
   t.equal(ill.client.headers['mcp-session-id'], undefined);
   t.match(
