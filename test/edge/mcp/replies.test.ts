@@ -155,6 +155,15 @@ t.test('results that are no lists go on as they are', async (t) => {
     );
 });
 
+t.test('a description that is cut inside an emoji does not hide the list', async (t) => {
+  const body =
+    '{"result":{"tools":[{"name":"get_a","description":"\\ud83d\\ude00 \\\\ud83d \\ud83d"},{"name":"delete","x":"\\ude00\\ud83d"},{"name":"get\\ud83d"}]}}';
+  const { client } = await serve(hooks, list, { headers: json, body });
+  t.strictSame(JSON.parse(client.body), {
+    result: { tools: [{ name: 'get_a', description: '\ud83d\ude00 \\ud83d \ufffd' }] },
+  });
+});
+
 t.test('responses that cannot be filtered', async (t) => {
   const tools = '{"result":{"tools":[{"name":"delete"}]}}';
   const rows: [string, Answered][] = [
