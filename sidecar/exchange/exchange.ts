@@ -304,6 +304,8 @@ export class Exchange {
   failure: SallyportError | undefined = undefined;
   /** What single capabilities add to the access log: names of fields, each with its text. */
   noted: readonly (readonly [name: string, text: string])[] | undefined = undefined;
+  /** No cache stores its response or serves it from what is stored: it is made for this caller. */
+  isForOneCaller = false;
   bytesReceived = 0;
   bytesSent = 0;
   upstreamAddress: string | undefined = undefined;

@@ -20,6 +20,7 @@ const documents =
   secret('keys', '{ ann: key-of-ann-0123456789, bob: key-of-bob-0123456789, eve: key-of-eve-0123456789 }') +
   `---\napiVersion: gateway.envoyproxy.io/v1alpha1\nkind: SecurityPolicy\nmetadata: { name: s, namespace: shop }\nspec: { targetRefs: [${target}], apiKeyAuth: { credentialRefs: [{ name: keys }], extractFrom: [{ headers: [x-api-key] }] } }\n` +
   `---\napiVersion: gateway.envoyproxy.io/v1alpha1\nkind: BackendTrafficPolicy\nmetadata: { name: c, namespace: shop }\nspec: { targetRefs: [${target}], compression: [{ type: Gzip }] }\n` +
+  `---\napiVersion: sallyport.dev/v1alpha1\nkind: HTTPCache\nmetadata: { name: h, namespace: shop }\nspec: { targetRefs: [${target}] }\n` +
   `---\napiVersion: sallyport.dev/v1alpha1\nkind: MCPAuthorization\nmetadata: { name: m, namespace: shop }\nspec: { targetRefs: [${target}], ${rules} }\n` +
   // A step before it that reads less of a body.
   `---\napiVersion: sallyport.dev/v1alpha1\nkind: RequestScreening\nmetadata: { name: q, namespace: shop }\nspec: { targetRefs: [${target}], bodyLimit: 100 }\n`;
@@ -62,6 +63,15 @@ t.test('tools', async (t) => {
     records.find(({ mcp }) => mcp === 'tools/call delete_order'),
     { code: 'policy_denied', policy: 'mcpauthorization/shop/m/rule/0', response_code: 200, client_id: 'ann' },
   );
+});
+
+t.test('a server as the SDKs build it', async (t) => {
+  const session = await ann.begin();
+  t.match(await ann.send('POST', '{"jsonrpc":"2.0","method":"notifications/initialized"}', session), {
+    status: 202,
+    text: '',
+  });
+  t.match(await ann.send('DELETE', undefined, session), { status: 200, text: '' });
 });
 
 t.test('a call in single bytes', async (t) => {
@@ -123,8 +133,21 @@ t.test('sessions', async (t) => {
   t.strictSame(server.done.slice(before), [`GET ${server.done[before]!.split(' ')[1]} -`]);
   t.match(await ann.send('GET', undefined, { ...mine, 'last-event-id': event! }), { status: 200 });
   t.notMatch(server.done.at(-1), / -$/, 'the server gets its own id of the event');
-  t.match(await clientOf('ann', other).send('DELETE', undefined, mine), { status: 204 }, 'at another gateway');
+  t.match(await clientOf('ann', other).send('DELETE', undefined, mine), { status: 200 }, 'at another gateway');
   t.match(await clientOf('bob', other).send('DELETE', undefined, mine), { status: 404 });
+});
+
+t.test('a stream is not served to another caller from a cache', async (t) => {
+  const [mine, theirs] = [await ann.begin(), await bob.begin()];
+  const before = server.done.length;
+  for (const [client, session] of [
+    [ann, mine],
+    [bob, theirs],
+    [ann, mine],
+  ] as const)
+    t.equal((await client.send('GET', undefined, session)).status, 200);
+  t.equal(server.done.length, before + 3, 'the server is asked each time');
+  t.equal(new Set(server.done.slice(before)).size, 2, 'with the session of each');
 });
 
 t.test('a change of the rules ends what they do not allow', async (t) => {

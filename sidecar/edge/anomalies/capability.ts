@@ -25,7 +25,8 @@ export const anomalies: Service<AnomalyPlan, Detection | undefined> = {
   async share({ registry, log, workers, onClose }) {
     const { registerAnomalyMetrics } = await import('./metrics.ts');
     const { first } = workers;
-    const detection = new Detection({ log, count: registerAnomalyMetrics(registry), first, now: Date.now });
+    const clocks = { now: () => performance.now(), date: Date.now };
+    const detection = new Detection({ log, count: registerAnomalyMetrics(registry), first, ...clocks });
     if (first === undefined) workers.serve({ answer: (_, report) => detection.take(report) });
     onClose(every('anomalies', passMs, () => detection.pass()));
     return detection;

@@ -26,9 +26,10 @@ export interface Recent extends Anomaly {
 const maxCounted = 10_000;
 /** Paths that one report holds for a series. */
 const maxPathsCounted = 50;
-const maxRecent = 200;
-/** Lines of the log in a minute; the metric counts all. */
-const maxLogged = 60;
+/** Of each kind: many new callers do not hide the others. */
+const maxRecent = 50;
+/** Lines of the log in a minute, of each kind; the metric counts all. */
+const maxLogged = 20;
 const longestKey = 200;
 
 /** What it uses of the process. */
@@ -37,7 +38,10 @@ export interface DetectionTools {
   readonly count: (policy: string, kind: Anomaly['kind']) => void;
   /** In a worker that is not the first. */
   readonly first: Pick<FirstWorker, 'tell'> | undefined;
+  /** Milliseconds of a clock that does not jump. */
   readonly now: () => number;
+  /** Milliseconds since 1970. */
+  readonly date: () => number;
 }
 
 export class Detection {
@@ -47,9 +51,9 @@ export class Detection {
   readonly #uses = new Map<string, number>();
   #counted = new Map<string, Map<string, Seen>>();
   #size = 0;
-  #recent: Recent[] = [];
+  readonly #recent = new Map<Anomaly['kind'], Recent[]>();
   #minute = 0;
-  #logged = 0;
+  readonly #logged = new Map<Anomaly['kind'], number>();
 
   constructor(tools: DetectionTools) {
     this.#tools = tools;
@@ -61,7 +65,7 @@ export class Detection {
     const known = this.#models.get(policy);
     if (known === undefined)
       this.#models.set(policy, new Model(plan, this.#tools.now(), (anomaly) => this.#alert(policy, anomaly)));
-    else known.update(plan);
+    else known.update(plan, this.#tools.now());
   }
 
   /** Forgets what was learned for a policy with its last use. */
@@ -131,21 +135,28 @@ export class Detection {
 
   /** What is learned, by policy, and the newest anomalies, the last first. */
   get state(): { readonly policies: Readonly<Record<string, ModelState>>; readonly recent: readonly Recent[] } {
+    const { now, date } = this.#tools;
+    const shift = date() - now();
     return {
-      policies: Object.fromEntries([...this.#models].map(([policy, model]) => [policy, model.state])),
-      recent: this.#recent.toReversed(),
+      policies: Object.fromEntries([...this.#models].map(([policy, model]) => [policy, model.state(shift)])),
+      recent: [...this.#recent.values()].flat().sort((a, b) => (a.time < b.time ? 1 : a.time > b.time ? -1 : 0)),
     };
   }
 
   #alert(policy: string, anomaly: Anomaly): void {
-    const { log, count, now } = this.#tools;
-    count(policy, anomaly.kind);
-    this.#recent.push({ time: new Date(now()).toISOString(), policy, ...anomaly });
-    if (this.#recent.length > maxRecent) this.#recent = this.#recent.slice(-maxRecent);
+    const { log, count, now, date } = this.#tools;
+    const { kind } = anomaly;
+    count(policy, kind);
+    const recent = this.#recent.get(kind) ?? [];
+    this.#recent.set(kind, recent);
+    recent.unshift({ time: new Date(date()).toISOString(), policy, ...anomaly });
+    if (recent.length > maxRecent) recent.pop();
     const minute = Math.floor(now() / 60_000);
-    if (minute !== this.#minute) this.#logged = 0;
+    if (minute !== this.#minute) this.#logged.clear();
     this.#minute = minute;
-    if (++this.#logged > maxLogged) return;
+    const logged = (this.#logged.get(kind) ?? 0) + 1;
+    this.#logged.set(kind, logged);
+    if (logged > maxLogged) return;
     log.warn({ code: 'anomaly', policy, ...anomaly }, sentenceOf(anomaly));
   }
 }

@@ -40,12 +40,16 @@ export interface ModelState {
   readonly paths: number;
   /** Requests that were not learned, since the memory is full. */
   readonly unlearned: number;
+  /** How often a path was not remembered, for the same reason. */
+  readonly unlearnedPaths: number;
 }
 
 /** Sizes below this are never unusual, bytes. */
 const smallBytes = 4096;
 /** The same kind is not reported again for the same series within so many windows. */
 const quietWindows = 10;
+/** But so many new paths are: each names another one. */
+const pathsInQuiet = 5;
 /** What was not seen for so many half-lives is forgotten. */
 const halfLives = 4;
 
@@ -69,9 +73,11 @@ interface Series {
   readonly paths: Map<string, number>;
   /** Until which window a kind is quiet. */
   readonly quiet: Map<AnomalyKind, number>;
+  /** New paths that were reported since `newPath` became quiet. */
+  toldPaths: number;
 }
 
-/** One policy's model. Times are milliseconds since 1970. */
+/** One policy's model. Times are milliseconds of a clock that does not jump: a jump back would stop its windows. */
 export class Model {
   readonly #report: (anomaly: Anomaly) => void;
   #plan: AnomalyPlan;
@@ -81,9 +87,10 @@ export class Model {
   readonly #open = new Set<Series>();
   /** When each route was first seen, by window. */
   readonly #routes = new Map<string, number>();
-  readonly #started: number;
+  #started: number;
   #paths = 0;
   #unlearned = 0;
+  #unlearnedPaths = 0;
   #swept = 0;
 
   constructor(plan: AnomalyPlan, now: number, report: (anomaly: Anomaly) => void) {
@@ -94,8 +101,9 @@ export class Model {
   }
 
   /** A changed plan keeps what was learned, unless its window is another. */
-  update(plan: AnomalyPlan): void {
+  update(plan: AnomalyPlan, now: number): void {
     if (plan.window !== this.#plan.window) {
+      this.#started = now;
       this.#series.clear();
       this.#open.clear();
       this.#routes.clear();
@@ -105,12 +113,14 @@ export class Model {
     this.#weight = weightOf(plan.window, plan.halfLife);
   }
 
-  get state(): ModelState {
+  /** `shift` leads from the model's clock to the time of day. */
+  state(shift: number): ModelState {
     return {
-      learningUntil: new Date(this.#started + this.#plan.learningPeriod).toISOString(),
+      learningUntil: new Date(shift + this.#started + this.#plan.learningPeriod).toISOString(),
       series: this.#series.size,
       paths: this.#paths,
       unlearned: this.#unlearned,
+      unlearnedPaths: this.#unlearnedPaths,
     };
   }
 
@@ -151,7 +161,7 @@ export class Model {
     const made: Series = {
       ...{ route, caller, first: window, window, requests: 0, errors: 0, largestRequest: 0, largestResponse: 0 },
       ...{ rate: new Level(), requestSize: new Level(), responseSize: new Level(), share: new Share() },
-      ...{ isSettled: false, paths: new Map(), quiet: new Map() },
+      ...{ isSettled: false, paths: new Map(), quiet: new Map(), toldPaths: 0 },
     };
     this.#series.set(of, made);
     const since = this.#routes.get(route);
@@ -167,11 +177,15 @@ export class Model {
   #notePath(series: Series, path: string, window: number): void {
     const isKnown = series.paths.has(path);
     if (!isKnown) {
-      if (this.#paths >= this.#plan.maxPaths) return;
+      // An app may answer all paths: at most half of what is left is for one series.
+      const left = this.#plan.maxPaths - this.#paths;
+      if (left <= 0 || series.paths.size > left) {
+        this.#unlearnedPaths++;
+        return;
+      }
       this.#paths++;
       const { route, caller } = series;
-      if (this.#isLearned(series.first, window))
-        this.#tell(undefined, { kind: 'newPath', route, caller, path }, window);
+      if (this.#isLearned(series.first, window)) this.#tell(series, { kind: 'newPath', route, caller, path }, window);
     }
     series.paths.set(path, window);
   }
@@ -215,11 +229,15 @@ export class Model {
   }
 
   /** Reports, unless the series has reported the same kind lately. */
-  #tell(series: Series | undefined, anomaly: Anomaly, window: number): void {
-    if (!this.#plan.detect.includes(anomaly.kind)) return;
-    if (series !== undefined) {
-      if (window < (series.quiet.get(anomaly.kind) ?? 0)) return;
-      series.quiet.set(anomaly.kind, window + quietWindows);
+  #tell(series: Series, anomaly: Anomaly, window: number): void {
+    const { kind } = anomaly;
+    if (!this.#plan.detect.includes(kind)) return;
+    if (window < (series.quiet.get(kind) ?? 0)) {
+      if (kind !== 'newPath' || series.toldPaths >= pathsInQuiet) return;
+      series.toldPaths++;
+    } else {
+      series.quiet.set(kind, window + quietWindows);
+      if (kind === 'newPath') series.toldPaths = 1;
     }
     this.#report(anomaly);
   }

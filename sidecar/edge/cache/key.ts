@@ -57,8 +57,10 @@ export function whyBypassed({
   authority,
   path,
   fields,
+  isForOneCaller,
 }: Exchange): string | undefined {
   if (method !== 'GET' && method !== 'HEAD') return 'method';
+  if (isForOneCaller) return 'bypass';
   // A body is not part of the key.
   if (framing !== 0 || webSocket || grpc || authority === '' || path === '*') return 'bypass';
   for (const { folded, ofProxy } of fields.names)

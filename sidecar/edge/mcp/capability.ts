@@ -91,6 +91,8 @@ export const mcp: Guarding<McpPlan, McpShared> = {
       });
       judged.set(exchange, { messages, seal: own, session, lastEvent: lastEventOf(exchange, own, name), reply });
       exchange.downstream = reply;
+      // Another caller's session may be in its stream, whatever the server says of caches.
+      exchange.isForOneCaller = true;
     };
 
     const judgeBody = (exchange: Exchange, connection: ConnectionFacts): void => {

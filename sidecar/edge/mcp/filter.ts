@@ -3,7 +3,7 @@
 
 import { isUtf8 } from 'node:buffer';
 import { SallyportError } from '../../../cert-agent/base/errors.ts';
-import { readJson } from '../json.ts';
+import { type JsonRead, readJson } from '../json.ts';
 import type { Kind } from './names.ts';
 
 /** Whether the caller may use a name. */
@@ -17,8 +17,12 @@ const lists: Readonly<Record<string, readonly [kind: Kind, name: string]>> = {
   resourcetemplates: ['resource', 'uriTemplate'],
 };
 
-/** Texts without these are no lists, and are not read: most results are long texts or images. */
-const interesting = /"(?:tools|prompts|resources|resourceTemplates|notifications\/resources\/updated)"|\\[u/]/i;
+/**
+ * Texts without these are no lists, and are not read: most results are long texts or images. An escape of a letter or a
+ * slash could spell one; other escapes cannot (a text that was cut inside an emoji ends in `\ud83d`).
+ */
+const interesting =
+  /"(?:tools|prompts|resources|resourceTemplates|notifications\\?\/resources\\?\/updated)"|\\u00(?:[4-7][0-9a-f]|2f)/i;
 
 /**
  * The text of one or several messages without what the caller may not use: the same bytes if nothing is removed, and
@@ -29,13 +33,32 @@ export function filterMessages(text: Buffer, sees: Sees): Buffer | undefined {
   // UTF-16, which some clients would read, has zeros.
   if (!isUtf8(text) || text.includes(0)) throw malformed('is not UTF-8');
   if (!interesting.test(text.toString('latin1'))) return text;
-  const read = readJson(text);
+  const first = readJson(text);
+  if (!('fault' in first && first.fault === 'json_lone_surrogate')) return filterRead(text, first, sees);
+  const whole = wellFormed(text);
+  return filterRead(whole, readJson(whole), sees);
+}
+
+function filterRead(text: Buffer, read: JsonRead, sees: Sees): Buffer | undefined {
   if ('fault' in read) throw malformed(`is refused with ${read.fault}`);
   if (!isChanged(read.value, sees)) return text;
   // Once more, so that numbers stay as they are written.
   const value: unknown = JSON.parse(text.toString('utf8'), keepNumbers);
   const left = strip(value, sees);
   return left === undefined ? undefined : Buffer.from(JSON.stringify(left));
+}
+
+/** A pair of surrogates, a lone one, or any other escape. */
+const escapes = /\\(?:u(d[89ab][0-9a-f]{2}\\ud[c-f][0-9a-f]{2})|u(d[89a-f][0-9a-f]{2})|.)/gi;
+
+/**
+ * A description that was cut inside an emoji ends in half of it, and must not hide the whole list. No two readers agree
+ * on such a half: it becomes U+FFFD.
+ */
+function wellFormed(text: Buffer): Buffer {
+  return Buffer.from(
+    text.toString('utf8').replace(escapes, (all, _pair, lone) => (lone === undefined ? all : '\\ufffd')),
+  );
 }
 
 function isChanged(value: unknown, sees: Sees): boolean {

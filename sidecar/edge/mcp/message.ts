@@ -22,6 +22,8 @@ export interface Message {
   readonly targets: readonly Target[];
   /** False for a method, or a form of one, that the protocol does not have. */
   readonly isKnown: boolean;
+  /** True for a method that is spelled almost as one of the protocol: no rule allows it. */
+  readonly isTwin: boolean;
   /** The protocol version in its `_meta`, since 2026-07-28. */
   readonly version: string | undefined;
 }
@@ -37,6 +39,10 @@ export type Read = { readonly messages: readonly Message[]; readonly isBatch: bo
 
 /** More messages in one request are refused. */
 const maxBatch = 100;
+/** Characters of a name, a URI or a method. Each rule compares it. */
+const longestName = 4096;
+/** Resources of one `subscriptions/listen`. */
+const maxSubscriptions = 1000;
 
 /**
  * The messages of a body.
@@ -65,6 +71,8 @@ type Members = Readonly<Record<string, unknown>>;
 
 const members: ReadonlySet<string> = new Set(['jsonrpc', 'id', 'method', 'params', 'result', 'error']);
 
+const tooLong = `a name has at most ${longestName} characters`;
+
 function readMessage(value: unknown): Message | Unreadable {
   if (!isObject(value)) return invalid('a message is an object');
   const { jsonrpc, id, method, params } = value;
@@ -76,13 +84,14 @@ function readMessage(value: unknown): Message | Unreadable {
   if (Object.hasOwn(value, 'id') && own === undefined) return invalid('an id is a text or an integer');
   const isResponse = Object.hasOwn(value, 'result') !== Object.hasOwn(value, 'error');
   if (method === undefined && isResponse && own !== undefined && params === undefined)
-    return { id: undefined, method: undefined, targets: [], isKnown: true, version: undefined };
+    return { id: undefined, method: undefined, targets: [], isKnown: true, isTwin: false, version: undefined };
   if (typeof method !== 'string' || Object.hasOwn(value, 'result') || Object.hasOwn(value, 'error'))
     return invalid('a message is a request, a notification or a response', own);
+  if (method.length > longestName) return invalid(tooLong, own);
   if (params !== undefined && !isObject(params)) return invalid('params is an object', own);
   const about = aboutOf(method, params ?? {});
   if (typeof about === 'string') return invalid(about, own);
-  return { id: own, method, ...about, version: versionIn(params ?? {}) };
+  return { id: own, method, ...about, isTwin: isTwinOfKnown(method), version: versionIn(params ?? {}) };
 }
 
 /** JSON-RPC section 4: no fractions. Integers that are no double could be another one's. */
@@ -116,10 +125,19 @@ const plainMethods: ReadonlySet<string> = new Set([
   'notifications/roots/list_changed',
 ]);
 
+const isOfProtocol = (method: string): boolean => plainMethods.has(method) || Object.hasOwn(naming, method);
+
+const foldedMethods = new Set([...plainMethods, ...Object.keys(naming)].map((one) => one.toLowerCase()));
+
+/** A server that takes `tools/CALL` for `tools/call` would use a tool whose name no rule has seen. */
+function isTwinOfKnown(method: string): boolean {
+  return !isOfProtocol(method) && foldedMethods.has(method.normalize('NFKC').toLowerCase().trim());
+}
+
 /** The method, if it is one of the protocol: what clients invent is no label. */
 export function labelOf(method: string | undefined): string {
   if (method === undefined) return 'response';
-  return plainMethods.has(method) || Object.hasOwn(naming, method) ? method : 'other';
+  return isOfProtocol(method) ? method : 'other';
 }
 
 function aboutOf(method: string, params: Members): About | string {
@@ -130,6 +148,7 @@ function aboutOf(method: string, params: Members): About | string {
 function named(kind: Kind, params: Members, key: 'name' | 'uri'): About | string {
   const name = params[key];
   if (typeof name !== 'string') return `params.${key} is a text`;
+  if (name.length > longestName) return tooLong;
   return twinOf(params, [key]) ?? { targets: [{ kind, name }], isKnown: true };
 }
 
@@ -153,6 +172,8 @@ function readListen(params: Members): About | string {
   const { resourceSubscriptions: uris = [], ...others } = notifications;
   if (!Array.isArray(uris) || !uris.every((one) => typeof one === 'string'))
     return 'params.notifications.resourceSubscriptions is a list of texts';
+  if (uris.length > maxSubscriptions) return `one message is about at most ${maxSubscriptions} resources`;
+  if (uris.some(({ length }: string) => length > longestName)) return tooLong;
   // Extensions add filters, such as `taskIds`.
   const isKnown = Object.keys(others).every((one) => filters.has(one));
   return { targets: uris.map((name) => ({ kind: 'resource', name })), isKnown };

@@ -1,21 +1,41 @@
 // Names of tools and prompts, and URIs of resources, as rules compare them. An Allow rule takes a name letter by letter,
 // so that none that only looks like it matches. A Deny rule takes all spellings that a server could read as the same.
 
-import { type Match, matchAny } from '../../policy/match.ts';
+import type { Match } from '../../policy/match.ts';
 
 /** What a rule may name. */
 export type Kind = 'tool' | 'prompt' | 'resource';
 
-/** Compares one name of a kind. */
-export type NameMatch = (kind: Kind, name: string) => boolean;
+/** Compares one name. */
+export type NameMatch = (name: Name) => boolean;
+
+/** A name that many rules compare. What they compare is made once: a message may have many long names. */
+export class Name {
+  readonly kind: Kind;
+  readonly text: string;
+  #isPlain: boolean | undefined = undefined;
+  #folded: string | undefined = undefined;
+
+  constructor(kind: Kind, text: string) {
+    this.kind = kind;
+    this.text = text;
+  }
+
+  /** True for a name with one spelling: stars and defaults are about no other. */
+  get isPlain(): boolean {
+    this.#isPlain ??= this.kind === 'resource' ? isPlainUri(this.text) : plainName.test(this.text);
+    return this.#isPlain;
+  }
+
+  /** One text for all spellings that a server could take for the same. */
+  get folded(): string {
+    this.#folded ??= fold(this.kind, this.text);
+    return this.#folded;
+  }
+}
 
 /** Visible ASCII, with single spaces inside. */
 const plainName = /^[\x21-\x7e]+(?: [\x21-\x7e]+)*$/;
-
-/** True for a name with one spelling: stars and defaults are about no other. */
-export function isPlain(kind: Kind, name: string): boolean {
-  return kind === 'resource' ? isPlainUri(name) : plainName.test(name);
-}
 
 const uriPattern = /^([a-z][a-z0-9+.-]*):(?:\/\/([^/?#]*))?([^?#]*)/;
 const defaultPorts: Readonly<Record<string, string>> = { http: ':80', ws: ':80', https: ':443', wss: ':443' };
@@ -32,8 +52,16 @@ export function isPlainUri(uri: string): boolean {
   const [, scheme, authority, path] = uriPattern.exec(uri) ?? [];
   if (scheme === undefined) return false;
   if (!areEscapesPlain(uri)) return false;
-  if (path!.split('/').some((segment, i, all) => isDots(segment) || (segment === '' && i > 0 && i < all.length - 1)))
+  // Also behind `?` and `#`: servers that cut the scheme off and join paths read them as a part of the path.
+  if (
+    decoded(uri)!
+      .normalize('NFKC')
+      .slice(scheme.length + 1)
+      .split(/[/?#;]/)
+      .some(isDots)
+  )
     return false;
+  if (path!.split('/').some((segment, i, all) => segment === '' && i > 0 && i < all.length - 1)) return false;
   // RFC 8089: `file:/a` and `file://localhost/a` are the same file as `file:///a`.
   if (scheme === 'file') return authority === '';
   if (authority === undefined || authority === '') return true;
@@ -44,17 +72,15 @@ export function isPlainUri(uri: string): boolean {
 }
 
 function isDots(segment: string): boolean {
-  return segment === '.' || segment === '..';
+  // Windows drops spaces at the end.
+  return /^\.\.? *$/.test(segment);
 }
 
-/** Two hexadecimal digits each; of no letter, digit, dot, dash, tilde, underscore, slash, percent or control. */
+/** An escape without two hexadecimal digits, or of a letter, digit, dot, dash, tilde, slash, percent or control. */
+const oddEscape = /%(?![0-9a-f]{2})|%(?:[01][0-9a-f]|2[5def]|3[0-9]|[46][1-9a-f]|[57][0-9a]|5[cf]|7[ef])/i;
+
 function areEscapesPlain(uri: string): boolean {
-  for (const match of uri.matchAll(/%(.?.?)/g)) {
-    if (!/^[0-9A-Fa-f]{2}$/.test(match[1]!)) return false;
-    if (/^[\x00-\x1f\x25\x2f\x5c\x7fA-Za-z0-9._~-]$/.test(String.fromCharCode(Number.parseInt(match[1]!, 16))))
-      return false;
-  }
-  return decoded(uri) !== undefined;
+  return !oddEscape.test(uri) && decoded(uri) !== undefined;
 }
 
 function decoded(uri: string): string | undefined {
@@ -65,7 +91,6 @@ function decoded(uri: string): string | undefined {
   }
 }
 
-/** One text for all spellings that a server could take for the same. */
 function fold(kind: Kind, name: string): string {
   const text = kind === 'resource' ? (decoded(name) ?? name).replace(/[?#].*$/s, '').replace(/(?<=.)\/$/, '') : name;
   return text.normalize('NFKC').toLowerCase().trim();
@@ -83,28 +108,28 @@ export function compileNames(
   const { tools, prompts, resources } = operation;
   if (tools === undefined && prompts === undefined && resources === undefined) return undefined;
   const compile = action === 'Allow' ? compileAllowed : compileDenied;
-  const matches: Readonly<Record<Kind, Match>> = {
-    tool: compile('tool', tools ?? []),
-    prompt: compile('prompt', prompts ?? []),
-    resource: compile('resource', resources ?? []),
+  const matches: Readonly<Record<Kind, NameMatch>> = {
+    tool: compile(tools ?? [], 'tool'),
+    prompt: compile(prompts ?? [], 'prompt'),
+    resource: compile(resources ?? [], 'resource'),
   };
-  return (kind, name) => matches[kind](name);
+  return (name) => matches[name.kind](name);
 }
 
-function compileAllowed(kind: Kind, patterns: readonly string[]): Match {
+function compileAllowed(patterns: readonly string[]): NameMatch {
   const exact = new Set(patterns.filter((one) => !isStarred(one)));
   const starred = patterns.filter(isStarred).map((one) => compileStar(one));
-  if (starred.length === 0) return matchAny(exact, []);
-  return (name) => exact.has(name) || (isPlain(kind, name) && starred.some((match) => match(name)));
+  return (name) => exact.has(name.text) || (starred.length > 0 && name.isPlain && matchesOne(starred, name.text));
 }
 
-function compileDenied(kind: Kind, patterns: readonly string[]): Match {
+function compileDenied(patterns: readonly string[], kind: Kind): NameMatch {
   const exact = new Set(patterns.filter((one) => !isStarred(one)).map((one) => fold(kind, one)));
   const starred = patterns.filter(isStarred).map((one) => compileStar(foldPattern(kind, one)));
-  return (name) => {
-    const folded = fold(kind, name);
-    return exact.has(folded) || starred.some((match) => match(folded) || match(`${folded}/`));
-  };
+  return ({ folded }) => exact.has(folded) || matchesOne(starred, folded) || matchesOne(starred, `${folded}/`);
+}
+
+function matchesOne(patterns: readonly Match[], text: string): boolean {
+  return patterns.some((match) => match(text));
 }
 
 function isStarred(pattern: string): boolean {
@@ -127,5 +152,6 @@ function foldPattern(kind: Kind, pattern: string): string {
 /** Methods are compared letter by letter by Allow rules, and without case by Deny rules. */
 export function compileMethods(patterns: readonly string[] | undefined, action: 'Allow' | 'Deny'): Match | undefined {
   if (patterns === undefined) return undefined;
-  return (action === 'Allow' ? compileAllowed : compileDenied)('tool', patterns);
+  const match = (action === 'Allow' ? compileAllowed : compileDenied)(patterns, 'tool');
+  return (method) => match(new Name('tool', method));
 }

@@ -5,8 +5,9 @@ import { asSallyportError, type SallyportError } from '../../../cert-agent/base/
 import type { Downstream } from '../../exchange/ends.ts';
 import type { Exchange } from '../../exchange/exchange.ts';
 import { headerOf } from '../../exchange/facts.ts';
+import { filterFields } from '../../exchange/fields.ts';
 import { hold, pile } from '../../exchange/held-bytes.ts';
-import type { Fields, Reply } from '../../exchange/message.ts';
+import { emptyFields, type Fields, type Reply } from '../../exchange/message.ts';
 import { isInUtf8, isJson, isPlain, readContentType } from '../content.ts';
 import { EventReader, type EventRules } from './events.ts';
 import { filterMessages, malformed, type Sees } from './filter.ts';
@@ -24,8 +25,10 @@ export class McpReply implements Downstream {
   readonly #inner: Downstream;
   readonly #rules: ReplyRules;
   #events: EventReader | undefined = undefined;
-  /** The head of a JSON response whose body is not complete. */
+  /** The head of a JSON response, or of one without a message, whose body is not complete. */
   #head: Reply | undefined = undefined;
+  /** How a body that is no message is treated: refused, or left out where clients expect no message. */
+  #other: 'refused' | 'left out' | undefined = undefined;
   #pieces: Buffer[] = [];
   #bytes = 0;
   #isOver = false;
@@ -54,16 +57,13 @@ export class McpReply implements Downstream {
     if (!isEvents && (type === undefined || !isJson(type.type))) {
       // A page with an error, of the server or of what is before it.
       if (reply.status >= 400) return this.#inner.respond(reply, whole);
-      throw malformed('is neither JSON nor a stream of events');
+      this.#other = isWithoutMessage(this.#exchange.method, reply.status) ? 'left out' : 'refused';
     }
     if (reply.status === 206) throw malformed('is a part of a response');
+    if (this.#other !== undefined) return this.#gatherFor(reply, whole);
     if (!isInUtf8(type!) || !isPlain(headerOf(this.#exchange, 'content-encoding', reply.fields)))
       throw malformed('has a coding that was not asked for');
-    if (!isEvents) {
-      this.#head = reply;
-      if (whole !== undefined) this.#finish(whole);
-      return;
-    }
+    if (!isEvents) return this.#gatherFor(reply, whole);
     const { sees, id, limit } = this.#rules;
     this.#events = new EventReader({ data: (text) => filterMessages(text, sees), id, limit });
     if (whole === undefined)
@@ -71,6 +71,11 @@ export class McpReply implements Downstream {
     const body = this.#events.read(whole);
     this.#events.drop();
     this.#inner.respond({ ...reply, framing: body.length, declaredLength: body.length }, body);
+  }
+
+  #gatherFor(head: Reply, whole: Buffer | undefined): void {
+    this.#head = head;
+    if (whole !== undefined) this.#finish(whole);
   }
 
   write(chunk: Buffer): boolean {
@@ -87,6 +92,7 @@ export class McpReply implements Downstream {
   }
 
   #gather(chunk: Buffer): true {
+    if (this.#other === 'refused') throw malformed(noMessage);
     pile(this.#pieces, chunk);
     this.#bytes += chunk.length;
     hold(chunk.length);
@@ -97,9 +103,10 @@ export class McpReply implements Downstream {
   end(trailers: Fields): void {
     if (this.#isOver) return;
     if (this.#head === undefined) {
-      // What is left is no complete event: clients drop it.
-      this.#events?.drop();
-      return this.#inner.end(trailers);
+      if (this.#events === undefined) return this.#inner.end(trailers);
+      // What is left is no complete event: clients drop it. Trailers were about other bytes, or hold a session's id.
+      this.#events.drop();
+      return this.#inner.end(emptyFields);
     }
     try {
       const body = Buffer.concat(this.#pieces);
@@ -113,9 +120,19 @@ export class McpReply implements Downstream {
   /** A JSON response. Its trailers were about other bytes. */
   #finish(body: Buffer): void {
     if (body.length > this.#rules.limit) throw malformed(`has more than ${this.#rules.limit} bytes`);
+    if (this.#other !== undefined) return this.#finishWithout(body);
     const kept = filterMessages(body, this.#rules.sees) ?? emptyBatch;
     this.#isOver = true;
     this.#inner.respond({ ...this.#head!, framing: kept.length, declaredLength: kept.length }, kept);
+  }
+
+  /** A response without a message: only its head goes on. */
+  #finishWithout(body: Buffer): void {
+    if (this.#other === 'refused' && body.length > 0) throw malformed(noMessage);
+    this.#isOver = true;
+    const { fields, ...head } = this.#head!;
+    const kept = filterFields(fields, ({ lower }) => lower !== 'content-type' && lower !== 'content-encoding');
+    this.#inner.respond({ ...head, fields: kept, framing: 0, declaredLength: 0 }, none);
   }
 
   #giveUp(error: unknown): void {
@@ -153,6 +170,14 @@ export class McpReply implements Downstream {
   tunnel(...args: Parameters<Downstream['tunnel']>): void {
     this.#inner.tunnel(...args);
   }
+}
+
+const none = Buffer.alloc(0);
+const noMessage = 'is neither JSON nor a stream of events';
+
+/** True where clients read no body: servers write `Accepted` or a page there. */
+function isWithoutMessage(method: string, status: number): boolean {
+  return status === 202 || method === 'DELETE' || (status >= 300 && status < 400);
 }
 
 const emptyBatch = Buffer.from('[]');

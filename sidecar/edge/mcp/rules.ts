@@ -5,8 +5,8 @@ import type { ConnectionFacts } from '../../exchange/connection-facts.ts';
 import type { Exchange } from '../../exchange/exchange.ts';
 import type { Match } from '../../policy/match.ts';
 import { compilePrincipal, type Test, type Vouches } from '../principal.ts';
-import type { Message, Target } from './message.ts';
-import { compileMethods, compileNames, isPlain, type Kind, type NameMatch } from './names.ts';
+import type { Message } from './message.ts';
+import { compileMethods, compileNames, type Kind, Name, type NameMatch } from './names.ts';
 import type { McpPlan } from './schema.ts';
 
 interface CompiledRule {
@@ -73,24 +73,25 @@ class RulesOfCaller implements Caller {
     this.isAdmitted = first?.isAllow ?? byDefault.isAllowed;
   }
 
-  judge({ method, targets, isKnown }: Message): Verdict {
+  judge({ method, targets, isKnown, isTwin }: Message): Verdict {
     // Responses belong to the session, whose caller it is.
     if (method === undefined) return { isAllowed: this.isAdmitted, rule: this.#byDefault.rule };
+    if (isTwin) return { isAllowed: false, rule: this.#byDefault.rule };
     if (targets.length === 0) return this.#decide(method, undefined, isKnown);
     let last = this.#byDefault;
     for (const target of targets) {
-      last = this.#decide(method, target, isKnown);
+      last = this.#decide(method, new Name(target.kind, target.name), isKnown);
       if (!last.isAllowed) return last;
     }
     return last;
   }
 
   sees(kind: Kind, name: string): boolean {
-    return this.#decide(uses[kind], { kind, name }, true).isAllowed;
+    return this.#decide(uses[kind], new Name(kind, name), true).isAllowed;
   }
 
-  #decide(method: string, target: Target | undefined, isKnown: boolean): Verdict {
-    const isOrdinary = isKnown && (target === undefined || isPlain(target.kind, target.name));
+  #decide(method: string, target: Name | undefined, isKnown: boolean): Verdict {
+    const isOrdinary = isKnown && (target === undefined || target.isPlain);
     const rule = this.#rules.find((one) => isAbout(one, method, target, isKnown, isOrdinary));
     if (rule !== undefined) return { isAllowed: rule.isAllow, rule: rule.name };
     const { rule: name, isAllowed } = this.#byDefault;
@@ -103,14 +104,13 @@ class RulesOfCaller implements Caller {
 function isAbout(
   { isAllow, methods, names }: CompiledRule,
   method: string,
-  target: Target | undefined,
+  target: Name | undefined,
   isKnown: boolean,
   isOrdinary: boolean,
 ): boolean {
   if (methods !== undefined && !methods(method)) return false;
-  if (names !== undefined)
-    return target !== undefined && (isKnown || methods !== undefined) && names(target.kind, target.name);
+  if (names !== undefined) return target !== undefined && (isKnown || methods !== undefined) && names(target);
   if (!isAllow) return true;
   // A method that is named may be unknown to us; a name in it still has one spelling.
-  return methods === undefined ? isOrdinary : target === undefined || isPlain(target.kind, target.name);
+  return methods === undefined ? isOrdinary : target === undefined || target.isPlain;
 }

@@ -51,8 +51,20 @@ export class CallerSeal {
   }
 }
 
+/** Claims that a renewed token changes. */
+const passing: ReadonlySet<string> = new Set(['exp', 'iat', 'nbf', 'jti', 'auth_time']);
+
 /** A digest of who the caller is. All callers without any identity are the same. */
 function callerOf(exchange: Exchange, connection: ConnectionFacts): Buffer {
   const parts = callerParts(exchange, connection).map((one) => one ?? null);
-  return hash('sha256', JSON.stringify(parts), 'buffer').subarray(0, callerBytes);
+  return hash('sha256', JSON.stringify([...parts, ...othersOf(exchange)]), 'buffer').subarray(0, callerBytes);
+}
+
+/** A token that names neither a subject nor a client: what else it says, or all of its issuer's callers were one. */
+function othersOf({ auth }: Exchange): readonly (readonly [string, unknown])[] {
+  if (auth === undefined || auth.subject !== undefined) return [];
+  const { claims } = auth;
+  if (typeof claims['client_id'] === 'string' || typeof claims['azp'] === 'string') return [];
+  const others = Object.entries(claims).filter(([name]) => !passing.has(name));
+  return others.sort(([a], [b]) => (a < b ? -1 : 1));
 }

@@ -110,26 +110,38 @@ t.test('memory is bounded', async (t) => {
   const strangers = Array.from({ length: 50 }, (_, i) => seen({ key: `${i}`, paths: [`GET /${i}`] }));
   t.equal(pass(...strangers).filter((one) => one.startsWith('newCaller')).length, 9);
   t.strictSame(pass(...strangers), [], 'what is not remembered is not new each time');
-  t.match(model.state, { series: 10, paths: 5, unlearned: 820, learningUntil: '1970-01-01T02:00:00.000Z' });
+  t.match(model.state(0), { series: 10, paths: 5, unlearned: 820, learningUntil: '1970-01-01T02:00:00.000Z' });
   wait(5 * 24 * 60);
-  t.match(model.state, { series: 0, paths: 0 }, 'what was not seen for four half-lives is forgotten');
+  t.match(model.state(0), { series: 0, paths: 0 }, 'what was not seen for four half-lives is forgotten');
   t.strictSame(pass(usual()), [], 'and learned again');
+});
+
+t.test('one caller does not use up the paths, or the reports, of others', async (t) => {
+  const { pass, model } = createModel(await planFor({ maxPaths: 100 }));
+  const bob = { key: 'bob', caller: 'bob', paths: ['GET /b'] };
+  for (let i = 0; i < 150; i++) pass(usual(), usual(bob));
+  const told: string[] = [];
+  for (let i = 0; i < 10; i++)
+    told.push(...pass(usual({ paths: Array.from({ length: 50 }, (_, j) => `GET /invented-${i}-${j}`) }), usual(bob)));
+  t.strictSame(told, Array(5).fill('newPath ann'), 'five in ten windows');
+  t.match(model.state(0), { paths: 51, unlearnedPaths: 451 });
+  t.strictSame(pass(usual({ ...bob, paths: ['GET /admin'] })), ['newPath bob']);
 });
 
 t.test('a changed plan keeps what was learned', async (t) => {
   const { pass, model } = createModel();
   for (let i = 0; i < 150; i++) pass(usual());
-  model.update(await planFor({ threshold: 50, detect: ['newCaller'] }));
+  model.update(await planFor({ threshold: 50, detect: ['newCaller'] }), 150 * minute);
   t.strictSame(pass(seen({ key: 'bob', caller: 'bob' })), ['newCaller bob']);
-  model.update(await planFor({ window: '2m' }));
-  t.match(model.state, { series: 0, paths: 0 });
+  model.update(await planFor({ window: '2m' }), 150 * minute);
+  t.match(model.state(0), { series: 0, paths: 0, learningUntil: '1970-01-01T04:30:00.000Z' });
 });
 
 t.test('what a request is counted as', async (t) => {
   const counted: unknown[] = [];
   const asked = async (known: Partial<Exchange>, path: string, status = 200, connection = {}) => {
     const detection = new Detection({
-      ...{ log: { warn() {} }, count() {}, now: () => 0 },
+      ...{ log: { warn() {} }, count() {}, now: () => 0, date: () => 0 },
       first: { tell: (report) => void counted.push(report) },
     });
     const hooks = hooksOf(anomalies, { AnomalyDetection: plan }, { shared: detection })!;
@@ -154,7 +166,7 @@ t.test('what a request is counted as', async (t) => {
 });
 
 t.test('alerts: metric, log and page', async (t) => {
-  let now = 0;
+  let [now, jump] = [0, 0];
   const lines: Record<string, unknown>[] = [];
   const counts: string[] = [];
   const detection = new Detection({
@@ -162,6 +174,7 @@ t.test('alerts: metric, log and page', async (t) => {
     count: (policy, kind) => void counts.push(`${policy} ${kind}`),
     first: undefined,
     now: () => now,
+    date: () => now + jump,
   });
   detection.watch('shop/p', plan);
   const window = (all: Seen[]) => {
@@ -191,8 +204,14 @@ t.test('alerts: metric, log and page', async (t) => {
   });
   window(Array.from({ length: 300 }, (_, i) => seen({ key: `${i}`, caller: `c${i}` })));
   t.equal(counts.length, 301, 'the metric counts all');
-  t.equal(lines.length, 60, 'the log has sixty in a minute');
-  t.equal(detection.state.recent.length, 200);
+  t.equal(lines.length, 21, 'the log has twenty of a kind in a minute');
+  t.equal(detection.state.recent.length, 51, 'others of a kind do not displace what came before');
+  t.ok(detection.state.recent.some(({ kind }) => kind === 'rate'));
+  jump = -365 * 24 * 60 * minute;
+  for (let i = 0; i < 20; i++) window([usual()]);
+  window([seen({ requests: 500 })]);
+  t.match(lines.at(-1), { kind: 'rate', seen: 500 }, 'windows go on when the clock jumps back');
+  t.match(detection.state.policies['shop/p'], { learningUntil: '1969-01-01T02:00:00.000Z' });
   detection.watch('shop/p', plan);
   detection.drop('shop/p');
   t.match(detection.state, { policies: { 'shop/p': { series: 301 } } });

@@ -164,6 +164,8 @@ t.test('names that look alike, and other spellings', async (t) => {
     'a:b',
     'file:///docs/a%20b',
     'x://h/%C3%A4',
+    'x://h/a..b/...?c=..d',
+    'x://h/%20%3F%40%60%7B',
   ])
     t.equal(await read(uri), 'passed', uri);
   for (const uri of [
@@ -205,6 +207,15 @@ t.test('names that look alike, and other spellings', async (t) => {
       'x:%',
       'file:///docs/..',
       'note://a/%c3%A9',
+      'file:///docs/x?/../secret',
+      'file:///docs/x#/../secret',
+      'file:///docs/x?y=/z/../../secret',
+      'file:///docs/x/..;/secret',
+      'file:///docs/x/..%20/secret',
+      'file:///docs/x/%EF%BC%8E%EF%BC%8E/secret',
+      'file:///docs/x/%E2%80%A5/secret',
+      'note://../a',
+      'note:..',
     ],
   ])
     t.equal(await read(uri), denied, uri);
@@ -251,6 +262,20 @@ t.test('messages that two readers read differently', async (t) => {
       '400 mcp_message_invalid -32600',
     ],
     ['a name that is none', request('tools/call', { name: ['get_weather'] }), '400 mcp_message_invalid -32600'],
+    ['a long name', request('tools/call', { name: 'get_weather'.repeat(400) }), '400 mcp_message_invalid -32600'],
+    ['a long method', request('x'.repeat(5000)), '400 mcp_message_invalid -32600'],
+    [
+      'many subscriptions',
+      request('subscriptions/listen', { notifications: { resourceSubscriptions: Array(1001).fill('file:///docs/a') } }),
+      '400 mcp_message_invalid -32600',
+    ],
+    [
+      'a long subscription',
+      request('subscriptions/listen', {
+        notifications: { resourceSubscriptions: [`file:///docs/${'a'.repeat(4096)}`] },
+      }),
+      '400 mcp_message_invalid -32600',
+    ],
     ['no name', request('tools/call', {}), '400 mcp_message_invalid -32600'],
     [
       'a reference to both',
@@ -292,6 +317,19 @@ t.test('messages that two readers read differently', async (t) => {
     ],
   ];
   for (const [name, body, want, headers] of rows) t.equal(await outcome(post(body, headers)), want, name);
+});
+
+t.test('methods that are spelled almost as one of the protocol', async (t) => {
+  const using = await hooksFor({
+    rules: [
+      { action: 'Deny', operation: { tools: ['delete'] } },
+      { action: 'Allow', operation: { methods: ['*', 'tools/Call'] } },
+    ],
+  });
+  const call = (method: string) => outcome(post(request(method, { name: 'delete' }), {}, 'ann', using));
+  for (const method of ['tools/call', 'tools/CALL', 'tools/Call', 'tools/call ', 'ｔools/call', 'Tools/List'])
+    t.equal(await call(method), denied, method);
+  for (const method of ['tools/calls', 'x/call']) t.equal(await call(method), 'passed', method);
 });
 
 t.test('batches', async (t) => {

@@ -7,7 +7,7 @@ import { mcp } from '../../../sidecar/edge/mcp/capability.ts';
 import { EventReader } from '../../../sidecar/edge/mcp/events.ts';
 import type { Exchange } from '../../../sidecar/exchange/exchange.ts';
 import { heldBytes } from '../../../sidecar/exchange/held-bytes.ts';
-import { emptyFields } from '../../../sidecar/exchange/message.ts';
+import { emptyFields, fieldName } from '../../../sidecar/exchange/message.ts';
 import { refuse } from '../../../sidecar/respond.ts';
 import {
   type Answered,
@@ -134,6 +134,36 @@ t.test('lists in JSON', async (t) => {
   t.equal((await serve(hooks, list, { headers: json, body: same })).client.body, same, 'bytes are kept');
 });
 
+t.test('results that are no lists go on as they are', async (t) => {
+  for (const body of [
+    '{"result":{"content":[{"type":"text","text":"cut \\ud83d"}]}}',
+    `{"result":{"url":"https:\\/\\/a.test","tree":${'['.repeat(80)}${']'.repeat(80)}}}`,
+    '{"result":{"text":"\\u003cb\\u003e 1e999","a":1,"a":2}}',
+  ]) {
+    t.equal((await serve(hooks, list, { headers: json, body })).client.body, body);
+    t.equal(
+      (await serve(hooks, list, { headers: events, body: `data: ${body}\n\n` })).client.body,
+      `data: ${body}\n\n`,
+    );
+  }
+  for (const method of ['notifications\\/resources\\/updated', 'notifications/resources\\u002Fupdated'])
+    t.equal(
+      (await serve(hooks, list, { headers: json, body: `[{"method":"${method}","params":{"uri":"file:///b"}}]` }))
+        .client.body,
+      '[]',
+      method,
+    );
+});
+
+t.test('a description that is cut inside an emoji does not hide the list', async (t) => {
+  const body =
+    '{"result":{"tools":[{"name":"get_a","description":"\\ud83d\\ude00 \\\\ud83d \\ud83d"},{"name":"delete","x":"\\ude00\\ud83d"},{"name":"get\\ud83d"}]}}';
+  const { client } = await serve(hooks, list, { headers: json, body });
+  t.strictSame(JSON.parse(client.body), {
+    result: { tools: [{ name: 'get_a', description: '\ud83d\ude00 \\ud83d \ufffd' }] },
+  });
+});
+
 t.test('responses that cannot be filtered', async (t) => {
   const tools = '{"result":{"tools":[{"name":"delete"}]}}';
   const rows: [string, Answered][] = [
@@ -159,6 +189,45 @@ t.test('responses that cannot be filtered', async (t) => {
   const page = await serve(hooks, list, { status: 404, headers: { 'content-type': 'text/html' }, body: 'no' });
   t.match(page.client, { status: 404, body: 'no' });
   t.match((await serve(hooks, list, { status: 202, body: '' })).client, { status: 202, body: '' });
+});
+
+t.test('responses without a message', async (t) => {
+  const remove = { known: { method: 'DELETE', path: '/mcp', clientId: 'ann' } };
+  const html = { 'content-type': 'text/html', 'content-encoding': 'gzip' };
+  const rows: [string, Asked, Answered & { framing?: 'chunked' }, string[]][] = [
+    ['of a notification, in chunks without a type', list, { status: 202, framing: 'chunked' }, []],
+    ['Accepted', list, { status: 202, framing: 'chunked' }, ['Acc', 'epted']],
+    ['the end of a session', remove, { status: 200, framing: 'chunked' }, []],
+    ['the end of a session, with a page', remove, { status: 200, headers: html, framing: 'chunked' }, ['bye']],
+    ['a redirect', list, { status: 307, headers: { location: '/mcp/', ...html }, framing: 'chunked' }, ['moved']],
+    ['a status', list, { status: 200, framing: 'chunked' }, []],
+  ];
+  const before = heldBytes();
+  for (const [name, asked, answer, pieces] of rows) {
+    const { exchange, sent } = await begin(asked);
+    respondWith(exchange, answer);
+    for (const piece of pieces) exchange.downstream.write(Buffer.from(piece));
+    exchange.downstream.end(emptyFields);
+    t.match(sent.replies, [{ status: answer.status, framing: 0 }], name);
+    t.equal(text(sent.pieces), '', name);
+    t.strictSame(
+      Object.keys(headersIn(sent.replies[0]!.fields)).filter((one) => one.startsWith('content-')),
+      [],
+      name,
+    );
+  }
+  const listed = await begin(list);
+  respondWith(listed.exchange, { status: 200, framing: 'chunked' });
+  listed.exchange.downstream.write(Buffer.from('{"result":{"tools":[{"name":"delete"}]}}'));
+  t.match(listed.sent.replies, [{ status: 502 }], 'a list without a type');
+  t.match((await serve(hooks, list, { status: 202, body: 'Accepted' })).client, { status: 202, body: '' });
+  t.match(
+    (await serve(hooks, list, { status: 202, headers: json, body: '{"result":{"tools":[{"name":"delete"}]}}' })).client,
+    {
+      body: '{"result":{"tools":[]}}',
+    },
+  );
+  t.equal(heldBytes(), before);
 });
 
 /** A request that is on its way: `respondWith` is the server's. */
@@ -211,7 +280,7 @@ t.test('events, in pieces of any size', async (t) => {
     const one = await begin({ known: { method: 'GET' } });
     respondWith(one.exchange, { headers: events, framing: 'close' });
     for (let at = 0; at < bytes.length; at += size) one.exchange.downstream.write(bytes.subarray(at, at + size));
-    one.exchange.downstream.end(emptyFields);
+    one.exchange.downstream.end({ names: [fieldName('mcp-session-id')], values: ['server-1'] });
     const said = text(one.sent.pieces).replace(/^id: .{40,}$/gm, () => `id: [${++ids % 2 === 1 ? 1 : 2}]`);
     t.equal(said, expected, `${size} bytes`);
     t.match(one.sent.replies, [{ framing: 'chunked', status: 200 }]);
@@ -307,6 +376,16 @@ t.test('sessions belong to their caller', async (t) => {
     'a renewed token is the same caller',
   );
   t.equal(await use(token(2), { 'mcp-session-id': session }), strange);
+  const unnamed = (claims: Record<string, unknown>) => ({
+    auth: { issuer: 'i', subject: undefined, principal: undefined, claims },
+  });
+  const own = await serve(hooks, ask('initialize', unnamed({ email: 'a@x.test', exp: 1 })), {
+    headers: { ...json, 'mcp-session-id': 's3' },
+    body: '{}',
+  });
+  const ofOwn = { 'mcp-session-id': own.client.headers['mcp-session-id']! };
+  t.equal((await use(unnamed({ exp: 2, email: 'a@x.test' }), ofOwn))[0], 's3');
+  t.equal(await use(unnamed({ email: 'b@x.test' }), ofOwn), strange, 'tokens without a subject are not all one caller');
   const ill = await serve(hooks, ask('initialize'), { headers: { ...json, 'mcp-session-id': 'a b' }, body: '{}' });
   t.equal(ill.client.headers['mcp-session-id'], undefined);
   t.match(
