@@ -152,6 +152,19 @@ t.test('the largest double of int64 is out of its range', async (t) => {
     t.equal(await post(hooks, body), 'passed', body);
 });
 
+t.test('each pattern of a schema is compared, and not the first for all', async (t) => {
+  const text = (pattern: string): object => ({ type: 'string', pattern });
+  const schema = {
+    properties: { a: text('^[a-z]+$'), n: text('^[0-9]+$'), same: text('^[0-9]+$') },
+    patternProperties: { '^x-': text('^on$'), '^y-': text('^off$') },
+  };
+  const hooks = await hooksFor(schema);
+  for (const one of [{ a: 'x' }, { n: '1' }, { same: '1' }, { 'x-b': 'on' }, { 'y-b': 'off' }])
+    t.equal(await post(hooks, JSON.stringify(one)), 'passed', JSON.stringify(one));
+  for (const one of [{ a: '1' }, { n: 'x' }, { same: 'x' }, { 'x-b': 'off' }, { 'y-b': 'on' }])
+    t.equal(await post(hooks, JSON.stringify(one)), 'request_invalid', JSON.stringify(one));
+});
+
 t.test('the spaces of patterns are those of ECMA-262', async (t) => {
   const texts = Array.from({ length: 0xffff }, (_, code) => String.fromCharCode(code)).filter((one) =>
     one.isWellFormed(),
