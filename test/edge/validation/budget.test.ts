@@ -47,6 +47,12 @@ t.test('unevaluatedProperties knows no inherited names, where alternatives are t
   }
 });
 
+t.test('violations behind references are gathered in linear time', async (t) => {
+  const node = { type: 'object', required: ['x'], properties: { next: { $ref: '#/$defs/node' } } };
+  const hooks = await hooksFor({ items: { $ref: '#/$defs/node' }, $defs: { node } });
+  await soon(t, hooks, `[${Array(60_000).fill('{}').join()}]`, 'request_invalid', 'a violation in each item');
+});
+
 t.test('patterns from clients have a budget', async (t) => {
   const hooks = await hooksFor({ items: { type: 'string', format: 'regex' } });
   await soon(t, hooks, JSON.stringify(Array(20).fill('.{1000}'.repeat(500))), 'validation_too_costly', 'long ones');
