@@ -25,8 +25,8 @@ export interface Choice {
   /** No other value is accepted. */
   readonly isClosed: boolean;
   /**
-   * Its `oneOf` or `anyOf` leads back to the schema itself, so that it has no other meaning than the selection. Then
-   * these are the types of its values; else undefined.
+   * Its `oneOf` or `anyOf` has no other meaning than the selection: it leads back to the schema itself, or to objects
+   * alone. Then these are the types of its values; else undefined.
    */
   readonly types: readonly string[] | undefined;
 }
@@ -38,6 +38,9 @@ const none: LeftOut = new Set();
 
 /** More of them in each other would make too many variants of a schema. */
 const maxLeftOut = 8;
+
+/** References in each other, until a schema says its type. */
+const maxHops = 20;
 
 /** The discriminators of one document. */
 export class Discriminators {
@@ -154,7 +157,8 @@ export class Discriminators {
     const isCircular = alternatives?.some((one) => one !== undefined && this.#leadsBack(one, path)) ?? false;
     if (isCircular && !isClosed)
       return this.#reader.fail(at, 'each alternative must be a reference, since some of them extend this schema');
-    return { path, property, references, isClosed, types: isCircular ? typesOf(schema) : undefined };
+    const isSelection = isCircular || (isClosed && this.#areObjects(schema));
+    return { path, property, references, isClosed, types: isSelection ? typesOf(schema) : undefined };
   }
 
   /** Of alternatives that extend one schema, which has the discriminator, as springdoc describes subtypes. */
@@ -177,7 +181,27 @@ export class Discriminators {
     const references = new Map([...parent.references].filter(([, reference]) => isMeant(reference)));
     return references.size === 0
       ? undefined
-      : { path, property: parent.property, references, isClosed: true, types: undefined };
+      : {
+          ...{ path, property: parent.property, references, isClosed: true },
+          types: this.#areObjects(schema) ? typesOf(schema) : undefined,
+        };
+  }
+
+  /** True if the selected alternative alone decides. Each one would take its share of a message's budget. */
+  #areObjects(schema: Node): boolean {
+    if (schema['oneOf'] !== undefined && schema['anyOf'] !== undefined) return false;
+    const alternatives = alternativesOf(schema) ?? [];
+    return (
+      alternatives.length > 0 && alternatives.every((one) => one !== undefined && this.#isObject({ $ref: one }, 0))
+    );
+  }
+
+  #isObject(schema: unknown, hops: number): boolean {
+    if (!isNode(schema) || hops > maxHops || schema['nullable'] === true) return false;
+    const reference = referenceOf(schema);
+    if (reference !== undefined) return this.#isObject(this.#reader.find(reference, [], true)?.value, hops + 1);
+    const { type, allOf } = schema;
+    return type === 'object' || (Array.isArray(allOf) && allOf.some((one) => this.#isObject(one, hops + 1)));
   }
 
   #placeBehind(reference: string): string {

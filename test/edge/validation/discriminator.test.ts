@@ -274,3 +274,15 @@ t.test('alternatives that do not exclude each other, as what extends one schema'
   const other = documentOf({ ...several, Pet: { ...Pet, discriminator } }, '3.0.3', { oneOf: [ref('Stone')] });
   t.strictSame(await outcomesOf(other, [{ kind: 'x', weight: 1 }]), ['passed'], 'one that extends nothing');
 });
+
+t.test('alternatives that are not selected take nothing from the budget of a message', async (t) => {
+  const kinds = Array.from({ length: 6 }, (_, i) => `Kind${i}`);
+  const own = { ...named({ at: ref('Place') }), required: ['kind'] };
+  const Place = { type: 'object', properties: { x: { type: 'integer' } } };
+  const Event = { oneOf: kinds.map(ref), discriminator: { propertyName: 'kind' } };
+  const schemas = { ...Object.fromEntries(kinds.map((kind) => [kind, own])), Place, Event };
+  const document = documentOf(schemas, '3.0.3', { type: 'array', items: ref('Event') });
+  const events = Array.from({ length: 15_000 }, (_, i) => ({ kind: kinds[i % 6], at: { x: i }, note: 'x'.repeat(20) }));
+  const wrong = [...events.slice(0, 10_000), { kind: 'Kind5', at: { x: 'x' } }];
+  t.match(await outcomesOf(document, [events, wrong, ['x']]), [/^passed$/, /^#\/10000\/at\/x type/, /^#\/0 type/]);
+});
