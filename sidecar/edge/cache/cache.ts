@@ -89,7 +89,11 @@ export class Cache {
     const why = whyBypassed(exchange) ?? (needsOrigin(exchange.fields) ? 'bypass' : undefined);
     const request = new Asking(exchange, connection, this.#plan, this.#isIdentified(exchange));
     asking.set(exchange, request);
-    if (why !== undefined) return this.#pass(exchange, { fwd: why as Forwarded });
+    if (why !== undefined) {
+      // Section 5.2.1.7. An unsafe request changes something, and no stored response could.
+      if (why !== 'method' && request.directives.has('only-if-cached')) throw this.#notCached(exchange);
+      return this.#pass(exchange, { fwd: why as Forwarded });
+    }
     const found = this.#lookUp(request);
     if (found === 'served') return undefined;
     // Nothing waits for a HEAD: it brings no body that others could use.
@@ -166,7 +170,8 @@ export class Cache {
       if (directives.has('only-if-cached')) throw this.#notCached(exchange);
       return { stored: entry, fwd: useOf(entry.terms, age, noDirectives) === 'fresh' ? 'request' : 'stale' };
     }
-    if (use === 'while-revalidating') this.#revalidate(request, entry);
+    // What a client with `no-store` causes is not stored: the next one validates it.
+    if (use === 'while-revalidating' && mayStoreFor(request)) this.#revalidate(request, entry);
     this.#deliver(exchange, entry, use === 'fresh' ? 'hit' : 'stale', { hit: true, ttl: entry.terms.lifetime - age });
     return 'served';
   }
@@ -290,13 +295,15 @@ export class Cache {
   }
 
   /** A response on its way that this request may read. */
-  #fillFor({ exchange, place, isIdentified }: Asking): Fill | undefined {
+  #fillFor({ exchange, place, isIdentified, directives }: Asking): Fill | undefined {
     return this.#fills.get(place.url)?.find((fill) => {
       if (fill.place.partition !== place.partition || fill.isDoomed || fill.isOver || !fill.isWhole) return false;
       const { outcome } = fill;
       // Before its head has come, only callers without an identity can expect to share it.
       if (outcome === undefined) return !isIdentified && fill.isOpen;
       if (outcome.kind !== 'reply' || outcome.entry === undefined) return false;
+      // Its head is older than this request, which may ask for a newer one.
+      if (useOf(outcome.entry.terms, outcome.entry.age, directives) === 'validate') return false;
       return selects(outcome.entry.selection, exchange.fields) && this.#isShareable(outcome.entry.terms, isIdentified);
     });
   }
@@ -402,7 +409,7 @@ export class Cache {
     const { exchange, connection, place, isIdentified } = request;
     const conditions = stored === undefined ? undefined : validatorsOf(stored.terms);
     const isPlain = stored !== undefined || !exchange.fields.names.some(({ lower }) => conditional.has(lower));
-    const mayStore = !request.directives.has('no-store') && !request.directives.has(unreadable);
+    const mayStore = mayStoreFor(request);
     const fill = new Fill(exchange, connection.clientCert, conditions, leader, {
       ...{ place, store: this.store, onward: this.#onward, maxEntry: this.#maxEntry },
       isOpen: isPlain && mayStore && !isIdentified,
@@ -549,8 +556,9 @@ export class Cache {
    * what it was made for is known to be the same: callers with an identity may get something else, and so do clients
    * that accept other codings, whether or not the app says so in Vary.
    */
-  #updateByHead({ exchange, place, fields, isIdentified, directives }: Asking, sent: Reply): void {
-    if (sent.status !== 200 || isIdentified || directives.has('no-store') || directives.has(unreadable)) return;
+  #updateByHead(request: Asking, sent: Reply): void {
+    const { exchange, place, fields, isIdentified } = request;
+    if (sent.status !== 200 || isIdentified || !mayStoreFor(request)) return;
     const { entry } = this.store.find(place, fields);
     if (entry === undefined || entry.status !== 200) return;
     const { fields: forwarded, hopFields } = exchange;
@@ -675,6 +683,11 @@ class Asking {
     this.directives = plan.clientDirectives === 'Honor' ? askedBy(exchange.fields) : noDirectives;
     this.isIdentified = isIdentified;
   }
+}
+
+/** Section 5.2.1.5; not either if what the client says cannot be read. */
+function mayStoreFor({ directives }: Asking): boolean {
+  return !directives.has('no-store') && !directives.has(unreadable);
 }
 
 /** An error may be about the one request; these statuses say what there is (RFC 9110 section 15.5). */

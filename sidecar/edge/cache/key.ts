@@ -116,7 +116,10 @@ export function invalidatedBy(
   const others = named.flatMap((text) => {
     const url = text === undefined ? null : URL.parse(text, own);
     if (url === null || !hosts.has(url.host) || url.protocol !== base.protocol) return [];
-    return spellingsOf(`${origin}${url.pathname}${url.search}`, [exchange.rules.pathNormalization]);
+    // `URL` escapes what clients may send as it is: a quote in a query.
+    const written = text!.startsWith('/') && !text!.startsWith('//') ? [`${origin}${text!.replace(/#.*$/s, '')}`] : [];
+    const all = [`${origin}${url.pathname}${url.search}`, ...written];
+    return all.flatMap((one) => spellingsOf(one, [exchange.rules.pathNormalization]));
   });
   return [own, ...others];
 }

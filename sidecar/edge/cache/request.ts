@@ -106,6 +106,8 @@ function maxStaleOf(asked: Directives): number {
  * @param disconnected how long after its freshness it may in that case, seconds
  */
 export function mayReplaceError(terms: Terms, age: number, reached: boolean, disconnected: number): boolean {
+  // Section 5.2.2.4: not without validation, however fresh it is.
+  if (terms.alwaysValidate) return false;
   const stale = age - terms.lifetime;
   if (stale <= terms.staleIfError) return true;
   return !reached && !terms.strict && stale <= disconnected;
@@ -167,10 +169,15 @@ export function spanOf(request: Fields, terms: Terms, length: number): Span | 'n
   return [Number(first), last === '' ? length : Math.min(Number(last) + 1, length)];
 }
 
-/** RFC 9110 section 13.1.5: a strong tag, or the exact date. */
-function isSameVersion(condition: string, { etag, lastModified }: Terms): boolean {
+/**
+ * RFC 9110 section 13.1.5: a strong tag, or the exact date. The date is strong if the response is a second younger
+ * (section 8.8.2.2): it may have changed again within that of its date.
+ */
+function isSameVersion(condition: string, { etag, lastModified, date }: Terms): boolean {
   if (condition.startsWith('"')) return condition === etag;
-  return !condition.startsWith('W/') && condition === lastModified;
+  if (condition.startsWith('W/') || condition !== lastModified) return false;
+  const changed = parseHttpDate(lastModified);
+  return changed !== undefined && date - changed >= 1000;
 }
 
 /** The fields of a request that states conditions or asks for a part. */

@@ -233,6 +233,9 @@ const ofStoredBody: ReadonlySet<string> = new Set(['content-length', 'content-en
 /** The stored fields, updated by those of a 304 or a HEAD's response (section 3.2). */
 export function updatedFields(stored: Fields, fresh: Fields): Fields {
   const replaced = new Set(fresh.names.map(({ lower }) => lower).filter((name) => !ofStoredBody.has(name)));
+  // Section 4.3.4: a strong tag is for other bytes than those that were stored under a weak one. Servers that compress
+  // send the one in a 304 and the other in a 200.
+  if (firstOf(stored, 'etag')?.startsWith('W/') && firstOf(fresh, 'etag')?.startsWith('"')) replaced.delete('etag');
   const kept = filterFields(stored, ({ lower }) => !replaced.has(lower));
   const added = filterFields(fresh, ({ lower }) => replaced.has(lower));
   return { names: [...kept.names, ...added.names], values: [...kept.values, ...added.values] };

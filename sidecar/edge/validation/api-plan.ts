@@ -60,6 +60,8 @@ export interface Shape {
   readonly properties?: Readonly<Record<string, Shape>>;
   /** The schema says what properties of other names have to be. */
   readonly isOpen?: boolean;
+  /** The bytes of a file. */
+  readonly isBinary?: boolean;
 }
 
 /** A request body. Without an entry of `content` for its type, a body is refused. */

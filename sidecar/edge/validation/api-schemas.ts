@@ -111,8 +111,10 @@ export class Schemas {
     if (this.#reader.is30) asDraft2020(plain);
     this.#dropFormat(plain, path);
     this.#dropRequired(plain, schema, around);
+    if (choice?.isClosed === true) asAnyOf(plain);
     if (choice !== undefined && !leftOut.has(path.join('/'))) this.#discriminate(plain, choice, leftOut);
-    return { ...reference, ...plain };
+    const converted = { ...reference, ...plain };
+    return this.#reader.is30 && isNullable(schema) ? { if: { type: 'null' }, else: converted } : converted;
   }
 
   #discriminate(plain: Record<string, unknown>, choice: Choice, leftOut: LeftOut): void {
@@ -178,6 +180,25 @@ export class Schemas {
     const others = [found, ...(Array.isArray(allOf) ? (allOf as unknown[]) : [])];
     return [...names, ...others.flatMap((one) => this.#unwantedIn(one, seen))];
   }
+}
+
+/**
+ * Where a discriminator selects, alternatives need not exclude each other: what extends one schema with optional fields
+ * alone never does.
+ */
+function asAnyOf(plain: Record<string, unknown>): void {
+  const { oneOf, allOf = [] } = plain;
+  if (oneOf === undefined) return;
+  delete plain['oneOf'];
+  plain['allOf'] = [...(allOf as unknown[]), { anyOf: oneOf }];
+}
+
+/**
+ * `nullable` beside references and without a type. By OpenAPI 3.0.3 it has no effect; NSwag and Swashbuckle describe
+ * nullable properties so.
+ */
+function isNullable({ nullable, type, allOf, anyOf, oneOf }: Node): boolean {
+  return nullable === true && type === undefined && (allOf ?? anyOf ?? oneOf) !== undefined;
 }
 
 /** OpenAPI 3.0's keywords as those of 2020-12. */

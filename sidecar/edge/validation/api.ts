@@ -138,11 +138,14 @@ function checkParameters(
   const check = (parameter: Parameter, pairs: Readonly<Record<'query' | 'cookie', Pairs>>): Violation[] => {
     const place = { in: parameter.in, name: parameter.name };
     const read = readParameter(exchange, parameter, variables, pairs);
-    if (read === undefined)
-      return parameter.required ? [{ ...place, pointer: '', code: 'required', detail: 'must be there' }] : [];
-    if (!('value' in read)) return [{ ...place, pointer: '', ...read }];
-    if (parameter.schema === undefined || (parameter.allowEmpty && read.value === '')) return [];
-    return violationsOf(read.value, validators(parameter.schema), place);
+    if (read === undefined && !parameter.required) return [];
+    // An exploded object without properties has no pairs.
+    const isEmpty = (parameter.in === 'query' || parameter.in === 'cookie') && !parameter.json && isExploded(parameter);
+    if (read === undefined && !isEmpty) return [{ ...place, pointer: '', code: 'required', detail: 'must be there' }];
+    const found = read ?? { value: {} };
+    if (!('value' in found)) return [{ ...place, pointer: '', ...found }];
+    if (parameter.schema === undefined || (parameter.allowEmpty && found.value === '')) return [];
+    return violationsOf(found.value, validators(parameter.schema), place);
   };
   return parameters.flatMap((parameter) => {
     if (parameter.in !== 'cookie') return check(parameter, pairs);
@@ -245,10 +248,14 @@ function checkBody(exchange: Exchange, { body, method }: Operation, bytes: Buffe
 
 /** The most specific content for a media type. */
 export function contentFor(content: readonly Content[], type: string): Content | undefined {
-  return content.find(
-    (one) =>
-      one.type === type || one.type === '*/*' || (one.type.endsWith('/*') && type.startsWith(one.type.slice(0, -1))),
-  );
+  return content.find((one) => isInRange(type, one.type));
+}
+
+/** True for a media type in a range: any, `text/*`, or `application/*+json`, as ASP.NET describes its bodies. */
+function isInRange(type: string, range: string): boolean {
+  const at = range.indexOf('*');
+  if (at === -1 || range === '*/*') return at !== -1 || type === range;
+  return type.length >= range.length && type.startsWith(range.slice(0, at)) && type.endsWith(range.slice(at + 1));
 }
 
 /** Compares a body with its content. */
@@ -346,10 +353,10 @@ function readPartValue({ type, isFile, body }: FormPart, { types, json }: Part, 
   if (own !== undefined && !isInUtf8(own) && !(isOnAscii(own) && (isFile || isAscii(body))))
     return { code: 'encoding', detail: 'must be UTF-8' };
   const said = own?.type ?? (isFile ? 'application/octet-stream' : json ? 'application/json' : 'text/plain');
-  const accepts = (wanted: string): boolean =>
-    wanted === '*/*' || wanted === said || (wanted.endsWith('/*') && said.startsWith(wanted.slice(0, -1)));
-  if (types.length > 0 && !types.some(accepts))
+  if (types.length > 0 && !types.some((range) => isInRange(said, range)))
     return { code: 'contentType', detail: 'has a media type that is not accepted' };
+  // A file may be of any type, JSON too.
+  if (shape.isBinary === true && !json) return { value: body.toString('latin1') };
   if (isJson(said) || (json && own === undefined)) {
     const read = remembered(readJson(body));
     if ('fault' in read) return { code: read.fault, detail: 'must be JSON' };

@@ -25,8 +25,8 @@ export interface Choice {
   /** No other value is accepted. */
   readonly isClosed: boolean;
   /**
-   * Its `oneOf` or `anyOf` leads back to the schema itself, so that it has no other meaning than the selection. Then
-   * these are the types of its values; else undefined.
+   * Its `oneOf` or `anyOf` has no other meaning than the selection: it leads back to the schema itself, or to objects
+   * alone. Then these are the types of its values; else undefined.
    */
   readonly types: readonly string[] | undefined;
 }
@@ -38,6 +38,9 @@ const none: LeftOut = new Set();
 
 /** More of them in each other would make too many variants of a schema. */
 const maxLeftOut = 8;
+
+/** References in each other, until a schema says its type. */
+const maxHops = 20;
 
 /** The discriminators of one document. */
 export class Discriminators {
@@ -52,11 +55,13 @@ export class Discriminators {
     this.#reader = reader;
   }
 
-  /** What the discriminator of a schema selects; undefined without one. */
+  /** What the discriminator of a schema, or that of what all its alternatives extend, selects; undefined without one. */
   choiceOf(schema: Node, path: Path): Choice | undefined {
-    if (schema['discriminator'] === undefined) return undefined;
+    const isOwn = schema['discriminator'] !== undefined;
+    if (!isOwn && schema['oneOf'] === undefined) return undefined;
     const key = path.join('/');
-    if (!this.#choices.has(key)) this.#choices.set(key, this.#read(schema, path));
+    if (!this.#choices.has(key))
+      this.#choices.set(key, isOwn ? this.#read(schema, path) : this.#readInherited(schema, path));
     return this.#choices.get(key);
   }
 
@@ -152,7 +157,72 @@ export class Discriminators {
     const isCircular = alternatives?.some((one) => one !== undefined && this.#leadsBack(one, path)) ?? false;
     if (isCircular && !isClosed)
       return this.#reader.fail(at, 'each alternative must be a reference, since some of them extend this schema');
-    return { path, property, references, isClosed, types: isCircular ? typesOf(schema) : undefined };
+    const isSelection = isCircular || (isClosed && this.#areObjects(schema));
+    return { path, property, references, isClosed, types: isSelection ? typesOf(schema) : undefined };
+  }
+
+  /** Of alternatives that extend one schema, which has the discriminator, as springdoc describes subtypes. */
+  #readInherited(schema: Node, path: Path): Choice | undefined {
+    const alternatives = alternativesOf(schema) ?? [];
+    const places = new Set<string>();
+    let parents: ReadonlyMap<string, Choice> | undefined;
+    for (const reference of alternatives) {
+      const found = reference === undefined ? undefined : this.#reader.find(reference, [], true);
+      const component = found === undefined ? undefined : componentOf(found.path);
+      if (found === undefined || component === undefined || this.#leadsBack(reference!, path)) return undefined;
+      for (const one of [reference!, ...this.#childrenOf(found.path, component)]) places.add(this.#placeBehind(one));
+      const own = this.#parentsOf(found.value);
+      parents = parents === undefined ? own : new Map([...parents].filter(([place]) => own.has(place)));
+    }
+    const [parent] = parents?.values() ?? [];
+    if (parent === undefined) return undefined;
+    const isMeant = (reference: string | undefined): boolean =>
+      reference !== undefined && places.has(this.#placeBehind(reference));
+    const references = new Map([...parent.references].filter(([, reference]) => isMeant(reference)));
+    return references.size === 0
+      ? undefined
+      : {
+          ...{ path, property: parent.property, references, isClosed: true },
+          types: this.#areObjects(schema) ? typesOf(schema) : undefined,
+        };
+  }
+
+  /** True if the selected alternative alone decides. Each one would take its share of a message's budget. */
+  #areObjects(schema: Node): boolean {
+    if (schema['oneOf'] !== undefined && schema['anyOf'] !== undefined) return false;
+    const alternatives = alternativesOf(schema) ?? [];
+    return (
+      alternatives.length > 0 && alternatives.every((one) => one !== undefined && this.#isObject({ $ref: one }, 0))
+    );
+  }
+
+  #isObject(schema: unknown, hops: number): boolean {
+    if (!isNode(schema) || hops > maxHops || schema['nullable'] === true) return false;
+    const reference = referenceOf(schema);
+    if (reference !== undefined) return this.#isObject(this.#reader.find(reference, [], true)?.value, hops + 1);
+    const { type, allOf } = schema;
+    return type === 'object' || (Array.isArray(allOf) && allOf.some((one) => this.#isObject(one, hops + 1)));
+  }
+
+  #placeBehind(reference: string): string {
+    return this.#reader.find(reference, [], true)?.path.join('/') ?? '';
+  }
+
+  /** The schemas with a discriminator that one extends, by their places. */
+  #parentsOf(schema: unknown): ReadonlyMap<string, Choice> {
+    const found = new Map<string, Choice>();
+    const seen = new Set<string>();
+    const pending = [...extendedBy(schema)];
+    for (let next = pending.pop(); next !== undefined; next = pending.pop()) {
+      const parent = this.#reader.find(next, [], true);
+      const place = parent?.path.join('/') ?? '';
+      if (parent === undefined || !isNode(parent.value) || seen.has(place)) continue;
+      seen.add(place);
+      const choice = parent.value['discriminator'] === undefined ? undefined : this.choiceOf(parent.value, parent.path);
+      if (choice !== undefined) found.set(place, choice);
+      pending.push(...extendedBy(parent.value));
+    }
+    return found;
   }
 
   /** True if the schema behind a reference has the one at a place in it, for the same value. */

@@ -282,10 +282,13 @@ const escaped = /(\w+)\.replace\(\/~\/g, ("\d+")\)\.replace\(\/\\\/\/g, ("\d+")\
 /** What a program calls that takes time by the length of a value: each has a counted form. */
 const costly = /\bObject\.(keys|assign)\(/g;
 
+/** ajv copies all violations so far for each called function that finds more. */
+const copying = /\bvErrors\.concat\(/g;
+
 const provided =
   '"use strict";const countCall = require("sallyport/count"), spend = require("sallyport/spend"), ' +
   'copyOf = require("sallyport/copy"), escape = require("sallyport/escape"), keys = require("sallyport/keys"), ' +
-  'assign = require("sallyport/assign");';
+  'assign = require("sallyport/assign"), joined = require("sallyport/joined");';
 
 function counted(written: string): string {
   const kept: string[] = [];
@@ -293,6 +296,7 @@ function counted(written: string): string {
   const counted = metered(program)
     .replace(merged, '$1copyOf($2);')
     .replace(escaped, 'escape($1)')
-    .replace(costly, '$1(');
+    .replace(costly, '$1(')
+    .replace(copying, 'joined(vErrors, ');
   return `${provided}${counted.replace(/"(\d+)"/g, (_, index: string) => kept[Number(index)]!)}`;
 }

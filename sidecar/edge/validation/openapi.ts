@@ -269,7 +269,7 @@ class Reader {
     const types = new Set<string>();
     const read = Object.entries(written).flatMap(([key, media]): Content[] => {
       const type = key.split(';', 1)[0]!.trim().toLowerCase();
-      if (!/^(?:\*\/\*|[^/\s*]+\/(?:\*|[^/\s*]+))$/.test(type))
+      if (!/^(?:\*\/\*|[^/\s*]+\/(?:\*|(?:\*\+)?[^/\s*]+))$/.test(type))
         return this.fail([...at, key], `'${key}' is no media type`) ?? [];
       if (types.has(type))
         return this.fail([...at, key], `'${type}' is there twice: parameters of a media type are not compared`) ?? [];
@@ -284,7 +284,8 @@ class Reader {
         { type, ...written, parts: this.#readParts(type, written.shape, node['encoding'], [...path, 'encoding']) },
       ];
     });
-    const rank = ({ type }: Content): number => (type === '*/*' ? 2 : type.endsWith('/*') ? 1 : 0);
+    const rank = ({ type }: Content): number =>
+      type === '*/*' ? 3 : type.endsWith('/*') ? 2 : type.includes('*') ? 1 : 0;
     return read.toSorted((a, b) => rank(a) - rank(b));
   }
 

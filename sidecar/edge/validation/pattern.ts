@@ -11,6 +11,8 @@ const maxProgram = 2500;
 /** A pattern as the generated code uses it. */
 export interface Pattern {
   test(text: string): boolean;
+  /** The pattern: ajv takes two with the same text for one. */
+  toString(): string;
 }
 
 /**
@@ -26,6 +28,7 @@ export function compilePattern(pattern: string): Pattern {
       spend(size * text.length + stepsToBegin);
       return expression.test(text);
     },
+    toString: () => pattern,
   };
   if (compiled.size >= maxCompiled) compiled.clear();
   compiled.set(pattern, made);

@@ -1,5 +1,6 @@
 // Which values a text can stand for, by the schema of its parameter or of its property of a form.
 
+import { isJson } from '../content.ts';
 import type { Shape } from './api-plan.ts';
 import type { Discriminating } from './discriminator.ts';
 import { isNode, type Node } from './subschemas.ts';
@@ -56,13 +57,21 @@ export class Shapes {
     const isOpen =
       others.some((one) => one.isOpen === true) ||
       ['patternProperties', 'additionalProperties', 'unevaluatedProperties'].some((key) => isNode(schema[key]));
+    const isBinary = isFile(schema) || others.some((one) => one.isBinary === true);
     return {
       types,
       ...(isOpen ? { isOpen } : {}),
+      ...(isBinary ? { isBinary } : {}),
       ...(items === undefined ? {} : { items }),
       ...(Object.keys(properties).length === 0 ? {} : { properties }),
     };
   }
+}
+
+/** A string of bytes: `format: binary` of OpenAPI 3.0, a media type in 3.1. */
+function isFile({ format, contentMediaType, contentEncoding }: Node): boolean {
+  if (format === 'binary') return true;
+  return typeof contentMediaType === 'string' && contentEncoding === undefined && !isJson(contentMediaType);
 }
 
 /** The types that a schema states, or that its values have. */

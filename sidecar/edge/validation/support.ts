@@ -37,6 +37,7 @@ const provided: Readonly<Record<string, unknown>> = Object.freeze({
   'sallyport/spend': spend,
   'sallyport/keys': countedKeys,
   'sallyport/assign': assign,
+  'sallyport/joined': joined,
   'sallyport/escape': (name: string) => {
     spend(name.length * stepsToEscape + stepsForPart);
     return escapePart(name);
@@ -76,6 +77,13 @@ function assign(to: object, from: unknown): object {
   const more = Object(from) as object;
   spend((Object.keys(more).length + 1) * stepsForPart);
   return Object.assign(to, more);
+}
+
+/** Appends violations to those found before, in time by the appended ones. */
+function joined(before: RawViolation[], more: readonly RawViolation[]): RawViolation[] {
+  spend((more.length + 1) * stepsForPart);
+  for (const one of more) before.push(one);
+  return before;
 }
 
 /** A question whether a value is one of a list: in one step for values that are no objects. */

@@ -174,6 +174,23 @@ t.test('those who wait get all of it if the first client leaves, before the head
   }
 });
 
+t.test('a client that asks for a newer response does not join one whose head has come', async (t) => {
+  const { say, get, gateway } = await startCached(t);
+  let end = (): void => {};
+  say((_, answer) => {
+    answer.writeHead(200, { ...minute, 'content-length': 3 }).write('ol');
+    end = () => void answer.end('d');
+  });
+  const first = request({ port: gateway.port('default/g:80'), path: '/', headers: { host: 'a.test' } });
+  const head = new Promise((resolve) => first.on('response', (answer) => resolve(answer.resume())));
+  first.end();
+  await head;
+  say(saying('new', minute));
+  for (const control of ['no-cache', 'max-age=0'])
+    t.equal(String((await get('/', { 'cache-control': control })).body), 'new', control);
+  end();
+});
+
 t.test('a stale response goes when there is something else in its place', async (t) => {
   const { say, get } = await startCached(t);
   const stale = { 'cache-control': 'max-age=0, stale-if-error=60', etag: '"a"' };

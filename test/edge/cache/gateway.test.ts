@@ -127,6 +127,31 @@ t.test('unsafe methods invalidate their URL, and what they name on the same host
   await get('/c', {}, { method: 'DELETE' });
   t.match((await get('/c')).headers['cache-status'], /hit/, 'not if it failed');
   t.equal(asked.length, 7);
+  const quoted = "/d?name='x'";
+  await get(quoted);
+  say(saying('', { location: quoted }, 201));
+  await get('/a', {}, { method: 'POST', body: 'x' });
+  say(saying('z', minute));
+  t.equal(String((await get(quoted)).body), 'z', 'as it is written');
+});
+
+t.test('only-if-cached holds for requests with conditions that the cache leaves to the app', async (t) => {
+  const { get, asked } = await startCached(t);
+  const only = { 'cache-control': 'only-if-cached', 'if-match': '"a"' };
+  t.equal((await get('/', only)).status, 504);
+  t.equal(asked.length, 0);
+  t.equal((await get('/', only, { method: 'DELETE' })).status, 200, 'it changes something');
+});
+
+t.test('a client with no-store neither validates nor removes what is served stale meanwhile', async (t) => {
+  const { say, get, asked } = await startCached(t);
+  say(saying('x', { 'cache-control': 'max-age=0, stale-while-revalidate=60', etag: '"a"' }));
+  await get('/');
+  say(saying('y', minute));
+  for (let i = 0; i < 2; i++) t.equal(String((await get('/', { 'cache-control': 'no-store' })).body), 'x');
+  t.equal(asked.length, 1);
+  t.equal(String((await get('/')).body), 'x');
+  await until(async () => String((await get('/')).body) === 'y', 'the validation in the background');
 });
 
 t.test('stale responses stand in for errors and for a backend that is away', async (t) => {

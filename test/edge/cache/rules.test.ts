@@ -257,6 +257,9 @@ t.test('a stale response in place of an error', async (t) => {
   t.equal(may('max-age=60', 90, false), true);
   t.equal(may('max-age=60', 130, false), false);
   t.equal(may('max-age=60, must-revalidate, stale-if-error=20', 70, false), false);
+  t.equal(may('max-age=60', 10, true), true, 'it is fresh, and the client wants to have it validated');
+  for (const reached of [true, false])
+    t.equal(may('max-age=60, no-cache, stale-if-error=20', 10, reached), false, 'each use is validated');
 });
 
 t.test('Vary selects by value, not by spelling', async (t) => {
@@ -311,7 +314,13 @@ t.test('conditions and ranges of a client', async (t) => {
   t.equal(span('bytes=10-'), 'none');
   for (const whole of ['bytes=0-1,3-4', 'lines=1-2', 'bytes=5-2', 'bytes=-']) t.equal(span(whole), undefined, whole);
   t.equal(span('bytes=0-3', 'W/"a"'), undefined, 'a weak tag is no version');
-  t.strictSame(span('bytes=0-3', date), [0, 4]);
+  t.equal(span('bytes=0-3', date), undefined, 'it may have changed within its second');
+  const changed = new Date(now - 1000).toUTCString();
+  const older = termsOf({ 'last-modified': changed });
+  const conditional = (condition: string) =>
+    spanOf(fieldsOf(Object.entries({ range: 'bytes=0-3', 'if-range': condition })), older, 10);
+  t.strictSame(conditional(changed), [0, 4]);
+  t.equal(conditional(date), undefined);
 });
 
 t.test('the stored head, and its update by a 304', async (t) => {
@@ -328,4 +337,8 @@ t.test('the stored head, and its update by a 304', async (t) => {
   ]);
   t.strictSame(headersIn(updatedFields(stored, fresh))['x-a'], 'new');
   t.equal(headersIn(updatedFields(stored, fresh))['content-encoding'], undefined);
+  const tag = (own: string, other: string) =>
+    headersIn(updatedFields(fieldsOf([['etag', own]]), fieldsOf([['etag', other]])))['etag'];
+  t.equal(tag('W/"a"', '"a"'), 'W/"a"', 'the stored bytes are not known to be those');
+  t.equal(tag('"a"', 'W/"a"'), 'W/"a"');
 });

@@ -490,6 +490,36 @@ t.test('the dialect of OpenAPI 3.0', async (t) => {
     t.equal(await said(hooks, 'POST', '/', typed('application/json', body)), outcome, body);
 });
 
+t.test('nullable beside references, as NSwag and Swashbuckle write it', async (t) => {
+  const Level = { type: 'integer', enum: [0, 1] };
+  const ref = { $ref: '#/components/schemas/Level' };
+  const schema = {
+    type: 'object',
+    properties: { one: { nullable: true, oneOf: [ref] }, all: { nullable: true, allOf: [ref] }, not: { allOf: [ref] } },
+  };
+  const document = { openapi: '3.0.3', ...content('application/json', schema), components: { schemas: { Level } } };
+  const hooks = await hooksFor(document);
+  for (const [body, outcome] of Object.entries({
+    '{"one":null,"all":null}': ok,
+    '{"one":1,"all":0}': ok,
+    '{"not":null}': /#\/not (?:type|enum)/,
+    '{"one":2}': /#\/one enum/,
+    '{"all":"x"}': /#\/all type/,
+  }))
+    t.match(await said(hooks, 'POST', '/', typed('application/json', body)), outcome, body);
+});
+
+t.test('a range of types with one suffix, as ASP.NET writes it', async (t) => {
+  const of = (schema: object) => ({ schema });
+  const types = { 'application/*+json': of({ type: 'integer' }), 'application/*': {}, 'application/a+json': of({}) };
+  const hooks = await hooksFor({ paths: { '/': { post: { requestBody: { content: types } } } } });
+  t.equal(await said(hooks, 'POST', '/', typed('application/b+json', '7')), ok);
+  t.equal(await said(hooks, 'POST', '/', typed('application/b+json', '"x"')), 'request_invalid | body # type');
+  t.equal(await said(hooks, 'POST', '/', typed('application/a+json', '"x"')), ok, 'the most specific');
+  t.equal(await said(hooks, 'POST', '/', typed('application/json', '"x"')), ok, 'it has no suffix');
+  t.match(await said(hooks, 'POST', '/', typed('text/b+json', '7')), /^content_type_unsupported/);
+});
+
 t.test('five thousand operations', async (t) => {
   const paths = Object.fromEntries(
     Array.from({ length: 5000 }, (_, i) => [

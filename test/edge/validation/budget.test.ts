@@ -47,6 +47,12 @@ t.test('unevaluatedProperties knows no inherited names, where alternatives are t
   }
 });
 
+t.test('violations behind references are gathered in linear time', async (t) => {
+  const node = { type: 'object', required: ['x'], properties: { next: { $ref: '#/$defs/node' } } };
+  const hooks = await hooksFor({ items: { $ref: '#/$defs/node' }, $defs: { node } });
+  await soon(t, hooks, `[${Array(60_000).fill('{}').join()}]`, 'request_invalid', 'a violation in each item');
+});
+
 t.test('patterns from clients have a budget', async (t) => {
   const hooks = await hooksFor({ items: { type: 'string', format: 'regex' } });
   await soon(t, hooks, JSON.stringify(Array(20).fill('.{1000}'.repeat(500))), 'validation_too_costly', 'long ones');
@@ -150,6 +156,19 @@ t.test('the largest double of int64 is out of its range', async (t) => {
   t.equal(await post(hooks, '-9223372036854775809'), 'json_number_out_of_range');
   for (const body of ['9223372036854774784', '-9223372036854774784', '0'])
     t.equal(await post(hooks, body), 'passed', body);
+});
+
+t.test('each pattern of a schema is compared, and not the first for all', async (t) => {
+  const text = (pattern: string): object => ({ type: 'string', pattern });
+  const schema = {
+    properties: { a: text('^[a-z]+$'), n: text('^[0-9]+$'), same: text('^[0-9]+$') },
+    patternProperties: { '^x-': text('^on$'), '^y-': text('^off$') },
+  };
+  const hooks = await hooksFor(schema);
+  for (const one of [{ a: 'x' }, { n: '1' }, { same: '1' }, { 'x-b': 'on' }, { 'y-b': 'off' }])
+    t.equal(await post(hooks, JSON.stringify(one)), 'passed', JSON.stringify(one));
+  for (const one of [{ a: '1' }, { n: 'x' }, { same: 'x' }, { 'x-b': 'off' }, { 'y-b': 'on' }])
+    t.equal(await post(hooks, JSON.stringify(one)), 'request_invalid', JSON.stringify(one));
 });
 
 t.test('the spaces of patterns are those of ECMA-262', async (t) => {

@@ -243,3 +243,46 @@ t.test('a parent whose alternatives extend it', async (t) => {
       t.match(await outcomesOf(documentOf({ Pet: inside, ...children }, '3.1.0', ref(name)), bodies), expected, name);
     }
 });
+
+t.test('alternatives that do not exclude each other, as what extends one schema', async (t) => {
+  const Pet = { ...named({}), required: ['kind'] };
+  const discriminator = { propertyName: 'kind' };
+  const schemas = {
+    ...{ Cat: { allOf: [ref('Pet'), cat] }, Dog: { allOf: [ref('Pet'), dog] } },
+    ...{ Puppy: { allOf: [ref('Dog'), named({ age: { type: 'integer' } })] }, Cow: { allOf: [ref('Pet')] } },
+  };
+  const oneOf = [ref('Cat'), ref('Dog')];
+  const bodies = [
+    { kind: 'Cat', lives: 9 },
+    { kind: 'Dog', bark: 'x' },
+    { kind: 'Dog', bark: 1 },
+    { kind: 'Cow' },
+    { bark: 'x' },
+  ];
+  const expected = [/^passed$/, /^passed$/, /#\/bark type/, /#\/kind enum/, /# required/];
+  const beside = documentOf({ ...schemas, Pet }, '3.0.3', { oneOf, discriminator });
+  t.match(await outcomesOf(beside, bodies), expected, 'beside the alternatives');
+  // As springdoc writes it.
+  const inherited = documentOf({ ...schemas, Pet: { ...Pet, discriminator } }, '3.0.3', { oneOf });
+  const more = [{ kind: 'Puppy', age: 1 }, { kind: 'Puppy', age: 'x' }, { kind: 'Puppy', bark: 1 }, { kind: 'Pet' }];
+  t.match(
+    await outcomesOf(inherited, [...bodies, ...more]),
+    [...expected, /^passed$/, /#\/age type/, /#\/bark type/, /#\/kind enum/],
+    'in what they extend',
+  );
+  const several = { ...schemas, Pet, Stone: named({ weight: { type: 'integer' } }) };
+  const other = documentOf({ ...several, Pet: { ...Pet, discriminator } }, '3.0.3', { oneOf: [ref('Stone')] });
+  t.strictSame(await outcomesOf(other, [{ kind: 'x', weight: 1 }]), ['passed'], 'one that extends nothing');
+});
+
+t.test('alternatives that are not selected take nothing from the budget of a message', async (t) => {
+  const kinds = Array.from({ length: 6 }, (_, i) => `Kind${i}`);
+  const own = { ...named({ at: ref('Place') }), required: ['kind'] };
+  const Place = { type: 'object', properties: { x: { type: 'integer' } } };
+  const Event = { oneOf: kinds.map(ref), discriminator: { propertyName: 'kind' } };
+  const schemas = { ...Object.fromEntries(kinds.map((kind) => [kind, own])), Place, Event };
+  const document = documentOf(schemas, '3.0.3', { type: 'array', items: ref('Event') });
+  const events = Array.from({ length: 15_000 }, (_, i) => ({ kind: kinds[i % 6], at: { x: i }, note: 'x'.repeat(20) }));
+  const wrong = [...events.slice(0, 10_000), { kind: 'Kind5', at: { x: 'x' } }];
+  t.match(await outcomesOf(document, [events, wrong, ['x']]), [/^passed$/, /^#\/10000\/at\/x type/, /^#\/0 type/]);
+});

@@ -163,6 +163,31 @@ t.test('an exploded object is its properties, and nothing else', async (t) => {
   t.equal(await get(same, '/?color=x'), 'request_invalid | color#/color type');
 });
 
+t.test('a required object without properties has no pairs', async (t) => {
+  const page = { type: 'object', properties: { page: { type: 'integer' } } };
+  const read = (schema: object) =>
+    hooksFor({ '/': { get: { parameters: [{ in: 'query', name: 'pageable', required: true, schema }] } } });
+  t.equal(await get(await read(page), '/'), 'passed');
+  t.equal(await get(await read(page), '/?page=x'), 'request_invalid | pageable#/page type');
+  t.equal(await get(await read({ ...page, required: ['page'] }), '/'), 'request_invalid | pageable# required');
+  t.equal(await get(await read({ type: 'object', additionalProperties: { type: 'string' } }), '/?a=b'), 'passed');
+});
+
+t.test('a file of JSON, where files of any type are described', async (t) => {
+  const json = '; filename="a.json"\r\nContent-Type: application/json';
+  const files = {
+    old: { type: 'string', format: 'binary' },
+    many: { type: 'array', items: { type: 'string', contentMediaType: 'application/octet-stream' } },
+    other: { type: 'string' },
+  };
+  const content = { [multipart]: { schema: { type: 'object', properties: files } } };
+  const hooks = await hooksFor({ '/': { post: { requestBody: { content } } } });
+  for (const body of ['{"a":1}', '"x"', '[]', 'no JSON'])
+    for (const name of ['old', 'many'])
+      t.equal(await post(hooks, inForm, form(part(name, body, json))), 'passed', body);
+  t.equal(await post(hooks, inForm, form(part('other', '{}', json))), 'request_invalid | #/other type');
+});
+
 t.test('an exploded object in a form', async (t) => {
   const at = { type: 'object', properties: { role: { enum: ['user'] } } };
   const own = { type: 'object', properties: { at, note: { type: 'string' } }, additionalProperties: false };
