@@ -48,7 +48,7 @@ async function enrolled(ca: TestCa, name: string) {
 
 const serialsIn = (file: string): string[] => parseCrls(readFileSync(file), file).flatMap((one) => [...one.serials]);
 
-t.test('the agent writes it, and again when a certificate is revoked', async (t) => {
+t.test('the agent writes the CRL, and writes it again when a certificate is revoked', async (t) => {
   const { ca, crlFile } = await startBoth(t);
   t.equal(parseCrls(readFileSync(crlFile), crlFile).length, 2, "the intermediate's and the root's");
   const { serial } = await enrolled(ca, 'web');
@@ -56,7 +56,7 @@ t.test('the agent writes it, and again when a certificate is revoked', async (t)
   await until(() => serialsIn(crlFile).includes(serial), 'the revoked serial');
 });
 
-t.test('with the issuer, its list changes, and that of the old one stays', async (t) => {
+t.test("when the issuer rotates, its CRL changes and the old issuer's CRL stays", async (t) => {
   const { ca, crlFile } = await startBoth(t);
   const { serial: old } = await enrolled(ca, 'old');
   await ca.operator.rotate({ kind: 'issuer', step: 'activate' });
@@ -73,7 +73,7 @@ t.test('with the issuer, its list changes, and that of the old one stays', async
   t.notMatch(readFileSync(crlFile, 'utf8'), /CERTIFICATE/, 'and no certificate, which other software could trust');
 });
 
-t.test('nginx refuses a revoked client by it, and only that one', async (t) => {
+t.test('nginx with the CRL refuses a revoked client, and only that client', async (t) => {
   if (!haveCommand('nginx')) return t.comment('nginx is not installed: it was not asked');
   const { ca, out, crlFile } = await startBoth(t);
   const [good, bad] = [await enrolled(ca, 'good'), await enrolled(ca, 'bad')];
@@ -163,7 +163,7 @@ async function refreshOf(t: Test, news: () => CrlNews) {
   };
 }
 
-t.test('only a list that a CA of ours has signed is written', async (t) => {
+t.test('the agent writes only a CRL that a CA of the bundle has signed', async (t) => {
   const good = await listOf(5);
   let answer: CrlNews = 'absent';
   const world = await refreshOf(t, () => answer);
@@ -200,7 +200,7 @@ t.test('only a list that a CA of ours has signed is written', async (t) => {
   t.equal(written(), answer.text);
 });
 
-t.test('it is asked for when the deny list changes, and survives a renewal, damage and a restart', async (t) => {
+t.test('the agent fetches the CRL when the deny list changes, and keeps it over renewals and restarts', async (t) => {
   let answer: CrlNews = { text: await listOf(5), etag: '"5"' };
   const world = await refreshOf(t, () => answer);
   await world.tick();
@@ -222,7 +222,7 @@ t.test('it is asked for when the deny list changes, and survives a renewal, dama
   t.equal(readFileSync(world.file, 'utf8'), text, 'nor does an older one after a restart');
 });
 
-t.test('failures are retried, first soon and then seldom', async (t) => {
+t.test('the agent retries failures, soon at first and then less often', async (t) => {
   const world = await refreshOf(t, () => {
     throw new SallyportError('ca_unreachable', 'no CA');
   });

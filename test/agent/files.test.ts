@@ -55,7 +55,7 @@ async function writeFlat(world: World, changes: Parameters<typeof createCredenti
   return chainPem;
 }
 
-t.test('our own SVID on the deny list: the log and the status say so', async (t) => {
+t.test('an SVID of our own on the deny list is reported by the log and the status', async (t) => {
   for (const by of ['serial', 'id'] as const) {
     const world = createWorld(t);
     await writeFlat(world);
@@ -86,7 +86,7 @@ t.test('our own SVID on the deny list: the log and the status say so', async (t)
   }
 });
 
-t.test('reads at once', async (t) => {
+t.test('the first read is immediate', async (t) => {
   const world = createWorld(t);
   const chainPem = await writeFlat(world);
   const files = world.open();
@@ -117,7 +117,7 @@ t.test('waits for each missing file by name and logs it once', async (t) => {
   t.equal(files.failures(), 0, 'waiting is not a failure');
 });
 
-t.test('an event in the directory is enough, without the clock', async (t) => {
+t.test('an event in the directory triggers a read without the clock', async (t) => {
   const world = createWorld(t);
   writeGeneration(world.directory, {
     svid: await createSvid(authority, uri),
@@ -166,7 +166,7 @@ t.test('a half-written rotation by another writer is not an error', async (t) =>
   t.equal(files.failures(), 1);
 });
 
-t.test('without any event, the content is compared each second', async (t) => {
+t.test('without any event, the content is compared every second', async (t) => {
   const world = createWorld(t);
   await writeFlat(world);
   const files = world.open();
@@ -180,7 +180,7 @@ t.test('without any event, the content is compared each second', async (t) => {
   t.equal(files.identity.current(), kept, 'unchanged content does not become a new value');
 });
 
-t.test('a broken set keeps the last good generation, is counted and logged once, and is in the status', async (t) => {
+t.test('a broken set keeps the last good generation; it is counted, logged once and shown in the status', async (t) => {
   const cases = [
     {
       name: 'the key of another certificate',
@@ -240,7 +240,7 @@ t.test('a broken set keeps the last good generation, is counted and logged once,
   }
 });
 
-t.test('when a file disappears, the last identity stays', async (t) => {
+t.test('when a file disappears, the last identity stays in use', async (t) => {
   const world = createWorld(t);
   await writeFlat(world);
   const files = world.open();
@@ -252,7 +252,7 @@ t.test('when a file disappears, the last identity stays', async (t) => {
   ]);
 });
 
-t.test('the SVID of another trust domain is refused', async (t) => {
+t.test('an SVID of another trust domain is refused', async (t) => {
   const world = createWorld(t);
   await writeFlat(world);
   const files = world.open({ trustDomain: 'other.test' });

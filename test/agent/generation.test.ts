@@ -24,7 +24,7 @@ async function makeIdentity(): Promise<Identity> {
   return { svid: await createSvid(authority, uri), bundles: onlyBundle(authority.bundle), denied: emptyDenyList };
 }
 
-t.test('a generation is a directory, and the stable names link into it', async (t) => {
+t.test('a generation is a directory, and the stable names are links into it', async (t) => {
   const outDir = join(tempDir(t), 'made', 'by-us');
   const identity = await makeIdentity();
   writeGeneration(outDir, identity);
@@ -49,21 +49,21 @@ t.test('directories are 0700 and files 0600, whatever the umask', async (t) => {
   t.equal(mode(join(outDir, 'pending.key')), '600');
 });
 
-t.test('the mode of an existing directory stays', async (t) => {
+t.test('the mode of an existing directory does not change', async (t) => {
   const outDir = join(tempDir(t), 'theirs');
   mkdirSync(outDir, { mode: 0o750 });
   writeGeneration(outDir, await makeIdentity());
   t.equal(statSync(outDir).mode & 0o777, 0o750);
 });
 
-t.test('the previous generation stays, older ones are removed', async (t) => {
+t.test('the previous generation is kept, and older ones are removed', async (t) => {
   const outDir = tempDir(t);
   for (let i = 0; i < 4; i++) writeGeneration(outDir, await makeIdentity());
   t.same(readdirSync(join(outDir, 'generations')).sort(), ['3', '4']);
   t.equal(readlinkSync(join(outDir, 'current')), 'generations/4');
 });
 
-t.test('a half-written generation of a killed agent is ignored', async (t) => {
+t.test('a half-written generation that a killed agent left is ignored', async (t) => {
   const outDir = tempDir(t);
   writeGeneration(outDir, await makeIdentity());
   mkdirSync(join(outDir, 'generations', '2'));
@@ -74,7 +74,7 @@ t.test('a half-written generation of a killed agent is ignored', async (t) => {
   t.equal(readFileSync(join(outDir, 'svid.pem'), 'utf8'), identity.svid.chainPem);
 });
 
-t.test('the pending key is the same until it is part of a generation', async (t) => {
+t.test('the pending key stays the same until it is part of a generation', async (t) => {
   const outDir = tempDir(t);
   const first = pendingKey(outDir, undefined);
   t.ok(existsSync(join(outDir, 'pending.key')), 'it is on disk before it is used');
@@ -88,7 +88,7 @@ t.test('the pending key is the same until it is part of a generation', async (t)
   t.notOk(existsSync(join(outDir, 'pending.key')));
 });
 
-t.test('a reader never sees two generations mixed, while a writer writes', async (t) => {
+t.test('a reader never sees two generations mixed during a write', async (t) => {
   const outDir = tempDir(t);
   const script = fileURLToPath(new URL('../fixtures/generation-writer.ts', import.meta.url));
   const writer = startProcess(t, process.execPath, [script, outDir]);

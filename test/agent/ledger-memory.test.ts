@@ -34,7 +34,7 @@ function newMemory(t: Test, outDir = tempDir(t)) {
   return { memory: new LedgerMemory({ outDir, log }), withCode, file, read, outDir };
 }
 
-t.test('the newest head is on disk at once, and the one before stays until the CA has confirmed it', async (t) => {
+t.test('the newest head is on disk at once, and the previous one is kept until the CA has confirmed it', async (t) => {
   const { memory, file, read, withCode, outDir } = newMemory(t);
   memory.see(undefined);
   memory.see(head(5));
@@ -57,7 +57,7 @@ t.test('the newest head is on disk at once, and the one before stays until the C
   t.strictSame([...withCode('ledger_behind'), ...again.withCode('ledger_forked')], []);
 });
 
-t.test('an older head is in doubt until the CA is asked: it may only be late', async (t) => {
+t.test('an older head is suspect until the CA is asked: it may only have arrived late', async (t) => {
   const { memory, read, withCode } = newMemory(t);
   memory.see(head(12));
   memory.see(head(11));
@@ -75,7 +75,7 @@ t.test('an older head is in doubt until the CA is asked: it may only be late', a
   t.equal(withCode('ledger_behind').length, 1, 'once');
 });
 
-t.test('a CA that is too old to be asked is judged by what it sends', async (t) => {
+t.test('a CA that is too old to be asked is checked by the heads that it sends', async (t) => {
   const { memory, withCode } = newMemory(t);
   const unknown = (): Promise<LedgerPlace> => Promise.resolve('unknown');
   memory.see(head(12));
@@ -87,7 +87,7 @@ t.test('a CA that is too old to be asked is judged by what it sends', async (t) 
   t.equal(withCode('ledger_behind').length, 1);
 });
 
-t.test('a restore is found out, also if the newest head was not confirmed', async (t) => {
+t.test('a restore is detected even if the newest head was not confirmed', async (t) => {
   const { memory, read, withCode } = newMemory(t);
   memory.see(head(20));
   memory.see(head(30));
@@ -97,7 +97,7 @@ t.test('a restore is found out, also if the newest head was not confirmed', asyn
   t.same(read(), { ...head(30), before: [head(20)] });
 });
 
-t.test('once the file is deleted, nothing of the other ledger is left', async (t) => {
+t.test('deleting the file removes everything about the other ledger', async (t) => {
   const { memory, file, read, withCode } = newMemory(t);
   memory.see(head(20));
   memory.see(head(30, 'c'));
@@ -113,7 +113,7 @@ t.test('once the file is deleted, nothing of the other ledger is left', async (t
   t.equal(withCode('ledger_behind').length, 0);
 });
 
-t.test('heads that are seen while the CA is asked are kept', async (t) => {
+t.test('heads that arrive while the CA is asked are kept', async (t) => {
   const { memory, read, withCode } = newMemory(t);
   memory.see(head(20));
   memory.see(head(30));
@@ -127,7 +127,7 @@ t.test('heads that are seen while the CA is asked are kept', async (t) => {
   t.match(withCode('ledger_behind'), [{ sequence: 35, seen: 40 }]);
 });
 
-t.test('a head that cannot be confirmed is said, and the file stays small', async (t) => {
+t.test('a head that cannot be confirmed is reported, and the file stays small', async (t) => {
   const { memory, read, withCode } = newMemory(t);
   for (let i = 1; i <= 40; i++) memory.see(head(i));
   const { before } = read() as { before: LedgerHead[] };
@@ -140,7 +140,7 @@ t.test('a head that cannot be confirmed is said, and the file stays small', asyn
   t.equal(withCode('ledger_unconfirmed').length, 1);
 });
 
-t.test('a ledger that went on without the record is not the one that was seen', async (t) => {
+t.test('a ledger that continues without the record is reported as another ledger', async (t) => {
   const cases: [string, LedgerPlace, number, boolean][] = [
     ['the same record', { first: 1, hash: head(5).hash }, now, true],
     ['another record in its place', { first: 1, hash: head(5, 'c').hash }, now, false],
@@ -159,7 +159,7 @@ t.test('a ledger that went on without the record is not the one that was seen', 
   }
 });
 
-t.test('a CA that is restored, and goes on past what was seen, is found out', async (t) => {
+t.test('a CA that is restored and then issues past the last seen head is detected', async (t) => {
   const ca = await startTestCa(t);
   // Known to the CA, so that they can be denied.
   for (const name of ['other', 'third'])
@@ -184,7 +184,7 @@ t.test('a CA that is restored, and goes on past what was seen, is found out', as
   t.strictSame(withCode('ledger_forked'), []);
 });
 
-t.test('a damaged file is replaced by the next head, and a directory that is gone costs nothing', async (t) => {
+t.test('a damaged file is replaced by the next head, and a missing directory does no harm', async (t) => {
   const outDir = tempDir(t);
   const { log, withCode } = captureLog();
   const file = join(outDir, 'ledger-head.json');
@@ -200,7 +200,7 @@ t.test('a damaged file is replaced by the next head, and a directory that is gon
   t.equal(withCode('ledger_behind').length, 1, 'it remembers it all the same');
 });
 
-t.test('what the CA sends is checked', async (t) => {
+t.test('invalid heads from the CA are refused', async (t) => {
   for (const value of [undefined, null, 3, {}, { ...head(0) }, { ...head(1), hash: 'x' }, { ...head(1), time: 'x' }])
     t.equal(readLedgerHead(value), undefined);
   t.same(readLedgerHead({ ...head(1), more: true }), head(1));
@@ -216,7 +216,7 @@ t.test('what the CA sends is checked', async (t) => {
   t.same(readLedgerPlace({ sequence: 5, first: 1, more: 9 }, 5), { first: 1 });
 });
 
-t.test('an agent learns it from the bundle', async (t) => {
+t.test('an agent records the head of the bundle', async (t) => {
   const ca = await startTestCa(t);
   const { outDir } = await startTestAgent(t, ca);
   const [signed] = await ca.operator.records.heads(1, 1);

@@ -63,7 +63,7 @@ t.test('pages and metrics follow the agent from waiting to serving', async (t) =
   await until(() => agent.status().renewals === 2, 'the renewal');
 });
 
-t.test('the command refuses what can never become right with exit code 2', async (t) => {
+t.test('the command refuses a configuration that can never work, with exit code 2', async (t) => {
   const directory = tempDir(t);
   const given = ['agent', '--ca-bundle', 'root.pem', '--out-dir', join(directory, 'out')];
   const cases = [

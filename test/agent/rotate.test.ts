@@ -88,7 +88,7 @@ t.test('the first SVID is issued for a token, and everything is on disk', async 
   t.match(world.captured.withCode('svid_received'), [{ id: uri, nextRenewal: /T.*Z$/ }]);
 });
 
-t.test('it renews over mTLS with a new key, at the announced time', async (t) => {
+t.test('the agent renews over mTLS with a new key, at the announced time', async (t) => {
   const world = await createWorld(t);
   const agent = await started(world);
   rmSync(world.tokenFile);
@@ -106,7 +106,7 @@ t.test('it renews over mTLS with a new key, at the announced time', async (t) =>
   t.equal(second?.svid.id.uri, uri);
 });
 
-t.test('the key is on disk before the request', async (t) => {
+t.test('the key is written to disk before the request is sent', async (t) => {
   const world = await createWorld(t);
   let atRequest: Buffer | undefined;
   world.ca.onSvid = (request, right) => {
@@ -118,7 +118,7 @@ t.test('the key is on disk before the request', async (t) => {
   t.ok(atRequest);
 });
 
-t.test('a crash between response and disk: the same token gives the same certificate', async (t) => {
+t.test('after a crash between the response and the write, the same token gives the same certificate', async (t) => {
   const world = await createWorld(t);
   let serial: string | undefined;
   world.ca.onSvid = (_request, right) => {
@@ -181,7 +181,7 @@ t.test('a restart with an SVID that expired within the window of the CA needs no
   t.equal(world.ca.requests.at(-1)?.path, '/v1/svid/renew');
 });
 
-t.test('a disk that cannot be written is bridged in memory, and written again once it can be', async (t) => {
+t.test('an SVID stays in memory while the disk cannot be written, and is written once it can be', async (t) => {
   const world = await createWorld(t);
   const agent = await started(world);
   const before = agent.identity.current()!.svid.serial;
@@ -207,7 +207,7 @@ t.test('a disk that cannot be written is bridged in memory, and written again on
   t.equal('texts' in read && read.texts.svid, agent.identity.current()!.svid.chainPem);
 });
 
-t.test('it waits for each missing thing by name, one after the other', async (t) => {
+t.test('the agent waits for each missing thing by name, one after the other', async (t) => {
   const world = await createWorld(t, { away: true });
   rmSync(world.tokenFile);
   rmSync(world.caBundleFile);
@@ -244,7 +244,7 @@ t.test('it waits for each missing thing by name, one after the other', async (t)
   ]);
 });
 
-t.test('while the CA is unreachable it backs off, keeps its SVID, and withdraws it at its expiry', async (t) => {
+t.test('while the CA is unreachable the agent backs off, and withdraws its SVID when it expires', async (t) => {
   const world = await createWorld(t);
   const agent = await started(world);
   const svid = agent.identity.current()?.svid;
@@ -274,7 +274,7 @@ t.test('while the CA is unreachable it backs off, keeps its SVID, and withdraws 
   await until(() => agent.identity.current(), 'the SVID for a new token');
 });
 
-t.test('a clock jump is noticed and renews at once', async (t) => {
+t.test('a clock jump is detected and causes a renewal at once', async (t) => {
   for (const [name, byMs] of [
     ['forward', 60_000],
     ['back', -60_000],
@@ -291,7 +291,7 @@ t.test('a clock jump is noticed and renews at once', async (t) => {
       t.match(world.captured.withCode('clock_jump'), [{ msg: `the clock jumped ${name} by 1m; renewing now` }]);
     });
   }
-  t.test('past the end of the SVID', async (t) => {
+  t.test('a jump past the end of the SVID', async (t) => {
     const world = await createWorld(t);
     const agent = await started(world);
     rmSync(world.tokenFile);
@@ -310,7 +310,7 @@ t.test('a clock jump is noticed and renews at once', async (t) => {
   });
 });
 
-t.test('renewNow renews now', async (t) => {
+t.test('renewNow renews at once', async (t) => {
   const world = await createWorld(t);
   const agent = await started(world);
   agent.renewNow();
@@ -337,7 +337,7 @@ t.test('bundle and deny list are refreshed every few seconds, as a new generatio
   t.match(world.captured.withCode('bundle_refreshed'), [{ deniedSequence: 4 }], 'logged once');
 });
 
-t.test('when our root leaves the bundle, a new SVID is requested within half a minute', async (t) => {
+t.test('when our root leaves the bundle, the agent requests a new SVID within half a minute', async (t) => {
   const world = await createWorld(t);
   const next = await createAuthority('demo.test');
   world.ca.authority = next;
@@ -374,7 +374,7 @@ t.test('a bundle without the root of the CA itself is refused', async (t) => {
   t.equal(agent.identity.current()?.bundles.get('demo.test')?.roots.length, 2);
 });
 
-t.test('an older response undoes nothing', async (t) => {
+t.test('an older response does not undo a newer one', async (t) => {
   const cases = [
     {
       name: 'an older bundle',
@@ -410,7 +410,7 @@ t.test('an older response undoes nothing', async (t) => {
   }
 });
 
-t.test('a wrong response is not used', async (t) => {
+t.test('an invalid response is not used', async (t) => {
   const other = await createAuthority('demo.test');
   const foreign = await createAuthority('other.test');
   const base64 = (chain: readonly Buffer[]): string[] => chain.map((der) => der.toString('base64'));
@@ -514,7 +514,7 @@ t.test('a wrong response is not used', async (t) => {
       await until(() => agent.identity.current(), 'the right response');
     });
   }
-  t.test('with another ID than before', async (t) => {
+  t.test('an SVID with another ID than before', async (t) => {
     const world = await createWorld(t);
     const agent = await started(world);
     const first = agent.identity.current();
@@ -527,7 +527,7 @@ t.test('a wrong response is not used', async (t) => {
     });
     t.equal(agent.identity.current(), first);
   });
-  t.test('of a CA that allows no more renewals: retried later', async (t) => {
+  t.test('a CA that allows no more renewals: the agent retries later', async (t) => {
     const world = await createWorld(t);
     const agent = await started(world);
     const first = agent.identity.current();
@@ -540,7 +540,7 @@ t.test('a wrong response is not used', async (t) => {
     world.clock.advance(2000);
     await until(() => agent.identity.current() !== first, 'the renewal');
   });
-  t.test('with an SVID of another root, at a renewal', async (t) => {
+  t.test('an SVID under another root, at a renewal', async (t) => {
     const world = await createWorld(t);
     const agent = await started(world);
     world.ca.onSvid = (_request, right) => ({ ...right, chain: base64(unvouched.chain) });
@@ -595,7 +595,7 @@ t.test('a server that is not the CA gets no token', async (t) => {
   });
 });
 
-t.test('an SVID on disk that is not ours is not used', async (t) => {
+t.test("another identity's SVID on disk is not used", async (t) => {
   const world = await createWorld(t);
   const foreign = await createAuthority('other.test');
   const svid = await createSvid(foreign, 'spiffe://other.test/ns/shop/sa/web');
@@ -608,7 +608,7 @@ t.test('an SVID on disk that is not ours is not used', async (t) => {
   await until(() => agent.identity.current()?.svid.id.uri === uri, 'the SVID of our own');
 });
 
-t.test('options that can never become right are refused at once', async (t) => {
+t.test('options that can never work are refused at once', async (t) => {
   const world = await createWorld(t);
   for (const caUrl of ['http://ca.test', 'ca.test:8443', 'https://user@ca.test', 'https://ca.test/path', '']) {
     t.throws(() => world.start({ caUrl }), {

@@ -4,7 +4,7 @@ import { ManualClock } from '../fixtures/manual-clock.ts';
 
 const hour = { notBefore: 0, notAfter: 3_600_000 };
 
-t.test('renewalTime stays in 45-60 % of the life', async (t) => {
+t.test('renewalTime stays within 45-60 % of the lifetime', async (t) => {
   const cases = [
     { name: 'the earliest', life: hour, since: 0, random: 0, at: 1_620_000 },
     { name: 'the middle', life: hour, since: 0, random: 0.5, at: 1_890_000 },
@@ -27,7 +27,7 @@ t.test('renewalTime stays in 45-60 % of the life', async (t) => {
     );
 });
 
-t.test('retryDelay backs off with full jitter, and not past 90 % of life', async (t) => {
+t.test('retryDelay backs off with full jitter, and never past 90 % of the lifetime', async (t) => {
   const cases = [
     { name: 'the first failure, all of the jitter', failures: 1, now: 0, random: 0.999999, delay: 1999 },
     { name: 'the third failure, half of the jitter', failures: 3, now: 0, random: 0.5, delay: 4000 },

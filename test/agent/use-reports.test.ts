@@ -39,7 +39,7 @@ async function listening(outDir: string, before?: number): Promise<number> {
   return until(() => inodeOf(outDir) !== before && inodeOf(outDir), 'the socket');
 }
 
-t.test('an agent that ends leaves the socket of its successor', async (t) => {
+t.test('an agent that exits leaves the socket of its successor in place', async (t) => {
   const outDir = tempDir(t);
   const old = startReports(t, outDir);
   const first = await listening(outDir);
@@ -64,7 +64,7 @@ t.test('an agent that ends leaves the socket of its successor', async (t) => {
   t.notOk(existsSync(join(outDir, 'agent.sock')), 'its own goes with it');
 });
 
-t.test('a socket that was lost is replaced, also in place of one without an agent', async (t) => {
+t.test('a lost socket is replaced, also when one without an agent is in its place', async (t) => {
   const outDir = tempDir(t);
   const { reports, captured } = startReports(t, outDir);
   const first = await listening(outDir);
@@ -91,7 +91,7 @@ t.test('a socket that was lost is replaced, also in place of one without an agen
 });
 
 t.test(
-  'after a restart nothing is known of sidecars that reported before, until they could connect again',
+  'after a restart, sidecars that reported before are unknown until they have had time to reconnect',
   async (t) => {
     const outDir = tempDir(t);
     const first = startReports(t, outDir);
@@ -120,7 +120,7 @@ t.test(
   },
 );
 
-t.test('a directory that comes later, and one that is taken away', async (t) => {
+t.test('a directory that is removed and created again gets a new socket', async (t) => {
   const outDir = join(tempDir(t), 'out');
   const { reports } = startReports(t, outDir);
   const first = await listening(outDir);
@@ -130,7 +130,7 @@ t.test('a directory that comes later, and one that is taken away', async (t) => 
   t.not(await listening(outDir, first), undefined);
 });
 
-t.test('files that another writer changes all the time are repaired each time, and named once a minute', async (t) => {
+t.test('files that another process keeps changing are repaired each time, and logged once a minute', async (t) => {
   const [dir, clock, captured] = [tempDir(t), new ManualClock(), captureLog()];
   const [outDir, caBundleFile] = [join(dir, 'out'), join(dir, 'root.pem')];
   const authority = await createAuthority('demo.test');
