@@ -28,7 +28,7 @@ function listen(t: Owner, host: string): Promise<number> {
   return new Promise((resolve) => server.listen(0, host, () => resolve((server.address() as { port: number }).port)));
 }
 
-t.test('a running mesh has nothing wrong, and each fault is found', async (t) => {
+t.test('doctor finds nothing wrong with a healthy mesh, and finds each fault', async (t) => {
   const app = await listen(t, '127.0.0.1');
   const mesh = await startMesh(t, { app });
   const [orders, web] = [join(mesh.dir, 'orders.yaml'), join(mesh.dir, 'web.yaml')];
@@ -123,7 +123,7 @@ spec: { rules: [{ to: [{ operation: { paths: ["/a/*/b"] } }] }] }
   ]);
 });
 
-t.test('the CA, and what cannot be checked', async (t) => {
+t.test('doctor checks the CA, and lists what it cannot check', async (t) => {
   const ca = await makeCa(t);
   const dir = tempDir(t);
   mkdirSync(join(dir, 'out'));
@@ -156,7 +156,7 @@ outbound: [{ port: ${await freePort()} }]
   t.match(await runSallyport(t, ['doctor', '--config', config]), { code: 2, stderr: /config_invalid/ });
 });
 
-t.test('as text', async (t) => {
+t.test('the report as text', async (t) => {
   const mesh = await startMesh(t, { app: 1 });
   const { code, stdout, stderr } = await runSallyport(t, ['doctor', '--config', join(mesh.dir, 'orders.yaml')]);
   t.equal(code, 1);

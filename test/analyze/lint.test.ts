@@ -52,7 +52,7 @@ for (const [code, spec, place] of lintCases) {
   });
 }
 
-t.test('keys fetched in the clear', async (t) => {
+t.test('JWKS fetched without TLS are reported', async (t) => {
   const document = (uri: string): string =>
     `apiVersion: security.istio.io/v1\nkind: RequestAuthentication\nmetadata: { name: j }\nspec:\n  jwtRules:\n    - { issuer: a, jwksUri: "${uri}" }\n`;
   t.match(findingsOf(document('http://keys.test/jwks')), [{ code: 'jwks_in_the_clear', line: 6, column: 7 }]);
@@ -60,19 +60,19 @@ t.test('keys fetched in the clear', async (t) => {
     t.strictSame(findingsOf(document(uri)), [], uri);
 });
 
-t.test('an unknown extension provider', async (t) => {
+t.test('an unknown extension provider is reported', async (t) => {
   const text = `${head}{ action: CUSTOM, provider: { name: ask }, rules: [{}] }\n`;
   const { placed } = placeDocuments([{ file: 'x.yaml', text }]);
   t.match(lint(placed, { ...scope, providers: ['other'] }).findings, [{ code: 'unknown_provider', line: 4 }]);
   for (const more of [{ providers: ['ask'] }, {}]) t.strictSame(lint(placed, { ...scope, ...more }).findings, []);
 });
 
-t.test('a port that the sidecar configures as TCP', async (t) => {
+t.test('a port that the sidecar configures as TCP is reported', async (t) => {
   const rule = '{ rules: [{ to: [{ operation: { methods: [GET], ports: ["5432"] } }] }] }';
   t.match(findingsOf(`${head}${rule}\n`), [{ code: 'http_on_tcp_port' }]);
 });
 
-t.test('what covers and what does not', async (t) => {
+t.test('which rules cover others, and which do not', async (t) => {
   const two = (wide: string, narrow: string): string[] =>
     findingsOf(`${head}{ rules: [{ ${wide} }, { ${narrow} }] }\n`).map(({ code }) => code);
   const operation = (fields: string): string => `to: [{ operation: { ${fields} } }]`;
@@ -98,7 +98,7 @@ t.test('what covers and what does not', async (t) => {
   );
 });
 
-t.test('the gallery has no findings, except for the denial that it shows to be wide', async (t) => {
+t.test('the example policies have no findings, except for the denial that is too wide on purpose', async (t) => {
   const root = new URL('../../examples/policies/', import.meta.url);
   for (const entry of readdirSync(root, { withFileTypes: true })) {
     if (!entry.isDirectory()) continue;
