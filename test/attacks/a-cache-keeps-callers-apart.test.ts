@@ -24,7 +24,7 @@ function reflect({ say }: CachedWorld): void {
   });
 }
 
-t.test('by headers that are not in the key', async (t) => {
+t.test('callers that differ in headers outside the key', async (t) => {
   const world = await startCached(t);
   reflect(world);
   const evil: Record<string, string>[] = [
@@ -46,7 +46,7 @@ t.test('by headers that are not in the key', async (t) => {
   }
 });
 
-t.test('by a body that is not in the key', async (t) => {
+t.test('callers that differ in a body outside the key', async (t) => {
   const world = await startCached(t);
   world.say((one, answer) => {
     one.on('data', () => {});
@@ -56,7 +56,7 @@ t.test('by a body that is not in the key', async (t) => {
   t.equal(String((await world.get('/')).body), 'length 0');
 });
 
-t.test('by another spelling of host or path', async (t) => {
+t.test('another spelling of the host or path', async (t) => {
   const world = await startCached(t);
   reflect(world);
   await world.get('/a', { host: 'A.test' });
@@ -69,7 +69,7 @@ t.test('by another spelling of host or path', async (t) => {
     t.match(String((await world.get(path)).body), `GET a.test ${path} `, 'a key of its own');
 });
 
-t.test('an absolute target and a Host field beside it', async (t) => {
+t.test('an absolute target beside a Host field', async (t) => {
   const world = await startCached(t);
   reflect(world);
   const socket = connect(world.gateway.port('default/g:80'), '127.0.0.1');
@@ -78,7 +78,7 @@ t.test('an absolute target and a Host field beside it', async (t) => {
   t.equal(String((await world.get('/h')).body), 'GET a.test /h a.test|||||');
 });
 
-t.test('what a caller with an identity got is for them alone', async (t) => {
+t.test('a response to a caller with an identity is served to that caller only', async (t) => {
   const world = await startCached(t, 'identityHeaders: [X-Session]');
   world.say((one, answer) => {
     const { authorization, cookie, 'x-session': session } = one.headers;
@@ -96,7 +96,7 @@ t.test('what a caller with an identity got is for them alone', async (t) => {
   }
 });
 
-t.test('nor by waiting together', async (t) => {
+t.test('requests that wait together are kept apart as well', async (t) => {
   const world = await startCached(t);
   world.say((one, answer) => saying(`for ${one.headers.authorization}`, minute)(one, answer));
   const names = Array.from({ length: 20 }, (_, i) => `Basic ${i}`);
@@ -107,7 +107,7 @@ t.test('nor by waiting together', async (t) => {
   );
 });
 
-t.test('a caller whom the gateway itself knows is a caller with an identity', async (t) => {
+t.test('a caller that the gateway authenticates itself is a caller with an identity', async (t) => {
   const policy = `---
 apiVersion: gateway.envoyproxy.io/v1alpha1
 kind: SecurityPolicy
@@ -131,7 +131,7 @@ stringData: { ann: key-of-ann-0123456789, bob: key-of-bob-0123456789 }
   t.equal((await world.get('/')).status, 401, 'and a stored response is no way around a policy');
 });
 
-t.test('a cookie is given to its own client only', async (t) => {
+t.test('a cookie is given only to the client that requested it', async (t) => {
   const world = await startCached(t);
   let count = 0;
   world.say((one, answer) =>
@@ -146,7 +146,7 @@ t.test('a cookie is given to its own client only', async (t) => {
   t.equal((await world.get('/v')).headers['set-cookie'], undefined, 'nor with a 304');
 });
 
-t.test('a flood of URLs takes no more than the memory of the policy', async (t) => {
+t.test('a flood of URLs uses no more memory than the policy allows', async (t) => {
   const world = await startCached(t, 'memory: 1Mi\nmaxEntry: 64Ki');
   world.say((one, answer) =>
     saying(createHash('sha256').update(one.url!).digest('hex').repeat(500), minute)(one, answer),

@@ -6,7 +6,7 @@ import t from 'tap';
 import { retirementOf } from '../../cert-agent/identity/retirement.ts';
 import { faultsOf, runRotation } from '../fixtures/rotation.ts';
 
-t.test('when', async (t) => {
+t.test('the time at which a connection ends', async (t) => {
   const rows: [string, number, number, number][] = [
     // Life left, random value, and how long before the end nothing new is accepted; milliseconds.
     ['an hour', 3_600_000, 0, 360_000],
@@ -26,7 +26,7 @@ t.test('when', async (t) => {
   t.equal(retirementOf(Number.POSITIVE_INFINITY, 0), Number.POSITIVE_INFINITY);
 });
 
-t.test('while certificates of twelve seconds are renewed at half of their life', async (t) => {
+t.test('connections end while certificates of twelve seconds are renewed at half of their lifetime', async (t) => {
   const report = await runRotation(t, { lifeMs: 12_000, forMs: 14_000 });
   t.strictSame(faultsOf(report), []);
   t.ok(report.rotations >= 2, 'they were renewed');

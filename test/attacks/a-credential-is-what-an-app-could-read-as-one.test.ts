@@ -97,7 +97,7 @@ spec:
 
 const inline = (more = ''): string => `{ issuer: iss.test, jwks: '${jwksOf(ours)}'${more} }`;
 
-t.test('mesh: Authorization and the query', async (t) => {
+t.test('mesh: tokens in Authorization and in the query', async (t) => {
   const { app, ask } = await startOrders(t, inline(', forwardOriginalToken: true'));
   t.match(await ask('GET /'), /^HTTP\/1\.1 200 /, 'a token is optional');
   t.match(await ask('GET /', ['Authorization: Basic YTpi']), /^HTTP\/1\.1 200 /, 'another scheme is none');
@@ -128,7 +128,7 @@ t.test('mesh: Authorization and the query', async (t) => {
   t.notMatch(app.received.join(), forged, 'no app has seen the forged token');
 });
 
-t.test('mesh: headers, cookies and parameters that a rule names', async (t) => {
+t.test('mesh: tokens in headers, cookies and parameters that a rule names', async (t) => {
   const { app, ask } = await startOrders(
     t,
     inline(', fromHeaders: [{ name: x-jwt, prefix: "Bearer " }], fromCookies: [session], fromParams: [t]'),
@@ -166,7 +166,7 @@ t.test('mesh: headers, cookies and parameters that a rule names', async (t) => {
   t.notMatch(app.received.join(), forged);
 });
 
-t.test('mesh: a good token does not vouch for another at the place of another rule', async (t) => {
+t.test('mesh: a good token does not authenticate another token in the place of another rule', async (t) => {
   const rules = `${inline(', forwardOriginalToken: true')}
     - { issuer: other.test, jwks: '${jwksOf(theirs)}', fromHeaders: [{ name: x-other }], fromCookies: [other_tok], forwardOriginalToken: true }`;
   const { app, ask } = await startOrders(t, rules);
@@ -232,7 +232,7 @@ spec:
   t.notMatch(JSON.stringify(records), forged, 'no token is on record');
 });
 
-t.test('gateway: Basic and API keys', async (t) => {
+t.test('gateway: Basic credentials and API keys', async (t) => {
   const key = 'a-key-of-sixteen-characters';
   const second = 'another-of-sixteen-characters';
   const edge = await startPolicy(

@@ -39,12 +39,12 @@ metadata: { name: only-web, namespace: shop }
 spec: { action: ALLOW, rules: [{ from: [{ source: { principals: [demo.test/ns/shop/sa/web] } }] }] }
 `;
 
-t.test('sidecars', async (t) => {
+t.test('sidecars ignore DNS names', async (t) => {
   const backend = await startBackend(t, (socket) => socket.end(ok));
   const mesh = await startMesh(t, { app: backend.port, policy: onlyWeb });
   const { authority, dir } = mesh;
 
-  t.test('a client with the names of another identity is itself', async (t) => {
+  t.test('a client with the DNS names of another identity keeps its own identity', async (t) => {
     const named = await createCredential(authority, mallory, { dns: fitting });
     const got = await askAsPeer(mesh.inPort, authority, named, get, { done: /denied$/ });
     t.match(got.text, /^HTTP\/1\.1 403 [\s\S]*RBAC: access denied$/);
@@ -120,14 +120,14 @@ function greedyCsr(key: Awaited<ReturnType<typeof newKey>>['key']): string {
   return seq(body, methods['ecdsa-sha256'].identifier, signature).toString('base64');
 }
 
-t.test('names of a certificate', async (t) => {
+t.test('which DNS names a certificate gets', async (t) => {
   const ca = await startTestCa(t, { dir: await makeCa(t) });
   const root = readFileSync(join(ca.dir, 'bundle.pem'), 'utf8');
   for (const one of ['pay.test', 'web.test']) await ca.operator.dns.allow(one);
   const call = (path: string, body: object, svid?: { cert: string; key: string }) =>
     ask(ca.address.port, root, { path, body, ...(svid === undefined ? {} : { svid }) });
 
-  t.test('are not those of a CSR, also if they are allowed to others', async (t) => {
+  t.test('the names of a CSR are ignored, also if they are allowed to others', async (t) => {
     const { token } = await ca.operator.createToken(web, 600_000, ['web.test']);
     const key = await newKey();
     const first = await call('/v1/svid', { csr: greedyCsr(key.key), token });
@@ -137,14 +137,14 @@ t.test('names of a certificate', async (t) => {
     t.equal(leafOf(second).subjectAltName, `URI:${web}, DNS:web.test`);
   });
 
-  t.test('are no field of a request', async (t) => {
+  t.test('a request has no field for names', async (t) => {
     const { token } = await ca.operator.createToken(web, 600_000);
     const { csr } = await newKey();
     for (const field of ['dns', 'names'])
       t.match(await call('/v1/svid', { csr, token, [field]: ['pay.test'] }), { json: { code: 'body_invalid' } });
   });
 
-  t.test('are not those of an SVID that this CA has not recorded', async (t) => {
+  t.test('the names of an SVID that this CA has not recorded are ignored', async (t) => {
     // Of another issuer below the same root, say, or of a leaked key.
     const files = caFilesOf(ca.dir);
     const certificate = firstPem(readFileSync(files.intermediate, 'utf8'));
@@ -159,7 +159,7 @@ t.test('names of a certificate', async (t) => {
     t.match(ca.logged.join(''), `"code":"dns_names_left_out","id":"${web}","names":["pay.test"]`);
   });
 
-  t.test('are those of one token, not of all tokens of the identity', async (t) => {
+  t.test('names belong to one token, not to all tokens of the identity', async (t) => {
     await ca.operator.createToken(web, 600_000, ['pay.test']);
     const { token } = await ca.operator.createToken(web, 600_000);
     const key = await newKey();

@@ -30,7 +30,7 @@ const hmacAuth = {
 const corsOnly = policyOf('cors: { allowOrigins: [https://a.test] }');
 const madeUp = { ...corsOnly, hmacAuth } as SecurityPolicy;
 
-t.test('the four lists', async (t) => {
+t.test('an unknown part of a policy is in all four lists', async (t) => {
   t.strictSame(askingParts(corsOnly), [], 'CORS requires nothing');
   t.strictSame(askingParts(madeUp), ['hmacAuth']);
   t.strictSame([...ownHeadersOf(madeUp)].toSorted(), ['x-key-id', 'x-key-owner'], 'and not that of the signature');
@@ -42,14 +42,14 @@ t.test('the four lists', async (t) => {
   });
 });
 
-t.test('a field that is new in a part that there is', async (t) => {
+t.test('a new field in a known part fails closed', async (t) => {
   const policy = policyOf('basicAuth: { users: { name: u } }');
   const more = { ...policy, basicAuth: { ...policy.basicAuth!, groupsHeader: 'X-Groups', queryParam: 'pw' } };
   t.strictSame([...ownHeadersOf(more)], ['x-groups']);
   t.strictSame(secretParamsOf(more), ['pw']);
 });
 
-t.test('another authorizer has not decided about clients in flight', async (t) => {
+t.test('another authorizer has not decided about requests in flight', async (t) => {
   const asks = (name: string, timeout: string) =>
     compileSecurity(
       policyOf(`extAuth: { timeout: ${timeout}, http: { backendRef: { name: ${name}, port: 80 } } }`),
@@ -105,7 +105,7 @@ function streamUnder(...documents: Parameters<typeof portsUnder>): string {
   }
 }
 
-t.test('a rule under it is not served', async (t) => {
+t.test('a route rule under a policy with an unknown field is not served', async (t) => {
   const target = { group: 'gateway.networking.k8s.io', kind: 'Gateway', name: 'g' };
   const web = documentOf(
     'HTTPRoute',
@@ -121,7 +121,7 @@ t.test('a rule under it is not served', async (t) => {
   t.equal(ruleUnder(corsOnly).broken, undefined, 'CORS asks nothing');
 });
 
-t.test('streams under it are refused', async (t) => {
+t.test('streams under a policy with an unknown field are refused', async (t) => {
   const target = { group: 'gateway.networking.k8s.io', kind: 'Gateway', name: 'g' };
   const refusal =
     'rule_broken SecurityPolicy shop/p applies to listener raw, but evaluates requests only: attach it to listeners for HTTP';
@@ -136,7 +136,7 @@ t.test('streams under it are refused', async (t) => {
   );
 });
 
-t.test('a policy that cannot be read closes streams as it closes requests', async (t) => {
+t.test('a policy that cannot be read closes streams as well as requests', async (t) => {
   const broken = (kind: string, spec: string): string =>
     `---\napiVersion: gateway.envoyproxy.io/v1alpha1\nkind: ${kind}\nmetadata: { name: b, namespace: shop }\nspec: { targetRefs: [{ group: gateway.networking.k8s.io, kind: Gateway, name: g }], ${spec} }\n`;
   t.match(
@@ -150,7 +150,7 @@ t.test('a policy that cannot be read closes streams as it closes requests', asyn
 });
 
 t.test(
-  'on the wire: the rules of a policy for credentials apply on each route, and where it cannot be served',
+  "on the wire: a policy's rules about credentials apply to each route, also where the policy cannot be served",
   async (t) => {
     const app = await startEcho(t, 'a');
     const policy = (name: string, spec: string): string =>

@@ -62,7 +62,7 @@ async function passed(path: string, count: number, agent: Agent | false = false)
   return all.filter((status) => status === 200).length;
 }
 
-t.test('requests per hour', async (t) => {
+t.test('requests per hour are counted over all workers', async (t) => {
   t.equal(await passed('/small', 12), 3, 'the last tokens are lent one at a time');
   t.equal(await passed('/small', 12), 0);
   const first = await passed('/rate', 100);
@@ -79,7 +79,7 @@ t.test('requests per hour', async (t) => {
   t.equal(await passed('/rate', 60, agent), 0);
 });
 
-t.test('requests in flight, also when a worker is killed', async (t) => {
+t.test('requests in flight are counted over all workers, also when a worker is killed', async (t) => {
   const answers: Promise<number>[] = [];
   for (let i = 0; i < 6; i++) answers.push(ask('/held'));
   await until(() => waiting.length === 6, 'six to be in');

@@ -102,7 +102,7 @@ async function attack(t: Test, { port, host, records }: Door): Promise<void> {
   );
 }
 
-t.test('at a gateway', async (t) => {
+t.test('a gateway refuses a message that it cannot read', async (t) => {
   const app = await startEcho(t, 'a');
   const document = `---\napiVersion: sallyport.dev/v1alpha1\nkind: RequestValidation\nmetadata: { name: v, namespace: shop }\nspec: { targetRef: { group: gateway.networking.k8s.io, kind: HTTPRoute, name: r }, openapi: ${openapi} }\n`;
   const gateway = await startTestGateway(t, {
@@ -125,7 +125,7 @@ t.test('at a gateway', async (t) => {
   t.equal(broken.status, 500, 'a document that is wrong opens nothing');
 });
 
-t.test('at the inbound port of a sidecar; what leaves is not compared', async (t) => {
+t.test('a sidecar refuses it at its inbound port; outbound messages are not compared', async (t) => {
   const app = await startEcho(t, 'a');
   const mesh = await startMesh(t, {
     app,

@@ -51,7 +51,7 @@ t.test('a denied host is denied in every spelling', async (t) => {
     t.equal(await ask(`GET / HTTP/1.1\r\nHost: ${host}`), 400, host);
 });
 
-t.test('a host with a port, and the pseudo-header', async (t) => {
+t.test('a host with a port, and :authority, are normalized', async (t) => {
   const { ask } = await startScene(
     t,
     deny(
@@ -64,7 +64,7 @@ t.test('a host with a port, and the pseudo-header', async (t) => {
   t.equal(await ask('GET / HTTP/1.1\r\nHost: other.test.'), 403);
 });
 
-t.test('outbound: a name finds its upstream in every spelling, and is forwarded in one', async (t) => {
+t.test('outbound: every spelling of a name finds its upstream, and one spelling is forwarded', async (t) => {
   const { app, mesh } = await startScene(t, allowAll);
   for (const host of ['orders', 'orders.', 'ORDERS', 'Orders.Shop.SVC.', 'orders.shop.svc.:80']) {
     const answer = await exchangeBytes(mesh.outPort, `GET / HTTP/1.1\r\nHost: ${host}\r\nConnection: close\r\n\r\n`);
@@ -76,7 +76,7 @@ t.test('outbound: a name finds its upstream in every spelling, and is forwarded 
   );
 });
 
-t.test('a header that servers fold into a denied one is that one', async (t) => {
+t.test('a header that servers fold into a denied one is denied', async (t) => {
   const { ask } = await startScene(t, deny('{ when: [{ key: "request.headers[X-Role]", values: ["admin"] }] }'));
   for (const name of ['X-Role', 'x-role', 'X_Role', 'x_role', 'X.Role'])
     t.equal(await ask(`GET / HTTP/1.1\r\nHost: orders\r\n${name}: admin`), 403, name);
@@ -85,14 +85,14 @@ t.test('a header that servers fold into a denied one is that one', async (t) => 
   t.equal(await ask('GET / HTTP/1.1\r\nHost: orders\r\nX-Other: a\r\nX_Other: b'), 200, 'no policy tests that');
 });
 
-t.test('a header that must hold one value does not hold another beside it', async (t) => {
+t.test('a header that must hold one value is refused if it is repeated', async (t) => {
   const { ask } = await startScene(t, deny('{ when: [{ key: "request.headers[x_role]", notValues: ["user"] }] }'));
   t.equal(await ask('GET / HTTP/1.1\r\nHost: orders\r\nX-Role: user'), 200);
   t.equal(await ask('GET / HTTP/1.1\r\nHost: orders\r\nX-Role: user\r\nX_Role: admin'), 400, 'two spellings');
   t.equal(await ask('GET / HTTP/1.1\r\nHost: orders\r\nX-Role: user\r\nX-Role: admin'), 403, 'joined, as in Istio');
 });
 
-t.test('lint reports that a repeated header passes a denial of one value', async (t) => {
+t.test('lint reports that a repeated header bypasses a denial of one value', async (t) => {
   const dir = tempDir(t);
   const rule = (when: string): string => deny(`{ when: [${when}] }`);
   const lintOf = async (text: string): Promise<string> => {
@@ -107,7 +107,7 @@ t.test('lint reports that a repeated header passes a denial of one value', async
   t.notMatch(await lintOf(rule('{ key: "request.headers[X-Role]", values: ["*"] }')), /repeated_header/);
 });
 
-t.test('a field that policy evaluates in the head is not repeated in trailers', async (t) => {
+t.test('a field that policy evaluates in the head is dropped from trailers', async (t) => {
   const { ask, app } = await startScene(t, deny('{ when: [{ key: "request.headers[x-role]", values: ["admin"] }] }'));
   const body = '1\r\na\r\n0\r\nx_role: admin\r\nX-Sum: 1\r\n\r\n';
   t.equal(await ask('POST / HTTP/1.1\r\nHost: orders\r\nTransfer-Encoding: chunked', body), 200);
@@ -115,7 +115,7 @@ t.test('a field that policy evaluates in the head is not repeated in trailers', 
   t.match(arrived, /\r\n0\r\nX-Sum: 1\r\n\r\n$/);
 });
 
-t.test('a field that an authorizer receives has one spelling, and is in the head alone', async (t) => {
+t.test('a field that an authorizer receives has one spelling, and is in the head only', async (t) => {
   const app = await startBackend(t, (socket, soFar) => {
     if (/\r\n\r\n$/.test(soFar)) socket.end('HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok');
   });
@@ -184,7 +184,7 @@ spec:
   );
 });
 
-t.test('serial numbers', async (t) => {
+t.test('serial numbers have one spelling', async (t) => {
   for (const text of ['00ab12', 'AB:12', '0xab12', ' ab12\n', '00:AB:12', 'ab12', '0ab12'])
     t.equal(normalizeSerial(text), 'ab12', text);
   for (const text of ['', 'xyz', 'ab12-', '0x', 'a'.repeat(65)]) t.equal(normalizeSerial(text), undefined, text);
@@ -208,7 +208,7 @@ t.test('serial numbers', async (t) => {
   t.pass(spelled);
 });
 
-t.test('hosts', async (t) => {
+t.test('host names have one spelling', async (t) => {
   const cases: [string, string | undefined][] = [
     ['A.test.', 'a.test'],
     ['a.test:080', 'a.test:80'],

@@ -51,7 +51,7 @@ const bad: Readonly<Record<string, [rule: string, path: string, headers?: Record
 
 const wayOf = ({ port }: Gateway) => ask.bind(undefined, port('shop/g:80'));
 
-t.test('a rule that cannot be served answers 500 alone, at a start and on a live edit', async (t) => {
+t.test('a rule that cannot be served answers 500 alone, at the start and on a live edit', async (t) => {
   const app = await startEcho(t, 'a');
   const open = markedRule('{ path: { value: / } }', 'open');
   const gateway = await startTestGateway(t, {
@@ -75,7 +75,7 @@ t.test('a rule that cannot be served answers 500 alone, at a start and on a live
   }
 });
 
-t.test('it is reported by the condition of Gateway API, with its place', async (t) => {
+t.test('the Gateway API condition reports it with its position', async (t) => {
   const { said, message } = planOf(withRule(bad['an unknown key']![0]));
   const key = 'HTTPRoute shop/r g';
   t.strictSame(said[key], [
@@ -88,7 +88,7 @@ t.test('it is reported by the condition of Gateway API, with its place', async (
   t.strictSame(only.said[key]?.[0], 'Accepted=False UnsupportedValue', 'nothing of it is served');
 });
 
-t.test('a rule of gRPC', async (t) => {
+t.test('a gRPC rule that cannot be served affects no other rule', async (t) => {
   const { said } = planOf(
     webGateway +
       serviceOf('a') +
@@ -141,7 +141,7 @@ t.test('a kind that protects nothing is reported and skipped', async (t) => {
   }
 });
 
-t.test('a slip of the pen is one', async (t) => {
+t.test('a typing mistake is treated the same way', async (t) => {
   const { said, warnings } = planOf(webGateway + crd('gateway.networking.k8s.io/v1', 'HTTPRute'));
   t.match(warnings[0], /kind HTTPRute .*skipped \(did you mean 'HTTPRoute'\?\)/);
   t.strictSame(said['HTTPRute shop/x'], ['Accepted=False UnsupportedKind']);
@@ -150,7 +150,7 @@ t.test('a slip of the pen is one', async (t) => {
 const target = (kind: string, name: string): string =>
   `targetRefs: [{ group: gateway.networking.k8s.io, kind: ${kind}, name: ${name} }]`;
 
-t.test('a policy that is not supported here closes its target, and only that', async (t) => {
+t.test('a policy that is not supported here closes its target, and only its target', async (t) => {
   const app = await startEcho(t, 'a');
   const gateway = await startTestGateway(t, {
     listeners: ['shop/g:80'],
@@ -191,7 +191,7 @@ t.test('a policy that is not supported here closes its target, and only that', a
   t.strictSame(await statuses(), [500, 500]);
 });
 
-t.test('a protecting document without a target stops the reading: what to close is unknown', async (t) => {
+t.test('a protecting document without a target stops the load: its target is unknown', async (t) => {
   for (const document of [
     envoy('ClientTrafficPolicy', '{}'),
     envoy('SecurtyPolicy', '{}'),

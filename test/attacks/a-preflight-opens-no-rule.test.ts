@@ -14,7 +14,7 @@ const at = (path: string, more = ''): string => `matches: [{ path: { value: ${pa
 const deny = (rule: string): string =>
   `---\napiVersion: gateway.envoyproxy.io/v1alpha1\nkind: SecurityPolicy\nmetadata: { name: ${rule}, namespace: shop }\nspec: { targetRefs: [{ group: gateway.networking.k8s.io, kind: HTTPRoute, name: r, sectionName: ${rule} }], authorization: { defaultAction: Deny, rules: [] } }\n`;
 
-t.test('a rule that is closed', async (t) => {
+t.test('a preflight does not open a closed rule', async (t) => {
   const app = await startEcho(t, 'a');
   const gateway = await startTestGateway(t, {
     listeners: ['shop/g:80'],
@@ -56,7 +56,7 @@ t.test('a rule that is closed', async (t) => {
   t.equal(await preflight('/alone'), '200 a', 'if no rule matches OPTIONS, the rule of the announced request');
   t.equal(await preflight('/alone', { 'access-control-request-method': 'PUT' }), '403', 'if it lets it in');
 
-  t.test('a request that no browser sends as a preflight is not treated as one', async (t) => {
+  t.test('a request that no browser would send as a preflight is not treated as one', async (t) => {
     for (const [path, expected] of [
       ['/plain', '403'],
       ['/cors', '403'],

@@ -90,7 +90,7 @@ async function attack(t: Test, { port, host, records }: Door): Promise<void> {
   t.notMatch(JSON.stringify(all), /password|onerror=|passwd/);
 }
 
-t.test('at a gateway', async (t) => {
+t.test('a gateway refuses the attack', async (t) => {
   const app = await startEcho(t, 'a');
   const document =
     '---\napiVersion: sallyport.dev/v1alpha1\nkind: RequestScreening\nmetadata: { name: s, namespace: shop }\nspec: { targetRef: { group: gateway.networking.k8s.io, kind: HTTPRoute, name: r }, mode: Block }\n';
@@ -104,7 +104,7 @@ t.test('at a gateway', async (t) => {
   t.match(metrics, /sallyport_screenings_total\{mode="Block",outcome="clean"\} 3/);
 });
 
-t.test('at the inbound port of a sidecar', async (t) => {
+t.test('the inbound port of a sidecar refuses the attack', async (t) => {
   const app = await startEcho(t, 'a');
   const mesh = await startMesh(t, { app, ordersYaml: 'requestScreening: { mode: Block }\n' });
   await attack(t, { port: mesh.outPort, host: 'orders', records: (count) => mesh.records('orders', count) });

@@ -50,7 +50,7 @@ const slips: Readonly<Record<string, string>> = {
     'matches: [{ path: { value: /users/admin }, headers: [{ name: x-inside, value: a, invert: true }] }]',
 };
 
-t.test('a rule with an unreadable path precedes nearer rules', async (t) => {
+t.test('a rule with an unreadable path comes before nearer rules', async (t) => {
   const route = (slip: string): string =>
     routeOf(
       'r',
@@ -87,7 +87,7 @@ t.test('a rule with an unreadable path precedes nearer rules', async (t) => {
   }
 });
 
-t.test('a rule of gRPC', async (t) => {
+t.test('a gRPC rule with a mistake', async (t) => {
   const route = (slip: string): string =>
     documentOf(
       'GRPCRoute',
@@ -198,7 +198,7 @@ const closed = (socket: Socket): Promise<void> =>
     socket.resume();
   });
 
-t.test('streams of a route that is refused go to no other', async (t) => {
+t.test('streams of a refused route go to no other route', async (t) => {
   const came: string[] = [];
   const [meant, other] = [await startNoting(t, 'meant', came), await startNoting(t, 'other', came)];
   const stream = (kind: string, name: string, to: string, section: string, more: string): string =>
@@ -264,7 +264,7 @@ const foreigners: Readonly<Record<string, string>> = {
   'target for targetRef': foreign('Guard', `{ target: ${target(`group: ${api}, kind: HTTPRoute`)} }`),
 };
 
-t.test('a policy of another kind closes a target that it misspells', async (t) => {
+t.test('a policy of a foreign kind closes the target that it misspells', async (t) => {
   const gateway = await start(t, {
     'all.yaml':
       webGateway +
@@ -283,7 +283,7 @@ t.test('a policy of another kind closes a target that it misspells', async (t) =
   }
 });
 
-t.test('a protecting document without a known target stops the reading, or is an error', async (t) => {
+t.test('a protecting document without a known target stops the load, or is an error', async (t) => {
   for (const document of [
     foreign('WebApplicationFirewallRule', '{ selector: {} }', 'example.test/v1'),
     foreign('JWTAuthenticationRule', '{ selector: {} }', 'example.test/v1'),
@@ -305,7 +305,7 @@ t.test('a protecting document without a known target stops the reading, or is an
     );
 });
 
-t.test('a route whose own kind or group is a slip', async (t) => {
+t.test('a route whose own kind or group is misspelled', async (t) => {
   const gateway = await start(t, {
     'g.yaml': webGateway + routeOf('all', `{ ${backend} }`) + denied('HTTPRoute', 'admin'),
     'r.yaml': documentOf('HTTPRoute', 'admin', `{ ${parents}, ${rules} }`),
@@ -325,7 +325,7 @@ t.test('a route whose own kind or group is a slip', async (t) => {
   }
 });
 
-t.test('a new document with a mistake takes nothing from those that are served', async (t) => {
+t.test('a new document with a mistake affects none of the documents in force', async (t) => {
   const all = documentOf('HTTPRoute', 'all', `{ ${parents}, rules: [${one('/', 'x')}, ${one('/users', 'y')}] }`);
   const gateway = await start(t, { 'g.yaml': webGateway, 'all.yaml': all });
   t.equal(await statusFor(gateway, '/users', 'h.test'), 200, 'before');
@@ -344,7 +344,7 @@ t.test('a new document with a mistake takes nothing from those that are served',
   t.equal(await statusFor(gateway, '/new', 'h.test'), 200, 'corrected, it is served');
 });
 
-t.test('a route that is refused keeps its host name from a route of the other kind', async (t) => {
+t.test('a refused route keeps its host name from a route of the other kind', async (t) => {
   const http = (more: string, rule = ''): string =>
     documentOf('HTTPRoute', 'admin', `{ ${parents}, hostnames: [g.test${more}], rules: [{ ${backend}${rule} }] }`);
   const gateway = await start(t, {

@@ -36,7 +36,7 @@ const validated = hooksOf(
 
 const Query = registry.getMessage('shop.v1.Query')!;
 
-t.test('decisions see the request of the client', async (t) => {
+t.test('policies see the request as the client sent it', async (t) => {
   const seen: unknown[] = [];
   const looking = {
     ...json,
@@ -53,7 +53,7 @@ t.test('decisions see the request of the client', async (t) => {
   t.strictSame(types, ['application/grpc-web']);
 });
 
-t.test('a Deny rule for a method of gRPC is not passed in JSON', async (t) => {
+t.test('a Deny rule for a gRPC method also denies its JSON form', async (t) => {
   const principal = { clientCIDRs: ['192.0.2.0/24'] };
   const plan = (action: string, paths?: readonly string[], methods?: readonly string[]): unknown => ({
     defaultAction: action === 'Deny' ? 'Allow' : 'Deny',
@@ -81,7 +81,7 @@ t.test('a Deny rule for a method of gRPC is not passed in JSON', async (t) => {
   }
 });
 
-t.test('no part of a path or query sets what another part has set, or another method', async (t) => {
+t.test('no part of a path or query sets a field that another part has set, or selects another method', async (t) => {
   const rows: readonly (readonly [line: string, outcome: unknown])[] = [
     ['GET /v1/orders/5?id=6', 'request_invalid'],
     ['GET /v1/orders/5?%69d=6', 'request_invalid'],
@@ -103,7 +103,7 @@ t.test('no part of a path or query sets what another part has set, or another me
   }
 });
 
-t.test('JSON that a page can send without a preflight is not read', async (t) => {
+t.test('JSON that a page can send without a preflight is refused', async (t) => {
   for (const type of ['text/plain', 'application/x-www-form-urlencoded', 'multipart/form-data', 'text/plain; json']) {
     const { client } = await serve(json, {
       known: { method: 'POST', path: '/v1/orders', framing: 2, wholeBody: Buffer.from('{}') },
@@ -113,7 +113,7 @@ t.test('JSON that a page can send without a preflight is not read', async (t) =>
   }
 });
 
-t.test('validation is before transcoding, and no form of gRPC is a way around it', async (t) => {
+t.test('validation runs before transcoding, and no form of gRPC avoids it', async (t) => {
   const order = (name: string): number => capabilities.findIndex((one) => one.name === name);
   t.ok(order('grpc-web') < order('validation'), 'it is gRPC by the time that validation looks');
   t.ok(order('validation') < order('grpc-json'));

@@ -69,7 +69,7 @@ async function startPair(t: Test, documents: Readonly<Record<string, string>>) {
   };
 }
 
-t.test('a worker that is started again follows the first', async (t) => {
+t.test('a restarted worker serves the same as the first', async (t) => {
   const pair = await startPair(t, {
     'a.yaml': route('pay', 'pay.test', 'app') + route('closed', 'closed.test', 'app') + policy('strict', 'Deny'),
     'b.yaml': route('first', 'first.test', 'app'),
@@ -86,7 +86,7 @@ t.test('a worker that is started again follows the first', async (t) => {
   t.strictSame(await pair.answers('closed.test'), ['403']);
   t.strictSame(await pair.answers('first.test'), ['200 app']);
 
-  t.test('and continues to', async (t) => {
+  t.test('a restarted worker continues to follow the first', async (t) => {
     // The owners of the name and the target are gone: those that waited have them, in both.
     await pair.write('a.yaml', route('closed', 'closed.test', 'app'));
     await until(async () => (await pair.answers('closed.test')).join() === '200 app', 'the other policy to apply');
@@ -104,7 +104,7 @@ t.test('a worker that is started again follows the first', async (t) => {
   });
 });
 
-t.test('and serves nothing while the first has other documents', async (t) => {
+t.test('a worker serves nothing while the first has other documents', async (t) => {
   const closed = route('closed', 'closed.test', 'app');
   const pair = await startPair(t, { 'a.yaml': closed + policy('strict', 'Deny') });
   const good = readFileSync(pair.file, 'utf8');

@@ -36,7 +36,7 @@ async function writeSidecar(t: Owner): Promise<{ dir: string; port: number; heal
   return { dir, port, health };
 }
 
-t.test('a running sidecar whose disk is full', async (t) => {
+t.test('a running sidecar continues while its disk is full', async (t) => {
   const { dir, port, health } = await writeSidecar(t);
   const log = join(dir, 'access.log');
   const child = startProcess(t, ...small(`'${process.execPath}' '${bin}' sidecar --config '${join(dir, 'web.yaml')}'`));
@@ -96,7 +96,7 @@ t.test('a running sidecar whose disk is full', async (t) => {
   await child.stop();
 });
 
-t.test('a log of operation that cannot be written does not end the process', async (t) => {
+t.test('a log that cannot be written does not end the process', async (t) => {
   const { dir, port, health } = await writeSidecar(t);
   const command = `exec '${process.execPath}' '${bin}' sidecar --config '${join(dir, 'web.yaml')}' >/dev/full 2>&1`;
   const child = startProcess(t, 'bash', ['-c', command]);
@@ -112,7 +112,7 @@ t.test('a log of operation that cannot be written does not end the process', asy
   t.equal(child.process.exitCode, null);
 });
 
-t.test('lines that a full disk has cut are written again, whole and once', async (t) => {
+t.test('lines that a full disk cut are written again, whole and once', async (t) => {
   const dir = tempDir(t);
   const file = join(dir, 'access.log');
   const program = join(dir, 'writer.mjs');
@@ -158,7 +158,7 @@ process.stdin.on('data', async () => { await log.close(); console.log('dropped '
   await child.waitFor(/dropped 0/);
 });
 
-t.test('lines lost at the end are counted one by one', async (t) => {
+t.test('lines lost at the exit are counted one by one', async (t) => {
   const dir = tempDir(t);
   const file = join(dir, 'access.log');
   const program = join(dir, 'writer.mjs');
@@ -179,7 +179,7 @@ console.log('dropped ' + dropped);
   t.equal(text.split('\n').length - 1 + Number(dropped), 30);
 });
 
-t.test('large requests that are refused do not fill our memory', async (t) => {
+t.test('large refused requests do not fill memory', async (t) => {
   const denials = new Denials();
   const names = Array.from({ length: 100 }, (_, i) => `x-${i}`);
   const set = { headers: new Set(names), tables: {} } as unknown as PolicySet;

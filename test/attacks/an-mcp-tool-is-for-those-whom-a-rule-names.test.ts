@@ -38,7 +38,7 @@ const clientOf = (name: string, at = gateway) =>
   new McpClient(at.port('shop/g:80'), { host: 'a.test', 'x-api-key': `key-of-${name}-0123456789` });
 const [ann, bob, eve] = [clientOf('ann'), clientOf('bob'), clientOf('eve')];
 
-t.test('tools', async (t) => {
+t.test('which tools a rule allows', async (t) => {
   const session = await ann.begin();
   t.match((await ann.call('tools/call', { name: 'get_order' }, session)).text, /tools\/call get_order/);
   const before = server.done.length;
@@ -93,7 +93,7 @@ t.test('a call in single bytes', async (t) => {
   t.match(text, /^HTTP\/1\.1 200 .*access denied/s);
 });
 
-t.test('a long call behind a step that reads less', async (t) => {
+t.test('a long call is evaluated behind a step that reads less of it', async (t) => {
   for (const headers of [{}, { 'transfer-encoding': 'chunked' }] as Record<string, string>[])
     for (const [name, text] of [
       ['get_order', /tools\/call get_order/],
@@ -105,7 +105,7 @@ t.test('a long call behind a step that reads less', async (t) => {
       });
 });
 
-t.test('lists', async (t) => {
+t.test('lists contain only allowed tools', async (t) => {
   const session = await ann.begin();
   for (const accept of ['application/json', 'text/event-stream']) {
     const { status, text, headers } = await ann.call(
@@ -122,7 +122,7 @@ t.test('lists', async (t) => {
   t.notMatch(stream.text, /delete_order/);
 });
 
-t.test('sessions', async (t) => {
+t.test('sessions belong to their caller', async (t) => {
   const [mine, theirs] = [await ann.begin(), await bob.begin()];
   const before = server.done.length;
   for (const method of ['GET', 'DELETE']) t.match(await bob.send(method, undefined, mine), { status: 404 });
@@ -158,7 +158,7 @@ t.test('a change of the rules ends what they do not allow', async (t) => {
   t.match(metrics, /sallyport_mcp_messages_total\{policy="shop\/m",method="tools\/call",outcome="denied"\} \d+/);
 });
 
-t.test('at the inbound port of a sidecar', async (t) => {
+t.test('a sidecar enforces the rules at its inbound port', async (t) => {
   const mesh = await startMesh(t, {
     app: server.port,
     ordersYaml:

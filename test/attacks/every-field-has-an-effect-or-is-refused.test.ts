@@ -110,7 +110,7 @@ const kinds: Readonly<Record<string, readonly [z.ZodType, Read]>> = {
 };
 
 for (const [kind, [schema, read]] of Object.entries(kinds))
-  t.test(`${kind}: each field is refused, or makes a difference`, async (t) => {
+  t.test(`${kind}: each field is refused or has an effect`, async (t) => {
     const samples = documentsOf(kind);
     for (const value of samples) {
       const said = read({
@@ -139,7 +139,7 @@ for (const [kind, schema, parse] of [
   ],
   ['gateway', gatewayYaml, parseGatewaySettings],
 ] as const)
-  t.test(`${kind}.yaml: each field is refused, or makes a difference`, async (t) => {
+  t.test(`${kind}.yaml: each field is refused or has an effect`, async (t) => {
     const samples = settings[kind].map((text) => parseYaml(text, 'x.yaml').documents[0]!.value);
     for (const value of samples) t.doesNotThrow(() => parse(JSON.stringify(value), 'x.yaml'));
     const read: Read = ({ value }) => {
@@ -153,7 +153,7 @@ for (const [kind, schema, parse] of [
     t.strictSame(missing, []);
   });
 
-t.test('a field that is new in a schema has to be proved', async (t) => {
+t.test('a new field in a schema needs a proof', async (t) => {
   const schema = z.strictObject({ spec: z.strictObject({ a: z.string(), madeUp: z.boolean().default(false) }) });
   const read: Read = ({ value }) => ({ value: { a: (value as { spec: { a: string } }).spec.a } });
   t.strictSame(unproved(schema, [{ spec: { a: 'x' } }], read), ['spec.madeUp: no sample has it']);
@@ -384,7 +384,7 @@ t.test('tls.options: known keys have an effect, others close the listener', asyn
   );
 });
 
-t.test('on the wire: MUTUAL requires a certificate, and a version is the minimum', async (t) => {
+t.test('on the wire: MUTUAL requires a certificate, and the configured version is the minimum', async (t) => {
   const app = await startEcho(t, 'a');
   const gateway = await startTestGateway(t, {
     listeners: ['shop/g:443'],
@@ -437,7 +437,7 @@ t.test('on the wire: MUTUAL requires a certificate, and a version is the minimum
   t.equal(await get(buyer), 'refused', 'an unknown key closes it');
 });
 
-t.test('the certificate and protocol for backends', async (t) => {
+t.test('TLS and protocol settings for backends', async (t) => {
   for (const [field, spec] of [
     ['backendTLS', 'backendTLS: { clientCertificateRef: { name: c } }'],
     ['tls.backend', 'tls: { backend: { clientCertificateRef: { name: c } } }'],
@@ -483,7 +483,7 @@ t.test('the certificate and protocol for backends', async (t) => {
   );
 });
 
-t.test('a policy for streams', async (t) => {
+t.test('the fields of a policy for streams', async (t) => {
   const yaml = 'upstreams: { a: { endpoints: ["127.0.0.1:1"] } }\nbackends: { shop/a:80: a }\n';
   const world =
     documentOf('Gateway', 'g', '{ gatewayClassName: x, listeners: [{ name: raw, port: 81, protocol: TCP }] }') +
@@ -524,7 +524,7 @@ t.test('a policy for streams', async (t) => {
   );
 });
 
-t.test('CORS: an origin that the standards refuse is refused, and lets no page in', async (t) => {
+t.test('CORS: an origin that the standards forbid is refused, and allows no page', async (t) => {
   const filter = (origin: string, more = ''): string =>
     documentOf(
       'HTTPRoute',

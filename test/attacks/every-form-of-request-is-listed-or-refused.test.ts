@@ -69,7 +69,7 @@ interface Door {
   readonly open: (http2: boolean) => Socket;
 }
 
-t.test('every cell', async (t) => {
+t.test('every cell of the table', async (t) => {
   const app = await startBackend(t, (socket, soFar) => {
     const requests = soFar.split('\r\n\r\n').length - 1;
     const answered = answers.get(socket) ?? 0;

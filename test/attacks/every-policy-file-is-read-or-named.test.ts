@@ -31,7 +31,7 @@ function write(dir: string, texts: Readonly<Record<string, string>>): void {
   }
 }
 
-t.test('a sidecar that runs', async (t) => {
+t.test('a running sidecar reads or names every file', async (t) => {
   const backend = await startBackend(t, (socket) => socket.write(ok));
   const mesh = await startMesh(t, { app: backend.port });
   const policies = join(mesh.dir, 'policies');
@@ -98,7 +98,7 @@ t.test('a sidecar that runs', async (t) => {
   });
 });
 
-t.test('unreadable paths', async (t) => {
+t.test('unreadable paths are named', async (t) => {
   const dir = tempDir(t);
   write(dir, { 'sub/a.yaml': deny('a') });
   const refused = (name: string, make: (path: string) => void, message: RegExp): void => {
@@ -126,7 +126,7 @@ t.test('unreadable paths', async (t) => {
   });
 });
 
-t.test('a volume as Kubernetes mounts it is read once, and followed as it is swapped', async (t) => {
+t.test('a Kubernetes volume is read once, and again when it is swapped', async (t) => {
   const dir = tempDir(t);
   write(dir, {
     '..1/deny.yaml': deny('a'),
@@ -167,7 +167,7 @@ function policiesIn(t: Owner): string {
   return dir;
 }
 
-t.test('names that begin with two dots, and names that are no text', async (t) => {
+t.test('names that begin with two dots, and names that are not text', async (t) => {
   const dir = tempDir(t);
   for (const name of ['..deny.yaml', '..team']) {
     if (name === '..team') mkdirSync(join(dir, name));
@@ -185,7 +185,7 @@ t.test('names that begin with two dots, and names that are no text', async (t) =
   t.throws(() => readTree(dir), { code: 'config_unreadable', message: /its name is not UTF-8$/ });
 });
 
-t.test('each command reads sub-directories, and names what it does not read', async (t) => {
+t.test('each command reads subdirectories and names the files that it does not read', async (t) => {
   const dir = policiesIn(t);
   const at = join(dir, 'policies');
   const warning =

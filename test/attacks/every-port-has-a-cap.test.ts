@@ -54,7 +54,7 @@ function statusOf(to: Address, path: string): Promise<number> {
 const silent = '';
 const half = 'GET /healthz/ready HTTP/1.1\r\nHost: localh';
 
-t.test('the health port of a sidecar, and the operator socket of a CA', async (t) => {
+t.test('the health port of a sidecar and the operator socket of a CA', async (t) => {
   const ca = await makeCa(t);
   await ca.serve();
   const files = await writeSidecars(t, ca);
@@ -75,7 +75,7 @@ t.test('the health port of a sidecar, and the operator socket of a CA', async (t
   t.equal(await sidecar.stop(), 0);
 });
 
-t.test('connections that read no response', async (t) => {
+t.test('connections that read no response are closed', async (t) => {
   const page = {
     method: 'GET',
     path: '/big',
@@ -104,7 +104,7 @@ t.test('connections that read no response', async (t) => {
   );
 });
 
-t.test('connections that ask for slow pages, again and again', async (t) => {
+t.test('connections that request slow pages again and again are capped', async (t) => {
   const slow = {
     method: 'GET',
     path: '/slow',
@@ -128,7 +128,7 @@ t.test('connections that ask for slow pages, again and again', async (t) => {
   isOver = true;
 });
 
-t.test('a slow page is not cut for being idle', async (t) => {
+t.test('a slow page is not cut off as idle', async (t) => {
   let finish = (): void => {};
   const page = {
     method: 'GET',

@@ -59,7 +59,7 @@ const recordOf = (mesh: Mesh, code: string, reason: RegExp) =>
     `a record with ${code}`,
   );
 
-t.test('the stream that holds the most for the longest is cut, and not the next request', async (t) => {
+t.test('the stream that has held the most memory for the longest is cut, and the next request is served', async (t) => {
   const app = await startApp(t);
   const mesh = await startMesh(t, { app: app.port, limits: '{ heldBytes: 2097152, streamStall: 1h }' });
   // A reader that reads continuously, for the whole time.
@@ -96,7 +96,7 @@ t.test('the stream that holds the most for the longest is cut, and not the next 
   for (let i = 0; i < 5; i++) t.match(await exchangeBytes(mesh.outPort, get('/small')), /^HTTP\/1\.1 200 /);
 });
 
-t.test('a response of which its client reads nothing ends', async (t) => {
+t.test('a response that its client does not read ends', async (t) => {
   const app = await startApp(t);
   const mesh = await startMesh(t, { app: app.port, limits: '{ streamStall: 300ms }' });
   const client = session(t, mesh.outPort, { initialWindowSize: 0 });
@@ -107,8 +107,8 @@ t.test('a response of which its client reads nothing ends', async (t) => {
   await until(() => app.open() === 0, 'the app to be notified');
 });
 
-t.test('the count equals the memory held', async (t) => {
-  await t.test('a piece of a large read does not keep all of it', async (t) => {
+t.test('the count equals the memory that is held', async (t) => {
+  await t.test('a piece of a large read does not keep the whole read in memory', async (t) => {
     const pieces: Buffer[] = [];
     pile(pieces, Buffer.alloc(65_536, 'x').subarray(10, 5000));
     t.equal(pieces[0]!.buffer.byteLength, 4990);
@@ -117,14 +117,14 @@ t.test('the count equals the memory held', async (t) => {
     pile(pieces, whole);
     t.equal(pieces[1], whole, 'a whole piece is not copied');
   });
-  await t.test('crumbs become one piece', async (t) => {
+  await t.test('many tiny pieces are merged into one', async (t) => {
     const pieces: Buffer[] = [];
     for (let i = 0; i < 10_000; i++) pile(pieces, Buffer.from(String(i % 10)));
     t.equal(pieces.length, 10);
     t.equal(Buffer.concat(pieces).toString(), '0123456789'.repeat(1000));
     t.same(new Set(pieces.map((one) => one.buffer.byteLength - one.length)), new Set([0]));
   });
-  await t.test('bytes that wait for a window', async (t) => {
+  await t.test('bytes that wait for a window are counted', async (t) => {
     const owner = { opened() {}, ended() {}, goingAway() {}, closed() {} };
     const options = { side: 'client', headBytes: 1000, headFields: 10, streams: 0 } as const;
     const connection = new Http2Connection(new FakeSocket() as unknown as Socket, options, owner);
@@ -146,7 +146,7 @@ t.test('the count equals the memory held', async (t) => {
     stream.reset();
     t.equal(heldBytes(), before);
   });
-  await t.test('bytes that an upstream has sent and the client has not read', async (t) => {
+  await t.test('bytes that an upstream has sent and the client has not read are counted', async (t) => {
     measureSockets();
     const before = heldBytes();
     const server = createServer((socket) => socket.write(Buffer.alloc(50_000)));
@@ -164,7 +164,7 @@ t.test('the count equals the memory held', async (t) => {
   });
 });
 
-t.test('no more are cut than necessary, the worst first, and never an active reader', async (t) => {
+t.test('no more streams than necessary are cut, the worst first, and never an active reader', async (t) => {
   const table = new ConnectionTable(() => {});
   t.teardown(() => table.close());
   const cut: string[] = [];
@@ -202,7 +202,7 @@ t.test('no more are cut than necessary, the worst first, and never an active rea
   hold(-400_000);
 });
 
-t.test('a reader that takes a byte now and then waits as long as one that takes none', async (t) => {
+t.test('a reader that takes a byte now and then is treated like one that takes none', async (t) => {
   const none = new Backlog(0, 1000);
   const crumbs = new Backlog(0, 1000);
   const fast = new Backlog(0, 1000);

@@ -34,7 +34,7 @@ const jobs = new Set(
 /** Those that run without a request. */
 const beside = [...jobs].filter((job) => job !== 'deadlines' && job !== 'oidc_refresh');
 
-t.test('every timer that repeats, and every directory that is made, goes through the one place', async (t) => {
+t.test('every repeating timer and every new directory goes through one module', async (t) => {
   t.ok(jobs.size > 8, [...jobs].join(', '));
   const timers = sources.filter(({ text }) => /\bsetInterval\(/.test(text)).map(({ name }) => name);
   // The agent's holds the process and does nothing.
@@ -43,7 +43,7 @@ t.test('every timer that repeats, and every directory that is made, goes through
   t.strictSame(makers, ['cert-agent/base/write.ts']);
 });
 
-t.test('a CA, a sidecar, a gateway of two workers and an agent whose background jobs all throw', async (t) => {
+t.test('a CA, a sidecar, a gateway of two workers and an agent survive background jobs that throw', async (t) => {
   const dir = tempDir(t);
   const authority = await createAuthority('demo.test');
   writeCredential(dir, 'web', await createCredential(authority, 'spiffe://demo.test/ns/shop/sa/web'));
@@ -141,7 +141,7 @@ t.test('a deadline whose work throws does not affect another', (t) => {
   t.end();
 });
 
-t.test('a working directory that is deleted under an agent, a sidecar and a CA', async (t) => {
+t.test('a CA, a sidecar, a gateway and an agent survive the deletion of their working directory', async (t) => {
   const ca = await makeCa(t);
   await ca.serve();
   const parent = tempDir(t);
@@ -182,7 +182,7 @@ t.test('a working directory that is deleted under an agent, a sidecar and a CA',
   t.equal(await other.stop(), 0, 'the CA ends on request');
 });
 
-t.test('started in a working directory that is gone, each names what is wrong', async (t) => {
+t.test('each command that is started in a deleted working directory names the problem', async (t) => {
   const cwd = join(tempDir(t), 'gone');
   mkdirSync(cwd);
   const commands = [

@@ -96,7 +96,7 @@ function judge(documents: string) {
   };
 }
 
-t.test('a displaced policy has a condition, and the lost parts are named', async (t) => {
+t.test('a displaced policy has a condition that names the lost parts', async (t) => {
   const { parts, told, losses } = judge(
     ofGateway(`${jwt('a')}, authorization: { defaultAction: Deny }`) + ofRoute(cors),
   );
@@ -111,7 +111,7 @@ t.test('a displaced policy has a condition, and the lost parts are named', async
   ]);
 });
 
-t.test('at each level: a rule before its route, a listener before its Gateway', async (t) => {
+t.test("at each level: a rule's policy before its route's, a listener's before its Gateway's", async (t) => {
   const rule = policy({ target: 'HTTPRoute shop/r/first', spec: cors });
   const listener = policy({ target: 'Gateway edge/g/web', spec: cors });
   const { told, losses } = judge(ofGateway(key('k')) + listener + ofRoute(jwt('a')) + rule);
@@ -133,7 +133,7 @@ t.test('at each level: a rule before its route, a listener before its Gateway', 
   );
 });
 
-t.test('mergeType', async (t) => {
+t.test('mergeType merges policies', async (t) => {
   for (const how of ['StrategicMerge', 'JSONMerge']) {
     const { parts, told, losses, held } = judge(
       ofGateway(`${key('k')}, ${jwt('a')}`) + ofRoute(`mergeType: ${how}, ${cors}, ${jwt('b')}`),
@@ -160,7 +160,7 @@ t.test('mergeType', async (t) => {
   t.strictSame(nearest.parts, ['jwt', 'cors'], "with the listener's, which is nearer than the Gateway's");
 });
 
-t.test('a policy that cannot be merged as required is closed', async (t) => {
+t.test('a policy that cannot be merged as required closes its target', async (t) => {
   const cases: [string, string, RegExp][] = [
     [
       'a Gateway has nothing behind it',
@@ -194,7 +194,7 @@ t.test('a policy that cannot be merged as required is closed', async (t) => {
   t.strictSame(judge(ofGateway(jwt('a')) + used).parts, ['jwt', 'authorization'], "the Gateway's provider");
 });
 
-t.test('a policy that has to be inherited', async (t) => {
+t.test('a policy that must be inherited', async (t) => {
   const base = ofGateway(key('k'), required);
   const lost =
     /^'apiKeyAuth' of SecurityPolicy edge\/of-g would be lost, which must be inherited \(sallyport\.dev\/inherit: required\)$/;
@@ -250,7 +250,7 @@ t.test('a policy that has to be inherited', async (t) => {
     t.match(judge(ofGateway(key('k'), annotation)).why, message);
 });
 
-t.test('limits', async (t) => {
+t.test('the limits of merging', async (t) => {
   const limit = (name: string, requests: number, more = ''): string =>
     `{ ${name === '' ? '' : `name: ${name}, `}limit: { requests: ${requests}, unit: Minute }${more} }`;
   const local = (...rules: string[]): string => `rateLimit: { type: Local, local: { rules: [${rules.join()}] } }`;
@@ -302,7 +302,7 @@ t.test('limits', async (t) => {
   );
 });
 
-t.test('on the wire', async (t) => {
+t.test('on the wire, the nearest policy applies', async (t) => {
   const app = await startEcho(t, 'a');
   const gateway = await startTestGateway(t, {
     listeners: ['edge/g:80', 'edge/g:81'],
@@ -381,7 +381,7 @@ t.test('--check names the lost parts, and fails if they are required', async (t)
 });
 
 t.test(
-  'PeerAuthentication: of two in one scope one has no effect, and a nearer one may let plaintext in',
+  'PeerAuthentication: the second of two in one scope has no effect, and a nearer one may allow plaintext',
   async (t) => {
     const dir = tempDir(t);
     const peers = (name: string, namespace: string, spec: string): string =>

@@ -88,7 +88,7 @@ for (const [name, method, headers] of ours)
     t.equal((await browser.get(`${own}/`)).status, 302, 'there is a login to be done');
   });
 
-t.test('no other method ends anything', async (t) => {
+t.test('other methods end no session', async (t) => {
   const browser = await loggedIn();
   for (const method of ['HEAD', 'PUT', 'DELETE', 'PATCH', 'OPTIONS']) {
     const answer = await browser.get(`${own}/logout`, { 'sec-fetch-site': 'same-origin' }, method);

@@ -60,7 +60,7 @@ async function denyingCa(t: Test, from = made): Promise<Place> {
 const unsafeHint =
   'restore it from a backup; ca serve --unsafe-new-store creates a new one, which forgets every revocation';
 
-t.test('a CA does not start, and is not operated, without its store', async (t) => {
+t.test('a CA without its store does not start and refuses commands', async (t) => {
   const cases: [string, (place: Place) => void, string][] = [
     ['it is gone', ({ store }) => rmSync(store), 'it does not exist'],
     ['it was cut to nothing', ({ store }) => truncateSync(store, 0), 'it is empty'],
@@ -105,7 +105,7 @@ function sizeOf(file: string): number | undefined {
   return statSync(file, { throwIfNoEntry: false })?.size;
 }
 
-t.test('a store that is damaged is no empty one', async (t) => {
+t.test('a damaged store is not treated as an empty one', async (t) => {
   const place = await denyingCa(t);
   truncateSync(place.store, Math.floor((sizeOf(place.store) ?? 0) / 2));
   await t.rejects(start(place.dir), { code: 'store_failed', message: /malformed/ });
@@ -117,7 +117,7 @@ t.test('a store that is damaged is no empty one', async (t) => {
   });
 });
 
-t.test("another CA's store is refused, and left as it is", async (t) => {
+t.test("another CA's store is refused and left unchanged", async (t) => {
   const [ours, theirs] = [await denyingCa(t), await denyingCa(t, await makeDenyingCa())];
   copyFileSync(theirs.store, ours.store);
   const error = { code: 'store_foreign', message: `${ours.store} is the store of another CA` };
@@ -139,7 +139,7 @@ t.test('the log beside the store may be missing, and a store from a backup is ac
   await close();
 });
 
-t.test('a store goes along with a change of roots, while both are in the bundle', async (t) => {
+t.test('a store survives a change of roots while both are in the bundle', async (t) => {
   const [before, after] = [await denyingCa(t), await makeCa(t)];
   const read = (dir: string) => JSON.parse(readFileSync(join(dir, 'bundle.json'), 'utf8'));
   const [old, fresh] = [read(before.dir), read(after)];
@@ -151,7 +151,7 @@ t.test('a store goes along with a change of roots, while both are in the bundle'
   await (await openOperator({ dir: after })).close();
 });
 
-t.test('a new store in place of a lost one is asked for by name, once, and the log says what it forgets', async (t) => {
+t.test('a new store in place of a lost one must be requested once, and the log says what it forgets', async (t) => {
   const place = await denyingCa(t);
   await t.rejects(start(place.dir, { unsafeNewStore: true }), {
     code: 'usage',
@@ -172,7 +172,7 @@ t.test('a new store in place of a lost one is asked for by name, once, and the l
   await (await start(place.dir)).close();
 });
 
-t.test('no second CA is made over the store of another', async (t) => {
+t.test('no second CA is created over the store of another', async (t) => {
   const place = await denyingCa(t);
   for (const name of readdirSync(place.dir)) if (name !== 'store.sqlite') rmSync(join(place.dir, name));
   await t.rejects(makeCa(t, { dir: place.dir }), {
@@ -181,7 +181,7 @@ t.test('no second CA is made over the store of another', async (t) => {
   });
 });
 
-t.test('the commands end with 1 and say it', async (t) => {
+t.test('the commands report it and exit with 1', async (t) => {
   const { dir, store } = await denyingCa(t);
   rmSync(store);
   const [serve, ls] = await Promise.all([
@@ -250,7 +250,7 @@ const isWhole = (outDir: string): boolean =>
 for (const name of ['denied.json', 'bundle.json', 'both'])
   for (const [how, lose] of Object.entries(losses))
     t.test(
-      `an agent keeps its SVID when it starts with ${name} ${how}, and shows it when both came anew`,
+      `an agent keeps its SVID when it starts with ${name} ${how}, and presents it when both are renewed`,
       async (t) => {
         const held = await heldSvid(t);
         const names = name === 'both' ? ['denied.json', 'bundle.json'] : [name];
@@ -281,7 +281,7 @@ for (const name of ['denied.json', 'bundle.json', 'both'])
       },
     );
 
-t.test('an agent whose bundle is not the one of its SVID keeps the SVID and asks the CA', async (t) => {
+t.test('an agent whose bundle does not match its SVID keeps the SVID and asks the CA', async (t) => {
   const held = await heldSvid(t);
   const other = await createAuthority('demo.test');
   writeFileSync(
@@ -297,7 +297,7 @@ t.test('an agent whose bundle is not the one of its SVID keeps the SVID and asks
 
 const pemBody = (pem: string): string => pem.replace(/-----[^-]*-----|\s/g, '');
 
-t.test('a damaged SVID is restored from the generation before, and the unreadable file is set aside', async (t) => {
+t.test('a damaged SVID is restored from the previous generation, and the unreadable file is set aside', async (t) => {
   for (const file of ['svid.pem', 'svid.key']) {
     const held = await heldSvid(t);
     writeGeneration(held.outDir, { svid: await createSvid(authority, web), bundles: authority.bundles, denied });
@@ -319,7 +319,7 @@ t.test('a damaged SVID is restored from the generation before, and the unreadabl
   }
 });
 
-t.test('a running agent rewrites damaged files, asks the CA, and presents the same SVID all along', async (t) => {
+t.test('a running agent rewrites damaged files, asks the CA, and presents the same SVID throughout', async (t) => {
   const held = await heldSvid(t);
   await held.ca.start();
   const agent = held.start();
@@ -355,7 +355,7 @@ t.test('a running agent rewrites damaged files, asks the CA, and presents the sa
   t.ok(statSync(join(held.outDir, 'denied.json.before')).isDirectory(), 'and the previous file is kept');
 });
 
-t.test('an agent whose SVID the CA does not know any more joins with a token', async (t) => {
+t.test('an agent whose SVID the CA no longer knows joins with a token', async (t) => {
   const held = await heldSvid(t);
   held.ca.onSvid = ({ body }, right) => (body.token === undefined ? refusal(403, 'svid_untrusted', 'not ours') : right);
   await held.ca.start();

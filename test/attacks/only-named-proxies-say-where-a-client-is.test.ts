@@ -139,7 +139,7 @@ async function secure(gateway: Gateway, preface: Buffer, path: string): Promise<
 const body = (answer: string): string =>
   `${/^HTTP\/1\.1 (\d+)/.exec(answer)?.[1] ?? 'cut'} ${answer.split('\r\n\r\n')[1] ?? ''}`.trim();
 
-t.test('a load balancer states the address of the client', async (t) => {
+t.test('a trusted load balancer states the address of the client', async (t) => {
   for (const [name, preface, address] of [
     ['version 1', one('192.0.2.7'), '192.0.2.7'],
     ['version 1, IPv6', Buffer.from('PROXY TCP6 2001:DB8:0::9 2001:db8::1 40000 443\r\n'), '2001:db8::9'],
@@ -181,7 +181,7 @@ t.test('a load balancer states the address of the client', async (t) => {
   await until(() => got === 'EHLO me\r\n', 'the bytes after the preface, and none of it');
 });
 
-t.test('a wrong or missing preface ends the connection before TLS', async (t) => {
+t.test('a wrong or missing PROXY header ends the connection before TLS', async (t) => {
   const before = named.lines.length;
   const wrong: [string, Buffer][] = [
     ['a request without', Buffer.from(ask('/open'))],
@@ -218,7 +218,7 @@ t.test('a wrong or missing preface ends the connection before TLS', async (t) =>
   t.match(metrics, /code="proxy_protocol_invalid"\} \d\d/);
 });
 
-t.test('a stranger cannot send it', async (t) => {
+t.test('an untrusted client cannot send a PROXY header', async (t) => {
   for (const preface of [one('192.0.2.7'), two(1, 0x11, v4), two(0, 0, []), Buffer.from('PROXY UNKNOWN\r\n')]) {
     t.equal(await plain(stranger, Buffer.concat([preface, Buffer.from(ask('/open'))])), '', 'in plaintext');
     t.equal(await secure(stranger, preface, '/open'), '', 'before TLS');

@@ -178,12 +178,12 @@ function chainOf(one: Case, authority: Authority, stranger: Authority): Buffer[]
   return one.order?.({ leaf, ca, authority, stranger }) ?? [leaf, ca];
 }
 
-t.test('no context of the mesh has roots, not even those of Node', async (t) => {
+t.test("no TLS context of the mesh trusts public roots, not even Node's", async (t) => {
   const svid = await createSvid(await createAuthority('demo.test'), uri);
   t.same(contextOptions(svid, settings).ca, []);
 });
 
-t.test('one verdict in both directions', async (t) => {
+t.test('both directions reach the same verdict', async (t) => {
   const backend = await startBackend(t, (socket) => socket.write(ok));
   const mesh = await startMesh(t, { app: backend.port });
   const { authority } = mesh;
@@ -242,7 +242,7 @@ async function dial(shown: { chainPem: string; keyPem: string }, ours: Identity)
   }
 }
 
-t.test("a federated root with our root's name and key identifier affects no peer of ours", async (t) => {
+t.test("a federated root with our root's name and key identifier affects none of our peers", async (t) => {
   const rootKey = newKey();
   const backend = await startBackend(t, (socket) => socket.write(ok));
   const file = join(tempDir(t), 'other.pem');
@@ -299,8 +299,8 @@ async function authorizedByPool(
   return authorized;
 }
 
-t.test('an intermediate as the anchor', async (t) => {
-  t.test('of a bundle', async (t) => {
+t.test('an intermediate as the trust anchor', async (t) => {
+  t.test('in a bundle', async (t) => {
     const authority = await createAuthority('demo.test');
     const { chain } = await createCredential(authority, uri);
     const bundles = onlyBundle({ ...authority.bundle, roots: [authority.issuer] });
@@ -308,7 +308,7 @@ t.test('an intermediate as the anchor', async (t) => {
     t.equal(verifyChain(chain.slice(0, 1), bundles, emptyDenyList, Date.now()).id.uri, uri);
   });
 
-  t.test("of a gateway's clients", async (t) => {
+  t.test('for the clients of a gateway', async (t) => {
     const target = await startGatewayTarget(t, ({ issuer }) => formatPem([issuer]));
     const client = await startStrangeClient(t);
     const buyer = await createCredential(target.authority, target.uri);
@@ -316,7 +316,7 @@ t.test('an intermediate as the anchor', async (t) => {
     t.match(got, /^HTTP\/1\.1 200 /);
   });
 
-  t.test('of a server that is no peer', async (t) => {
+  t.test('for a server outside the mesh', async (t) => {
     const authority = await createAuthority('backend.test');
     const server = await createCredential(authority, 'spiffe://backend.test/x', { dns: ['pay.test'] });
     const listening = createServer({ cert: server.chainPem, key: server.keyPem }, (socket) =>
@@ -332,7 +332,7 @@ t.test('an intermediate as the anchor', async (t) => {
   });
 });
 
-t.test('a root that cannot be read affects none of the others, and is named', async (t) => {
+t.test('an unreadable root is named and affects no other root', async (t) => {
   const authority = await createAuthority('demo.test');
   const odd = forge({ subject: 'odd', issuer: 'odd', key, by: key, extensions: [...caExtensions, ...caExtensions] });
   t.ok(new X509Certificate(odd), 'OpenSSL reads it');

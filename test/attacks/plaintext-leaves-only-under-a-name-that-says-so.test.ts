@@ -30,7 +30,7 @@ function problemsOf(read: () => unknown): string[] {
   }
 }
 
-t.test('an app', async (t) => {
+t.test('plaintext to an app', async (t) => {
   for (const near of ['127.0.0.1:8080', '"[::1]:8080"', 'localhost:8080', 'unix:/run/app.sock', '127.0.0.2:80'])
     t.strictSame(sidecar(`app: ${near}`), [], near);
   for (const far of ['10.0.0.5:8080', 'orders:8080', '"[2001:db8::1]:8080"', '0.0.0.0:8080', 'localhost.example:80']) {
@@ -47,7 +47,7 @@ t.test('an app', async (t) => {
   t.match(sidecar('app: 127.0.0.1:8080, unsafePlaintext: true'), [/the app is on this machine: nothing is sent/]);
 });
 
-t.test('Redis', async (t) => {
+t.test('plaintext to Redis', async (t) => {
   for (const good of [
     '"redis://127.0.0.1:6379"',
     '"redis://localhost"',
@@ -66,7 +66,7 @@ const outer = Object.values(networkInterfaces())
   .flatMap((list) => list ?? [])
   .find((one) => !one.internal && one.family === 'IPv4')?.address;
 
-t.test('the exposure check continues', { skip: outer === undefined && 'this machine has loopback only' }, async (t) => {
+t.test('the exposure check runs on', { skip: outer === undefined && 'this machine has loopback only' }, async (t) => {
   const server = createServer((socket) => socket.end());
   await new Promise<void>((resolve) => server.listen(0, outer, resolve));
   t.teardown(() => server.close());

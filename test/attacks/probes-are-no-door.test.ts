@@ -39,7 +39,7 @@ async function start(t: Owner, answer: (request: IncomingMessage, response: Serv
   return { port: health, asked, most: () => most, lines };
 }
 
-t.test('nothing of the caller reaches the app, and nothing of the app the caller', async (t) => {
+t.test('a probe passes nothing of the caller to the app, and nothing of the app to the caller', async (t) => {
   const scene = await start(t, (_, response) => {
     response.writeHead(500, { 'x-powered-by': 'a framework', 'set-cookie': 'a=b' }).end('stack trace at line 7');
   });
@@ -60,7 +60,7 @@ t.test('nothing of the caller reaches the app, and nothing of the app the caller
   t.notMatch(request?.rawHeaders.join('\n') ?? '', /cookie|bearer|forwarded|original/i);
 });
 
-t.test('no other method, path or port', async (t) => {
+t.test('a probe allows no other method, path or port', async (t) => {
   const scene = await start(t, (_, response) => response.end());
   const url = `http://127.0.0.1:${scene.port}/app-health`;
   for (const method of ['POST', 'PUT', 'DELETE', 'OPTIONS', 'PATCH'])
@@ -70,7 +70,7 @@ t.test('no other method, path or port', async (t) => {
   t.equal(scene.asked.length, 0);
 });
 
-t.test('a crowd causes one check', async (t) => {
+t.test('many callers at once cause one check', async (t) => {
   const held: ServerResponse[] = [];
   const scene = await start(t, (_, response) => held.push(response));
   const crowd = Array.from({ length: 40 }, () => fetch(`http://127.0.0.1:${scene.port}/app-health`));
@@ -89,7 +89,7 @@ t.test('a crowd causes one check', async (t) => {
   t.ok(scene.asked.length < 10, `checked ${scene.asked.length} times for ${crowd.length}`);
 });
 
-t.test('an app that is silent, or talks without end, costs a bounded time', async (t) => {
+t.test('an app that is silent or never stops responding costs a bounded time', async (t) => {
   const scene = await start(t, (_, response) => {
     if (scene.asked.length === 1) return;
     response.writeHead(200);

@@ -112,7 +112,7 @@ function speakPlain(port: number, bytes: Buffer, most: number): Promise<readonly
 const saidOf = (frames: readonly Frame[]): number | undefined =>
   frames.find((one) => one.type === goaway)?.payload.readUInt32BE(4);
 
-t.test('clients that give up on something slow do not end the requests of others', async (t) => {
+t.test('clients that cancel slow requests do not end the requests of others', async (t) => {
   const app = await startApp(t);
   const mesh = await startMesh(t, { app: app.port });
   const long = await startLong(t, mesh.outPort);
@@ -122,7 +122,7 @@ t.test('clients that give up on something slow do not end the requests of others
   t.equal((await once(answer, 'response'))[0][':status'], 200);
 });
 
-t.test('refusals before the body is there do not end the requests of others', async (t) => {
+t.test('refusals before the body has arrived do not end the requests of others', async (t) => {
   const app = await startApp(t);
   const policy = `
 apiVersion: security.istio.io/v1
@@ -173,13 +173,13 @@ t.test('a peer may cancel as many requests as it lets finish', async (t) => {
   t.notOk(await trade(client, 14));
 });
 
-t.test('a stranger does not earn resets by finished requests', async (t) => {
+t.test('a client without a certificate does not earn resets by finished requests', async (t) => {
   const app = await startApp(t);
   const mesh = await startMesh(t, { app: app.port, ordersYaml: 'defaultMtls: PERMISSIVE\n' });
   t.ok(await trade(session(t, mesh.inPort), 30), 'the connection ends before 2,700');
 });
 
-t.test('resets that a client makes us send are its own (MadeYouReset, CVE-2025-8671)', async (t) => {
+t.test('resets that a client provokes count against that client (MadeYouReset, CVE-2025-8671)', async (t) => {
   const app = await startApp(t);
   const mesh = await startMesh(t, { app: app.port, ordersYaml: 'defaultMtls: PERMISSIVE\n' });
   const long = await startLong(t, mesh.outPort);
@@ -233,7 +233,7 @@ function countAsEnvoy(session: ServerHttp2Session, tooMany: () => void): void {
   });
 }
 
-t.test('an upstream that counts as Envoy does has no reason to end the streams of other clients', async (t) => {
+t.test('an upstream that counts resets like Envoy has no reason to end the streams of other clients', async (t) => {
   const mesh = await startMesh(t, { app: 1 });
   await mesh.inbound.drain();
   const { orders, authority } = mesh;

@@ -46,7 +46,7 @@ async function renewed(held: Held): Promise<Held> {
   return { serial: String(answer.json.serial), svid: svidOf(answer, key) };
 }
 
-t.test('all that was renewed from a certificate is denied with it, and nothing else', async (t) => {
+t.test('revoking a certificate denies everything that was renewed from it, and nothing else', async (t) => {
   const id = newId();
   const first = await enrolled(id);
   const second = await renewed(first);
@@ -125,7 +125,7 @@ t.test('renewals that race with the revocation are refused or denied', async (t)
   for (const { status, json } of answers) if (status !== 200) t.equal(json.code, 'id_denied');
 });
 
-t.test('a serial that was never issued is not denied: the nearest is named', async (t) => {
+t.test('a serial that was never issued is not denied: the error names the nearest', async (t) => {
   const id = 'spiffe://demo.test/ns/shop/sa/reports';
   const { serial } = await enrolled(id);
   const typo = serial.replace(/.$/, (last) => (last === '0' ? '1' : '0'));
@@ -167,7 +167,7 @@ t.test('a serial that was never issued is not denied: the nearest is named', asy
   t.match(await ca.operator.revoke(waiting, 'x'), { certificates: 0 }, 'an ID with a token is known');
 });
 
-t.test('a token that was removed gives nothing', async (t) => {
+t.test('a removed token gives no certificate', async (t) => {
   const id = newId();
   const [one, two] = [await ca.operator.createToken(id, 600_000), await ca.operator.createToken(id, 600_000)];
   const listed = (await ca.operator.listTokens()).filter((token) => token.id === id);
@@ -233,7 +233,7 @@ t.test('a store of version 1 is migrated, and its revocations reach the renewals
   t.equal(bundle.json.sallyport_denied.sequence, 5001, 'agents see it as new');
 });
 
-t.test('the commands say it, of a CA that runs and of one that is stopped', async (t) => {
+t.test('the commands report the family, of a running CA and of a stopped one', async (t) => {
   const id = 'spiffe://demo.test/ns/shop/sa/cli';
   const first = await enrolled(id);
   await renewed(first);
@@ -263,7 +263,7 @@ t.test('the commands say it, of a CA that runs and of one that is stopped', asyn
   t.match(removed.stderr, `its certificate ${first.serial} stays`);
 });
 
-t.test('a store of an earlier version learns which certificates are of one family', async (t) => {
+t.test('a store of an earlier version is migrated with the family of each certificate', async (t) => {
   const place = await makeCa(t);
   const file = join(place, 'store.sqlite');
   const [notAfter, id] = [Date.now() + 3_600_000, 'spiffe://demo.test/a'];

@@ -84,7 +84,7 @@ function ask(chain: readonly Buffer[], key: string, more: object = {}): Promise<
 const served = (): Promise<string> => ask(good.chain, good.keyPem);
 const [leaf, above] = bad.chain as [Buffer, Buffer];
 
-t.test('by the chain that is shown', async (t) => {
+t.test('a gateway refuses a client by the chain that it presents', async (t) => {
   for (const [name, chain] of [
     ['its own', bad.chain],
     ['without the issuer', [leaf]],
@@ -99,7 +99,7 @@ t.test('by the chain that is shown', async (t) => {
   t.equal(await served(), '200');
 });
 
-t.test('over HTTP/2', async (t) => {
+t.test('a revoked client is refused over HTTP/2', async (t) => {
   const session = connectHttp2(`https://127.0.0.1:${port}`, {
     ...{ servername: 'clients.test', ca: authority.bundlePem, cert: bad.chainPem, key: bad.keyPem },
     checkServerIdentity: () => undefined,
@@ -114,7 +114,7 @@ t.test('over HTTP/2', async (t) => {
   t.pass('the connection ended');
 });
 
-t.test('by other lists beside the one that revokes', async (t) => {
+t.test('other CRLs do not hide the one that revokes', async (t) => {
   for (const [name, other] of [
     ['an older one', await listOf(issuer, 49)],
     ['one of a forger, with a greater number', await listOf(forger, 99)],
@@ -132,7 +132,7 @@ t.test('by other lists beside the one that revokes', async (t) => {
   await gateway.write('crl.yaml', data('crl', { 'ca.crl': revoking + ofRoot }));
 });
 
-t.test('by another policy for the same listener', async (t) => {
+t.test('another policy for the same listener does not hide the CRL', async (t) => {
   for (const [name, validation] of [
     ['one that needs no certificate', '{ caCertificateRefs: [{ kind: ConfigMap, name: ca }], optional: true }'],
     ['one with another list', '{ crl: { refs: [{ kind: ConfigMap, name: older }] } }'],

@@ -56,7 +56,7 @@ const refusal = (file: string) => ({
   hint: `chmod 600 ${file}; in Kubernetes set defaultMode: 0440 and an fsGroup`,
 });
 
-t.test('our own file is closed, with a warning; a group may read, which is logged once', async (t) => {
+t.test('our own open file is closed with a warning; group access is accepted and logged once', async (t) => {
   const cases: [number, number, RegExp | undefined][] = [
     [0o600, 0o600, undefined],
     [0o400, 0o400, undefined],
@@ -81,7 +81,7 @@ t.test('our own file is closed, with a warning; a group may read, which is logge
 });
 
 t.test(
-  'a file of another user is refused, and left as it is',
+  'a file of another user is refused and left unchanged',
   { skip: !isRoot && 'only root can give a file away' },
   async (t) => {
     const file = giveAway(fileOf(t, 's', 0o644));
@@ -92,7 +92,7 @@ t.test(
   },
 );
 
-t.test('a link that leads elsewhere changes no mode there, and an open file there is not used', async (t) => {
+t.test('a link that leads elsewhere changes no mode there, and an open file there is refused', async (t) => {
   const target = fileOf(t, 'of another directory', 0o644);
   const dir = tempDir(t);
   const link = join(dir, 'link');
@@ -111,7 +111,7 @@ t.test('a link that leads elsewhere changes no mode there, and an open file ther
   t.equal(readPassphrase(link, {}), 'of another directory');
 });
 
-t.test('a volume of Kubernetes leads to its own directory, and is read and closed as before', async (t) => {
+t.test('a Kubernetes volume links into its own directory, and is read and closed as before', async (t) => {
   const dir = tempDir(t);
   mkdirSync(join(dir, '..2026_01_01'));
   const target = fileOf(t, 'pass\n', 0o440, join(dir, '..2026_01_01'));
@@ -124,7 +124,7 @@ t.test('a volume of Kubernetes leads to its own directory, and is read and close
   t.equal(modeOf(target), 0o600);
 });
 
-t.test('the file that is read is the one that was checked, even if its name then leads to another', async (t) => {
+t.test('the file that is read is the one that was checked, even if its name then leads elsewhere', async (t) => {
   const dir = tempDir(t);
   const file = fileOf(t, 'judged', 0o640, dir);
   const other = fileOf(t, 'never checked', 0o644);
@@ -160,7 +160,7 @@ async function agentWith(t: Test, tokenFile: string) {
   return { agent, clock, captured, outDir, ca };
 }
 
-t.test('a join token as a redirect leaves it is closed and used; an agent keeps its own key closed', async (t) => {
+t.test("a join token that a redirect left readable is closed and used; an agent's own key stays closed", async (t) => {
   const tokenFile = fileOf(t, 'join-me\n', 0o644);
   const { agent, clock, captured, outDir } = await agentWith(t, tokenFile);
   await until(() => agent.identity.current(), 'the SVID');
@@ -174,7 +174,7 @@ t.test('a join token as a redirect leaves it is closed and used; an agent keeps 
   t.match(captured.withCode('secret_exposed')[1]?.['msg'], /svid\.key could be read/);
 });
 
-t.test("a join token that is open and another user's is not used until it is closed", { skip: !isRoot }, async (t) => {
+t.test('a readable join token of another user is not used until it is closed', { skip: !isRoot }, async (t) => {
   const tokenFile = giveAway(fileOf(t, 'join-me\n', 0o644));
   const { agent, clock, ca } = await agentWith(t, tokenFile);
   await until(() => agent.status().lastError, 'the refusal');
@@ -185,7 +185,7 @@ t.test("a join token that is open and another user's is not used until it is clo
   await until(() => agent.identity.current(), 'the SVID');
 });
 
-t.test("an agent does not use a key that is open and another user's: it joins again", { skip: !isRoot }, async (t) => {
+t.test('an agent does not use a readable key of another user: it joins again', { skip: !isRoot }, async (t) => {
   const tokenFile = fileOf(t, 'join-me\n', 0o600);
   const { agent, clock, captured, outDir } = await agentWith(t, tokenFile);
   const first = await until(() => agent.identity.current(), 'the SVID');
@@ -210,7 +210,7 @@ t.test("an agent does not use a key that is open and another user's: it joins ag
   t.match(captured.withCode('generation_unusable'), [{ msg: /svid\.key can be read or changed by every user/ }]);
 });
 
-t.test('the key of identity.files', async (t) => {
+t.test('the key of identity.files is checked', async (t) => {
   const dir = tempDir(t);
   const { chainPem, keyPem } = await createCredential(authority, web);
   const key = fileOf(t, keyPem, 0o644, dir);
@@ -237,7 +237,7 @@ t.test('the key of identity.files', async (t) => {
   t.ok(refused.identity.current(), 'it is looked at again until it is closed');
 });
 
-t.test('passphrases, passwords of Redis, and the keys of a CA', async (t) => {
+t.test('passphrases, Redis passwords and the keys of a CA are checked', async (t) => {
   const passphrase = fileOf(t, 'correct horse\n', 0o644);
   const said: string[] = [];
   t.equal(
@@ -262,7 +262,7 @@ t.test('passphrases, passwords of Redis, and the keys of a CA', async (t) => {
   await t.rejects(startTestCa(t, { dir }), refusal(keys[0]!));
 });
 
-t.test('the keys of a gateway, those of its sessions, and its Secret documents', async (t) => {
+t.test('the keys of a gateway, its session keys and its Secret documents are checked', async (t) => {
   const dir = tempDir(t);
   const yaml = `trustDomain: demo.test
 workload: { namespace: shop, serviceAccount: g }
@@ -314,7 +314,7 @@ admin: 15000
   );
 });
 
-t.test('--out writes for its owner only', async (t) => {
+t.test('--out writes a file for its owner only', async (t) => {
   const dir = await makeCa(t);
   const out = join(tempDir(t), 'web.token');
   const made = await runSallyport(t, ['ca', 'token', 'create', '--dir', dir, '--spiffe-id', web, '--out', out]);

@@ -70,7 +70,7 @@ function signal(pid: number, name: NodeJS.Signals): void {
 
 const isLinux = process.platform === 'linux';
 
-t.test('SIGUSR1 in every command that stays, and in their children', async (t) => {
+t.test('SIGUSR1 opens no debugger in any long-running command or its children', async (t) => {
   // Another Node on this machine may be debugged meanwhile: then only what our processes print counts.
   const busy = await isDebuggerOpen();
   const { dir, config } = await writeSidecar(t);
@@ -110,7 +110,7 @@ t.test('SIGUSR1 in every command that stays, and in their children', async (t) =
   }
 });
 
-t.test('a debugger that a signal opened before the first line is closed', async (t) => {
+t.test('a debugger that a signal opened before the first line of code is closed', async (t) => {
   const { dir, config } = await writeSidecar(t);
   // What Node does on a signal that arrives before any of our code has run.
   const early = join(dir, 'early.mjs');
@@ -130,7 +130,7 @@ setInterval(() => console.log('debugger ' + inspector.url()), 20).unref();
   await child.stop();
 });
 
-t.test('an environment that opens something', async (t) => {
+t.test('environment variables that would open something are refused', async (t) => {
   const { dir, config } = await writeSidecar(t);
   const start = (assignments: readonly string[], options: readonly string[] = []) => {
     const command = [process.execPath, ...options, bin, 'sidecar', '--config', config, '--check'];

@@ -75,7 +75,7 @@ function countChecks(work: () => void): number {
   return checks;
 }
 
-t.test('a verdict checks few signatures, in a moment', async (t) => {
+t.test('one verdict checks few signatures and is quick', async (t) => {
   for (const { name, chain } of hostileChains(authority, web)) {
     const started = performance.now();
     const checks = countChecks(() => {
@@ -90,7 +90,7 @@ t.test('a verdict checks few signatures, in a moment', async (t) => {
   }
 });
 
-t.test('a key is used only once a root vouches for it', (t) => {
+t.test('a key is used only once a root has signed for it', (t) => {
   // Signed by each other, down to the leaf: all of it is valid, and none of it leads to a root.
   const [top, middle, bottom] = [newKey(), newKey(), newKey()];
   const ca = (subject: string, key: KeyObject, issuer: string, by: KeyObject): Buffer =>
@@ -162,7 +162,7 @@ const weak: readonly (readonly [name: string, key: KeyObject, why: RegExp])[] = 
   ['X25519', generateKeyPairSync('x25519').publicKey, /^x25519$/],
 ];
 
-t.test('keys that are accepted, and keys that are not', (t) => {
+t.test('which keys are accepted, and which are not', (t) => {
   for (const kind of ['P-256', 'P-384', 'P-521', 'ed25519', 2048] as const)
     t.equal(weaknessOf(createPublicKey(newKey(kind))), undefined, String(kind));
   t.equal(weaknessOf(spki(forgeRsaKey(4096, 33))), undefined, 'the largest accepted');
@@ -171,7 +171,7 @@ t.test('keys that are accepted, and keys that are not', (t) => {
   t.end();
 });
 
-t.test('in a chain: a weak leaf, a weak intermediate and a weak root vouch for no one', (t) => {
+t.test('a weak leaf, a weak intermediate or a weak root makes a chain invalid', (t) => {
   const { rootKey, issuerKey, bundles } = authority;
   const by = { root: 'demo.test root', issuer: 'demo.test issuer' };
   for (const [name, key] of weak) {
@@ -206,7 +206,7 @@ t.test('in a chain: a weak leaf, a weak intermediate and a weak root vouch for n
   t.end();
 });
 
-t.test('sizes are refused before anything is read', (t) => {
+t.test('oversized input is refused before it is parsed', (t) => {
   const verify = (chain: readonly Buffer[]): unknown =>
     verifyChain(chain, authority.bundles, emptyDenyList, Date.now());
   t.throws(() => verify([Buffer.alloc(8193)]), {
@@ -220,7 +220,7 @@ t.test('sizes are refused before anything is read', (t) => {
   t.end();
 });
 
-t.test('a request for a certificate', async (t) => {
+t.test('a request for a certificate costs little', async (t) => {
   for (const [name, key] of weak)
     t.throws(
       () => readCsr(forgeRequest(key.export({ format: 'der', type: 'spki' }))),
@@ -234,7 +234,7 @@ t.test('a request for a certificate', async (t) => {
   });
 });
 
-t.test('a key set: weak keys are left out and logged, and the others stay usable', async (t) => {
+t.test('a JWKS: weak keys are left out and logged, and the others stay usable', async (t) => {
   const issuer = await startIssuer(t);
   const good = await createKey('good', 'RS256');
   const jwkOf = (key: KeyObject, kid: string): object => ({ ...key.export({ format: 'jwk' }), kid, use: 'sig' });
@@ -281,7 +281,7 @@ t.test('a token without a key id is tried with a few keys, not with all', async 
   t.ok(checks > 0 && checks <= 8, `${checks} checks`);
 });
 
-t.test('listeners stall for a moment at most, and keep serving', async (t) => {
+t.test('a listener stalls for a moment at most, and keeps serving', async (t) => {
   const client = await startStrangeClient(t);
 
   /** Presents every hostile chain; the listener refuses them all and stalls for none. */
@@ -305,12 +305,12 @@ t.test('listeners stall for a moment at most, and keep serving', async (t) => {
     t.match(text, /^HTTP\/1\.1 200 /, 'a known client is served');
   });
 
-  t.test('the CA, asked for a renewal', async (t) => {
+  t.test('the CA during a renewal', async (t) => {
     const target = await startCaTarget(t);
     await attack(t, target, hostileChains(target.authority, target.uri));
   });
 
-  t.test('a gateway that requests certificates of its clients', async (t) => {
+  t.test('a gateway that requests client certificates', async (t) => {
     const target = await startGatewayTarget(t);
     // A stolen intermediate can vouch for any name here, and OpenSSL finds that path at once.
     const chains = hostileChains(target.authority, target.uri).filter(({ name }) => !/stolen/.test(name));
@@ -328,7 +328,7 @@ t.test('listeners stall for a moment at most, and keep serving', async (t) => {
   });
 });
 
-t.test('credentials in thousands', async (t) => {
+t.test('thousands of credentials cost little', async (t) => {
   const many = (part: string): string => Array.from({ length: 5000 }, (_, i) => `${part}=${i}`).join('&');
   t.equal(paramReadings(`/?${many('key')}`, 'key').length, 5, 'a few are enough to see that there are too many');
   t.equal(cookieReadings(many('key').replaceAll('&', '; '), 'key').length, 5);
@@ -346,7 +346,7 @@ t.test('credentials in thousands', async (t) => {
   t.strictSame(carrying.fields.names, []);
 });
 
-t.test('the cached data of strangers is bounded in bytes', async (t) => {
+t.test('the cached data of unknown clients is bounded in bytes', async (t) => {
   t.equal(fieldName('x-short'), fieldName('x-short'), 'a name is kept');
   const long = `x-${'y'.repeat(100)}`;
   t.not(fieldName(long), fieldName(long), 'a long one is not');
@@ -375,7 +375,7 @@ t.test('the cached data of strangers is bounded in bytes', async (t) => {
   t.equal(verified, before + 1, 'the first of them is forgotten');
 });
 
-t.test('a head that comes byte by byte is not copied with each', (t) => {
+t.test('a head that arrives byte by byte is not copied for each byte', (t) => {
   const gathered = new Gatherer();
   const rooms = new Set<ArrayBufferLike>();
   let held: Buffer | undefined;
@@ -396,7 +396,7 @@ t.test('a head that comes byte by byte is not copied with each', (t) => {
   t.end();
 });
 
-t.test('one SVID that is renewed again and again does not end the memory of verdicts', async (t) => {
+t.test('one SVID that is renewed again and again does not evict other verdicts', async (t) => {
   const ours = await createSvid(authority, web);
   const identity = new LiveCell<Identity | undefined>({
     ...{ svid: ours, bundles: authority.bundles, denied: emptyDenyList },

@@ -64,7 +64,7 @@ async function hold(t: Test, { address: { port } }: TestCa, options: object = {}
 const dropsIn = (ca: TestCa) =>
   ca.logged.map((line) => JSON.parse(line)).filter((one: { code?: string }) => one.code === 'ca_overloaded');
 
-t.test('the stranger that has been idle longest makes room for the next; an SVID keeps its connection', async (t) => {
+t.test('the unknown client that has been idle longest makes room; an SVID keeps its connection', async (t) => {
   const { ca, rootPem, status } = await start(t, { connections: 6, connectionsPerAddress: 7 });
   const svid = await enrolled(ca, rootPem);
   const member = await hold(t, ca, svid);
@@ -87,7 +87,7 @@ t.test('the stranger that has been idle longest makes room for the next; an SVID
   t.match(metrics.text, /^sallyport_ca_connections_dropped_total [1-9]/m);
 });
 
-t.test('a request whose body does not come makes room as well', async (t) => {
+t.test('a request whose body does not arrive makes room as well', async (t) => {
   const { ca, status } = await start(t, { connections: 2, connectionsPerAddress: 2 });
   const slow = [await hold(t, ca), await hold(t, ca)];
   for (const one of slow) one.write('POST /v1/svid HTTP/1.1\r\nhost: ca\r\ncontent-length: 9\r\n\r\n{');
@@ -95,7 +95,7 @@ t.test('a request whose body does not come makes room as well', async (t) => {
   await slow[0]!.closed;
 });
 
-t.test('one address has no more than a quarter, with or without an SVID', async (t) => {
+t.test('one address gets at most a quarter of the connections, with or without an SVID', async (t) => {
   const { ca, rootPem } = await start(t, { connections: 8 });
   const svid = await enrolled(ca, rootPem);
   const elsewhere = { localAddress: '127.0.0.2' };
@@ -114,7 +114,7 @@ t.test('one address has no more than a quarter, with or without an SVID', async 
   await others[0]!.closed;
 });
 
-t.test('a stranger is not kept as long as an SVID', async (t) => {
+t.test('a client without an SVID keeps an idle connection for less time than one with an SVID', async (t) => {
   const { ca, rootPem } = await start(t, { strangerIdleMs: 100 });
   const svid = await enrolled(ca, rootPem);
   const [member, stranger] = [await hold(t, ca, svid), await hold(t, ca)];
@@ -124,7 +124,7 @@ t.test('a stranger is not kept as long as an SVID', async (t) => {
   t.match(await member.say(), /^HTTP\/1\.1 200 /);
 });
 
-t.test('a certificate that is not of the CA makes no one known', async (t) => {
+t.test('a certificate that the CA did not issue does not make a client known', async (t) => {
   const { ca, status } = await start(t, { connections: 2, connectionsPerAddress: 2 });
   const other = await start(t, {});
   const svid = await enrolled(other.ca, other.rootPem);
@@ -134,7 +134,7 @@ t.test('a certificate that is not of the CA makes no one known', async (t) => {
   await strangers[0]!.closed;
 });
 
-t.test('an SVID that is denied or expired keeps no connection', async (t) => {
+t.test('a denied or expired SVID keeps no connection', async (t) => {
   const clock = new ManualClock(Date.now());
   const { ca, rootPem } = await start(t, { connections: 4, connectionsPerAddress: 5 }, { clock });
   const now = () => clock.now();
@@ -151,7 +151,7 @@ t.test('an SVID that is denied or expired keeps no connection', async (t) => {
   await all[0]!.closed;
 });
 
-t.test('an expired SVID makes no one known, although it can be renewed', async (t) => {
+t.test('an expired SVID does not make a client known, although it can be renewed', async (t) => {
   const clock = new ManualClock(Date.now());
   const { ca, rootPem } = await start(t, { connections: 2, connectionsPerAddress: 3 }, { clock });
   const svid = await enrolled(ca, rootPem);
@@ -168,7 +168,7 @@ t.test('an expired SVID makes no one known, although it can be renewed', async (
   await next.closed;
 });
 
-t.test('a closed connection takes no place', async (t) => {
+t.test('a closed connection frees its place', async (t) => {
   const { ca, rootPem, status } = await start(t, { connections: 16, connectionsPerAddress: 16 });
   const svid = await enrolled(ca, rootPem);
   for (let count = 0; count < 48; count++) t.equal(await status(svid), 200);
@@ -199,7 +199,7 @@ async function askHalfOpen(t: Test, port: number, path: string, svid: Svid | 'no
   };
 }
 
-t.test('who is refused an upgrade and does not close makes room at once, and is closed soon', async (t) => {
+t.test('a client that is refused an upgrade and does not close makes room at once, and is closed soon', async (t) => {
   const { ca, status } = await start(t, { connections: 4, connectionsPerAddress: 5 });
   const all = [];
   for (let count = 0; count < 4; count++) all.push(await askHalfOpen(t, ca.address.port, '/v1/watch', 'none'));
@@ -208,7 +208,7 @@ t.test('who is refused an upgrade and does not close makes room at once, and is 
   for (const one of all) await until(() => one.isGone(), 'the end of the connection');
 });
 
-t.test('the same on the plaintext port, whose process survives a reset meanwhile', async (t) => {
+t.test('the plaintext port behaves the same, and the process survives a reset meanwhile', async (t) => {
   const ca = await startTestCa(t, {
     ocsp: { host: '127.0.0.1', port: 0 },
     limits: { connections: 4, connectionsPerAddress: 5 },
@@ -228,7 +228,7 @@ t.test('the same on the plaintext port, whose process survives a reset meanwhile
   for (const one of [...all, next]) await until(() => one.isGone(), 'the end of the connection');
 });
 
-t.test('streams above those of one identity are closed, although their client does not close', async (t) => {
+t.test('streams above the limit of one identity are closed, although their client does not close them', async (t) => {
   const { ca, rootPem } = await start(t, { connections: 80, connectionsPerAddress: 80 });
   const svid = await enrolled(ca, rootPem);
   const all = [];
@@ -241,7 +241,7 @@ t.test('streams above those of one identity are closed, although their client do
   );
 });
 
-t.test('requests that are sent before a response end the connection after a few', async (t) => {
+t.test('a client that sends several requests before a response is disconnected', async (t) => {
   const { ca, status } = await start(t, {});
   const few = await hold(t, ca);
   few.write(get.repeat(8));

@@ -103,7 +103,7 @@ for (const [name, code, message, attack] of attacks)
     await (await startTestCa(t, { dir })).close();
   });
 
-t.test('records after the last head, as a kill leaves them, are good', async (t) => {
+t.test('records after the last head, as a kill leaves them, are accepted', async (t) => {
   const dir = changed(t, (db) => pad(db, cut(db, remembered.sequence), remembered.sequence + 1200));
   await (await startTestCa(t, { dir })).close();
   // The directory of an older version has no file.

@@ -36,7 +36,7 @@ function renegotiate(socket: TLSSocket): Promise<string> {
 
 const indent = (text: string): string => text.replace(/^(?=.)/gm, '    ');
 
-t.test('a gateway, with and without certificates of its clients', async (t) => {
+t.test('a gateway does not renegotiate, with and without client certificates', async (t) => {
   const app = await startEcho(t, 'a');
   const https = (name: string, port: number): string =>
     `{ name: ${name}, port: ${port}, protocol: HTTPS, hostname: a.test, tls: { certificateRefs: [{ name: front }] } }`;
@@ -77,7 +77,7 @@ t.test('a gateway, with and without certificates of its clients', async (t) => {
   t.not(await renegotiate(later), 'served', 'nor after a change, which sets all options anew');
 });
 
-t.test('a sidecar that is configured for 1.2', async (t) => {
+t.test('a sidecar that is configured for TLS 1.2 does not renegotiate', async (t) => {
   const backend = await startBackend(t, () => {});
   const mesh = await startMesh(t, { app: backend.port, ordersYaml: "tls: { minVersion: '1.2' }\n" });
   const peer = await createCredential(mesh.authority, 'spiffe://demo.test/ns/shop/sa/peer');
@@ -86,7 +86,7 @@ t.test('a sidecar that is configured for 1.2', async (t) => {
   t.not(await renegotiate(socket), 'served');
 });
 
-t.test('nothing in the product makes TLS options without it', (t) => {
+t.test('every TLS context of the product forbids renegotiation', (t) => {
   const root = fileURLToPath(new URL('../..', import.meta.url));
   for (const file of ['sidecar/protocol/tls.ts', 'cert-agent/ca/server.ts']) {
     const text = readFileSync(join(root, file), 'utf8');

@@ -39,7 +39,7 @@ async function start(t: Owner, policies: string, more: Partial<MeshOptions> = {}
   return { app, mesh, ask: (options = {}) => askTls(mesh.inPort, request, { ca: app.authority, ...options }) };
 }
 
-t.test('a certificate of the mesh inside of the app’s own TLS is no identity', async (t) => {
+t.test('a mesh certificate inside of the app’s own TLS is not an identity', async (t) => {
   const { app, mesh, ask } = await start(
     t,
     policy('ALLOW', '{ from: [{ source: { principals: ["demo.test/ns/shop/sa/web"] } }] }'),
@@ -57,7 +57,7 @@ t.test('a certificate of the mesh inside of the app’s own TLS is no identity',
   t.match(record, { peer_id: null, decision: 'deny', policy: 'none', code: 'policy_denied' });
 });
 
-t.test('a client that offers the mesh must present a certificate of the mesh', async (t) => {
+t.test('a client that offers the mesh protocol must present a mesh certificate', async (t) => {
   const { app, mesh, ask } = await start(t, allowAll);
   const stranger = await createCredential(await createAuthority('demo.test'), 'spiffe://demo.test/ns/shop/sa/web');
   for (const [name, shown] of [
@@ -90,7 +90,7 @@ for (const [name, policies] of [
     t.equal(app.first.length, 0);
   });
 
-t.test('a DENY of a server name holds, in whatever spelling and records', async (t) => {
+t.test('a DENY of a server name applies to every spelling and any split into records', async (t) => {
   const { app, mesh, ask } = await start(
     t,
     `${allowAll}${policy('DENY', '{ when: [{ key: connection.sni, values: [secret.test] }] }')}`,
@@ -125,17 +125,17 @@ t.test('a DENY of a server name holds, in whatever spelling and records', async 
   t.equal(app.first.length, 1, 'the app has seen the one that may');
 });
 
-t.test('an authorizer of requests: a stream that it cannot check does not pass', async (t) => {
+t.test('an HTTP authorizer cannot check a stream, so the stream is refused', async (t) => {
   const authorizer = await startHttpAuthorizer(t, (_, response) => response.writeHead(200).end());
   const ordersYaml = `extensionProviders:\n  - { name: ask, envoyExtAuthzHttp: { service: 127.0.0.1, port: ${authorizer.port} } }\n`;
   const custom = `${allowAll}${policy('CUSTOM', '{}', 'provider: { name: ask }, ')}`;
-  await t.test('on a port of requests', async (t) => {
+  await t.test("the app's own TLS on an HTTP port", async (t) => {
     const { app, mesh, ask } = await start(t, custom, { ordersYaml });
     t.notMatch(await ask(), /HTTP/);
     t.equal(app.first.length, 0);
     t.match((await mesh.records('orders', 1))[0], { decision: 'deny', reason: /which are inside the app's own TLS/ });
   });
-  await t.test('on a port that is declared tcp it is not used, as in Istio', async (t) => {
+  await t.test("the app's own TLS is not accepted on a port that is declared tcp, as in Istio", async (t) => {
     const { ask } = await start(t, custom, { ordersYaml, protocol: 'tcp' });
     t.match(await ask(), /^HTTP\/1\.1 200 /);
   });

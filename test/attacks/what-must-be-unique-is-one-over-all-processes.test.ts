@@ -128,9 +128,9 @@ async function attack(t: Test, world: World): Promise<void> {
   t.strictSame(await statuses(world, '/', session), all(302), 'nor is the one before it');
 }
 
-t.test('two workers', async (t) => attack(t, await startWorkers(t)));
+t.test('two workers accept a token once', async (t) => attack(t, await startWorkers(t)));
 
-t.test('two gateways and a Redis, which sees no token', { skip: noRedis }, async (t) => {
+t.test('two gateways with Redis accept a token once, and Redis sees no token', { skip: noRedis }, async (t) => {
   const redis = await startRedis(t);
   const watcher = connect(redis.port, '127.0.0.1');
   t.teardown(() => watcher.destroy());
