@@ -10,7 +10,7 @@ import { deepFreeze, LiveCell, whenLive } from '../../cert-agent/base/live.ts';
 import { watchForChange } from '../../cert-agent/base/watch.ts';
 import { freePort, tempDir, until } from '../fixtures/process.ts';
 
-t.test('a Live value', async (t) => {
+t.test('a Live value notifies its subscribers of each change', async (t) => {
   const cell = new LiveCell(1);
   const seen: number[] = [];
   const stop = cell.onChange((value) => {
@@ -35,7 +35,7 @@ t.test('a Live value', async (t) => {
   }, TypeError);
 });
 
-t.test('a directory is watched through renames and links, and when it is created late', async (t) => {
+t.test('a directory is watched through renames and links, also when it is created later', async (t) => {
   const dir = tempDir(t);
   const late = join(dir, 'late');
   let looks = 0;
@@ -60,7 +60,7 @@ t.test('a directory is watched through renames and links, and when it is created
   watch.close();
 });
 
-t.test('admin pages', async (t) => {
+t.test('admin pages answer', async (t) => {
   const listen = { host: '127.0.0.1', port: await freePort() };
   const server = await startAdmin({
     listen,
@@ -100,7 +100,7 @@ t.test('admin pages', async (t) => {
   t.match(await ask('/state', { method: 'POST' }), { status: 405, text: /answers GET only/ });
   t.match(await ask('/broken'), { status: 500, text: /this page failed: no/ });
 
-  t.test('a web page on this machine reaches nothing', async (t) => {
+  t.test('a web page in a browser on this machine reaches no admin page', async (t) => {
     t.match(
       await askWith({ host: 'attacker.example' }),
       { status: 400, text: /loopback names only/ },
@@ -114,7 +114,7 @@ t.test('admin pages', async (t) => {
     t.match(await askWith({ host: `[::1]:${listen.port}` }), { status: 200 });
   });
 
-  t.test('a port in use', async (t) => {
+  t.test('a port in use is reported', async (t) => {
     await t.rejects(startAdmin({ listen, title: 'Second', pages: [] }), {
       code: 'port_in_use',
       message: `127.0.0.1:${listen.port} is already in use`,
@@ -137,7 +137,7 @@ t.test('admin pages', async (t) => {
   }
 });
 
-t.test('a unix socket: for its owner only, and a stale one is replaced', async (t) => {
+t.test('a unix socket is for its owner only, and a stale one is replaced', async (t) => {
   const path = join(tempDir(t), 'sub', 'a.sock');
   const first = await startAdmin({ listen: { path }, title: 'First', pages: [] });
   t.equal(statSync(path).mode & 0o777, 0o600);

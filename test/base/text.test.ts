@@ -8,7 +8,7 @@ import { didYouMean } from '../../cert-agent/base/did-you-mean.ts';
 import { asSallyportError, codes, formatProblem, reasonOf, SallyportError } from '../../cert-agent/base/errors.ts';
 import { durationSchema, parseYaml, readYaml } from '../../cert-agent/base/yaml.ts';
 
-t.test('addresses', async (t) => {
+t.test('addresses are parsed', async (t) => {
   const read: readonly (readonly [text: string, address: object])[] = [
     ['127.0.0.1:80', { host: '127.0.0.1', port: 80 }],
     ['orders.shop:15006', { host: 'orders.shop', port: 15006 }],
@@ -56,7 +56,7 @@ t.test('addresses', async (t) => {
     t.equal(isLoopback(host), loopback, host);
 });
 
-t.test('durations', async (t) => {
+t.test('durations are parsed', async (t) => {
   for (const [text, ms] of [
     ['500ms', 500],
     ['10s', 10_000],
@@ -92,7 +92,7 @@ const schema = z.strictObject({
   list: z.array(z.strictObject({ port: z.number() })).optional(),
 });
 
-t.test('YAML gives a frozen value, or all problems with their positions', async (t) => {
+t.test('YAML parses to a frozen value, or reports all problems with their positions', async (t) => {
   const value = readYaml(schema, 'name: a\ntimeout: 5s\nlist: [{ port: 1 }]\n', 'x.yaml');
   t.same(value, { name: 'a', timeout: 5000, list: [{ port: 1 }] });
   t.ok(Object.isFrozen(value.list?.[0]));
@@ -144,7 +144,7 @@ t.test('YAML gives a frozen value, or all problems with their positions', async 
   });
 });
 
-t.test('did you mean', async (t) => {
+t.test('a misspelled name gets a suggestion', async (t) => {
   const known = ['endpoints', 'identity', 'hosts'];
   for (const [word, hint] of [
     ['endpoint', "did you mean 'endpoints'?"],
