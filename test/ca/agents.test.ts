@@ -43,7 +43,7 @@ function startAgents(t: Test) {
   return { clock, cell, agents, join, list };
 }
 
-t.test('an agent gets the current document unless it has it, and each change', (t) => {
+t.test('an agent gets the current document unless it already has it, and each later change', (t) => {
   const { cell, join } = startAgents(t);
   const fresh = join('web');
   const known = join('db', '"1-5"');
@@ -57,7 +57,7 @@ t.test('an agent gets the current document unless it has it, and each change', (
   t.end();
 });
 
-t.test('an acknowledgement says how far the clock of the agent is ahead', (t) => {
+t.test("an acknowledgement reports how far the agent's clock is ahead", (t) => {
   const { clock, agents, join } = startAgents(t);
   const [web, db] = [join('web'), join('db')];
   web.say(5, { clock: clock.now() + 3_600_000 });
@@ -71,7 +71,7 @@ t.test('an acknowledgement says how far the clock of the agent is ahead', (t) =>
   t.end();
 });
 
-t.test('what the CA has not sent, and what is no acknowledgement, is refused', (t) => {
+t.test('acknowledgements of documents that the CA has not sent, and malformed ones, are refused', (t) => {
   const { join, agents } = startAgents(t);
   const web = join('web');
   web.say(5);
@@ -90,7 +90,7 @@ t.test('what the CA has not sent, and what is no acknowledgement, is refused', (
   t.end();
 });
 
-t.test('one identity has at most 64 streams, and the oldest goes', (t) => {
+t.test('one identity has at most 64 streams, and the oldest is closed', (t) => {
   const { join, agents } = startAgents(t);
   const all = Array.from({ length: 65 }, () => join('web'));
   join('db');
@@ -103,7 +103,7 @@ t.test('one identity has at most 64 streams, and the oldest goes', (t) => {
   t.end();
 });
 
-t.test('an agent that does not read is cut off', (t) => {
+t.test('an agent that does not read is disconnected', (t) => {
   const { cell, join, agents } = startAgents(t);
   const web = join('web');
   web.state.pending = 2_000_000;
@@ -141,7 +141,7 @@ t.test('an expired family counts while it may renew, if its workload has no vali
   ]);
 });
 
-t.test('the stream of a denied agent ends once the agent has been told', (t) => {
+t.test('the stream of a denied agent ends once the agent has been notified', (t) => {
   const { cell, join, agents, list } = startAgents(t);
   const [web, db, app] = [join('web'), join('db', undefined, '02'), join('app')];
   list.denied = { ...emptyDenyList, ids: new Set([id('web')]), serials: new Set(['02']) };
@@ -155,7 +155,7 @@ t.test('the stream of a denied agent ends once the agent has been told', (t) => 
   t.end();
 });
 
-t.test('a wait ends with the last acknowledgement, and names who is missing', async (t) => {
+t.test('a wait ends with the last acknowledgement, and names the agents that are missing', async (t) => {
   const { cell, join, agents, clock } = startAgents(t);
   const [web, db] = [join('web', undefined, '01'), join('db', undefined, '02')];
   const denied = { ...emptyDenyList, ids: new Set([id('thief')]) };
@@ -181,7 +181,7 @@ t.test('a wait ends with the last acknowledgement, and names who is missing', as
   t.match(late, { by: 1, of: 3, stragglers: [{ id: id('web'), agents: 1, late: 1, notConnected: 0 }, gone] });
 });
 
-t.test('a replica without an agent is missing, although another one of its ID is connected', async (t) => {
+t.test('a replica without an agent is missing, although another replica of its ID is connected', async (t) => {
   const { join, agents, clock } = startAgents(t);
   const web = join('web', undefined, '01');
   web.say(5);
@@ -196,7 +196,7 @@ t.test('a replica without an agent is missing, although another one of its ID is
   t.same(stragglers, [{ id: id('web'), agents: 3, late: 0, notConnected: 2, until: 8 }]);
 });
 
-t.test('the streams of one identity hide nobody else from a decision, and what is shown has an end', async (t) => {
+t.test('the streams of one identity hide no other from a decision, and the list shown is bounded', async (t) => {
   const { join, agents, clock } = startAgents(t);
   for (let n = 0; n < 64; n++) join('thief', undefined, '01');
   const others = Array.from({ length: 150 }, (_, n) => ({ id: id(`db${n}`), serial: `1${n}` }));

@@ -17,7 +17,7 @@ import { tempDir } from '../fixtures/process.ts';
 
 const yearMs = 365 * 86_400_000;
 
-t.test('a new CA is a root and an intermediate signed by it', async (t) => {
+t.test('a new CA has a root and an intermediate that the root signed', async (t) => {
   const clock = new ManualClock();
   const dir = join(tempDir(t), 'deep', 'ca');
   const made = await initCa({ dir, trustDomain: 'spiffe://demo.test', clock });
@@ -106,7 +106,7 @@ t.test('an invalid trust domain is refused before anything is created', async (t
   t.throws(() => statSync(dir), { code: 'ENOENT' });
 });
 
-t.test('an encrypted key opens with its passphrase only', async (t) => {
+t.test('an encrypted key opens only with its passphrase', async (t) => {
   const clock = new ManualClock();
   const dir = await makeCa(t, { passphrase: 'correct horse', clock });
   const files = caFilesOf(dir);
@@ -118,7 +118,7 @@ t.test('an encrypted key opens with its passphrase only', async (t) => {
   t.throws(() => openAuthority(dir, undefined, clock), { code: 'passphrase_wrong', message: message(none) });
 });
 
-t.test('a passphrase is the first line of its file, or of the environment', async (t) => {
+t.test('a passphrase is the first line of its file, or comes from the environment', async (t) => {
   const file = join(tempDir(t), 'passphrase');
   writeFileSync(file, 'first line \nsecond\n');
   t.equal(readPassphrase(file, {}), 'first line ');

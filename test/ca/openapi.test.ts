@@ -42,7 +42,7 @@ function problemsOf(schema: object, value: unknown): string {
   return check(value) ? '' : ajv.errorsText(check.errors);
 }
 
-t.test('every route is described, and nothing else is', async (t) => {
+t.test('the document describes every route, and nothing else', async (t) => {
   // Creating the table does not use its parts.
   const routes = createRoutes({} as ApiParts).map((one) => `${one.method.toLowerCase()} ${one.path}`);
   const described = Object.entries(document.paths).flatMap(([path, methods]) =>

@@ -24,7 +24,7 @@ async function enrolled(id: string, ttlSeconds = 3600) {
   return { answer, svid: svidOf(answer, key) };
 }
 
-t.test('the key of an issuer cannot give an expired certificate of another the number of a recorded one', async (t) => {
+t.test("an issuer's key cannot give another identity's expired certificate the serial of a recorded one", async (t) => {
   const { csr, keyPem, key } = await newKey();
   const short = await enrolled(web, 60);
   clock.advance(60_001);
@@ -45,7 +45,7 @@ t.test('the key of an issuer cannot give an expired certificate of another the n
   t.equal((await call({ path: '/v1/svid/renew', body: { csr }, svid: short.svid })).status, 200);
 });
 
-t.test('a flood by strangers does not hide the attempts of a denied identity', async (t) => {
+t.test('a flood of requests by unknown clients does not hide the attempts of a denied identity', async (t) => {
   const { csr } = await newKey();
   const denied = 'spiffe://demo.test/ns/shop/sa/flooded';
   const [bySerial, byId] = [await enrolled(`${denied}-serial`), await enrolled(`${denied}-id`)];

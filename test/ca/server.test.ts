@@ -113,7 +113,7 @@ t.test('a renewal keeps the identity and certifies a new key', async (t) => {
   t.match(shown, { evidence: 'svid', renews: first.answer.json.serial });
 });
 
-t.test('a CSR that requests another identity gets its own', async (t) => {
+t.test('a CSR that requests another identity gets its own identity', async (t) => {
   // subject CN=admin and a SAN for spiffe://demo.test/ns/shop/sa/admin, made with openssl req
   const place = tempDir(t);
   const san = 'subjectAltName=URI:spiffe://demo.test/ns/shop/sa/admin';
@@ -196,7 +196,7 @@ t.test('a token gives its first key the same certificate until it expires', asyn
   t.match(await enrol({ csr: key.csr, token }), { status: 401, json: { code: 'token_expired' } });
 });
 
-t.test('of many keys that race for a token, one wins', async (t) => {
+t.test('of many keys that race for a token, one gets a certificate', async (t) => {
   const token = await newToken();
   const keys = await Promise.all(Array.from({ length: 6 }, () => newKey()));
   const answers = await Promise.all(keys.map(({ csr }) => enrol({ csr, token })));
@@ -245,7 +245,7 @@ t.test('an expired SVID renews within the window, unless it was revoked or is no
   t.match(await renew(old.svid), { status: 403, json: { code: 'id_denied' } }, 'what it had before stays denied');
 });
 
-t.test('what expired is not renewed where the operator says so', async (t) => {
+t.test('expired certificates do not renew where the operator has turned it off', async (t) => {
   const strict = await startTestCa(t, { clock, dir: await makeCa(t, { clock }), renewExpiredWithinMs: 0 });
   const root = readFileSync(caFilesOf(strict.dir).bundlePem, 'utf8');
   const key = await newKey();
@@ -295,7 +295,7 @@ t.test('unknown paths and methods are refused', async (t) => {
   });
 });
 
-t.test('no session is resumed', async (t) => {
+t.test('no TLS session is resumed', async (t) => {
   const session = await new Promise<Buffer | undefined>((resolve, reject) => {
     const socket = connect({
       port: ca.address.port,
@@ -312,7 +312,7 @@ t.test('no session is resumed', async (t) => {
   t.equal((await call({ path: '/healthz', tls: { session } })).resumed, false);
 });
 
-t.test('plain HTTP and noise do not disturb it', async (t) => {
+t.test('plain HTTP and random bytes do not disturb the CA', async (t) => {
   for (const noise of ['GET / HTTP/1.1\r\n\r\n', '\x16\x03\x01\xff\xff'.repeat(200)]) {
     await new Promise<void>((resolve) => {
       const socket = connectTcp(ca.address.port, '127.0.0.1', () => socket.end(noise, 'latin1'));
@@ -323,7 +323,7 @@ t.test('plain HTTP and noise do not disturb it', async (t) => {
   t.match((await call({ path: '/healthz' })).json, { status: 'ok' });
 });
 
-t.test('its own SVID is renewed at half its life, with all TLS options', async (t) => {
+t.test("the CA's own SVID is renewed at half of its lifetime, with all TLS options", async (t) => {
   const before = (await call({ path: '/healthz' })).server;
   await pass(1_900_000);
   const { server } = await call({ path: '/healthz' });
@@ -336,7 +336,7 @@ t.test('its own SVID is renewed at half its life, with all TLS options', async (
   t.match(await ca.operator.show(server.serialNumber), { evidence: 'self' }, 'it is on record like every other');
 });
 
-t.test('metrics count what was issued, renewed and refused', async (t) => {
+t.test('metrics count issued, renewed and refused certificates', async (t) => {
   const { text, headers } = await call({ path: '/metrics' });
   t.match(headers['content-type'], /^text\/plain/);
   for (const line of [
@@ -358,7 +358,7 @@ t.test('metrics count what was issued, renewed and refused', async (t) => {
     t.match(text, line);
 });
 
-t.test('the log says what happened and contains no token', async (t) => {
+t.test('the log reports each event and contains no token', async (t) => {
   const token = await newToken();
   const key = await newKey();
   const issued = await enrol({ csr: key.csr, token });
@@ -370,7 +370,7 @@ t.test('the log says what happened and contains no token', async (t) => {
   t.notOk(log.includes('PRIVATE KEY'));
 });
 
-t.test('requests above its signing capacity get a Retry-After', async (t) => {
+t.test("requests above the CA's signing capacity get a Retry-After", async (t) => {
   const busy = await startTestCa(t, { limits: { issuing: 0 } });
   const root = readFileSync(caFilesOf(busy.dir).bundlePem, 'utf8');
   const answer = await ask(busy.address.port, root, { path: '/v1/svid', body: {} });

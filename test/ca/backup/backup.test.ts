@@ -62,7 +62,7 @@ const copyOf = (t: Test): Made => {
   return { ...made, place, dir: join(place, 'ca'), backup: join(place, 'backup') };
 };
 
-t.test('a backup is complete, for its owner only, and has no socket and no log of the store', async (t) => {
+t.test('a backup is complete, readable by its owner only, and without the socket and log of the store', async (t) => {
   const { backup, dir, place } = made;
   t.same(readdirSync(place).toSorted(), ['backup', 'ca']);
   t.equal(statSync(backup).mode & 0o777, 0o700);
@@ -78,7 +78,7 @@ t.test('a backup is complete, for its owner only, and has no socket and no log o
   t.ok(manifest.files['previous/intermediate.pem']);
 });
 
-t.test('a backup is restored into a new directory, and says what it cannot know', async (t) => {
+t.test('a backup is restored into a new directory, and the command says what it cannot know', async (t) => {
   const { backup, place } = copyOf(t);
   const dir = join(place, 'new', 'ca');
   const done = await restoreCa({ from: backup, dir, clock });
@@ -127,7 +127,7 @@ t.test('a backup behind the ledger of the directory is refused, unless forced', 
   await ca.close();
 });
 
-t.test('a restored deny list is newer than what agents have', async (t) => {
+t.test('a restored deny list is newer than the one that agents have', async (t) => {
   const { backup, dir } = copyOf(t);
   const sequenceIn = async () => {
     const ca = await startTestCa(t, { dir, passphrase: 'secret' });
@@ -149,7 +149,7 @@ t.test('a restored deny list is newer than what agents have', async (t) => {
   t.equal(await sequenceIn(), 1);
 });
 
-t.test('a backup behind what an agent saw is refused', async (t) => {
+t.test('a backup behind a head that an agent saw is refused', async (t) => {
   const { backup, place, before, after } = copyOf(t);
   const dir = join(place, 'new');
   await t.rejects(restoreCa({ from: backup, dir, clock, seen: [after] }), { code: 'ledger_behind' });
@@ -173,7 +173,7 @@ t.test('a directory whose store is damaged needs --seen or --force', async (t) =
   t.match(await restoreCa({ from: backup, dir, clock, seen: [before] }), { aside: /before-restore-/ });
 });
 
-t.test('a directory that lost its store is restored, and its last head says what is lost', async (t) => {
+t.test('a directory that lost its store is restored, and its last head shows what is lost', async (t) => {
   const { backup, dir, after } = copyOf(t);
   rmSync(join(dir, 'store.sqlite'));
   await t.rejects(restoreCa({ from: backup, dir, clock }), {
@@ -185,7 +185,7 @@ t.test('a directory that lost its store is restored, and its last head says what
   await (await openOperator({ dir })).close();
 });
 
-t.test("another CA's directory, or any other that is not empty, is refused", async (t) => {
+t.test('a directory of another CA, or any other that is not empty, is refused', async (t) => {
   const { backup, place } = copyOf(t);
   const other = await makeCa(t);
   const notes = join(place, 'notes');
@@ -199,14 +199,14 @@ t.test("another CA's directory, or any other that is not empty, is refused", asy
   t.same(readdirSync(notes), ['notes.txt']);
 });
 
-t.test('a running CA is not restored over', async (t) => {
+t.test('a running CA is not overwritten by a restore', async (t) => {
   const { backup, dir } = copyOf(t);
   const ca = await startTestCa(t, { dir, passphrase: 'secret' });
   await t.rejects(restoreCa({ from: backup, dir, clock, force: true }), { code: 'ca_running' });
   await ca.close();
 });
 
-t.test('a backup whose files are not those of its manifest is refused', async (t) => {
+t.test('a backup whose files do not match its manifest is refused', async (t) => {
   const change = (file: string, change: (value: Record<string, unknown>) => void): void => {
     const value = JSON.parse(readFileSync(file, 'utf8'));
     change(value);
@@ -258,7 +258,7 @@ t.test('a backup whose files are not those of its manifest is refused', async (t
   }
 });
 
-t.test('a backup is refused where it would be of no use', async (t) => {
+t.test('a backup that would be useless is refused', async (t) => {
   const { dir, place } = copyOf(t);
   const { operator, close } = await openOperator({ dir });
   const refusal = (out: string) => operator.records.backup(out).catch((error: unknown) => error);
@@ -280,7 +280,7 @@ t.test('a backup is refused where it would be of no use', async (t) => {
   await close();
 });
 
-t.test('a backup whose files took a step of a rotation while the store was copied is not made', async (t) => {
+t.test('no backup is made if a rotation changes the files while the store is copied', async (t) => {
   const dir = await makeCa(t);
   const place = tempDir(t);
   const store = {
@@ -330,7 +330,7 @@ t.test('a backup that is made while the CA issues is consistent', async (t) => {
   t.notOk(ca.logged.join('').includes('store_failed'));
 });
 
-t.test('files of the CA that others may read stay so, and keys stay closed', async (t) => {
+t.test('CA files that others may read keep that mode, and keys stay closed', async (t) => {
   const { dir, place } = copyOf(t);
   chmodSync(join(dir, 'bundle.pem'), 0o640);
   const { operator, close } = await openOperator({ dir });

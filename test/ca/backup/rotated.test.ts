@@ -15,7 +15,7 @@ import { tempDir } from '../../fixtures/process.ts';
 
 const clock = systemClock;
 
-t.test('a backup in the midst of a root rotation is restored to the same step, which then goes on', async (t) => {
+t.test('a backup from the middle of a root rotation is restored to the same step, which then continues', async (t) => {
   const place = tempDir(t);
   const dir = await makeCa(t, { dir: join(place, 'ca') });
   const ca = await startTestCa(t, { dir });
@@ -65,7 +65,7 @@ t.test('a backup in the midst of a root rotation is restored to the same step, w
   }
 });
 
-t.test('after the issuer was rotated, heads of the old one verify, and a backup brings its chain back', async (t) => {
+t.test('after the issuer was rotated, heads of the old one verify, and a backup restores its chain', async (t) => {
   const place = tempDir(t);
   const dir = await makeCa(t, { dir: join(place, 'ca') });
   const ca = await startTestCa(t, { dir });

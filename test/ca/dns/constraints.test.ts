@@ -60,7 +60,7 @@ const forbidden = (ca: TestCa) =>
   ca.logged.map((line) => JSON.parse(line)).filter((one) => one.code === 'dns_names_forbidden');
 
 t.test(
-  'names that the issuer does not permit are left out, of each renewal too, and the log says so once',
+  'names that the issuer does not permit are left out, also at each renewal, and the log reports it once',
   async (t) => {
     const dir = await caBelow(t, [], [nameConstraints([dnsName('shop.test'), ipName(10, 0, 0, 0, 255, 0, 0, 0)], [])]);
     const ca = await startTestCa(t, { dir, names: ['ca.shop.test', '10.9.8.7', 'ca.other.test'] });
@@ -80,14 +80,14 @@ t.test(
   },
 );
 
-t.test('those of the root count too', async (t) => {
+t.test('name constraints of the root count too', async (t) => {
   const dir = await caBelow(t, [nameConstraints([], [dnsName('shop.test')])], []);
   const ca = await startTestCa(t, { dir });
   const { names } = await certificateOf(ca, ['web.shop.test', 'web.other.test']);
   t.equal(names, `URI:${web}, DNS:web.other.test`);
 });
 
-t.test('a CA of its own with name constraints restricts URIs, and no DNS name', async (t) => {
+t.test('name constraints that the CA sets restrict URIs and no DNS names', async (t) => {
   const ca = await startTestCa(t, { dir: await makeCa(t, { nameConstraints: true }) });
   const { names, answer } = await certificateOf(ca, ['web.other.test']);
   t.equal(names, `URI:${web}, DNS:web.other.test`);

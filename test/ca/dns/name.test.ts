@@ -5,7 +5,7 @@ import { parseDnsName, parseDnsNames, parseDnsPattern, patternsFor } from '../..
 const label = 'a'.repeat(63);
 const longest = `${label}.${label}.${label}.${'a'.repeat(61)}`;
 
-t.test('names', async (t) => {
+t.test('DNS names are checked', async (t) => {
   for (const good of [
     ...['web', 'web.shop.test', 'localhost', '3com.test', 'a-b.test', 'xn--mnchen-3ya.test', '1.2.3.a'],
     ...[longest, '*.shop.test', '*.a.b.c.test'],
@@ -54,7 +54,7 @@ t.test('a list has 16 names at most, each once', async (t) => {
   t.throws(() => parseDnsNames([...names, 'more.test']), { code: 'dns_name_invalid', message: /^17 DNS names/ });
 });
 
-t.test('what allows a name: itself, or the wildcard of exactly one label', async (t) => {
+t.test('a name is allowed by itself or by the wildcard of exactly one label', async (t) => {
   t.strictSame(patternsFor('web.shop.test'), ['web.shop.test', '*.shop.test']);
   t.strictSame(patternsFor('*.shop.test'), ['*.shop.test', '*.shop.test'], 'a wildcard by itself only');
   t.strictSame(patternsFor('web'), ['web', 'web']);

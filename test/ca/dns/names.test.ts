@@ -37,7 +37,7 @@ const recordOf = async (serial: string) => {
 };
 const logged = (code: string) => ca.logged.map((line) => JSON.parse(line)).filter((one) => one.code === code);
 
-t.test('nothing is allowed until an operator allows it', async (t) => {
+t.test('no name is allowed until an operator allows it', async (t) => {
   await t.rejects(operator.createToken('spiffe://demo.test/a', 600_000, ['web.shop.test']), {
     code: 'dns_name_not_allowed',
     message: 'web.shop.test: not allowed in certificates of this CA',
@@ -61,7 +61,7 @@ t.test('nothing is allowed until an operator allows it', async (t) => {
   t.equal((await operator.listTokens()).length, 0, 'and no token is on record');
 });
 
-t.test('the names of a token are in its certificate and in each renewal, and on record', async (t) => {
+t.test('the names of a token are in its certificate, in each renewal and in the record', async (t) => {
   const first = await enrol(['web.shop.test', '*.shop.test', 'web']);
   const names = `URI:${first.id}, DNS:web.shop.test, DNS:*.shop.test, DNS:web`;
   t.equal(namesIn(first.answer), names);
@@ -87,7 +87,7 @@ t.test('the names of a token are in its certificate and in each renewal, and on 
   t.equal(leafOf((await enrol([])).answer).subjectAltName, `URI:spiffe://demo.test/ns/shop/sa/w${count}`);
 });
 
-t.test('a name that is not allowed any more is left out at the next renewal, and the identity renews', async (t) => {
+t.test('a name that is no longer allowed is left out at the next renewal, and the identity renews', async (t) => {
   await operator.dns.allow('pay.test');
   const first = await enrol(['pay.test', 'web.shop.test']);
   const done = await operator.dns.disallow('pay.test');
@@ -106,7 +106,7 @@ t.test('a name that is not allowed any more is left out at the next renewal, and
   await t.rejects(operator.dns.disallow('pay.test'), { code: 'not_found', hint: /ca dns ls/ });
 });
 
-t.test('a token that waits gets what is allowed when it is used', async (t) => {
+t.test('a pending token gets the names that are allowed when it is used', async (t) => {
   await operator.dns.allow('late.test');
   const { token, id } = await operator.createToken('spiffe://demo.test/late', 600_000, ['late.test', 'web']);
   await operator.dns.disallow('late.test');
@@ -116,7 +116,7 @@ t.test('a token that waits gets what is allowed when it is used', async (t) => {
   t.equal(logged('dns_names_left_out').filter((one) => one.id === id).length, 1);
 });
 
-t.test('what allows a part of a pattern is named when it is taken off', async (t) => {
+t.test('removing a name or pattern lists the entries that still allow a part of it', async (t) => {
   await operator.dns.allow('a.shop.test');
   t.match(await operator.dns.disallow('*.shop.test'), { still: ['a.shop.test'] });
   await operator.dns.allow('*.shop.test');
@@ -124,7 +124,7 @@ t.test('what allows a part of a pattern is named when it is taken off', async (t
   await t.rejects(operator.dns.disallow('*.shop.tset'), { code: 'not_found', hint: /^did you mean '\*\.shop\.test'/ });
 });
 
-t.test('while the list changes, each certificate has what was allowed at its record', async (t) => {
+t.test('while the list changes, each certificate has the names that its record allows', async (t) => {
   const first = await enrol(['web.shop.test']);
   const changes = (async () => {
     for (let i = 0; i < 20; i++) {
@@ -146,7 +146,7 @@ t.test('while the list changes, each certificate has what was allowed at its rec
   }
 });
 
-t.test("names survive a restart, and acts are in the ledger's order", async (t) => {
+t.test("names survive a restart, and changes are in the ledger's order", async (t) => {
   const acts = [];
   for await (const one of eachRecord(operator.records, 0)) if (one.act === 'dns') acts.push(one);
   t.match(acts[0], { act: 'dns', caller: 'operator', answer: 'allowed', details: { pattern: '*.shop.test' } });

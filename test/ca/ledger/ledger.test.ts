@@ -51,7 +51,7 @@ t.test('the bundle contains the last signed head', async (t) => {
   t.ok((await read()).sallyport_ledger.sequence > first.sequence);
 });
 
-t.test('old records are pruned up to a signed head, and what is left verifies', async (t) => {
+t.test('old records are pruned up to a signed head, and the rest verifies', async (t) => {
   const clock = new ManualClock();
   const dir = await makeCa(t, { clock });
   const ca = await startTestCa(t, { dir, clock, ledgerKeepMs: 10 * day });
@@ -103,7 +103,7 @@ t.test('a long ledger is read in pages through the socket', async (t) => {
   await t.rejects(records.records(-1, 1), { code: 'body_invalid' });
 });
 
-t.test('after a rotation of the root the new root alone verifies everything, at once', async (t) => {
+t.test('after a root rotation, the new root alone verifies everything at once', async (t) => {
   const ca = await startTestCa(t);
   for (const step of ['prepare', 'distribute', 'activate', 'remove'] as const)
     await ca.operator.rotate({ kind: 'root', step });
@@ -111,7 +111,7 @@ t.test('after a rotation of the root the new root alone verifies everything, at 
   t.match(await verified(ca.operator.records), { faultCount: 0, checkpoint: 0 });
 });
 
-t.test('a denial is under a signed head at once, so that a backup from before it is refused', async (t) => {
+t.test('a denial is covered by a signed head at once, so that a backup from before it is refused', async (t) => {
   const ca = await startTestCa(t);
   await ca.operator.createToken('spiffe://demo.test/ns/shop/sa/web', 60_000);
   for (const act of [

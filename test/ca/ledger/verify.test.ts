@@ -56,7 +56,7 @@ const lines = linesOf(whole);
 /** The line of record `n`. */
 const at = (n: number): number => lines.findIndex((one) => one.includes(`\\"sequence\\":${n},`));
 
-t.test('a whole copy verifies', async (t) => {
+t.test('a complete copy verifies', async (t) => {
   t.match(await verify(lines), {
     faultCount: 0,
     records: 9,
@@ -68,7 +68,7 @@ t.test('a whole copy verifies', async (t) => {
   });
 });
 
-t.test('it is read in pieces of any size, with or without the last line end', async (t) => {
+t.test('a copy is read in pieces of any size, with or without a final newline', async (t) => {
   const text = Buffer.from(lines.join('\n'));
   const pieces = Array.from({ length: Math.ceil(text.length / 7) }, (_, i) => text.subarray(i * 7, i * 7 + 7));
   t.match(await verifyCopy(pieces, options), { faultCount: 0, records: 9 });
@@ -83,7 +83,7 @@ const first = async (t: Test, changed: readonly string[], kind: string, sequence
   t.match(faults[0], { kind, sequence, message });
 };
 
-t.test('each edit of each record is found', async (t) => {
+t.test('each edit of each record is detected', async (t) => {
   for (let n = 1; n <= 9; n++) {
     const changed = lines.with(at(n), lines[at(n)]!.replace('10.0.0.1', '10.0.0.2'));
     await first(t, changed, 'edited', n, `record ${n} was changed: its hash does not match`);
@@ -91,7 +91,7 @@ t.test('each edit of each record is found', async (t) => {
   }
 });
 
-t.test('an edit with all hashes made anew is found by the next head', async (t) => {
+t.test('an edit with recomputed hashes is detected by the next head', async (t) => {
   const acts = { 5: { act: 'issue', caller: '10.9.9.9', answer: 'recorded' } } as const;
   const { records } = makeLedger(9, [], acts);
   await first(
@@ -103,7 +103,7 @@ t.test('an edit with all hashes made anew is found by the next head', async (t) 
   );
 });
 
-t.test('gaps, reorderings and duplicates are found', async (t) => {
+t.test('gaps, reorderings and duplicates are detected', async (t) => {
   await first(t, lines.toSpliced(at(5), 1), 'gap', 5, 'record 5 is missing');
   await first(t, lines.toSpliced(at(4), 2), 'gap', 4, 'records 4 to 5 are missing');
   await first(t, lines.toSpliced(at(1), 1), 'gap', 1, 'record 1 is missing');
@@ -119,7 +119,7 @@ t.test('gaps, reorderings and duplicates are found', async (t) => {
   );
 });
 
-t.test('a copy that is cut is found by the heads that it has, or by one that was seen', async (t) => {
+t.test('a truncated copy is detected by its own heads, or by a known head', async (t) => {
   const cut = linesOf({ records: whole.records.slice(0, 7), heads: whole.heads });
   await first(
     t,
@@ -136,7 +136,7 @@ t.test('a copy that is cut is found by the heads that it has, or by one that was
   t.match(await verify(lines, { seen: wrong }), { faults: [{ kind: 'head_mismatch', sequence: 9 }] });
 });
 
-t.test('a copy that ends in the middle of a record is found', async (t) => {
+t.test('a copy that ends in the middle of a record is detected', async (t) => {
   const text = lines.join('\n');
   for (const cut of [1, 20, 100]) {
     const { faults } = await verifyCopy([Buffer.from(text.slice(0, text.indexOf(lines[at(8)]!) + cut))], options);
@@ -144,7 +144,7 @@ t.test('a copy that ends in the middle of a record is found', async (t) => {
   }
 });
 
-t.test('a line that the CA did not write so is found', async (t) => {
+t.test('a line that the CA would write differently is detected', async (t) => {
   const odd = [
     lines[at(5)]!.replace('{"hash"', '{ "hash"'),
     lines[at(5)]!.replace('{"hash"', '{"note":"x","hash"'),
@@ -159,7 +159,7 @@ t.test('a line that the CA did not write so is found', async (t) => {
   t.match((await verifyCopy(pieces, options)).faults, [{ kind: 'copy_invalid', sequence: 5 }]);
 });
 
-t.test('heads of others prove nothing', async (t) => {
+t.test('heads that other keys signed prove nothing', async (t) => {
   const theirs = openAuthority(other, undefined, systemClock);
   const changes: [LedgerHead, RegExp][] = [
     [theirs.signHead(whole.records[5]!, now), /its signer is not an issuer of this CA$/],
@@ -177,7 +177,7 @@ t.test('heads of others prove nothing', async (t) => {
   });
 });
 
-t.test('heads of an earlier root count once a head of a present root covers a record of that root', async (t) => {
+t.test('heads of an earlier root count once a head of a current root covers a record of that root', async (t) => {
   const theirs = openAuthority(other, undefined, systemClock);
   const roots = readCaCertificates(other).bundle.roots;
   const start: Act = {
@@ -216,7 +216,7 @@ t.test('heads of an earlier root count once a head of a present root covers a re
   t.match(await verify(linesOf({ records: distributed.records, heads })), { faultCount: 0, covered: 9 });
 });
 
-t.test('an issuer may be below other CAs than the root', async (t) => {
+t.test('an issuer may be below CAs other than the root', async (t) => {
   const keys = { root: generateKey(), middle: generateKey(), issuer: generateKey() };
   const names = { trustDomain: 'demo.test', now };
   const root = await signRoot(names, keys.root);
@@ -263,7 +263,7 @@ t.test('a copy without any head proves nothing', async (t) => {
   t.match(await verify(linesOf({ ...whole, heads: [] }), { seen }), { faultCount: 0, covered: 9 });
 });
 
-t.test('a pruned copy begins at its checkpoint, and a record says so', async (t) => {
+t.test('a pruned copy begins at its checkpoint, and a record shows it', async (t) => {
   const details = { upTo: 3, hash: whole.records[2]!.hash, records: 3, issue: 3 };
   const ledger = makeLedger(9, [3, 6, 9], { 8: { act: 'checkpoint', caller: 'self', answer: 'pruned', details } });
   const rest = { records: ledger.records.slice(3), heads: ledger.heads };
@@ -281,7 +281,7 @@ t.test('a pruned copy begins at its checkpoint, and a record says so', async (t)
   await first(t, forged, 'head_invalid', 6, /its signature does not match/);
 });
 
-t.test('what no head covers excuses no missing record', async (t) => {
+t.test('records that no head covers do not excuse a missing record', async (t) => {
   const details = { upTo: 3, hash: 'x', records: 3 };
   const ledger = makeLedger(9, [3, 6], { 8: { act: 'checkpoint', caller: 'self', answer: 'pruned', details } });
   const rest = { ...ledger, records: ledger.records.slice(3), heads: ledger.heads.slice(1) };
@@ -298,7 +298,7 @@ t.test('what no head covers excuses no missing record', async (t) => {
   ]);
 });
 
-t.test('a restore says which records it lost', async (t) => {
+t.test('a restore reports which records it lost', async (t) => {
   const details = { lostFrom: 5, lostTo: 9 };
   const ledger = makeLedger(7, [7], { 5: { act: 'restore', caller: 'operator', answer: 'restored', details } });
   const seen = [{ sequence: 7, hash: whole.records[6]!.hash }];
@@ -309,7 +309,7 @@ t.test('a restore says which records it lost', async (t) => {
   });
 });
 
-t.test('what is no copy is refused', async (t) => {
+t.test('files that are not copies of a ledger are refused', async (t) => {
   t.match((await verify([])).faults, [{ kind: 'copy_invalid' }]);
   t.match((await verifyCopy([], options)).faults, [{ kind: 'copy_invalid', message: /first line is missing$/ }]);
   t.match((await verify([readFileSync(join(dir, 'bundle.json'), 'utf8')])).faultCount > 0, true);
@@ -320,7 +320,7 @@ t.test('what is no copy is refused', async (t) => {
   ]);
 });
 
-t.test('faults are counted, and the first ones kept; a long line is not held', async (t) => {
+t.test('faults are counted, and the first ones kept; a long line is not buffered', async (t) => {
   const bad = [lines[0]!, ...Array.from({ length: 100 }, () => 'x')];
   const { faults, faultCount } = await verify(bad);
   t.same([faults.length, faultCount], [20, 101 - 1]);

@@ -116,7 +116,7 @@ t.test('revoking and allowing works through the socket', async (t) => {
   t.match(ca.logged.join(''), `"code":"revoked","target":"${id}","reason":"test"`);
 });
 
-t.test('no CA on the socket: the error says so', async (t) => {
+t.test('without a CA on the socket, the error says so', async (t) => {
   const path = join(tempDir(t), 'none.sock');
   await t.rejects(connectOperator(path).list({}), {
     code: 'ca_unreachable',
@@ -124,7 +124,7 @@ t.test('no CA on the socket: the error says so', async (t) => {
   });
 });
 
-t.test('a stopped CA is operated on its store, and the next start sees the changes', async (t) => {
+t.test('commands work on the store of a stopped CA, and the next start sees the changes', async (t) => {
   const dir = await makeCa(t);
   const opened = await openOperator({ dir });
   const { token } = await opened.operator.createToken(web, 600_000);
@@ -144,7 +144,7 @@ t.test('a stopped CA is operated on its store, and the next start sees the chang
   await started.close();
 });
 
-t.test('the store of a running CA with another socket is not written', async (t) => {
+t.test('commands do not write the store of a running CA with another socket', async (t) => {
   const dir = await makeCa(t);
   const socket = join(tempDir(t), 'elsewhere.sock');
   await startTestCa(t, { dir, socket });

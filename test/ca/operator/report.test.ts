@@ -43,7 +43,7 @@ const renewal = (name: string, details: NonNullable<Act['details']>): Act => ({
   details,
 });
 
-t.test('the report lists who denied whom, late and forked renewals, and restores, since a time', async (t) => {
+t.test('the report lists who denied whom, late and forked renewals, and restores since a given time', async (t) => {
   const operator = operatorWith([
     { act: 'revoke', caller: 'operator', id: idOf('before'), answer: 'revoked' },
     { act: 'revoke', caller: 'operator', id: idOf('a'), answer: 'revoked', details: { reason: 'laptop' } },
@@ -73,7 +73,7 @@ t.test('the report lists who denied whom, late and forked renewals, and restores
 });
 
 t.test(
-  'identities: never renewed, weak keys, the longest lives; those without a valid certificate are only listed',
+  'identities: never renewed, weak keys, longest lifetimes; those without a valid certificate are listed separately',
   async (t) => {
     const plain = { valid: 1, lastIssued: now, nextEnd: now + day, lastEnd: now + day, key: 'EC P-256' };
     const many = Array.from({ length: 450 }, (_, i) => ({
@@ -103,7 +103,7 @@ t.test(
   },
 );
 
-t.test('clocks that differ, of connected agents; nothing is said of a stopped CA', async (t) => {
+t.test('the clocks of connected agents that differ; a stopped CA reports none', async (t) => {
   const agents = async () => [
     { id: idOf('a'), clockAheadMs: 1999 },
     { id: idOf('b'), clockAheadMs: -2000 },

@@ -44,7 +44,7 @@ async function enrolled(ttlSeconds = 600) {
   return { id, serial: String(answer.json.serial), svid: svidOf(answer, key) };
 }
 
-t.test('every revoked certificate is on it, by serial and by ID', async (t) => {
+t.test('every revoked certificate is on the CRL, by serial and by ID', async (t) => {
   const before = (await lists()).crls[0]!;
   t.equal(before.serials.size, 0);
   const [good, one, other] = [await enrolled(), await enrolled(), await enrolled()];
@@ -78,7 +78,7 @@ t.test('an entry stays for a day after the certificate has expired', async (t) =
   t.notOk(await has());
 });
 
-t.test('it is made again at half of its life, with a greater number', async (t) => {
+t.test('a CRL is signed again at half of its lifetime, with a greater number', async (t) => {
   // Until the deny list has no serial left to drop.
   clock.advance(3_600_000);
   await ca.upkeep();
@@ -93,7 +93,7 @@ t.test('it is made again at half of its life, with a greater number', async (t) 
   t.equal(next.nextUpdate, clock.now() + crlLifeMs);
 });
 
-t.test('OpenSSL verifies it, and refuses by it', async (t) => {
+t.test('OpenSSL verifies a CRL, and refuses certificates by it', async (t) => {
   if (!haveCommand('openssl')) return t.comment('openssl is not installed: its opinion was not asked');
   const [good, bad] = [await enrolled(86_400), await enrolled(86_400)];
   await ca.operator.revoke(bad.serial, 'superseded');
@@ -132,7 +132,7 @@ t.test('OpenSSL verifies it, and refuses by it', async (t) => {
   t.match(openssl([...checked, 'bad.pem']), /certificate revoked/);
 });
 
-t.test('a directory of an older version has no list of the root', async (t) => {
+t.test('a directory of an older version has no CRL of the root', async (t) => {
   const older = await makeCa(t);
   rmSync(caFilesOf(older).rootCrl);
   const running = await startTestCa(t, { dir: older });
@@ -143,7 +143,7 @@ t.test('a directory of an older version has no list of the root', async (t) => {
 
 const idOf = (number: number): string => `spiffe://demo.test/ns/shop/sa/r${number}`;
 
-t.test('each issuer has its own, while its certificates are valid, and each root', async (t) => {
+t.test('each issuer has its own CRL while its certificates are valid, and so has each root', async (t) => {
   const rotating = await startTestCa(t, { ocsp: { host: '127.0.0.1', port: 0 } });
   const pem = readFileSync(caFilesOf(rotating.dir).bundlePem, 'utf8');
   const enrol = async () => {
@@ -183,7 +183,7 @@ t.test('each issuer has its own, while its certificates are valid, and each root
     t.ok(verifyCrl(crl, [...afterRoot.issuers, rootOnly], Date.now(), 'x'), 'by the old root and what it certified');
 });
 
-t.test('an earlier issuer whose key is gone has no list, and the CA says so', async (t) => {
+t.test('an earlier issuer whose key is gone has no CRL, and the CA reports it', async (t) => {
   const dir = await makeCa(t);
   const first = await startTestCa(t, { dir });
   // A certificate of the old issuer is valid, so that it is kept.
@@ -205,7 +205,7 @@ async function fetchBytes(port: number, path: string): Promise<Buffer> {
   return Buffer.from(await (await fetch(`http://127.0.0.1:${port}${path}`)).arrayBuffer());
 }
 
-t.test('it is made once for a change, whoever asks, and then served in less than a millisecond', async (t) => {
+t.test('a CRL is signed once per change for all clients, and then served in less than a millisecond', async (t) => {
   const authority = await createAuthority('demo.test');
   const denied = new LiveCell({ ...emptyDenyList, sequence: 1 });
   let reads = 0;

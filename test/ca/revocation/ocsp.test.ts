@@ -87,7 +87,7 @@ const statusesOf = (der: Buffer): string[] => readOcspResponse(der).answers.map(
 const errorOf = (der: Buffer): number | undefined => (der.length === 5 ? der[4] : undefined);
 const [malformed, tryLater, unauthorized] = [1, 3, 6];
 
-t.test('good, revoked and unknown are told apart, whatever the hash', async (t) => {
+t.test('good, revoked and unknown are distinguished with every hash', async (t) => {
   const [good, bad] = [await enrolled(), await enrolled()];
   await ca.operator.revoke(bad.serial, 'keyCompromise');
   for (const hash of ['sha1', 'sha256', 'sha512'] as const) {
@@ -96,7 +96,7 @@ t.test('good, revoked and unknown are told apart, whatever the hash', async (t) 
   }
 });
 
-t.test('a response is signed by a certificate that may only do that', async (t) => {
+t.test('the certificate that signs responses may do nothing else', async (t) => {
   const { serial } = await enrolled();
   const reply = readOcspResponse(await post(requestOf({ serials: [serial] })));
   const [signer] = reply.certificates;
@@ -114,7 +114,7 @@ t.test('a response is signed by a certificate that may only do that', async (t) 
   t.notSame(renewed.certificates, reply.certificates, 'and another after half a day');
 });
 
-t.test('responses are kept until the deny list changes, and half of their life', async (t) => {
+t.test('responses are kept until the deny list changes, and for half of their lifetime', async (t) => {
   const one = await enrolled();
   const question = requestOf({ serials: [one.serial] });
   const first = await post(question);
@@ -126,7 +126,7 @@ t.test('responses are kept until the deny list changes, and half of their life',
   t.same(statusesOf(await post(question)), ['revoked']);
 });
 
-t.test('one address gets a part of the responses that have to be made; those that are kept go to all', async (t) => {
+t.test('one address gets a share of the responses that must be signed; cached ones go to all', async (t) => {
   clock.advance(1000);
   const { serial } = await enrolled();
   const kept = requestOf({ serials: [serial] });
@@ -161,14 +161,14 @@ t.test('a nonce is echoed, and one that is too long or empty is malformed', asyn
   t.same(statusesOf(await post(requestOf({ serials: [serial], extensions: harmless }))), ['good']);
 });
 
-t.test('other issuers get no signature', async (t) => {
+t.test('the CA signs no response for other issuers', async (t) => {
   const { serial } = await enrolled();
   const other = await createAuthority('demo.test');
   t.equal(errorOf(await post(requestOf({ serials: [serial], issuer: other.issuer }))), unauthorized);
   t.equal(errorOf(await post(requestOf({ serials: [serial], hash: 'md5' }))), unauthorized, 'nor a broken hash');
 });
 
-t.test('malformed requests are answered as such, whatever they are', async (t) => {
+t.test('malformed requests get a malformedRequest response, whatever they are', async (t) => {
   const { serial } = await enrolled();
   const good = requestOf({ serials: [serial] });
   const deep = (): Buffer => {
@@ -209,7 +209,7 @@ t.test('malformed requests are answered as such, whatever they are', async (t) =
   t.same(statusesOf(await post(requestOf({ serials: Array<string>(16).fill(serial) }))).length, 16);
 });
 
-t.test('a replaced issuer is answered for, by a signer of its own, while its certificates are valid', async (t) => {
+t.test('certificates of a replaced issuer get responses from its own signer while they are valid', async (t) => {
   const rotating = await startTestCa(t, { ocsp: { host: '127.0.0.1', port: 0 } });
   const files = caFilesOf(rotating.dir);
   const pem = readFileSync(files.bundlePem, 'utf8');
@@ -246,7 +246,7 @@ t.test('a replaced issuer is answered for, by a signer of its own, while its cer
 
 const statuses = (reply: OcspReply): string[] => reply.answers.map((one) => one.status);
 
-t.test('GET has the request in its path', async (t) => {
+t.test('a GET carries the request in its path', async (t) => {
   const { serial } = await enrolled();
   const text = requestOf({ serials: [serial] }).toString('base64');
   for (const path of [encodeURIComponent(text), text]) {
@@ -270,7 +270,7 @@ t.test('the plaintext listener serves nothing else', async (t) => {
   t.equal((await fetch(`${url}/ocsp`, { method: 'PUT', body: 'x' })).status, 405);
 });
 
-t.test('a stream of garbage ends, and costs the others nothing', async (t) => {
+t.test('a stream of garbage ends, and does not affect other clients', async (t) => {
   const { serial } = await enrolled();
   const { port } = ca.ocspAddress!;
   const socket = connect(port, '127.0.0.1');
@@ -289,7 +289,7 @@ t.test('a stream of garbage ends, and costs the others nothing', async (t) => {
   t.pass('the connection was ended');
 });
 
-t.test('OpenSSL asks, and believes the answers', async (t) => {
+t.test('the OpenSSL client accepts the responses', async (t) => {
   if (!haveCommand('openssl')) return t.comment('openssl is not installed: its opinion was not asked');
   const [good, bad] = [await enrolled(), await enrolled()];
   await ca.operator.revoke(bad.serial, 'superseded');

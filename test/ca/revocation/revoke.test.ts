@@ -28,7 +28,7 @@ async function enrolled(id: string) {
 const renew = async (svid: { cert: string; key: string }) =>
   call({ path: '/v1/svid/renew', body: { csr: (await newKey()).csr }, svid });
 
-t.test('a new CA denies nothing', async (t) => {
+t.test('a new CA has an empty deny list', async (t) => {
   t.match(await denied(), { sequence: 0, time: 0, serials: new Set(), ids: new Set() });
 });
 
@@ -56,7 +56,7 @@ t.test('a revoked serial is on the list at once and cannot renew', async (t) => 
   t.match(await ca.operator.show(one.serial), { revoked: { at: clock.now(), reason: 'lost' } });
 });
 
-t.test('a revoked ID is refused renewal, old tokens and new ones until it is allowed', async (t) => {
+t.test('a revoked ID gets no renewal and no certificate for old or new tokens until it is allowed', async (t) => {
   const id = newId();
   const one = await enrolled(id);
   const { token } = await ca.operator.createToken(id, 600_000);
@@ -76,7 +76,7 @@ t.test('a revoked ID is refused renewal, old tokens and new ones until it is all
   t.equal((await renew((await enrolled(id)).svid)).status, 200, 'a new token starts again');
 });
 
-t.test('each change is a new sequence, and a serial leaves the list when it has expired', async (t) => {
+t.test('each change has a new sequence, and a serial leaves the list when it has expired', async (t) => {
   const one = await enrolled(newId());
   await ca.operator.revoke(one.serial, 'x');
   const before = await denied();
@@ -94,7 +94,7 @@ t.test('each change is a new sequence, and a serial leaves the list when it has 
   });
 });
 
-t.test('an expired certificate that could still renew is revoked, and its client reads why', async (t) => {
+t.test('an expired certificate that could still renew is revoked, and its client reads the reason', async (t) => {
   const id = newId();
   const one = await enrolled(id);
   clock.advance(3_700_000);

@@ -18,7 +18,7 @@ class TickingClock extends ManualClock {
   }
 }
 
-t.test('no certificate of the old root is younger than the activation', async (t) => {
+t.test('no certificate under the old root is issued after the activation', async (t) => {
   const clock = new TickingClock();
   const ca = await startTestCa(t, { dir: await makeCa(t, { clock }), clock });
   const root = readFileSync(join(ca.dir, 'bundle.pem'), 'utf8');

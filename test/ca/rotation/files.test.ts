@@ -46,7 +46,7 @@ async function leafFrom(dir: string): Promise<Buffer[]> {
 const verify = (chain: Buffer[], dir: string) =>
   verifyChain(chain, onlyBundle(readCaCertificates(dir).bundle), emptyDenyList, Date.now());
 
-t.test('a new issuer is used, verifies by the same root, and keeps the old one for its leaves', async (t) => {
+t.test('a new issuer signs at once and verifies by the same root, and the old one stays for its leaves', async (t) => {
   const { dir, state } = await prepared(t, 'issuer');
   const old = await leafFrom(dir);
   const authority = openAuthority(dir, passphrase, systemClock);
@@ -60,7 +60,7 @@ t.test('a new issuer is used, verifies by the same root, and keeps the old one f
   t.match(verify(old, dir), { id });
 });
 
-t.test('a new root is acceptable to those who only have the old one, until that is removed', async (t) => {
+t.test('clients that only have the old root accept a new root until the old one is removed', async (t) => {
   const { dir, state } = await prepared(t, 'root');
   const { bundle: before } = readCaCertificates(dir);
   const old = await leafFrom(dir);
@@ -85,7 +85,7 @@ t.test('a new root is acceptable to those who only have the old one, until that 
   t.strictSame([previousTimes(dir), readState(dir)], [[], undefined]);
 });
 
-t.test('a cancelled rotation leaves everything as it was, with a bundle that is newer', async (t) => {
+t.test('a cancelled rotation leaves everything unchanged, with a newer bundle', async (t) => {
   const { dir, state } = await prepared(t, 'root');
   const { bundle } = readCaCertificates(dir);
   cancelFiles(dir, distributeFiles(dir, state));
@@ -108,7 +108,7 @@ function contentOf(dir: string): Record<string, string> {
 
 for (const kind of ['issuer', 'root'] as const)
   t.test(
-    `an activation of the ${kind} that is killed after any of its moves is finished at the next start`,
+    `an activation of the ${kind} that is killed after any of its moves is completed at the next start`,
     async (t) => {
       const { dir, state: first } = await prepared(t, kind);
       const state = kind === 'root' ? distributeFiles(dir, first) : first;
@@ -141,7 +141,7 @@ for (const kind of ['issuer', 'root'] as const)
     },
   );
 
-t.test('a removal that is killed is finished at the next start', async (t) => {
+t.test('a removal that is killed is completed at the next start', async (t) => {
   const { dir, state } = await prepared(t, 'root');
   const draining = activateFiles(dir, distributeFiles(dir, state), 1234);
   writeState(dir, { ...draining, step: 'removing' });
@@ -151,7 +151,7 @@ t.test('a removal that is killed is finished at the next start', async (t) => {
   t.strictSame([previousTimes(dir), readState(dir)], [[], undefined]);
 });
 
-t.test('what cannot sign is refused', async (t) => {
+t.test('a key or certificate that cannot sign is refused', async (t) => {
   const dir = await makeCa(t);
   const other = await makeCa(t);
   const { rootKey } = caFilesOf(dir);

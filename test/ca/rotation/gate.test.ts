@@ -25,7 +25,7 @@ async function startDistributed(t: Test, ids: readonly string[]) {
   return { ca, take };
 }
 
-t.test('the gate counts all, however many come before', async (t) => {
+t.test('the gate counts all workloads, however many there are', async (t) => {
   const first = Array.from({ length: 104 }, (_, n) => idOf(`a${String(n).padStart(3, '0')}/sa/default`));
   const last = idOf('zz/sa/payments');
   const { ca, take } = await startDistributed(t, [...first, last]);
@@ -36,7 +36,7 @@ t.test('the gate counts all, however many come before', async (t) => {
   await t.rejects(take('activate'), { message: /^105 known workloads .* and 95 more$/ });
 });
 
-t.test('an exception is a whole ID, or a last part of one workload in the way', async (t) => {
+t.test('an exception is a whole ID, or the last part of one that blocks', async (t) => {
   const [shop, pay, web] = [idOf('shop/sa/db'), idOf('pay/sa/db'), idOf('shop/sa/web')];
   const { ca, take } = await startDistributed(t, [shop, pay, web]);
   const refused = (message: RegExp) => ({ code: 'rotation_refused', message });
@@ -66,7 +66,7 @@ t.test('an exception is a whole ID, or a last part of one workload in the way', 
   ]);
 });
 
-t.test('a workload whose certificate has expired, and may still renew, is in the way', async (t) => {
+t.test('a workload whose certificate has expired and may still renew blocks', async (t) => {
   const clock = new ManualClock();
   const ca = await startTestCa(t, { dir: await makeCa(t, { clock }), clock });
   const rootPem = readFileSync(join(ca.dir, 'bundle.pem'), 'utf8');

@@ -111,7 +111,7 @@ t.test('a CA below an external root serves once its certificate is installed', a
   t.ok(ca.address.port > 0);
 });
 
-t.test('the key is encrypted with the passphrase, and the request is for it', async (t) => {
+t.test('the key is encrypted with the passphrase, and the request contains its public key', async (t) => {
   const { dir } = await waitingCa(t);
   const state = await requestFiles(dir, 'issuer', { trustDomain: 'demo.test', passphrase: 'pass', now: Date.now() });
   t.match(readFileSync(caFilesOf(rotationFilesOf(dir).next).intermediateKey, 'utf8'), /ENCRYPTED PRIVATE KEY/);
@@ -121,7 +121,7 @@ t.test('the key is encrypted with the passphrase, and the request is for it', as
   });
 });
 
-t.test('what peers would not accept is not installed', async (t) => {
+t.test('a certificate that peers would not accept is not installed', async (t) => {
   const { dir, root, csr } = await waitingCa(t);
   const other = await waitingCa(t);
   const narrow = await makePolicyCa(root, { pathLength: 0 });
@@ -185,7 +185,7 @@ t.test('what peers would not accept is not installed', async (t) => {
   await t.rejects(again, { code: 'rotation_refused', message: /no request waits/ });
 });
 
-t.test('a relative directory', async (t) => {
+t.test('a relative directory works', async (t) => {
   const root = await makeRoot();
   const cwd = process.cwd();
   process.chdir(tempDir(t));
@@ -233,7 +233,7 @@ async function runningCa(t: Test) {
 const request = async (operator: Operator): Promise<string> =>
   (await operator.rotate({ kind: 'issuer', step: 'request' })).request ?? '';
 
-t.test('a running CA gets its next issuer, and signs by the present one until then', async (t) => {
+t.test('a running CA gets its next issuer, and signs with the current one until then', async (t) => {
   const { dir, root, operator } = await runningCa(t);
   const before = readCaCertificates(dir).intermediate;
   const old = await leafFrom(dir);
@@ -258,7 +258,7 @@ t.test('a running CA gets its next issuer, and signs by the present one until th
   t.strictSame([readState(dir), existsSync(rotationFilesOf(dir).next)], [undefined, false]);
 });
 
-t.test('the root rotates to one that is kept elsewhere, and its old key does not stay in its place', async (t) => {
+t.test('the root is rotated to an external one, and the old key does not stay in the directory', async (t) => {
   const dir = await makeCa(t);
   const root = await makeRoot('CN=The next root');
   const rootFile = join(tempDir(t), 'next-root.pem');
@@ -284,7 +284,7 @@ t.test('the root rotates to one that is kept elsewhere, and its old key does not
   await ca.close();
 });
 
-t.test('a kill while an external root is activated', async (t) => {
+t.test('a kill while an external root is activated is survived', async (t) => {
   const dir = await makeCa(t);
   const root = await makeRoot();
   const trustDomain = 'demo.test';
@@ -306,7 +306,7 @@ t.test('a kill while an external root is activated', async (t) => {
 
 const noOpenssl = spawnSync('openssl', ['version']).status === 0 ? false : 'openssl is not installed';
 
-t.test('openssl signs the request as the help says', { skip: noOpenssl }, async (t) => {
+t.test('openssl signs the request as the help describes', { skip: noOpenssl }, async (t) => {
   const { dir, root } = await waitingCa(t);
   const files = tempDir(t);
   const at = (name: string): string => join(files, name);

@@ -7,7 +7,7 @@ import t from 'tap';
 import { makeCa, startTestCa } from '../../fixtures/ca.ts';
 import { ManualClock } from '../../fixtures/manual-clock.ts';
 
-t.test('an attempt that fails is made again after an hour', async (t) => {
+t.test('a failed attempt is repeated after an hour', async (t) => {
   const clock = new ManualClock();
   const ca = await startTestCa(t, { dir: await makeCa(t, { clock }), clock });
   const steps = async () => {
@@ -35,7 +35,7 @@ t.test('an attempt that fails is made again after an hour', async (t) => {
   t.not((await ca.operator.rotationStatus()).issuer.fingerprint, before);
 });
 
-t.test('without the root key there is nothing to record', async (t) => {
+t.test('without the root key, no rotation is recorded', async (t) => {
   const clock = new ManualClock();
   const ca = await startTestCa(t, { dir: await makeCa(t, { clock }), clock });
   rmSync(join(ca.dir, 'root.key'));

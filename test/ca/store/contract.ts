@@ -431,7 +431,7 @@ export function testStoreContract(t: Test, open: (place: string) => Promise<Stor
     t.equal((await store.listCertificates({})).length, 2);
   });
 
-  t.test('confirmed writes survive close and open', async (t) => {
+  t.test('confirmed writes survive close and reopen', async (t) => {
     const first = await open('again');
     const one = certificate();
     await Promise.all([

@@ -34,7 +34,7 @@ t.test('the file is readable by its owner only', async (t) => {
   await store.close();
 });
 
-t.test('calls of one turn share a commit', async (t) => {
+t.test('calls of one event-loop turn share a commit', async (t) => {
   const commits: number[] = [];
   const store = await open(join(dir, 'group.sqlite'), {
     onCommit: (_ms: number, calls: number) => commits.push(calls),
