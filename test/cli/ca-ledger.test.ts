@@ -22,7 +22,7 @@ const run = (...args: string[]) => runSallyport(t, ['ca', ...args]);
 const copy = join(out, 'ledger.jsonl');
 const bundle = join(dir, 'bundle.pem');
 
-t.test('the ledger of a running CA is verified, exported and verified without it', async (t) => {
+t.test('the ledger of a running CA is verified, exported, and verified offline', async (t) => {
   t.match(await run('ledger', 'verify', '--dir', dir), {
     code: 0,
     stdout: /^verified: \d+ records, 1 to \d+; 2 signed heads\n$/,
@@ -37,7 +37,7 @@ t.test('the ledger of a running CA is verified, exported and verified without it
   t.match(await run('ledger', 'verify', join(out, 'none'), '--ca-bundle', bundle), { code: 2, stderr: /ENOENT/ });
 });
 
-t.test('an edited copy is reported with its first record, and the exit code is 1', async (t) => {
+t.test('an edited copy is reported with its first bad record, and the exit code is 1', async (t) => {
   const edited = join(out, 'edited.jsonl');
   writeFileSync(edited, readFileSync(copy, 'utf8').replace('"act\\":\\"token', '"act\\":\\"issue'));
   const found = await run('ledger', 'verify', edited, '--ca-bundle', bundle);
@@ -58,7 +58,7 @@ t.test('--head takes a file or a sequence with its hash', async (t) => {
   t.match(await verify(bundle), { code: 2 });
 });
 
-t.test('records are shown by time, act and identity', async (t) => {
+t.test('records are filtered by time, act and identity', async (t) => {
   const shown = await run('ledger', 'show', '--dir', dir, '--identity', web, '--json');
   t.match(
     JSON.parse(shown.stdout).map((one: { act: string }) => one.act),
@@ -98,7 +98,7 @@ t.test('identities are listed one by one', async (t) => {
   t.match(await run('ls', '--dir', dir, '--by', 'x'), { code: 2 });
 });
 
-t.test('the report names what deserves a look, as text, JSON and a page', async (t) => {
+t.test('the report lists unusual events as text, JSON and a page', async (t) => {
   t.match(await run('report', '--dir', dir), {
     code: 0,
     stdout:
@@ -122,7 +122,7 @@ t.test('the report names what deserves a look, as text, JSON and a page', async 
   t.equal(statSync(page).mode & 0o777, 0o600);
 });
 
-t.test('the same on the directory of the stopped CA', async (t) => {
+t.test('the same commands work on the directory of the stopped CA', async (t) => {
   await ca.close();
   t.match(await run('ledger', 'verify', '--dir', dir), {
     code: 0,

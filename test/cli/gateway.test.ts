@@ -166,7 +166,7 @@ t.test('every problem is reported with its position', async (t) => {
   t.match(stderr, /\[config_invalid\]$/m);
 });
 
-t.test('the other kind of file', async (t) => {
+t.test('the other kind of file is refused with a hint', async (t) => {
   const { config, dir } = makeFiles(t, gateway);
   const sidecar = join(dir, 'sidecar.yaml');
   writeFileSync(sidecar, `${identity}inbound: [{ port: 15006, app: 127.0.0.1:1 }]\n`);
@@ -189,7 +189,7 @@ t.test('the other kind of file', async (t) => {
   }
 });
 
-t.test('missing arguments', async (t) => {
+t.test('missing arguments are reported', async (t) => {
   const cases: [args: string[], expected: RegExp][] = [
     [[], /no gateway\.yaml given \[usage\]\n.*give its path with --config/],
     [['status'], /no gateway or directory given \[usage\]/],
@@ -204,7 +204,7 @@ t.test('missing arguments', async (t) => {
   }
 });
 
-t.test('hash-key', async (t) => {
+t.test('hash-key prints the hash of a key', async (t) => {
   const hashKey = (input: string): ReturnType<typeof runSallyport> =>
     runSallyport(t, ['gateway', 'hash-key'], { input });
   const [good, none] = await Promise.all([hashKey('secret\n'), hashKey('\n')]);
@@ -217,7 +217,7 @@ t.test('hash-key', async (t) => {
   t.match(none, { code: 2, stdout: '', stderr: /no key on standard input \[usage\]/ });
 });
 
-t.test('a condition does not hide another', async (t) => {
+t.test('one condition does not hide another', async (t) => {
   const two = documentOf(
     'HTTPRoute',
     'r',
@@ -234,7 +234,7 @@ t.test('a condition does not hide another', async (t) => {
   t.match(stdout, /HTTPRoute +shop\/r +g +ResolvedRefs=False +BackendNotFound/);
 });
 
-t.test('--check warns of what a RequestValidation does not compare, with its line', async (t) => {
+t.test('--check warns of parts that a RequestValidation does not compare, with their lines', async (t) => {
   const policy = `---
 apiVersion: sallyport.dev/v1alpha1
 kind: RequestValidation

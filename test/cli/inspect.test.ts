@@ -49,7 +49,7 @@ t.test('inspectChain names exactly the rules that a bad certificate breaks', asy
   }
 });
 
-t.test('inspectChain describes a good one', async (t) => {
+t.test('inspectChain describes a good chain', async (t) => {
   const report = inspectChain(right.chain, {
     now,
     bundles: authority.bundles,
@@ -79,7 +79,7 @@ t.test('inspectChain describes a good one', async (t) => {
   );
 });
 
-t.test('a PEM file', async (t) => {
+t.test('inspect reads a PEM file', async (t) => {
   const directory = tempDir(t);
   const file = join(directory, 'svid.pem');
   const bundle = join(directory, 'root.pem');
@@ -124,7 +124,7 @@ t.test('the exit code is 1 for a bad certificate', async (t) => {
   );
 });
 
-t.test('misuse is 2, and an unreadable file says why', async (t) => {
+t.test('wrong usage exits with 2, and an unreadable file gets a reason', async (t) => {
   const directory = tempDir(t);
   const garbage = join(directory, 'garbage.pem');
   writeFileSync(garbage, 'garbage');
@@ -151,7 +151,7 @@ t.test('misuse is 2, and an unreadable file says why', async (t) => {
   );
 });
 
-t.test('an agent’s directory', async (t) => {
+t.test('inspect reads an agent’s directory', async (t) => {
   const directory = tempDir(t);
   const svid = await createSvid(authority, uri);
   writeGeneration(directory, { svid, bundles: authority.bundles, denied: emptyDenyList });
@@ -166,7 +166,7 @@ t.test('an agent’s directory', async (t) => {
   t.match(revoked.stdout, /FAILS {2}path +certificate [0-9a-f]+ of spiffe:.* is revoked\n/);
 });
 
-t.test('the peer of a handshake', async (t) => {
+t.test('inspect connects and shows the peer', async (t) => {
   const directory = tempDir(t);
   const svid = await createSvid(authority, 'spiffe://demo.test/ns/shop/sa/client');
   writeGeneration(directory, { svid, bundles: authority.bundles, denied: emptyDenyList });
@@ -201,20 +201,20 @@ t.test('the peer of a handshake', async (t) => {
     t.ok(report.rules.find((one: { rule: string; holds: boolean }) => one.rule === 'path')?.holds);
   });
 
-  t.test('of a server that requires a client SVID and gets none', async (t) => {
+  t.test('a server that requires a client SVID and gets none', async (t) => {
     const port = await serveTls(t, { requestCert: true, ca: authority.bundlePem, rejectUnauthorized: true });
     const { code, stdout } = await runSallyport(t, ['inspect', `127.0.0.1:${port}`]);
     t.equal(code, 0, 'its certificate is good');
     t.match(stdout, /then {7}the peer (?:refused|closed)/);
   });
 
-  t.test('with TLS 1.2 and an older group', async (t) => {
+  t.test('a server with TLS 1.2 and an older group', async (t) => {
     const port = await serveTls(t, { maxVersion: 'TLSv1.2', minVersion: 'TLSv1.2', ecdhCurve: 'P-256' });
     const { stdout } = await runSallyport(t, ['inspect', `127.0.0.1:${port}`, '--json']);
     t.match(JSON.parse(stdout).connection, { tlsVersion: 'TLSv1.2', group: /prime256v1|secp256r1|P-256/ });
   });
 
-  t.test('of an unknown peer, checked against the bundle', async (t) => {
+  t.test('an unknown peer, checked against the bundle', async (t) => {
     const stranger = await createCredential(await createAuthority('demo.test'), uri);
     const port = await serveTls(t, { cert: stranger.chainPem, key: stranger.keyPem });
     const { code, stdout } = await runSallyport(t, ['inspect', `127.0.0.1:${port}`, '--dir', directory]);
@@ -222,7 +222,7 @@ t.test('the peer of a handshake', async (t) => {
     t.match(stdout, /FAILS {2}path +no valid path leads from spiffe:/);
   });
 
-  t.test('of a port without TLS', async (t) => {
+  t.test('a port without TLS', async (t) => {
     const server = createTcpServer((socket) => socket.on('error', () => {}).end('hello\r\n'));
     const port = await listen(t, server);
     const { code, stderr } = await runSallyport(t, ['inspect', `127.0.0.1:${port}`]);

@@ -42,7 +42,7 @@ async function check(documents: string, ...args: string[]) {
   return runSallyport(t, ['openapi', 'check', '--config', join(dir, 'documents'), ...args]);
 }
 
-t.test('what does not fit', async (t) => {
+t.test('documents that do not fit are reported', async (t) => {
   const paths =
     '{ /orders: { get: { security: [{ bearer: [] }] }, post: { security: [{ key: [] }] }, delete: {} }, "/orders/{id}": { parameters: [{ in: path, name: id, schema: {} }], get: { security: [{ bearer: [] }, {}] } }, /orders/exports: { get: {} }, /hooks: { get: {}, post: { security: [{ key: [] }] } }, /gone: { get: {} } }';
   const { code, stdout, stderr } = await check(route + other + validation(paths) + jwt);
@@ -64,7 +64,7 @@ t.test('what does not fit', async (t) => {
   t.match(stderr, /7 findings in 8 operations/);
 });
 
-t.test('everything fits', async (t) => {
+t.test('documents that fit are accepted', async (t) => {
   const paths = '{ /orders: { get: { security: [{ bearer: [] }] } }, /old/x: { get: {} }, /hooks: { post: {} } }';
   const { code, stdout, stderr } = await check(route + validation(paths) + jwt);
   t.strictSame([code, stdout], [0, '']);
@@ -82,7 +82,7 @@ t.test('everything fits', async (t) => {
   });
 });
 
-t.test('one line for many operations, and the places of an invalid document', async (t) => {
+t.test('one line for many operations, and the positions in an invalid document', async (t) => {
   const paths = Array.from({ length: 14 }, (_, i) => `/orders/${i}: { get: { security: [{ bearer: [] }] } }`).join();
   const { stdout } = await check(route + validation(`{ ${paths} }`));
   t.match(
@@ -104,7 +104,7 @@ t.test('an OpenAPI document alone', async (t) => {
     t.match((await runSallyport(t, args)).stderr, /under 'spec\.openapi' of a RequestValidation/);
 });
 
-t.test('misuse', async (t) => {
+t.test('wrong usage is refused', async (t) => {
   const { code, stderr } = await check(route);
   t.equal(code, 2);
   t.match(stderr, /no RequestValidation with an OpenAPI document is in force/);

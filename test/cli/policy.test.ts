@@ -253,7 +253,7 @@ spec: { rules: [{ when: [{ key: "request.auth.claims[groups]", values: [clerks] 
   t.equal(one.code, 0);
 });
 
-t.test('eval --batch: one line out per line in, which may include its own policies', async (t) => {
+t.test('eval --batch: one line of output per line of input, which may include its own policies', async (t) => {
   const at = files(t, { 'p.yaml': policies });
   const workload = { namespace: 'shop', labels: { app: 'orders' } };
   const own = {
@@ -522,7 +522,7 @@ spec: { action: CUSTOM, provider: { name: p }, rules: [{ to: [{ operation: { pat
   );
 });
 
-t.test('check and test of nothing do not pass', async (t) => {
+t.test('check and test of no documents fail', async (t) => {
   const at = files(t, { 'empty.yaml': '# nothing\n' });
   t.match(await runSallyport(t, ['check', at('empty.yaml')]), { code: 2, stderr: /nothing was checked \[usage\]/ });
   t.match(await runSallyport(t, ['policy', 'test', at('empty.yaml')]), {
@@ -531,7 +531,7 @@ t.test('check and test of nothing do not pass', async (t) => {
   });
 });
 
-t.test('diff and replay of nothing do not pass', async (t) => {
+t.test('diff and replay of no documents fail', async (t) => {
   const at = files(t, {
     'old.yaml': policies,
     'new.yaml': policies.replace('methods: [GET]', 'methods: [GET, PUT]'),

@@ -25,14 +25,14 @@ t.test('a node of a Redis Cluster', { skip: noRedis }, async (t) => {
   t.match(stderr, /Redis at 127\.0\.0\.1:\d+ is a node of a Redis Cluster, which is not supported/);
 });
 
-t.test('one Redis', { skip: noRedis }, async (t) => {
+t.test('a single Redis', { skip: noRedis }, async (t) => {
   const redis = await startRedis(t);
   const { code, stderr } = await check(t, redis.url);
   t.equal(code, 0);
   t.notMatch(stderr, /warning/);
 });
 
-t.test('none', async (t) => {
+t.test('no Redis', async (t) => {
   const { code, stderr } = await check(t, `redis://127.0.0.1:${await freePort()}`);
   t.equal(code, 0, 'it may come later');
   t.match(stderr, /warning: Redis at 127\.0\.0\.1:\d+ is unavailable: .*ECONNREFUSED/);

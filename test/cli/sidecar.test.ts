@@ -34,7 +34,7 @@ policies: policies/
   return { dir, config, policy };
 }
 
-t.test('--check', async (t) => {
+t.test('--check validates the configuration', async (t) => {
   const { dir, config, policy } = makeFiles(t, 15_006);
   const good = await runSallyport(t, ['sidecar', '--config', config, '--check']);
   t.match(good, { code: 0, stdout: '', stderr: `${config} is valid: 1 inbound port, 0 outbound ports, 1 policy\n` });
@@ -51,7 +51,7 @@ t.test('--check', async (t) => {
   t.match(bad.stderr, /^error: \d problems found \[config_invalid\]$/m);
 });
 
-t.test('a missing configuration', async (t) => {
+t.test('a missing configuration is reported', async (t) => {
   for (const args of [[], ['--check']]) {
     const { code, stderr } = await runSallyport(t, ['sidecar', '--config', '/nowhere/sidecar.yaml', ...args]);
     t.equal(code, 2);
@@ -59,7 +59,7 @@ t.test('a missing configuration', async (t) => {
   }
 });
 
-t.test('a broken configuration ends the start, with each problem', async (t) => {
+t.test('a broken configuration ends the start and reports each problem', async (t) => {
   const { config } = makeFiles(t, 15_006);
   writeFileSync(config, 'trustDomain: demo.test\nworklod: {}\n');
   const { code, stderr } = await runSallyport(t, ['sidecar', '--config', config]);
@@ -68,7 +68,7 @@ t.test('a broken configuration ends the start, with each problem', async (t) => 
   t.match(stderr, /problems found \[config_invalid\]/);
 });
 
-t.test('a port in use', async (t) => {
+t.test('a port in use is reported', async (t) => {
   const port = await freePort();
   const other = createServer();
   await new Promise<void>((resolve) => other.listen(port, '127.0.0.1', resolve));
@@ -80,7 +80,7 @@ t.test('a port in use', async (t) => {
   t.match(stderr, 'hint: stop the other process or choose another port');
 });
 
-t.test('it waits for missing identity files', async (t) => {
+t.test('the sidecar waits for missing identity files', async (t) => {
   const port = await freePort();
   const { dir, config } = makeFiles(t, port);
   writeFileSync(
