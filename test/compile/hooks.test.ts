@@ -30,7 +30,7 @@ const places: [kind: PlanKind, applied: Applied, world: World, of: string][] = [
 ];
 
 for (const [kind, applied, world, of] of places)
-  t.test(`a field of ${kind}`, async (t) => {
+  t.test(`a field of ${kind} is found there only`, async (t) => {
     const { capability, compiled } = madeUp('made', [fieldFor(kind, 'made')]);
     t.strictSame(compile([capability], applied, world).names, ['made']);
     t.match(compiled[0]!.plans, [{ field: 'made', plan, of }]);
@@ -40,13 +40,13 @@ for (const [kind, applied, world, of] of places)
     }
   });
 
-t.test('what is no plan', async (t) => {
+t.test('an absent or false field is not a plan', async (t) => {
   const { capability, compiled } = madeUp('made', [fieldFor('rule', 'made'), fieldFor('rule', 'constructor')]);
   for (const rule of [{}, { made: undefined }, { made: false }]) compile([capability], appliedTo({ rule }));
   t.strictSame(compiled, []);
 });
 
-t.test('every field of the table is of a kind whose plans are found', async (t) => {
+t.test('every field of the table has a kind whose plans are found', async (t) => {
   const fields = capabilities.flatMap(({ name, fields: own }) => own.map(({ kind }) => ({ name, kind })));
   // Those of our own kinds and of sidecar.yaml have tests of their own: documents/sallyport,
   // process/sidecar-capabilities.
@@ -60,7 +60,7 @@ t.test('every field of the table is of a kind whose plans are found', async (t) 
   t.strictSame(places.map(([kind]) => kind).toSorted(), servedKinds.toSorted(), 'and each of these is tried here');
 });
 
-t.test('several plans: in the order of the fields, and of the filters', async (t) => {
+t.test('several plans follow the order of the fields, and of the filters', async (t) => {
   const { capability, compiled } = madeUp('made', [
     fieldFor('filter', 'B'),
     fieldFor('filter', 'A'),
@@ -84,7 +84,7 @@ t.test('several plans: in the order of the fields, and of the filters', async (t
   );
 });
 
-t.test('hooks stand in the order of the table, and one without hooks is not there', async (t) => {
+t.test('hooks follow the order of the table, and a capability without hooks is left out', async (t) => {
   const of = (name: string, hooks?: () => Hooks | undefined) =>
     madeUp(name, [fieldFor('rule', name)], {}, hooks).capability;
   const [a, b, c] = [of('a'), of('b', () => undefined), of('c')];
@@ -93,7 +93,7 @@ t.test('hooks stand in the order of the table, and one without hooks is not ther
   t.strictSame(compile([a, b, c], applied).names, ['a', 'c']);
 });
 
-t.test('one that throws has no hooks, is told with the kind of its document, and takes no other with it', async (t) => {
+t.test('a capability that throws has no hooks, is reported with its document, and affects no other', async (t) => {
   const throwing = (): never => {
     throw new Error('this cannot be');
   };
@@ -119,7 +119,7 @@ t.test('a part of a policy that no capability reads fails', async (t) => {
   t.strictSame(names, ['made']);
 });
 
-t.test('always', async (t) => {
+t.test('hooks that always run', async (t) => {
   const { capability, compiled } = madeUp('made', [fieldFor('rule', 'made')], { always: true });
   const [[, without] = []] = compile([capability]).hooks;
   t.strictSame([compiled[0]!.plans, without!.guard], [[], undefined], 'without a plan it guards nothing');
@@ -131,7 +131,7 @@ t.test('always', async (t) => {
 
 const secretOf = (name: string, value: string) => ({ namespace: 'shop', name, data: { key: value } });
 
-t.test('hooks of a policy are kept until what they are made of changes', async (t) => {
+t.test('the hooks of a policy are kept until their inputs change', async (t) => {
   const security = policyWith({ made: { secret: 'used' } });
   const world: World = {
     secrets: [secretOf('used', '1'), secretOf('other', '1')],
@@ -171,7 +171,7 @@ t.test('hooks of a policy are kept until what they are made of changes', async (
     });
 });
 
-t.test('kept hooks are of no rule: their site names the policy alone', async (t) => {
+t.test('kept hooks belong to no rule: their site names the policy alone', async (t) => {
   const fields = [fieldFor('SecurityPolicy', 'made'), fieldFor('filter', 'made')];
   const { capability, compiled } = madeUp('made', fields, { perPolicy: true });
   const at = { path: '/a', prefix: '/a', rule: { x: 1 } };
@@ -186,7 +186,7 @@ t.test('kept hooks are of no rule: their site names the policy alone', async (t)
   );
 });
 
-t.test('others are compiled for each rule', async (t) => {
+t.test('other hooks are compiled for each rule', async (t) => {
   const { capability, compiled } = madeUp('made', [fieldFor('SecurityPolicy', 'made')]);
   const security = policyWith({ made: plan });
   const compiler = compilerOf([capability]);
@@ -198,7 +198,7 @@ t.test('others are compiled for each rule', async (t) => {
   );
 });
 
-t.test('what a site tells of', async (t) => {
+t.test('the fields of a site', async (t) => {
   const { capability, compiled } = madeUp('made', [fieldFor('SecurityPolicy', 'made')]);
   const neighbour = madeUp('b', [fieldFor('filter', 'B')]).capability;
   const warnings: string[] = [];
@@ -242,7 +242,7 @@ t.test('what a site tells of', async (t) => {
   t.strictSame(warnings, ['SecurityPolicy shop/p: look']);
 });
 
-t.test('headers that only the gateway may set under a policy go before any capability speaks', async (t) => {
+t.test('headers that only the gateway may set under a policy are removed before any capability runs', async (t) => {
   const more = { guards: 'callers', ownHeaders: () => ['X-User'] } as const;
   const { capability } = madeUp('made', [fieldFor('SecurityPolicy', 'made')], more);
   const { hooks, names } = compile([capability], appliedTo({ security: policyWith({ made: plan }) }));
@@ -252,7 +252,7 @@ t.test('headers that only the gateway may set under a policy go before any capab
   t.strictSame([headerOf(exchange, 'x-user'), headerOf(exchange, 'x-a')], [undefined, '1']);
 });
 
-t.test('what applies to requests that no rule is for', async (t) => {
+t.test('hooks for requests that match no rule', async (t) => {
   const named = madeUp('named', [fieldFor('gateway.yaml', 'made')]);
   const always = madeUp('always', [fieldFor('rule', 'made')], { always: true });
   const other = madeUp('other', [fieldFor('rule', 'made'), fieldFor('SecurityPolicy', 'made')]);
@@ -269,7 +269,7 @@ t.test('what applies to requests that no rule is for', async (t) => {
   t.throws(() => compilerOf([bad.capability]).forPort(), { message: 'this cannot be' });
 });
 
-t.test('a filter takes the place of a field of the policy, unless both apply', async (t) => {
+t.test('a filter replaces a field of the policy, unless both apply', async (t) => {
   const fields = [fieldFor('filter', 'Made'), fieldFor('SecurityPolicy', 'made')];
   const [one, both] = [madeUp('made', fields).capability, madeUp('made', fields, { combines: true }).capability];
   const filters = [{ type: 'Made', made: 1 }] as never;
@@ -285,7 +285,7 @@ t.test('a filter takes the place of a field of the policy, unless both apply', a
   t.strictSame(displacedBy(filters, { made: plan }, [one]), [{ type: 'Made', field: 'made' }]);
 });
 
-t.test('which rules keep a client to one endpoint', async (t) => {
+t.test('rules that keep a client on one endpoint', async (t) => {
   const fields = [fieldFor('rule', 'made')];
   const [sticky, plain] = [madeUp('a', fields, { sticks: true }).capability, madeUp('b', fields).capability];
   t.equal(sticks({ made: plan } as never, [plain, sticky]), true);
