@@ -153,7 +153,7 @@ for (const [kind, spec] of [
   ['RequestAuthentication', jwt],
   ['PeerAuthentication', peers],
 ] as const) {
-  t.test(`${kind}: each field with each wrong type`, async (t) => {
+  t.test(`${kind}: each field with each wrong type is refused`, async (t) => {
     t.strictSame(problemsOf(document(kind, spec)), [], 'unchanged it is valid');
     let tried = 0;
     for (const path of placesIn(spec)) {
@@ -169,7 +169,7 @@ for (const [kind, spec] of [
     t.ok(tried > 50, `${tried} were tried`);
   });
 
-  t.test(`${kind}: unknown fields at every level`, async (t) => {
+  t.test(`${kind}: unknown fields at every level are refused`, async (t) => {
     for (const path of [[], ...placesIn(spec)]) {
       const at = valueAt(spec, path);
       if (
@@ -184,7 +184,7 @@ for (const [kind, spec] of [
     }
   });
 
-  t.test(`${kind}: metadata`, async (t) => {
+  t.test(`${kind}: invalid metadata is refused`, async (t) => {
     for (const metadata of [
       null,
       7,
@@ -201,7 +201,7 @@ for (const [kind, spec] of [
   });
 }
 
-t.test('excessive sizes', async (t) => {
+t.test('excessive sizes are refused', async (t) => {
   const started = performance.now();
   t.match(problemsOf(document('AuthorizationPolicy', { rules: Array(100_000).fill({}) })), [/at most 512 rules/]);
   t.match(
@@ -247,7 +247,7 @@ t.test('100,000 rules are compiled into an index, not a linear search', async (t
   t.equal(decide(peer, createFacts({ principal, method: 'GET', path: '/77776' })).policy, 'none');
 });
 
-t.test('patterns that would be catastrophic as regular expressions', async (t) => {
+t.test('patterns that would be catastrophic as regular expressions are refused', async (t) => {
   const stars = `${'*a'.repeat(50)}*`;
   const { authorizationPolicies } = parseIstio([
     {
@@ -269,7 +269,7 @@ t.test('patterns that would be catastrophic as regular expressions', async (t) =
   t.equal(decide(policiesFor(set, 'spiffe://demo.test/b'), facts).policy, 'none');
 });
 
-t.test('one name in two files: the problem names both positions, in any order', async (t) => {
+t.test('one name in two files: the problem names both positions, in either order', async (t) => {
   const one = document('RequestAuthentication', {});
   t.strictSame(problemsOf(one, one), ['1.yaml:1:88: the RequestAuthentication shop/p is already defined in 0.yaml:1']);
   t.strictSame(problemsOf(one, document('AuthorizationPolicy', {})), [], 'two kinds may share a name');

@@ -16,7 +16,7 @@ const listUntil = async (nextUpdate: number): Promise<string> =>
   );
 const [good, ended] = [await listUntil(now + 60_000), await listUntil(now - 1000)];
 
-t.test('of gateway.yaml', async (t) => {
+t.test('warnings of gateway.yaml', async (t) => {
   const warnings = (...texts: string[]) =>
     ownCrlWarnings(
       { sources: texts.map((text, index) => ({ source: `crls/${index}.pem`, text })), onlyLeaf: false },
@@ -30,7 +30,7 @@ t.test('of gateway.yaml', async (t) => {
   ]);
 });
 
-t.test('of policies: those that are referred to', async (t) => {
+t.test('warnings about policies that are attached to something', async (t) => {
   const data = (kind: string, name: string, values: Readonly<Record<string, string>>) => ({
     ...{
       kind,

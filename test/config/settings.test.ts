@@ -19,7 +19,7 @@ admin: 15000
 health: 15021
 `;
 
-t.test('a valid one', async (t) => {
+t.test('valid settings are read', async (t) => {
   const settings = parseSettings(good, '/etc/sallyport/sidecar.yaml');
   t.match(settings, {
     trustDomain: 'demo.test',

@@ -78,7 +78,7 @@ for (const [where, log] of [
   ['beside sidecar.yaml', 'access.log'],
   ['among the documents', 'policies/access.log'],
 ] as const)
-  t.test(`an access log ${where} causes no reading`, async (t) => {
+  t.test(`an access log ${where} causes no reload`, async (t) => {
     const directory = tempDir(t);
     write(directory, log);
     const path = join(directory, log);
@@ -95,7 +95,7 @@ for (const [where, log] of [
     t.equal(watched.generation(), 1);
   });
 
-t.test('edits, new files, renames and removals are read', async (t) => {
+t.test('edits, new files, renames and removals cause a reload', async (t) => {
   const directory = tempDir(t);
   write(directory, 'access.log');
   const watched = await follow(t, directory);
@@ -139,7 +139,7 @@ t.test("a Kubernetes volume is read when '..data' is switched", async (t) => {
   t.notOk(await watched.isRead(log, () => writeFileSync(log, 'line\n')), 'and the log beside it is not');
 });
 
-t.test('which events count', async (t) => {
+t.test('which events cause a reload', async (t) => {
   const directory = tempDir(t);
   const documents = join(directory, 'documents');
   mkdirSync(documents);
