@@ -13,7 +13,7 @@ import { createCarrier } from '../fixtures/exchange.ts';
 const exchangeOf = (): Exchange =>
   ({ expectContinue: false, framing: 'chunked', rules: { limits: { streamIdleMs: 5 } } }) as unknown as Exchange;
 
-t.test('all of it goes on as one', async (t) => {
+t.test('the whole body goes on in one piece', async (t) => {
   const exchange = exchangeOf();
   const before = heldBytes();
   let went = 0;
@@ -26,7 +26,7 @@ t.test('all of it goes on as one', async (t) => {
 });
 
 t.test(
-  'what comes after a client was too slow is not the body, also while the refusal waits for the log',
+  'bytes that arrive after a slow-body refusal are discarded, also while the refusal waits for the log',
   async (t) => {
     const exchange = exchangeOf();
     const before = heldBytes();
@@ -45,7 +45,7 @@ t.test(
   },
 );
 
-t.test('a step that takes more goes on where one that takes less has stopped', async (t) => {
+t.test('a step that reads more continues where a step that reads less has stopped', async (t) => {
   for (const trailers of [emptyFields, addFields(emptyFields, [['x-sum', '1']])])
     for (const most of [20, 7]) {
       const exchange = exchangeOf();

@@ -17,7 +17,7 @@ for (const text of valid)
     t.strictSame('value' in read ? [read.value] : read, [JSON.parse(text)]);
   });
 
-t.test('numbers that a double does not hold are told', async (t) => {
+t.test('numbers that a double cannot hold are reported', async (t) => {
   for (const text of ['9007199254740993', '-123456789012345678', '1.00000000000000000000001', '0.123456789012345678'])
     t.match(readJson(Buffer.from(text)), { inexact: [text] }, text);
   for (const text of ['9007199254740992', '9223372036854774784', '1e23', '1E+2', '0.10000000000000001', '100.0e-2'])
@@ -62,7 +62,7 @@ for (const [fault, text, why] of refused)
     t.strictSame(readJson(Buffer.from(text as string)), { fault });
   });
 
-t.test('reading is linear in the length', async (t) => {
+t.test('parsing time is linear in the length', async (t) => {
   const texts = [
     '"'.padEnd(2_000_000, '\\\\').slice(0, 1_999_999).concat('"'),
     `[${'"",'.repeat(500_000)}1]`,

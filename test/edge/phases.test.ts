@@ -101,7 +101,7 @@ t.test('the other phases are lists in the order of the table', async (t) => {
     );
 });
 
-t.test('only one capability may change the body: two would not know of each other', async (t) => {
+t.test('only one capability may change the body: two would conflict', async (t) => {
   const body = (): void => {};
   t.equal(
     layOut(

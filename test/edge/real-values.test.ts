@@ -51,7 +51,7 @@ const expected = [
   ...[undefined, undefined, undefined],
 ];
 
-t.test('claims of a token, forwarded as in Envoy', async (t) => {
+t.test('claims of a token are forwarded as in Envoy', async (t) => {
   const key = await createKey('k');
   const reported: string[] = [];
   const spec = `jwt:\n  providers: [{ name: p, issuer: iss.test, localJWKS: { inline: '${jwksOf(key)}' }, claimToHeaders: [${listed}] }]\n`;
@@ -126,7 +126,7 @@ t.test('a session is the same after unpacking, and decompression is limited', as
   t.equal(guess(groups[0]!), guess(randomUUID()), 'the length does not depend on the secret');
 });
 
-t.test('users as htpasswd writes them', async (t) => {
+t.test('users from htpasswd are accepted', async (t) => {
   // From 'openssl passwd -apr1', which writes the same as htpasswd.
   const file = [
     'ann:$apr1$abcdefgh$h9FWgUz3n9YxylKLlR5SQ/',

@@ -46,7 +46,7 @@ async function look(t: Test, { port, host, admin, lines }: Door, policy: string,
   t.match(metrics, new RegExp(`sallyport_anomalies_total\\{policy="${policy}",kind="newPath"\\} [1-9]`));
 }
 
-t.test('at a gateway', async (t) => {
+t.test('a gateway reports anomalies', async (t) => {
   const app = await startEcho(t, 'a');
   const gateway = await startTestGateway(t, {
     listeners: ['shop/g:80'],
@@ -57,7 +57,7 @@ t.test('at a gateway', async (t) => {
   await look(t, { port: gateway.port('shop/g:80'), host: 'a.test', admin, lines }, 'shop/n', 'anonymous');
 });
 
-t.test('at the inbound port of a sidecar', async (t) => {
+t.test('the inbound port of a sidecar reports anomalies', async (t) => {
   const app = await startEcho(t, 'a');
   const mesh = await startMesh(t, { app, ordersYaml: `anomalyDetection: { ${fields} }\n` });
   const door = { port: mesh.outPort, host: 'orders', admin: mesh.inAdmin, lines: mesh.lines };

@@ -47,7 +47,7 @@ const random = createRandom(7);
 /** 5 to 14 requests in a window. */
 const usual = (more: Partial<Seen> = {}) => seen({ requests: 5 + random.below(10), ...more });
 
-t.test('nothing is reported while it learns', async (t) => {
+t.test('nothing is reported during the learning period', async (t) => {
   const { pass } = createModel();
   for (let i = 0; i < 119; i++)
     t.strictSame(
@@ -56,7 +56,7 @@ t.test('nothing is reported while it learns', async (t) => {
     );
 });
 
-t.test('kinds', async (t) => {
+t.test('each kind of anomaly is reported', async (t) => {
   const { pass } = createModel();
   for (let i = 0; i < 150; i++) pass(usual());
   for (let i = 0; i < 1000; i++) t.strictSame(pass(usual()), [], 'what is usual is not reported');
@@ -78,7 +78,7 @@ t.test('kinds', async (t) => {
   ]);
 });
 
-t.test('a job that runs now and then is usual in its own time', async (t) => {
+t.test('a job that runs now and then becomes usual in its own time', async (t) => {
   const { pass, wait } = createModel();
   for (let day = 0; day < 20; day++) {
     const told = pass(seen({ requests: 900 + day, largestResponse: 100_000 }));
@@ -88,7 +88,7 @@ t.test('a job that runs now and then is usual in its own time', async (t) => {
   t.strictSame(pass(seen({ requests: 2500 })), ['rate ann']);
 });
 
-t.test('an attack does not become usual at once, and what lasts does', async (t) => {
+t.test('an attack does not become usual at once, and lasting behaviour does', async (t) => {
   const { pass } = createModel();
   for (let i = 0; i < 200; i++) pass(usual());
   let reports = 0;
@@ -137,7 +137,7 @@ t.test('a changed plan keeps what was learned', async (t) => {
   t.match(model.state(0), { series: 0, paths: 0, learningUntil: '1970-01-01T04:30:00.000Z' });
 });
 
-t.test('what a request is counted as', async (t) => {
+t.test('how a request is counted', async (t) => {
   const counted: unknown[] = [];
   const asked = async (known: Partial<Exchange>, path: string, status = 200, connection = {}) => {
     const detection = new Detection({

@@ -8,11 +8,11 @@ import { type Passed, startPolicy } from '../../fixtures/edge.ts';
 const key = 'k-3f0c9a7b5d1e4f28';
 const other = 'k-aaaaaaaaaaaaaaaa';
 
-t.test('hashApiKey writes a key as a Secret holds it', async (t) => {
+t.test('hashApiKey prints a key in the form of a Secret', async (t) => {
   t.equal(hashApiKey('abc'), 'sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad');
 });
 
-t.test('Secrets', async (t) => {
+t.test('Secrets are read', async (t) => {
   const read = readApiKeys([
     ['a', { web: hashApiKey(key), cron: `${other}\n` }],
     ['b', { web: hashApiKey('something-else-entirely') }],

@@ -36,12 +36,12 @@ for (const [name, headers, path, outcome] of rows)
     t.match(warnings, [/^the key of client 'old' is in plaintext/]);
   });
 
-t.test('headers and parameters that apply on every route', async (t) => {
+t.test('the headers and parameters apply to every route', async (t) => {
   t.strictSame(apiKey.ownHeaders(apiKeyAuth!, ''), ['x-client']);
   t.strictSame(apiKey.secretParams(apiKeyAuth!, ''), ['key']);
 });
 
-t.test('a client stays accepted while its key is the same; with basicAuth its password alone decides', async (t) => {
+t.test('a client stays accepted while its key, or with basicAuth its password, is unchanged', async (t) => {
   const { guard } = hooksOf(apiKey, { apiKeyAuth }, { secrets });
   const changed = hooksOf(apiKey, { apiKeyAuth }, { secrets: { k: { robot: hashApiKey(`${good}-2`) } } });
   const { exchange } = createExchange({ clientId: 'robot' });

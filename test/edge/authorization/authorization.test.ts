@@ -137,7 +137,7 @@ const rows: [string, string, string, Partial<Exchange>, Record<string, string>?,
   ],
 ];
 
-t.test('authorization rules', async (t) => {
+t.test('authorization rules allow and deny', async (t) => {
   for (const [name, rules, expected, known, headers, peer] of rows)
     t.equal(authorize(rules, known, headers, peer), expected, name);
 });

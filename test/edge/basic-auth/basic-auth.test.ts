@@ -21,7 +21,7 @@ const basic = (user: string, password: string): Record<string, string> => ({
   authorization: `Basic ${Buffer.from(`${user}:${password}`).toString('base64')}`,
 });
 
-t.test('htpasswd files', async (t) => {
+t.test('htpasswd files are read', async (t) => {
   t.strictSame([...readHtpasswd(file, 's').keys()], ['user1', 'user2', 'ann']);
   const row = (line: string, why: string): [string, string] => [line, `line 1 of .htpasswd in Secret 's': ${why}`];
   const rows: [string, string][] = [
@@ -50,7 +50,7 @@ t.test('htpasswd files', async (t) => {
     t.throws(() => readHtpasswd(text, 's'), new SallyportError('config_invalid', message), text);
 });
 
-t.test('Authorization fields', async (t) => {
+t.test('Authorization fields are parsed', async (t) => {
   const rows: [string | undefined, unknown][] = [
     ['Basic YTpi', { user: 'a', password: 'b' }],
     ['bAsIc  YTpiOmM=', { user: 'a', password: 'b:c' }],
@@ -65,7 +65,7 @@ t.test('Authorization fields', async (t) => {
   for (const [value, pair] of rows) t.strictSame(readBasic(value), pair, value ?? 'nothing');
 });
 
-t.test('right and wrong', async (t) => {
+t.test('right passwords pass and wrong ones are refused', async (t) => {
   const edge = await startPolicy(t, spec, secrets);
   for (const [user, password] of [
     ['user1', 'test1'],

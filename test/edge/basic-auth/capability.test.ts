@@ -33,7 +33,7 @@ for (const [name, headers, outcome] of rows)
     t.equal(headerOf(exchange, 'authorization'), undefined);
   });
 
-t.test('a user stays accepted while the password is the same', async (t) => {
+t.test('a user stays accepted while the password is unchanged', async (t) => {
   const { guard } = hooks('word');
   const { exchange } = createExchange({ clientId: 'ann' });
   t.equal(guard.stillHolds(exchange, hooks('word').guard.known), true);

@@ -70,21 +70,21 @@ ${indent(front.keyPem)}`;
   return { ann: () => get(ann), bob: () => get(bob) };
 }
 
-t.test('an app that varies by the certificate of the client', async (t) => {
+t.test('an app that varies by the client certificate', async (t) => {
   const { ann, bob } = await startForClients(t, '', 'X-Forwarded-Client-Cert');
   t.equal(await ann(), 'for ann miss');
   t.equal(await bob(), 'for bob miss');
   t.equal(await ann(), 'for ann miss', 'nothing is stored');
 });
 
-t.test('the certificate of the client as a part of the key', async (t) => {
+t.test('the client certificate as part of the key', async (t) => {
   const { ann, bob } = await startForClients(t, 'keyHeaders: [X-Forwarded-Client-Cert]', 'accept');
   t.equal(await ann(), 'for ann miss');
   t.equal(await bob(), 'for bob miss');
   t.equal(await ann(), 'for ann hit');
 });
 
-t.test('an app that varies by what the gateway adds or a client takes away', async (t) => {
+t.test('an app that varies by fields that the gateway adds or a client removes', async (t) => {
   const { say, get, asked, gateway } = await startCached(t);
   say(saying('x', { ...minute, vary: 'X-Request-Id' }));
   await get('/id');
@@ -99,7 +99,7 @@ t.test('an app that varies by what the gateway adds or a client takes away', asy
   );
 });
 
-t.test('a response to a part of what there is not is not that of the URL', async (t) => {
+t.test('a response to an unsatisfiable range is not stored for the whole URL', async (t) => {
   const { say, get } = await startCached(t);
   const forAll = { 'cache-control': 'public, max-age=60' };
   say((one, answer) => {
@@ -110,7 +110,7 @@ t.test('a response to a part of what there is not is not that of the URL', async
   t.equal(String((await get('/r')).body), '0123456789');
 });
 
-t.test('a rule keeps its responses when another takes its number', async (t) => {
+t.test('a rule keeps its responses when another rule takes its number', async (t) => {
   const backend = 'backendRefs: [{ name: app, port: 80 }]';
   const internal = `{ matches: [{ headers: [{ name: x-internal, value: "1" }] }], filters: [{ type: RequestHeaderModifier, requestHeaderModifier: { set: [{ name: x-role, value: internal }] } }], ${backend} }`;
   const all = `{ ${backend} }`;
@@ -130,7 +130,7 @@ t.test('a rule keeps its responses when another takes its number', async (t) => 
 const rewriting = (prefix: string, urlRewrite: string, more = ''): string =>
   `{ matches: [{ path: { type: PathPrefix, value: ${prefix} } }], filters: [{ type: URLRewrite, urlRewrite: { ${urlRewrite} } }${more}], backendRefs: [{ name: app, port: 80 }] }`;
 
-t.test('unsafe methods and HEAD reach what is stored in front of a rewrite', async (t) => {
+t.test('unsafe methods and HEAD reach stored responses that were keyed before a rewrite', async (t) => {
   const { say, get, gateway } = await startCached(t);
   const rules = [
     rewriting('/shop', 'path: { type: ReplacePrefixMatch, replacePrefixMatch: / }'),
@@ -165,7 +165,7 @@ t.test('unsafe methods and HEAD reach what is stored in front of a rewrite', asy
   t.equal((await get('/m/x/a')).headers['x-of'], 'x/a', 'a HEAD updates its own URL only');
 });
 
-t.test('a HEAD updates what is stored by what the backend says, not by what the rule adds', async (t) => {
+t.test("a HEAD updates a stored response by the backend's fields, not by those that the rule adds", async (t) => {
   const { say, get, asked, gateway } = await startCached(t);
   const change =
     'filters: [{ type: ResponseHeaderModifier, responseHeaderModifier: { add: [{ name: x-add, value: y }], set: [{ name: cache-control, value: "public, max-age=86400" }] } }], ';
@@ -181,7 +181,7 @@ t.test('a HEAD updates what is stored by what the backend says, not by what the 
   t.equal(again.headers['x-add'], 'a, y');
 });
 
-t.test('a policy that comes back begins with an empty cache', async (t) => {
+t.test('a policy that is removed and added again starts with an empty cache', async (t) => {
   const { say, get, gateway } = await startCached(t);
   const withSpec = (spec: string) => gateway.write('all.yaml', documentsOf(spec, ''));
   const none = documentsOf('', '').split('---').slice(0, 2).join('---');
@@ -201,7 +201,7 @@ t.test('a policy that comes back begins with an empty cache', async (t) => {
   t.match((await get('/k')).headers['cache-status'], /; hit/, 'an unchanged policy keeps it');
 });
 
-t.test('headers by which apps know callers or are told another request', async (t) => {
+t.test('headers that identify callers, or that change the request for the app, prevent storing', async (t) => {
   const { say, get, asked } = await startCached(t);
   const knowing = [
     'x-api-key',
@@ -229,7 +229,7 @@ t.test('headers by which apps know callers or are told another request', async (
     t.match((await get('/public', { [name]: 'x' })).headers['cache-status'], /fwd=bypass/, name);
 });
 
-t.test('a well-known header of callers that is in the key identifies none', async (t) => {
+t.test('a well-known identity header that is part of the key identifies no caller', async (t) => {
   const { say, get, asked } = await startCached(t, 'keyHeaders: [X-API-Key, Authorization]');
   say((one, answer) => saying(`for ${one.headers['x-api-key']}`, minute)(one, answer));
   for (const key of ['ann', 'bob', 'ann', 'bob'])
@@ -239,7 +239,7 @@ t.test('a well-known header of callers that is in the key identifies none', asyn
   t.equal(asked.length, 4, 'but Authorization always does');
 });
 
-t.test('a purge names a URL in any of its spellings', async (t) => {
+t.test('a purge matches a URL in any of its spellings', async (t) => {
   const { say, get, purge } = await startCached(t);
   say(saying('x', minute));
   const cases: readonly (readonly [path: string, host: string, purged: object])[] = [

@@ -23,7 +23,7 @@ function entryOf(url: string, now = Date.now()): Entry {
   });
 }
 
-t.test('a wall clock that jumps makes nothing fresh again, and nothing old', async (t) => {
+t.test('a wall clock that jumps makes no response fresh again, and none stale', async (t) => {
   const entry = entryOf('u');
   const real = Date.now;
   t.teardown(() => {
@@ -35,7 +35,7 @@ t.test('a wall clock that jumps makes nothing fresh again, and nothing old', asy
   }
 });
 
-t.test('the store counts what it holds, and the least recently used goes first', async (t) => {
+t.test('the store counts its bytes, and evicts the least recently used first', async (t) => {
   const store = new Store(10_000);
   const entries = ['a', 'b', 'c', 'd', 'e', 'f'].map((url) => entryOf(url));
   for (const entry of entries.slice(0, 5)) {
@@ -53,7 +53,7 @@ t.test('the store counts what it holds, and the least recently used goes first',
   t.equal(store.bytes, 0);
 });
 
-t.test('HTTP/2 and HTTP/1.1 share what is stored', async (t) => {
+t.test('HTTP/2 and HTTP/1.1 share stored responses', async (t) => {
   const { say, get, asked, gateway } = await startCached(t);
   const body = randomBytes(100_000);
   say(saying(body, minute));
@@ -84,7 +84,7 @@ spec:
   t.equal(asked.length, 1);
 });
 
-t.test('bytes that the app has coded are for clients that accept the coding', async (t) => {
+t.test('a body that the app has encoded goes to clients that accept the encoding', async (t) => {
   const { say, get, asked } = await startCached(t);
   say(saying('not really', { ...minute, 'content-encoding': 'gzip' }));
   await get('/', { 'accept-encoding': 'gzip' });
@@ -93,7 +93,7 @@ t.test('bytes that the app has coded are for clients that accept the coding', as
   t.equal(asked.length, 2);
 });
 
-t.test('a reader that takes nothing stops no other, and holds no more than an entry', async (t) => {
+t.test('a reader that takes nothing stops no other, and holds no more than one entry', async (t) => {
   const { say, get, gateway } = await startCached(t, 'maxEntry: 4Mi');
   const body = randomBytes(4_000_000);
   const waiting: ServerResponse[] = [];
@@ -115,7 +115,7 @@ t.test('a reader that takes nothing stops no other, and holds no more than an en
   slow.destroy();
 });
 
-t.test('a response of unknown length that becomes too large goes on for those who read it', async (t) => {
+t.test('a response of unknown length that becomes too large continues for its readers', async (t) => {
   const { say, get, asked } = await startCached(t, 'maxEntry: 64Ki');
   const body = randomBytes(1_000_000);
   const waiting: ServerResponse[] = [];
@@ -131,7 +131,7 @@ t.test('a response of unknown length that becomes too large goes on for those wh
   await until(() => heldBytes() === 0, 'nothing to be held any more');
 });
 
-t.test('a backend that is away fails all who wait, each with an answer', async (t) => {
+t.test('an unreachable backend fails every waiting request with its own response', async (t) => {
   const { get, say, stop } = await startCached(t);
   const waiting: ServerResponse[] = [];
   say((_, answer) => void waiting.push(answer));
@@ -142,7 +142,7 @@ t.test('a backend that is away fails all who wait, each with an answer', async (
   await stopping;
 });
 
-t.test('requests that are reset at once do not leave the backend at work', async (t) => {
+t.test('requests that are reset at once do not leave the backend working', async (t) => {
   const { gateway, get, say } = await startCached(t);
   const waiting: ServerResponse[] = [];
   let closed = 0;
@@ -168,7 +168,7 @@ t.test('requests that are reset at once do not leave the backend at work', async
   t.equal(String((await other).body), 'x', 'the one that another client waits for goes on');
 });
 
-t.test('a 206 and an answer to a range are not stored', async (t) => {
+t.test('a 206 and a response to a range are not stored', async (t) => {
   const { get, say, asked } = await startCached(t);
   say(saying('01', { ...minute, 'content-range': 'bytes 0-1/10' }, 206));
   t.equal((await get('/r', { range: 'bytes=0-1' })).status, 206);
@@ -178,7 +178,7 @@ t.test('a 206 and an answer to a range are not stored', async (t) => {
   t.equal(asked[0]!.headers.range, 'bytes=0-1');
 });
 
-t.test('directives of a client that are not honoured', async (t) => {
+t.test('request directives that are not honoured', async (t) => {
   const { get, say, asked } = await startCached(t, 'clientDirectives: Ignore');
   say(saying('x', minute));
   await get('/');
@@ -187,7 +187,7 @@ t.test('directives of a client that are not honoured', async (t) => {
   t.equal(asked.length, 1);
 });
 
-t.test('headers of the key', async (t) => {
+t.test('headers that are part of the key', async (t) => {
   const { get, say, asked } = await startCached(t, 'keyHeaders: [X-Tenant]');
   say((one, answer) => saying(String(one.headers['x-tenant']), minute)(one, answer));
   for (const tenant of ['a', 'b', 'a', 'b']) t.equal(String((await get('/', { 'x-tenant': tenant })).body), tenant);

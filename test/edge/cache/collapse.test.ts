@@ -24,7 +24,7 @@ function unlessBad(forBad: Answer, other: Answer): { readonly app: Answer; reado
   };
 }
 
-t.test("another's failure is not passed on: one of those who waited asks for all", async (t) => {
+t.test('a failure is not shared: one of the waiting requests asks for all', async (t) => {
   const { say, get, asked } = await startCached(t);
   const { app, go } = unlessBad((one) => one.socket.destroy(), saying('fine', minute));
   say(app);
@@ -42,7 +42,7 @@ t.test("another's failure is not passed on: one of those who waited asks for all
   t.ok(asked.filter(({ headers }) => headers['x-bad'] === undefined).length === 1, 'one request for all');
 });
 
-t.test('nor is its slowness: after 5 s each asks for itself', async (t) => {
+t.test('slowness is not shared: after 5 s each waiting request asks for itself', async (t) => {
   const { say, get, asked } = await startCached(t);
   const { app, go } = unlessBad(saying('slow', minute), saying('fine', minute));
   say(app);
@@ -58,7 +58,7 @@ t.test('nor is its slowness: after 5 s each asks for itself', async (t) => {
   t.equal(String((await leader).body), 'slow');
 });
 
-t.test('an error for one request neither removes what is fresh nor ends waiting', async (t) => {
+t.test('an error for one request neither removes a fresh response nor ends waiting', async (t) => {
   const { say, get, asked } = await startCached(t);
   for (const status of [400, 401, 500]) {
     const path = `/${status}`;
@@ -84,7 +84,7 @@ t.test('an error for one request neither removes what is fresh nor ends waiting'
   }
 });
 
-t.test('what one client may have to itself does not remove what is fresh for all', async (t) => {
+t.test('a response for one client does not remove one that is fresh for all', async (t) => {
   const { say, get } = await startCached(t);
   say(saying('fine', { 'cache-control': 'public, max-age=60' }));
   await get('/');
@@ -93,7 +93,7 @@ t.test('what one client may have to itself does not remove what is fresh for all
   t.equal(String((await get('/')).body), 'fine');
 });
 
-t.test('after an invalidation or a purge meanwhile, requests wait for a new response at once', async (t) => {
+t.test('after an invalidation or a purge, requests wait for a new response at once', async (t) => {
   const { say, get, asked, purge } = await startCached(t);
   const waiting: ServerResponse[] = [];
   const url = (path: string) => `http://a.test${path}`;
@@ -126,7 +126,7 @@ t.test('after an invalidation or a purge meanwhile, requests wait for a new resp
   }
 });
 
-t.test('a late response that is older does not replace what came meanwhile', async (t) => {
+t.test('a late response that is older does not replace one that arrived meanwhile', async (t) => {
   const { say, get, asked } = await startCached(t);
   const at = (ms: number) => ({ ...minute, date: new Date(Date.now() + ms).toUTCString() });
   for (const [path, late, expected] of [
@@ -148,7 +148,7 @@ t.test('a late response that is older does not replace what came meanwhile', asy
   }
 });
 
-t.test('those who wait get all of it if the first client leaves, before the head or after it', async (t) => {
+t.test('waiting requests get the whole response if the first client leaves, before the head or after it', async (t) => {
   const { say, gateway, get, asked } = await startCached(t);
   for (const path of ['/before', '/after']) {
     const waiting: ServerResponse[] = [];
@@ -220,7 +220,7 @@ t.test('a backend that answers 304 to a request without a condition', async (t) 
   t.equal((await get('/old')).status, 502, 'about another response, and again without a condition');
 });
 
-t.test('a response of more than half the memory is passed on, and pushes nothing out', async (t) => {
+t.test('a response larger than half the memory is passed on, and evicts nothing', async (t) => {
   const { say, get, gateway } = await startCached(t, 'memory: 1Mi\nmaxEntry: 4Mi');
   say(saying('x', minute));
   for (let i = 0; i < 50; i++) await get(`/k${i}`);
@@ -234,7 +234,7 @@ t.test('a response of more than half the memory is passed on, and pushes nothing
   t.match(warning?.['msg'], "default/c: 'maxEntry' is more than half of the memory of one worker (1048576 bytes)");
 });
 
-t.test('places that could not be shared are remembered for 10 s, and not more of them than fit', async (t) => {
+t.test('keys that could not be shared are remembered for 10 s, in bounded memory', async (t) => {
   const clock = new ManualClock();
   const unshared = new Unshared(clock);
   const place = (url: string) => ({ url, partition: 'p' });

@@ -7,7 +7,7 @@ import { startCached } from '../../fixtures/cached.ts';
 
 const injected = '0\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nEVIL!';
 
-t.test('chunked bodies of all sizes arrive as they are', async (t) => {
+t.test('chunked bodies of all sizes arrive unchanged', async (t) => {
   const world = await startCached(t);
   for (const body of ['', 'short', 'x'.repeat(2000), 'y'.repeat(200_000), injected])
     for (const cacheControl of ['max-age=60', 'no-store']) {
@@ -26,7 +26,7 @@ t.test('chunked bodies of all sizes arrive as they are', async (t) => {
     }
 });
 
-t.test('a body cannot be another response of the same connection', async (t) => {
+t.test('a body cannot become another response on the same connection', async (t) => {
   const world = await startCached(t);
   world.say((asked, answer) => {
     answer.writeHead(200, { 'cache-control': 'max-age=60' });

@@ -32,7 +32,7 @@ t.test('a fresh response is served again, with its age, for GET and HEAD', async
   t.equal(hit!['upstream_host'], null);
 });
 
-t.test('responses without a body', async (t) => {
+t.test('responses without a body are stored', async (t) => {
   const { say, get, asked } = await startCached(t);
   say((_, answer) => void answer.writeHead(204, minute).end());
   for (let i = 0; i < 2; i++) {
@@ -44,7 +44,7 @@ t.test('responses without a body', async (t) => {
   t.equal(asked.length, 2);
 });
 
-t.test('conditions and ranges are answered from the store', async (t) => {
+t.test('conditional and range requests are answered from the store', async (t) => {
   const { say, get, asked } = await startCached(t);
   say(saying('0123456789', { ...minute, etag: '"v1"' }));
   await get('/');
@@ -75,7 +75,7 @@ t.test('a stale response is validated, and its head is updated', async (t) => {
   t.match((await get('/')).headers['cache-status'], /; hit; /);
 });
 
-t.test('a 304 about another response is not believed', async (t) => {
+t.test('a 304 about another response is ignored', async (t) => {
   const { say, get, asked } = await startCached(t);
   say(saying('old', { 'cache-control': 'max-age=0', etag: '"v1"' }));
   await get('/');
@@ -88,7 +88,7 @@ t.test('a 304 about another response is not believed', async (t) => {
   t.equal(asked.length, 3);
 });
 
-t.test('variants by Vary; Vary: * and what is private are not stored', async (t) => {
+t.test('variants by Vary; Vary: * and private responses are not stored', async (t) => {
   const { say, get, asked } = await startCached(t);
   say((one, answer) =>
     saying(`in ${one.headers['accept-language']}`, { ...minute, vary: 'Accept-Language' })(one, answer),
@@ -113,7 +113,7 @@ t.test('variants by Vary; Vary: * and what is private are not stored', async (t)
   }
 });
 
-t.test('unsafe methods invalidate their URL, and what they name on the same host', async (t) => {
+t.test('unsafe methods invalidate their URL, and the URLs that they name on the same host', async (t) => {
   const { say, get, asked } = await startCached(t);
   say(saying('x', minute));
   for (const path of ['/a', '/b', '/c']) await get(path);
@@ -154,7 +154,7 @@ t.test('a client with no-store neither validates nor removes what is served stal
   await until(async () => String((await get('/')).body) === 'y', 'the validation in the background');
 });
 
-t.test('stale responses stand in for errors and for a backend that is away', async (t) => {
+t.test('stale responses replace errors and those of an unreachable backend', async (t) => {
   const { say, get, stop } = await startCached(t);
   say(saying('good', { 'cache-control': 'max-age=0, stale-if-error=60', etag: '"a"' }));
   await get('/');
@@ -170,7 +170,7 @@ t.test('stale responses stand in for errors and for a backend that is away', asy
   t.equal((await get('/strict')).status, 503);
 });
 
-t.test('stale while it is validated in the background', async (t) => {
+t.test('a stale response is served while it is validated in the background', async (t) => {
   const { say, get, asked } = await startCached(t);
   say(saying('old', { 'cache-control': 'max-age=0, stale-while-revalidate=60', etag: '"a"' }));
   await get('/');
@@ -180,7 +180,7 @@ t.test('stale while it is validated in the background', async (t) => {
   t.equal(asked.length, 2);
 });
 
-t.test('a thousand clients, one request; each gets all of it while it arrives', async (t) => {
+t.test('a thousand clients cause one request; each gets the whole response while it arrives', async (t) => {
   const { say, get, asked } = await startCached(t, 'maxEntry: 1Mi');
   const body = randomBytes(200_000);
   const waiting: ServerResponse[] = [];
@@ -196,7 +196,7 @@ t.test('a thousand clients, one request; each gets all of it while it arrives', 
   t.equal(asked.length, 1);
 });
 
-t.test('a backend that changes its mind: those who waited ask for themselves', async (t) => {
+t.test('a backend that stops sharing a response: the waiting requests ask for themselves', async (t) => {
   const { say, get, asked } = await startCached(t);
   const waiting: ServerResponse[] = [];
   say((_, answer) => void waiting.push(answer));
@@ -209,7 +209,7 @@ t.test('a backend that changes its mind: those who waited ask for themselves', a
   t.equal(asked.length, 5);
 });
 
-t.test('a client that leaves in the middle ends nothing for the others', async (t) => {
+t.test('a client that leaves in the middle does not affect the others', async (t) => {
   const { say, get, asked, gateway } = await startCached(t);
   const waiting: ServerResponse[] = [];
   say((_, answer) => void waiting.push(answer));
@@ -236,7 +236,7 @@ t.test('a client that leaves in the middle ends nothing for the others', async (
   t.equal(asked.length, 1);
 });
 
-t.test('a response that breaks off is not stored, and its readers see the cut', async (t) => {
+t.test('a truncated response is not stored, and its readers see the truncation', async (t) => {
   const { say, get, asked } = await startCached(t);
   say((_, answer) => {
     answer.writeHead(200, { ...minute, 'content-length': '10' });
@@ -248,7 +248,7 @@ t.test('a response that breaks off is not stored, and its readers see the cut', 
   t.equal(asked.length, 2);
 });
 
-t.test('what is larger than an entry passes, with and without a length', async (t) => {
+t.test('a response larger than an entry passes, with and without a length', async (t) => {
   const { say, get, asked } = await startCached(t, 'maxEntry: 64Ki');
   const body = randomBytes(3_000_000);
   say(saying(body, minute));
@@ -259,7 +259,7 @@ t.test('what is larger than an entry passes, with and without a length', async (
   t.equal(asked.length, 3);
 });
 
-t.test('purge by URL, prefix and tag', async (t) => {
+t.test('a purge works by URL, prefix and tag', async (t) => {
   const { say, get, purge, asked } = await startCached(t);
   say((one, answer) => saying('x', { ...minute, 'cache-tag': `all, t${one.url!.slice(1)}` })(one, answer));
   const fill = async () => {
@@ -276,7 +276,7 @@ t.test('purge by URL, prefix and tag', async (t) => {
   t.equal(asked.length, 6);
 });
 
-t.test('a purge while a response is on its way keeps it out', async (t) => {
+t.test('a purge while a response arrives keeps it out of the store', async (t) => {
   const { say, get, purge, asked } = await startCached(t);
   const waiting: ServerResponse[] = [];
   say((_, answer) => void waiting.push(answer));
@@ -289,7 +289,7 @@ t.test('a purge while a response is on its way keeps it out', async (t) => {
   t.equal(String((await get('/p')).body), 'new');
 });
 
-t.test('a client that accepts a stored response only', async (t) => {
+t.test('a client that accepts stored responses only', async (t) => {
   const { say, get, asked } = await startCached(t);
   say(saying('x', minute));
   t.equal((await get('/', { 'cache-control': 'only-if-cached' })).status, 504);

@@ -25,7 +25,7 @@ async function startTwo(t: Parameters<typeof startCached>[0]) {
   return { redis, one, two, client, keys, yaml };
 }
 
-t.test('what one gateway has stored, the other serves', skip, async (t) => {
+t.test('one gateway stores a response, and the other serves it', skip, async (t) => {
   const { one, two, keys } = await startTwo(t);
   const body = Buffer.from(Array.from({ length: 256 }, (_, i) => i));
   one.say(saying(body, { ...minute, 'x-a': 'caf\xe9', vary: 'x-b' }));
@@ -40,7 +40,7 @@ t.test('what one gateway has stored, the other serves', skip, async (t) => {
   t.equal(one.asked.length, 2, 'another variant');
 });
 
-t.test('a purge at one gateway reaches the other, also two at once', skip, async (t) => {
+t.test('a purge at one gateway reaches the other, also when both purge at once', skip, async (t) => {
   const { one, two, keys } = await startTwo(t);
   for (const purge of [{ url: 'http://a.test/p' }, { prefix: 'http://a.test/' }, { tag: 't' }]) {
     one.say(saying('old', { ...minute, 'cache-tag': 't' }));
@@ -97,7 +97,7 @@ t.test('nothing in Redis can break a response', skip, async (t) => {
   t.match(heard.headers, { age: /^\d$/, 'cache-status': /^sallyport; hit/ });
 });
 
-t.test('a purge while Redis is away is not undone', skip, async (t) => {
+t.test('a purge while Redis is unreachable is not undone', skip, async (t) => {
   const { one, two, redis, client } = await startTwo(t);
   const hour = { 'cache-control': 'max-age=3600' };
   one.say(saying('old', hour));
@@ -129,7 +129,7 @@ t.test('a purge while Redis is away is not undone', skip, async (t) => {
   t.equal(client.isReady, true);
 });
 
-t.test('what requests invalidate does not empty the caches', skip, async (t) => {
+t.test('invalidations by requests do not empty the caches', skip, async (t) => {
   const { one, two, client } = await startTwo(t);
   // More than Redis holds: it is in memory only.
   const large = Buffer.alloc(70_000, 'x');
@@ -155,7 +155,7 @@ t.test('what requests invalidate does not empty the caches', skip, async (t) => 
   t.ok(records[0]! + records[1]! < 200, 'many in one record');
 });
 
-t.test('variants in Redis have a bound', skip, async (t) => {
+t.test('variants in Redis are bounded', skip, async (t) => {
   const { one, client, keys } = await startTwo(t);
   one.say(saying('x', { ...minute, vary: 'x-v' }));
   await Promise.all(Array.from({ length: 100 }, (_, i) => one.get('/v', { 'x-v': String(i) })));
@@ -193,7 +193,7 @@ t.test('of several that match, the most recent is served', skip, async (t) => {
   t.equal(String((await two.get('/o', { 'x-l': 'de' })).body), 'new');
 });
 
-t.test('how long a response was in Redis is told by the clock of Redis', skip, async (t) => {
+t.test('the clock of Redis determines how long a response was stored', skip, async (t) => {
   const { one, two, client, keys } = await startTwo(t);
   one.say(saying('x', { 'cache-control': 'max-age=600' }));
   await one.get('/o');
@@ -211,7 +211,7 @@ t.test('how long a response was in Redis is told by the clock of Redis', skip, a
   t.ok(age >= 100 && age < 130, `${age} s`);
 });
 
-t.test('a purge while Redis is read keeps out what was read', skip, async (t) => {
+t.test('a purge during a read of Redis discards the response that was read', skip, async (t) => {
   const { one, two, client, keys } = await startTwo(t);
   one.say(saying('old', minute));
   await one.get('/r');
@@ -229,7 +229,7 @@ t.test('a purge while Redis is read keeps out what was read', skip, async (t) =>
   t.equal(String((await two.get('/r')).body), 'new');
 });
 
-t.test('without Redis, and when it comes back', skip, async (t) => {
+t.test('the cache works without Redis, and again when Redis returns', skip, async (t) => {
   const { redis, one } = await startTwo(t);
   one.say(saying('a', minute));
   await one.get('/a');
@@ -243,7 +243,7 @@ t.test('without Redis, and when it comes back', skip, async (t) => {
   await until(async () => String((await one.get('/a')).body) === 'c', 'an empty memory');
 });
 
-t.test('a gateway without a Redis says that its responses stay in memory', async (t) => {
+t.test('a gateway without Redis reports that its responses stay in memory', async (t) => {
   const { gateway, get, say } = await startCached(t, 'store: Redis');
   t.ok(gateway.lines.some(({ msg }) => /'store: Redis' needs 'redis'/.test(String(msg))));
   say(saying('x', minute));

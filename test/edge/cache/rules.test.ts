@@ -43,7 +43,7 @@ const why = (
     identified,
   );
 
-t.test('directives are read as the standard writes them, and what cannot be read is noted', async (t) => {
+t.test('directives are parsed as the standard defines, and unreadable ones are noted', async (t) => {
   const read = (text: string) => Object.fromEntries(parseDirectives(text));
   t.strictSame(read('Max-Age=60, no-cache="a, b", PUBLIC'), { 'max-age': '60', 'no-cache': 'a,b', public: '' });
   t.strictSame(read('max-age=1, max-age=60'), { 'max-age': '1' }, 'the first counts');
@@ -54,7 +54,7 @@ t.test('directives are read as the standard writes them, and what cannot be read
   t.ok(performance.now() - started < 1000, 'in linear time');
 });
 
-t.test('a targeted field is a dictionary', async (t) => {
+t.test('a targeted field is parsed as a dictionary', async (t) => {
   const read = (text: string) => {
     const read = parseTargeted(text);
     return typeof read === 'object' ? Object.fromEntries(read) : read;
@@ -97,7 +97,7 @@ t.test('a targeted field is a dictionary', async (t) => {
   t.equal(why({ 'cdn-cache-control': 'private', 'cache-control': 'max-age=5', expires }), 'private');
 });
 
-t.test('dates are read in their three forms and no other', async (t) => {
+t.test('dates are parsed in their three forms and no other', async (t) => {
   const wanted = Date.UTC(1994, 10, 6, 8, 49, 37);
   for (const text of ['Sun, 06 Nov 1994 08:49:37 GMT', 'Sunday, 06-Nov-94 08:49:37 GMT', 'Sun Nov  6 08:49:37 1994'])
     t.equal(parseHttpDate(text), wanted, text);
@@ -111,7 +111,7 @@ const selecting = (fields: Fields, forwarded = fields, hopFields?: readonly stri
   hopFields,
 });
 
-t.test('Vary by what the gateway adds, changes or removes selects nothing', async (t) => {
+t.test('a field that the gateway adds, changes or removes does not select by Vary', async (t) => {
   const request = fieldsOf([
     ['x-a', '1'],
     ['x-b', '1'],
@@ -142,7 +142,7 @@ t.test('Vary by what the gateway adds, changes or removes selects nothing', asyn
   t.equal(of('x-a', ['x-a']), undefined, 'a client takes it away by Connection');
 });
 
-t.test('what is about one request, and not about the URL, is not stored', async (t) => {
+t.test('a response that is specific to one request is not stored', async (t) => {
   const forAll = { 'cache-control': 'public, max-age=60' };
   for (const status of [407, 408, 412, 416, 417, 421, 426, 428, 429, 431, 511])
     t.equal(why(forAll, { status }), `status ${status}`);
@@ -150,7 +150,7 @@ t.test('what is about one request, and not about the URL, is not stored', async 
   t.equal(why(forAll, { status: 200, isRange: true }), undefined);
 });
 
-t.test('freshness', async (t) => {
+t.test('how long a response is fresh', async (t) => {
   const expires = new Date(now + 60_000).toUTCString();
   const cases: readonly (readonly [Record<string, string>, number])[] = [
     [{ 'cache-control': 'max-age=10' }, 10],
@@ -174,7 +174,7 @@ t.test('freshness', async (t) => {
   t.equal(termsOf({ 'last-modified': lastModified }).lifetime, 0, 'by switch only');
 });
 
-t.test('what is stored', async (t) => {
+t.test('which responses are stored', async (t) => {
   const fresh = { 'cache-control': 'max-age=60' };
   t.equal(why(fresh), undefined);
   t.equal(why(fresh, { status: 599 }), undefined);
@@ -193,7 +193,7 @@ t.test('what is stored', async (t) => {
   t.equal(why({ 'cache-control': 'max-age=60', age: '70' }), 'stale');
 });
 
-t.test('directives that cannot be read, or that contradict each other, forbid storing', async (t) => {
+t.test('unreadable or contradictory directives forbid storing', async (t) => {
   const cases: Record<string, string> = {
     'private="x", private, max-age=60': 'private',
     'private, private="x", max-age=60': 'private',
@@ -220,7 +220,7 @@ t.test('directives that cannot be read, or that contradict each other, forbid st
   t.strictSame(headersIn(kept), { d: '1' });
 });
 
-t.test("a response to a caller is stored by the standard's permissions only", async (t) => {
+t.test('a response to a caller is stored only as the standard permits', async (t) => {
   const identified = true;
   t.equal(why({ 'cache-control': 'max-age=60' }, { identified }), 'identity');
   for (const permission of ['public', 's-maxage=5', 'must-revalidate'])
@@ -249,7 +249,7 @@ t.test('which requests a stored response serves', async (t) => {
   t.equal(askedBy(fieldsOf([['pragma', 'no-cache']])).has('no-cache'), true);
 });
 
-t.test('a stale response in place of an error', async (t) => {
+t.test('when a stale response replaces an error', async (t) => {
   const may = (control: string, age: number, reached: boolean) =>
     mayReplaceError(termsOf({ 'cache-control': control }), age, reached, 60);
   t.equal(may('max-age=60, stale-if-error=20', 70, true), true);

@@ -51,7 +51,7 @@ function readSlowly(t: Owner, { gateway }: CachedWorld, path: string, ms?: numbe
   return { bytes: () => bytes, end };
 }
 
-t.test('a client that reads more slowly than another gets all of it, and memory stays small', async (t) => {
+t.test('a client that reads more slowly than another gets the whole response, and memory stays small', async (t) => {
   const world = await startCached(t, 'maxEntry: 256Ki');
   const { promise, resolve: go } = Promise.withResolvers<void>();
   world.say(sending(30, promise));
@@ -77,7 +77,7 @@ t.test('a client that reads more slowly than another gets all of it, and memory 
   await until(() => heldBytes() < 100_000, 'no held bytes');
 });
 
-t.test('those that stop reading are cut, all together, and stop no other', async (t) => {
+t.test('readers that stop reading are cut together, and stop no other', async (t) => {
   const world = await startCached(t);
   const { promise, resolve: go } = Promise.withResolvers<void>();
   world.say(sending(100, promise));
@@ -94,7 +94,7 @@ t.test('those that stop reading are cut, all together, and stop no other', async
   await until(() => heldBytes() < 100_000, 'no held bytes');
 });
 
-t.test('after it each client fetches for itself, until it is small again', async (t) => {
+t.test('after a response that was too large, each client fetches for itself until it is small again', async (t) => {
   const world = await startCached(t);
   world.say(sending(30));
   await world.get('/');

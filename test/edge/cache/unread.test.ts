@@ -43,7 +43,7 @@ function beginning(world: CachedWorld, first: Buffer | string): Set<ServerRespon
 
 const nothingHeld = () => until(() => heldBytes() < 100_000, 'no held bytes');
 
-t.test('a response that is too large after all ends with its last client', async (t) => {
+t.test('a response that turns out too large ends with its last client', async (t) => {
   const world = await startCached(t, '', '', 'limits: { heldBytes: 4194304 }\n');
   const open = beginning(world, Buffer.alloc(300_000));
   for (let i = 0; i < 20; i++) await leave(t, world, `/${i}`);
@@ -55,7 +55,7 @@ t.test('a response that is too large after all ends with its last client', async
   t.equal((await world.get('/other', {}, { method: 'POST', body: 'x' })).status, 200);
 });
 
-t.test('so does one that was fetched in the background', async (t) => {
+t.test('a response that was fetched in the background ends when it turns out too large', async (t) => {
   const world = await startCached(t);
   const stale = { 'cache-control': 'max-age=0, stale-while-revalidate=60' };
   world.say(saying('small', stale));
@@ -72,7 +72,7 @@ t.test('so does one that was fetched in the background', async (t) => {
   await nothingHeld();
 });
 
-t.test('so does one that is purged', async (t) => {
+t.test('a purged response ends with its last client', async (t) => {
   const world = await startCached(t);
   const open = beginning(world, 'x');
   await leave(t, world, '/p');
@@ -81,7 +81,7 @@ t.test('so does one that is purged', async (t) => {
   await until(() => open.size === 0, 'no request at the backend');
 });
 
-t.test('what could be stored has a time to be complete', async (t) => {
+t.test('a response that could be stored has a time limit to be complete', async (t) => {
   const world = await startCached(t, '', '', 'limits: { streamIdle: 1s }\n');
   const open = beginning(world, 'x');
   const timer = setInterval(() => {
@@ -93,7 +93,7 @@ t.test('what could be stored has a time to be complete', async (t) => {
   await until(() => open.size === 0, 'no request at the backend');
 });
 
-t.test('what is not complete pushes out little of what is, and the oldest of it makes room', async (t) => {
+t.test('an incomplete response evicts few complete ones, and the oldest incomplete one makes room', async (t) => {
   const world = await startCached(t, 'memory: 2Mi\nmaxEntry: 1000Ki');
   world.say(saying('x', minute));
   for (let i = 0; i < 30; i++) await world.get(`/k${i}`);
@@ -107,7 +107,7 @@ t.test('what is not complete pushes out little of what is, and the oldest of it 
   for (let i = 0; i < 30; i++) t.match((await world.get(`/k${i}`)).headers['cache-status'], /; hit; /);
 });
 
-t.test('what makes room goes on for its client', async (t) => {
+t.test('a response that is evicted while it arrives continues for its client', async (t) => {
   const world = await startCached(t, 'memory: 2Mi\nmaxEntry: 1000Ki');
   const open = beginning(world, Buffer.alloc(900_000, 1));
   const first = world.get('/first');
@@ -123,7 +123,7 @@ t.test('what makes room goes on for its client', async (t) => {
   await nothingHeld();
 });
 
-t.test('a response for slow readers is counted until they have gone, stored or not', async (t) => {
+t.test('a response for slow readers is counted until they have left, stored or not', async (t) => {
   const world = await startCached(t, 'memory: 4Mi', '', 'limits: { heldBytes: 16777216 }\n');
   const body = Buffer.alloc(1_000_000, 65);
   world.say(saying(body, minute));
@@ -146,7 +146,7 @@ t.test('a response for slow readers is counted until they have gone, stored or n
   await nothingHeld();
 });
 
-t.test('a stored response is in memory once for all who read it, and a piece of it waits for each', async (t) => {
+t.test('a stored response is in memory once for all its readers, and one piece of it waits for each', async (t) => {
   const world = await startCached(t, '', '', 'limits: { heldBytes: 16777216 }\n');
   const body = Buffer.alloc(1_000_000, 65);
   world.say(saying(body, minute));
@@ -176,7 +176,7 @@ t.test('a stored response is in memory once for all who read it, and a piece of 
   await nothingHeld();
 });
 
-t.test('a body of crumbs is merged for its readers and for the store', async (t) => {
+t.test('a body of tiny pieces is merged for its readers and for the store', async (t) => {
   const world = await startCached(t);
   let end = (): void => {};
   world.say((_, answer) => {

@@ -18,7 +18,7 @@ const unchanged =
     answer.writeHead(304, { ...minute, etag: '"1"', ...headers }).end();
   };
 
-t.test('a new Vary selects from now on', async (t) => {
+t.test('a new Vary selects from then on', async (t) => {
   const { say, get } = await startCached(t);
   const inGerman = { 'accept-language': 'de' };
   say(saying('de', stale));
@@ -47,7 +47,7 @@ t.test('new tags can be purged', async (t) => {
   t.strictSame((await purge({ tag: 'two' })).body, { removed: 1 });
 });
 
-t.test('what becomes private is not served any more', async (t) => {
+t.test('a response that becomes private is no longer served', async (t) => {
   const { say, get, asked } = await startCached(t);
   say(saying('x', { ...stale, 'x-a': 'secret', 'x-b': 'b' }));
   await get('/');
@@ -59,7 +59,7 @@ t.test('what becomes private is not served any more', async (t) => {
   t.equal(later.headers['x-b'], 'b');
 });
 
-t.test('a cookie is for the client that waits, and for no other', async (t) => {
+t.test('a cookie goes to the client that waits, and to no other', async (t) => {
   const { say, get, asked } = await startCached(t);
   say(saying('x', stale));
   await get('/');
@@ -72,7 +72,7 @@ t.test('a cookie is for the client that waits, and for no other', async (t) => {
 const shared = { 'cache-control': 'public, max-age=0, must-revalidate', etag: '"1"' };
 const bob = { cookie: 'sid=bob' };
 
-t.test('what a 304 says to a caller with an identity is for that caller, unless the 304 is for all', async (t) => {
+t.test('a 304 to a caller with an identity applies to that caller, unless the 304 applies to all', async (t) => {
   const { say, get } = await startCached(t);
   const ofBob = { 'x-user': 'bob', 'access-control-allow-origin': 'https://bob.test' };
   const answers =
@@ -105,7 +105,7 @@ t.test('what a 304 says to a caller with an identity is for that caller, unless 
   t.match((await get('/for-all')).headers, { 'x-user': 'public', 'cache-status': /; hit/ });
 });
 
-t.test('a 304 about something else, or for one client, ends nothing that is fresh', async (t) => {
+t.test('a 304 about another response, or for one client, removes no fresh response', async (t) => {
   const { say, get, asked } = await startCached(t);
   const fresh = { 'cache-control': 'public, max-age=60', etag: '"1"' };
   const anew = { 'cache-control': 'no-cache' };
@@ -126,7 +126,7 @@ t.test('a 304 about something else, or for one client, ends nothing that is fres
     }
 });
 
-t.test('a HEAD cannot empty the cache: what it shows to be another is validated', async (t) => {
+t.test('a HEAD cannot empty the cache: a response that it shows to be outdated is validated', async (t) => {
   const { say, get, asked } = await startCached(t);
   const fresh = { 'cache-control': 'public, max-age=60', etag: '"1"' };
   const anew = { 'cache-control': 'no-cache' };
@@ -155,7 +155,7 @@ t.test('a HEAD cannot empty the cache: what it shows to be another is validated'
   }
 });
 
-t.test('responses without a date are dated when they arrive', async (t) => {
+t.test('a response without a date gets the date of its arrival', async (t) => {
   const { say, get, asked } = await startCached(t);
   say((_, answer) => {
     answer.sendDate = false;
@@ -174,7 +174,7 @@ t.test('responses without a date are dated when they arrive', async (t) => {
   t.equal(asked.length, 3);
 });
 
-t.test('a head that grows is counted, and takes the place of what it selects now', async (t) => {
+t.test('a head that grows is counted, and the updated response replaces the one that it now matches', async (t) => {
   const store = new Store(10_000);
   const now = Date.now();
   const terms = readTerms({ status: 200, fields: emptyFields }, now, now, false);

@@ -53,7 +53,7 @@ t.test('a purge reaches all workers', async (t) => {
   await until(() => isEverywhere('new'), 'all workers to have heard');
 });
 
-t.test('so does an invalidation, whichever worker it meets', async (t) => {
+t.test('an invalidation reaches all workers, whichever worker handles it', async (t) => {
   for (const next of ['2', '3', '4', '5']) {
     text = next;
     await askAs('HTTP/1.1', port('default/g:80'), { method: 'POST', body: 'x' });

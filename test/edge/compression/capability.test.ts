@@ -89,7 +89,7 @@ function checkCoded(t: Test, { replies: [reply], pieces }: Sent, coding: Coding,
   t.equal(String(coding === undefined ? bytes : decode[coding](bytes)), body);
 }
 
-t.test('the head of a coded response', async (t) => {
+t.test('the head of an encoded response', async (t) => {
   const headers = { ...json, etag: '"a"', 'accept-ranges': 'bytes', vary: 'Origin' };
   const asked = { headers: { 'accept-encoding': 'gzip' } };
   const { client, sent } = await serve(hooks(), asked, { headers, body: text });
@@ -103,7 +103,7 @@ t.test('the head of a coded response', async (t) => {
   t.equal(weak.client.headers['etag'], 'W/"a"');
 });
 
-t.test('HEAD gets the head of the coded response', async (t) => {
+t.test('HEAD gets the head of the encoded response', async (t) => {
   const asked = { known: { method: 'HEAD' }, headers: { 'accept-encoding': 'gzip' } };
   const long = await serve(hooks(), asked, { headers: json, body: '', declaredLength: text.length });
   t.match(long.client, { body: '', headers: { 'content-encoding': 'gzip' } });
@@ -111,7 +111,7 @@ t.test('HEAD gets the head of the coded response', async (t) => {
   t.strictSame(short.client.headers, json);
 });
 
-t.test('a body that coding makes longer goes out as it is', async (t) => {
+t.test('a body that encoding would enlarge is sent as it is', async (t) => {
   const random = randomBytes(2000);
   const { exchange, sent } = createExchange({}, { 'accept-encoding': 'gzip' });
   const fields = addFields(emptyFields, [['content-type', 'text/plain']]);
@@ -121,7 +121,7 @@ t.test('a body that coding makes longer goes out as it is', async (t) => {
   t.strictSame(headersIn(sent.replies[0]!.fields), { 'content-type': 'text/plain', vary: 'Accept-Encoding' });
 });
 
-t.test('without a plan nothing is hooked, and gateway.yaml can say no', async (t) => {
+t.test('without a plan there are no hooks, and gateway.yaml can turn compression off', async (t) => {
   t.equal(hooksOf(compression, {}, { shared: new Compression() }), undefined);
   t.strictSame(await planOf(compression, 'compression', true, 'gateway.yaml'), ['br', 'gzip']);
   t.equal(await planOf(compression, 'compression', false, 'gateway.yaml'), undefined);
@@ -137,7 +137,7 @@ function begin(shared = new Compression(), plan = gzipOnly) {
   return { exchange, sent, carrier };
 }
 
-t.test('a body that comes in pieces', async (t) => {
+t.test('a body that arrives in pieces', async (t) => {
   for (const coding of ['gzip', 'br'] as const)
     await t.test(coding, async (t) => {
       const before = heldBytes();
@@ -153,7 +153,7 @@ t.test('a body that comes in pieces', async (t) => {
     });
 });
 
-t.test('what has come is not kept back for what may follow', async (t) => {
+t.test('bytes that have arrived are not held back for later ones', async (t) => {
   const { exchange, sent } = begin();
   exchange.downstream.write(Buffer.from('first'));
   await until(() => sent.pieces.length > 0, 'the first piece');
@@ -162,7 +162,7 @@ t.test('what has come is not kept back for what may follow', async (t) => {
   t.equal(String(gunzipSync(Buffer.concat(sent.pieces))), 'first');
 });
 
-t.test('more than may wait holds the backend up, and it is told to go on', async (t) => {
+t.test('a full buffer pauses the backend, which is resumed later', async (t) => {
   const { exchange, carrier, sent } = begin();
   t.equal(exchange.downstream.write(Buffer.alloc(64 * 1024 - 1)), true);
   t.equal(exchange.downstream.write(Buffer.from('a')), false);
@@ -172,7 +172,7 @@ t.test('more than may wait holds the backend up, and it is told to go on', async
   t.equal(gunzipSync(Buffer.concat(sent.pieces)).length, 64 * 1024);
 });
 
-t.test('a client that takes no more holds the coding up', async (t) => {
+t.test('a client that stops reading pauses the compression', async (t) => {
   const { exchange, sent } = begin();
   sent.full = true;
   exchange.downstream.write(randomBytes(60_000));
@@ -186,8 +186,8 @@ t.test('a client that takes no more holds the coding up', async (t) => {
   t.equal(gunzipSync(Buffer.concat(sent.pieces)).length, 60_000);
 });
 
-t.test('how it can end early', async (t) => {
-  await t.test('the backend breaks off: the client sees a cut', async (t) => {
+t.test('how a response can end early', async (t) => {
+  await t.test('the backend breaks off: the client sees a truncated response', async (t) => {
     const before = heldBytes();
     const { exchange, sent } = begin();
     exchange.downstream.write(Buffer.from('half'));
@@ -197,20 +197,20 @@ t.test('how it can end early', async (t) => {
     exchange.downstream.end(emptyFields);
     t.equal(heldBytes(), before);
   });
-  await t.test('the client goes: the backend is told', async (t) => {
+  await t.test('the client leaves: the backend is told', async (t) => {
     const before = heldBytes();
     const { exchange, carrier } = begin();
     exchange.downstream.write(Buffer.from('half'));
     exchange.carrier!.downstreamGone();
     t.strictSame([carrier.told, heldBytes()], [['gone'], before]);
   });
-  await t.test('the client goes after the backend has ended: its connection is no longer ours', async (t) => {
+  await t.test('the client leaves after the backend has ended: its connection is no longer ours', async (t) => {
     const { exchange, carrier } = begin();
     exchange.downstream.end(emptyFields);
     exchange.carrier!.downstreamGone();
     t.strictSame(carrier.told, []);
   });
-  await t.test('silence of the backend is for the carrier, silence of the client is refused', async (t) => {
+  await t.test('the carrier handles a silent backend, and a silent client is refused', async (t) => {
     const { exchange, carrier, sent } = begin();
     exchange.carrier!.idle();
     t.strictSame(carrier.told, ['idle']);
@@ -221,7 +221,7 @@ t.test('how it can end early', async (t) => {
   });
 });
 
-t.test('at most 128 streams of one process; past that responses go out as they are', async (t) => {
+t.test('at most 128 streams of one process are compressed; further responses are sent as they are', async (t) => {
   const shared = new Compression();
   const all = Array.from({ length: 128 }, () => begin(shared));
   const isCoded = ({ sent }: ReturnType<typeof begin>) =>

@@ -77,7 +77,7 @@ for (const [name, plan, first, second, outcome] of pairs)
     t.equal((await enter(phases, second)).outcome, 'passed', 'the place is free again');
   });
 
-t.test('the count is one over listeners and generations, and another for another limit', async (t) => {
+t.test('a count is shared over listeners and generations, and separate for each limit', async (t) => {
   const { shared } = await startFirst();
   const plan = { maxInFlight: 1 };
   const one = await enter(await hooks(plan, shared));
@@ -114,7 +114,7 @@ async function startOther(answer: (question: unknown) => unknown) {
   return { shared: await concurrency.share!({ workers } as EdgeProcess), told, lates };
 }
 
-t.test('another worker asks the first', async (t) => {
+t.test('other workers ask the first worker', async (t) => {
   const { shared: own, served } = await startFirst();
   const ask = (worker: number) => (question: unknown) => served.answer(worker, question);
   const [a, b] = [await startOther(ask(1)), await startOther(ask(2))];
@@ -129,7 +129,7 @@ t.test('another worker asks the first', async (t) => {
   t.equal((await enter(await hooks(plan, b.shared))).outcome, 'passed');
 });
 
-t.test('what a worker held is free when it is gone, and a late word of it counts nothing', async (t) => {
+t.test('a worker that ends releases its requests, and its late messages count nothing', async (t) => {
   const { shared: own, served } = await startFirst();
   const a = await startOther((question) => served.answer(1, question));
   const plan = { maxInFlight: 2 };
@@ -152,7 +152,7 @@ t.test('what a worker held is free when it is gone, and a late word of it counts
   );
 });
 
-t.test('a first that does not answer in time lets no request in, and what it says late is given back', async (t) => {
+t.test('no request is admitted if the first worker is late, and its late answer is given back', async (t) => {
   const { shared, told, lates } = await startOther(() => undefined);
   const phases = await hooks({ maxInFlight: 1 }, shared);
   t.equal((await enter(phases)).outcome, 'concurrency_limited');
@@ -162,7 +162,7 @@ t.test('a first that does not answer in time lets no request in, and what it say
   t.match(told, [{ op: 'leave', key: '192.0.2.1' }]);
 });
 
-t.test('a request that ended while the first was asked leaves at once', async (t) => {
+t.test('a request that ended while the first worker was asked leaves at once', async (t) => {
   let admit: (isIn: boolean) => void = () => {};
   const { shared, told } = await startOther(() => new Promise<boolean>((resolve) => (admit = resolve)));
   const { before, finished } = await hooks({ maxInFlight: 1 }, shared);
@@ -176,6 +176,6 @@ t.test('a request that ended while the first was asked leaves at once', async (t
   t.equal(told.length, 1);
 });
 
-t.test('without a plan nothing is hooked', async (t) => {
+t.test('without a plan there are no hooks', async (t) => {
   t.equal(hooksOf(concurrency, {}, { shared: concurrency.shareDry!({} as never) }), undefined);
 });

@@ -4,7 +4,7 @@ import t from 'tap';
 import { refusalOf } from '../../../sidecar/edge/concurrency/limit.ts';
 import { ConcurrencyLimit } from '../../../sidecar/edge/concurrency-limit.ts';
 
-t.test('of a route', async (t) => {
+t.test('the limit of a route', async (t) => {
   const limit = new ConcurrencyLimit({ maxInFlight: 2, per: 'route' });
   t.strictSame(
     ['a', 'b', 'c'].map((key) => limit.enter(key)),
@@ -20,7 +20,7 @@ t.test('of a route', async (t) => {
   });
 });
 
-t.test('of each client', async (t) => {
+t.test('the limit of each client', async (t) => {
   const limit = new ConcurrencyLimit({ maxInFlight: 1, per: 'client' });
   t.strictSame(
     ['a', 'b', 'a'].map((key) => limit.enter(key)),

@@ -72,7 +72,7 @@ for (const [name, headers, passes, plan = plain, authority = 'shop.test'] of row
     }
   });
 
-t.test('documents with mistakes', async (t) => {
+t.test('documents with mistakes are refused', async (t) => {
   const problemsOf = (text: string): string[] => {
     const head =
       'apiVersion: gateway.envoyproxy.io/v1alpha1\nkind: SecurityPolicy\nmetadata: { name: p }\nspec: { targetRefs: [{ group: gateway.networking.k8s.io, kind: HTTPRoute, name: r }], csrf: ';
@@ -96,7 +96,7 @@ t.test('documents with mistakes', async (t) => {
   t.strictSame(problemsOf('{}'), []);
 });
 
-t.test('on the wire: checked before authentication', async (t) => {
+t.test('on the wire: CSRF is checked before authentication', async (t) => {
   const edge = await startPolicy(
     t,
     'csrf: {}\napiKeyAuth: { credentialRefs: [{ name: k }], extractFrom: [{ headers: [x-key] }] }\n',

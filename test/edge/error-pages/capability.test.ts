@@ -89,18 +89,18 @@ for (const [name, code, headers, status, told, body] of rows)
 /** Goes with that code, in every form. */
 const hint: Headers = { 'x-envoy-overloaded': 'true' };
 
-t.test('without pages a browser gets text', async (t) => {
+t.test('without configured pages a browser gets text', async (t) => {
   const { client } = await serve(refusing('no_route', { files: {} as typeof files }), { headers: html });
   t.match(client, { headers: plain, body: 'no route' });
 });
 
-t.test('the ID of the request is what a stranger sent, and is escaped', async (t) => {
+t.test('the request ID may come from any client, and is escaped', async (t) => {
   const known: Partial<Exchange> = { requestId: `<script>"&'` };
   const { client } = await serve(refusing('no_route'), { headers: html, known });
   t.equal(client.body, '<p>gone &lt;script&gt;&quot;&amp;&#39;</p>');
 });
 
-t.test('a problem names the decision only where the operator lets responses name it', async (t) => {
+t.test('a problem document names the decision only where the operator allows it', async (t) => {
   const asked = { headers: { accept: 'application/json' } };
   const rules: Partial<PortRules> = { decisionHeader: true };
   const named = await serve(refusing('no_route'), { ...asked, rules });
@@ -109,7 +109,7 @@ t.test('a problem names the decision only where the operator lets responses name
   t.notOk('instance' in JSON.parse(unnamed.client.body));
 });
 
-t.test('what an external authorizer has worded stays as it is', async (t) => {
+t.test('the text of an external authorizer is not changed', async (t) => {
   const fields = addFields(emptyFields, [['content-type', 'text/x-own']]);
   const worded = (body: string): Denial => ({ status: 403, fields, body: Buffer.from(body) });
   const own = await serve(refusing('ext_authz_denied'), { headers: html, known: { denial: worded('own words') } });

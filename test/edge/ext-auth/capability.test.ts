@@ -11,7 +11,7 @@ const http = (name: string, more = '') =>
   planOf(`http: { backendRef: { name: ${name}, port: 80 }, path: /check }`, more);
 const hooks = (plan: unknown) => hooksOf(extAuth, { extAuth: plan });
 
-t.test('the authorizer of each form', async (t) => {
+t.test('which authorizer each form creates', async (t) => {
   t.match(hooks(http('one')).authorizer, { name: 'shop/p', kind: 'http', statusOnError: 403 });
   const grpc = planOf('grpc: { backendRef: { name: one, port: 80 } }');
   t.match(hooks(grpc).authorizer, { name: 'shop/p', kind: 'grpc' });
@@ -25,7 +25,7 @@ t.test('the authorizer does not see session cookies', async (t) => {
   t.equal(headerOf(exchange, 'cookie'), 'a=b');
 });
 
-t.test('headers that only the authorizer may set, except those that it reads from the client', async (t) => {
+t.test('headers that only the authorizer may set are removed, except those that it reads', async (t) => {
   const plan = planOf(
     'http: { backendRef: { name: a, port: 80 }, headersToBackend: [X-User, Cookie, Authorization, x-both] }',
     'headersToExtAuth: [x-both],',

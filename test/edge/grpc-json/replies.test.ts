@@ -90,7 +90,7 @@ const mapped: readonly (readonly [json: JsonValue, shown: unknown, options?: obj
   [{ price: 'NaN' }, { price: 'NaN' }],
 ];
 
-t.test('the mapping of protobuf', async (t) => {
+t.test('replies follow the JSON mapping of protobuf', async (t) => {
   for (const [json, shown, printOptions] of mapped) {
     const { exchange, sent } = await begin('/v1/orders/5', await hooksFor(printOptions && { printOptions }));
     finish(exchange, [order(json)], { 'grpc-status': '0' });
@@ -135,7 +135,7 @@ t.test('response_body, HttpBody and HEAD', async (t) => {
   t.equal(bare.exchange.method, 'HEAD', 'the codec sees the method of the client');
 });
 
-t.test('HEAD of a stream has no body, and the call ends', async (t) => {
+t.test('HEAD of a streaming method has no body, and the call ends', async (t) => {
   for (const printOptions of [{}, { streamNewlineDelimited: true }]) {
     const { exchange, sent, told } = await begin('/v1/orders', await hooksFor({ printOptions }), 'HEAD');
     respondWith(exchange, head());
@@ -149,7 +149,7 @@ t.test('HEAD of a stream has no body, and the call ends', async (t) => {
   }
 });
 
-t.test('the content_type of an HttpBody cannot end its line', async (t) => {
+t.test('the content_type of an HttpBody cannot end its header line', async (t) => {
   const HttpBody = registry.getMessage('google.api.HttpBody')!;
   for (const contentType of ['text/csv\r\nset-cookie: a=b', 'text/csv\n', 'text/csv\0', 'ä\u2028']) {
     const { exchange, sent } = await begin('/v1/raw');
@@ -168,7 +168,7 @@ t.test('fields about a body that the client does not get are dropped', async (t)
 });
 
 const statuses = [200, 499, 500, 400, 504, 404, 409, 403, 429, 400, 409, 400, 501, 500, 503, 500, 401, 500];
-t.test('each status of gRPC is one of HTTP', async (t) => {
+t.test('each gRPC status maps to an HTTP status', async (t) => {
   for (const [code, status] of statuses.entries()) {
     if (code === 0) continue;
     const { exchange, sent } = await begin();
@@ -183,7 +183,7 @@ t.test('each status of gRPC is one of HTTP', async (t) => {
   }
 });
 
-t.test('details of a status, as far as their types are known', async (t) => {
+t.test('details of a status are translated if their types are known', async (t) => {
   const any = (name: string, value: Uint8Array): Uint8Array =>
     new BinaryWriter()
       .tag(1, WireType.LengthDelimited)
@@ -266,7 +266,7 @@ function deep(depth: number): Uint8Array {
   return bytes;
 }
 
-t.test('bad responses', async (t) => {
+t.test('bad responses are refused', async (t) => {
   for (const [why, answer, status, code] of bad) {
     const before = heldBytes();
     const { exchange, sent, told } = await begin();
@@ -310,7 +310,7 @@ const forms: readonly (readonly [options: object, type: string, pieces: string[]
   ],
 ];
 
-t.test('streams: the head and each message go on at once', async (t) => {
+t.test('streams: the head and each message are sent on at once', async (t) => {
   for (const [printOptions, type, pieces, failed] of forms) {
     const using = await hooksFor({ printOptions });
     const { exchange, sent } = await begin('/v1/orders', using);
@@ -335,7 +335,7 @@ t.test('streams: the head and each message go on at once', async (t) => {
   }
 });
 
-t.test('a stream that comes with its head is written after the head', async (t) => {
+t.test('a stream that arrives with its head is written after the head', async (t) => {
   for (const method of ['GET', 'HEAD']) {
     const { exchange, sent } = await begin('/v1/orders', hooks, method);
     const written: unknown[] = [];
@@ -355,14 +355,14 @@ t.test('a stream that comes with its head is written after the head', async (t) 
   }
 });
 
-t.test('a slow client slows a stream', async (t) => {
+t.test('a slow client slows down a stream', async (t) => {
   const { exchange, sent } = await begin('/v1/orders');
   respondWith(exchange, head());
   sent.full = true;
   t.equal(exchange.downstream.write(framed(order({}))), false);
 });
 
-t.test('what is held of the request goes no further', async (t) => {
+t.test('a request body that is held back goes no further', async (t) => {
   const { exchange, told } = await begin();
   exchange.carrier!.requestData(Buffer.from('{}'));
   exchange.carrier!.requestEnd(emptyFields);

@@ -251,7 +251,7 @@ for (const [line, body, code, message] of refusals)
     t.equal(status.code, exchange.failure!.row.grpc);
   });
 
-t.test('a body is UTF-8, JSON by its type, and not coded', async (t) => {
+t.test('a body is UTF-8, has a JSON type, and has no Content-Encoding', async (t) => {
   const body = '{}';
   const plain = await send('POST /v1/orders', body, hooks, { 'content-type': 'text/plain' });
   t.equal(plain.client.code, 'content_type_unsupported');
@@ -274,7 +274,7 @@ t.test('a body is UTF-8, JSON by its type, and not coded', async (t) => {
   t.equal(long.client.code, 'body_too_large');
 });
 
-t.test('the backend gets nothing that is about the JSON', async (t) => {
+t.test('the backend gets no field that describes the JSON body', async (t) => {
   const about = {
     trailer: 'x',
     'grpc-encoding': 'gzip',
@@ -289,7 +289,7 @@ t.test('the backend gets nothing that is about the JSON', async (t) => {
   t.strictSame(backend?.headers, { 'grpc-timeout': '1S', 'content-type': 'application/grpc', te: 'trailers' });
 });
 
-t.test('the first template with the method is meant, as by Envoy', async (t) => {
+t.test('the first template with the method applies, as in Envoy', async (t) => {
   const { Get, Create, Any } = methods;
   const set = descriptorSet({
     Get: Get!,
@@ -304,7 +304,7 @@ t.test('the first template with the method is meant, as by Envoy', async (t) => 
   t.match(none.client.body, 'no method of the services has this method of HTTP: DELETE, GET, POST');
 });
 
-t.test('options', async (t) => {
+t.test('the options of the mapping', async (t) => {
   const path = '/v1/orders?token=x&none=1&order.sku=a+b';
   const lenient = await hooksFor({ ignoreUnknownQueryParameters: true, queryParamUnescapePlus: true });
   const { exchange } = await send(`GET ${path}`, undefined, lenient);
@@ -317,7 +317,7 @@ t.test('options', async (t) => {
   t.strictSame(callsIn('Plain', named.exchange.wholeBody!), [{ id: '1' }]);
 });
 
-t.test('gRPC passes untouched', async (t) => {
+t.test('gRPC passes unchanged', async (t) => {
   const body = Buffer.from([0, 0, 0, 0, 0]);
   const { backend, exchange } = await serve(hooks, {
     known: { method: 'POST', path: '/shop.v1.Orders/Get', grpc: true, framing: 5, wholeBody: body },
@@ -327,7 +327,7 @@ t.test('gRPC passes untouched', async (t) => {
   t.equal(exchange.wholeBody, body);
 });
 
-t.test('the record is about what the client sent', async (t) => {
+t.test('the record shows what the client sent', async (t) => {
   const { exchange } = await send('GET /v1/orders/5');
   for (const giveBack of exchange.phases!.finished) giveBack(exchange);
   t.match(exchange, { method: 'GET', path: '/v1/orders/5', noted: [['grpc_method', '/shop.v1.Orders/Get']] });

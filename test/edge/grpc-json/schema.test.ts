@@ -25,12 +25,12 @@ const withRule = (rule: Rule, name = 'Get'): string => {
   return base64Of(descriptorSet({ [name]: [input, output, rule] as Method }));
 };
 
-t.test('a good set', async (t) => {
+t.test('a valid descriptor set is read', async (t) => {
   t.strictSame(problemsOf(base64Of()), []);
   t.strictSame(problemsOf(`"${base64Of().replace(/.{76}/g, '$& ')}"`), [], 'folded as base64 folds');
 });
 
-t.test('a set that is cut, anywhere', async (t) => {
+t.test('a descriptor set that is truncated anywhere is refused', async (t) => {
   const bytes = Buffer.from(base64Of(), 'base64');
   for (let length = 1; length < bytes.length; length += 97) {
     const [problem, ...others] = problemsOf(bytes.subarray(0, length).toString('base64'));
@@ -41,7 +41,7 @@ t.test('a set that is cut, anywhere', async (t) => {
   t.match(problemsOf('""'), ["6:14 the descriptor set has no service 'shop.v1.Orders'"]);
 });
 
-t.test('a set that lies', async (t) => {
+t.test('a descriptor set with false references is refused', async (t) => {
   const without = descriptorSet();
   without.file = without.file.filter(({ name }) => name !== 'google/protobuf/timestamp.proto');
   t.match(problemsOf(base64Of(without)), [/^7:23 not a descriptor set: /]);
@@ -79,14 +79,14 @@ for (const [rule, message] of rules)
     t.strictSame(problemsOf(withRule(rule)), [`7:23 shop.v1.Orders.Get: ${message}`]);
   });
 
-t.test('two methods for one request', async (t) => {
+t.test('two methods for one request are refused', async (t) => {
   const twice = { ...methods, Other: ['Query', 'Order', { get: '/v1/orders/{name}' }] as Method };
   t.strictSame(problemsOf(base64Of(descriptorSet(twice))), [
     "7:23 shop.v1.Orders.Other: 'GET /v1/orders/{name}' also matches /shop.v1.Orders/Get",
   ]);
 });
 
-t.test('options that contradict each other', async (t) => {
+t.test('contradictory options are refused', async (t) => {
   const print = (options: string): string[] =>
     problemsOf(base64Of(), `services: [shop.v1.Orders]\n  printOptions: { ${options} }`);
   t.match(print('streamNewlineDelimited: true, streamSseStyleDelimited: true'), [

@@ -30,7 +30,7 @@ const frame = (text: string): Buffer => {
   return Buffer.concat([head, Buffer.from(text)]);
 };
 
-t.test('what is gRPC-Web, and what the backend gets', async (t) => {
+t.test('which requests are gRPC-Web, and what the backend gets', async (t) => {
   const rows: readonly (readonly [type: string | undefined, accept: string | undefined, sent: string, got: string])[] =
     [
       ['application/grpc-web', undefined, 'application/grpc', 'application/grpc-web+proto'],
@@ -75,7 +75,7 @@ const call = (type = 'application/grpc-web') => {
   return { exchange, sent, told: carrier.told };
 };
 
-t.test('a body of base64 in any pieces', async (t) => {
+t.test('a base64 body is read in any pieces', async (t) => {
   // Each message with a padding of its own, as a client may write it.
   const text = framed(Buffer.from('hello')).toString('base64') + framed(Buffer.from('x')).toString('base64');
   const whole = Buffer.concat([message, framed(Buffer.from('x'))]).toString();
@@ -95,7 +95,7 @@ t.test('a body of base64 in any pieces', async (t) => {
   t.equal(exchange.framing, whole.length);
 });
 
-t.test('bad bodies are refused, and never end at the backend', async (t) => {
+t.test('bad bodies are refused, and never end as complete requests at the backend', async (t) => {
   const rows: readonly (readonly [why: string, type: string, body: Buffer | string, message: string])[] = [
     ['a cut message', '', message.subarray(0, 7), 'the body ends within a message'],
     ['a cut prefix', '', Buffer.from([0, 0, 0]), 'the body ends within a message'],
@@ -150,7 +150,7 @@ t.test('trailers are the last frame', async (t) => {
   t.match(headersIn(sent.replies[0]!.fields), { 'content-type': 'application/grpc-web+proto', 'x-own': '1' });
 });
 
-t.test('text: each piece goes on at once, padded', async (t) => {
+t.test('text: each piece is sent on at once, padded', async (t) => {
   const { exchange, sent } = call('application/grpc-web-text');
   respondWith(exchange, grpc());
   for (const byte of message) exchange.downstream.write(Buffer.from([byte]));
@@ -161,7 +161,7 @@ t.test('text: each piece goes on at once, padded', async (t) => {
   t.same(read, Buffer.concat([message, frame('grpc-status: 0\r\n')]));
 });
 
-t.test('a response without messages, or without a status, has a last frame as well', async (t) => {
+t.test('a response without messages, or without a status, ends with a trailer frame as well', async (t) => {
   const only = await serve(
     hooks,
     { known: post, headers: { 'content-type': 'application/grpc-web' } },
@@ -182,7 +182,7 @@ t.test('a response without messages, or without a status, has a last frame as we
   t.equal(exchange.grpcStatus, 2);
 });
 
-t.test('a response that is cut never looks complete', async (t) => {
+t.test('a truncated response never looks complete', async (t) => {
   const { exchange, sent } = call();
   respondWith(exchange, grpc());
   exchange.downstream.write(message.subarray(0, 8));
@@ -192,7 +192,7 @@ t.test('a response that is cut never looks complete', async (t) => {
   t.equal(exchange.failure?.code, 'upstream_answer_malformed');
 });
 
-t.test('refusals of the gateway are gRPC-Web', async (t) => {
+t.test('refusals of the gateway are gRPC-Web responses', async (t) => {
   const { exchange, sent } = call('application/grpc-web-text');
   refuse(exchange, new SallyportError('policy_denied', 'not for you'));
   t.match(headersIn(sent.replies[0]!.fields), { 'content-type': 'application/grpc-web-text+proto' });
@@ -202,7 +202,7 @@ t.test('refusals of the gateway are gRPC-Web', async (t) => {
   );
 });
 
-t.test('what is not gRPC passes unchanged', async (t) => {
+t.test('other requests pass unchanged', async (t) => {
   const { client } = await serve(
     hooks,
     { known: post, headers: { 'content-type': 'application/grpc-web' } },

@@ -41,13 +41,13 @@ for (const [name, known, answer, told] of rows)
     t.strictSame(client.headers, told);
   });
 
-t.test('over our own TLS it is secure, whatever a proxy says', async (t) => {
+t.test('on our own TLS the connection is secure, whatever a proxy claims', async (t) => {
   const tls = { version: 'TLSv1.3', cipher: 'x', group: undefined };
   const { client } = await serve(hooks(), { known: { scheme: 'http' }, connection: { tls } });
   t.strictSame(client.headers, all);
 });
 
-t.test('what a filter of the rule sets or removes is left to it', async (t) => {
+t.test('fields that a filter of the rule sets or removes are left to the filter', async (t) => {
   const beside = {
     ResponseHeaderModifier: [
       { set: [{ name: 'X-Frame-Options', value: 'SAMEORIGIN' }], remove: ['Referrer-Policy'] },
@@ -64,7 +64,7 @@ t.test('what a filter of the rule sets or removes is left to it', async (t) => {
   });
 });
 
-t.test("the gateway's own responses carry them as well", async (t) => {
+t.test("the gateway's own responses have the fields as well", async (t) => {
   const limit = (): never => {
     throw new SallyportError('no_route', 'no rule is for it');
   };
@@ -72,7 +72,7 @@ t.test("the gateway's own responses carry them as well", async (t) => {
   t.match(client, { status: 404, headers: all });
 });
 
-t.test("a filter does not settle the gateway's own responses: it changes a backend's only", async (t) => {
+t.test("a filter changes only a backend's responses, so the gateway's own keep their fields", async (t) => {
   const beside = { ResponseHeaderModifier: [{ set: [{ name: 'X-Frame-Options', value: 'SAMEORIGIN' }] }] };
   const limit = (): never => {
     throw new SallyportError('rate_limited', 'too many');
@@ -81,6 +81,6 @@ t.test("a filter does not settle the gateway's own responses: it changes a backe
   t.match(client.headers, { 'x-frame-options': 'DENY' });
 });
 
-t.test('without the setting nothing is hooked', async (t) => {
+t.test('without the setting there are no hooks', async (t) => {
   t.equal(hooksOf(hardening, {}), undefined);
 });

@@ -54,7 +54,7 @@ for (const [name, modifiers, left] of rows) {
   });
 }
 
-t.test('requests and responses of one rule are changed apart', async (t) => {
+t.test('requests and responses of one rule are changed independently', async (t) => {
   const hooks = hooksOf(headers, {
     RequestHeaderModifier: await planOf(headers, 'RequestHeaderModifier', set(['x-a', 'in'])),
     ResponseHeaderModifier: await planOf(headers, 'ResponseHeaderModifier', set(['x-a', 'out'])),
@@ -63,7 +63,7 @@ t.test('requests and responses of one rule are changed apart', async (t) => {
   t.strictSame([backend!.headers, client.headers], [{ 'x-a': 'in' }, { 'x-a': 'out' }]);
 });
 
-t.test('what is removed goes in every spelling that servers fold into one, and from trailers', async (t) => {
+t.test('a removed field is removed in every spelling that servers fold into one, and from trailers', async (t) => {
   const hooks = hooksOf(headers, await plansOf('RequestHeaderModifier', [remove('x-role')]));
   const { backend, exchange } = await serve(hooks, {
     headers: { X_Role: 'admin', 'x-role': 'user', 'x.role': 'root' },
@@ -76,7 +76,7 @@ t.test('what is removed goes in every spelling that servers fold into one, and f
   t.strictSame(headersIn(withoutTaken(exchange, trailers)), { 'x-sum': '1' });
 });
 
-t.test('no client can have a field of ours taken for one of its hop', async (t) => {
+t.test('no client can make us drop one of our fields as a field of its hop', async (t) => {
   const hooks = hooksOf(headers, await plansOf('RequestHeaderModifier', [set(['x-ours', '1'])]));
   const known = { hopFields: ['x-ours', 'x-theirs'] };
   const { backend, exchange } = await serve(hooks, { known, headers: { 'x-theirs': '1', 'x-a': '1' } });

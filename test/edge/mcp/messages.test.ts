@@ -57,7 +57,7 @@ const outcome = async (sent: ReturnType<typeof post>): Promise<string> => {
 };
 const denied = '200 policy_denied -32008';
 
-t.test('methods and names', async (t) => {
+t.test('methods and names are read', async (t) => {
   const rows: [string, string, string][] = [
     ['a tool', request('tools/call', { name: 'get_weather', arguments: {} }), 'passed'],
     ['by a prefix', request('tools/call', { name: 'say_hello' }), 'passed'],
@@ -126,7 +126,7 @@ t.test('methods and names', async (t) => {
   t.ok(counts.includes('shop/p other denied') && counts.includes('shop/p tools/call allowed'));
 });
 
-t.test('names that look alike, and other spellings', async (t) => {
+t.test('names that look alike, and other spellings, are refused', async (t) => {
   const open = await hooksFor({
     defaultAction: 'Allow',
     rules: [
@@ -221,7 +221,7 @@ t.test('names that look alike, and other spellings', async (t) => {
     t.equal(await read(uri), denied, uri);
 });
 
-t.test('messages that two readers read differently', async (t) => {
+t.test('messages that two parsers read differently are refused', async (t) => {
   const call = '"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"get_weather"}';
   const rows: [string, string | Buffer, string, Headers?][] = [
     ['a key twice', `{${call},"method":"ping"}`, '400 json_duplicate_key -32700'],
@@ -370,7 +370,7 @@ t.test('batches', async (t) => {
   t.equal(await outcome(post(`[${weather}]`, { 'mcp-method': 'tools/call' })), '400 mcp_header_mismatch -32020');
 });
 
-t.test('other requests of HTTP', async (t) => {
+t.test('other requests pass or are refused by their method and path', async (t) => {
   const ask = (known: object, headers: Headers = {}) =>
     outcome(
       serve(
@@ -396,7 +396,7 @@ t.test('other requests of HTTP', async (t) => {
   });
 });
 
-t.test('requests in flight under changed rules', async (t) => {
+t.test('requests in flight under changed rules are evaluated again', async (t) => {
   const { exchange } = await post(request('tools/call', { name: 'get_weather' }));
   const [list, stream] = [
     (await post(request('tools/list'))).exchange,
@@ -412,7 +412,7 @@ t.test('requests in flight under changed rules', async (t) => {
   t.equal(kept.stillHolds(stream, before), false);
 });
 
-t.test('rules that cannot be meant', async (t) => {
+t.test('rules with contradictions are refused', async (t) => {
   const rows: [string, object, RegExp][] = [
     ['nothing named', { action: 'Allow', operation: {} }, /names nothing/],
     ['a star inside', { action: 'Allow', operation: { tools: ['a*b'] } }, /one star at most/],

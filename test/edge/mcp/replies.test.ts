@@ -48,7 +48,7 @@ const ask = (method: string, known: Partial<Exchange> = {}): Asked => {
 };
 const list = ask('tools/list');
 
-t.test('lists in JSON', async (t) => {
+t.test('lists in JSON are filtered', async (t) => {
   const body = JSON.stringify({
     jsonrpc: '2.0',
     id: 1,
@@ -242,7 +242,7 @@ async function begin({ known, headers }: Asked, using = hooks) {
 }
 const text = (pieces: readonly Buffer[]): string => Buffer.concat(pieces).toString();
 
-t.test('a list in pieces', async (t) => {
+t.test('a list that arrives in pieces is filtered', async (t) => {
   const before = heldBytes();
   const { exchange, sent, told } = await begin(list);
   respondWith(exchange, { headers: json, framing: 'chunked' });
@@ -267,7 +267,7 @@ t.test('a list in pieces', async (t) => {
   t.strictSame(told, []);
 });
 
-t.test('events, in pieces of any size', async (t) => {
+t.test('events are filtered in pieces of any size', async (t) => {
   const stream =
     '\ufeff: hello\n\nid: 1\r\ndata:\r\n\r\nevent: message\rdata: {"result":{"tools":[{"name":"delete"},\rdata: {"name":"m\u00fcll"}]}}\r\r' +
     'retry: 5\nid: 2\ndata: {"method":"notifications/resources/updated","params":{"uri":"file:///b"}}\n\n' +
@@ -310,7 +310,7 @@ t.test('events, in pieces of any size', async (t) => {
 });
 let ids = 0;
 
-t.test('the server is asked for what can be filtered', async (t) => {
+t.test('the gateway asks the server for a form that it can filter', async (t) => {
   const { forwarded } = await begin({
     known: { method: 'GET' },
     headers: {
@@ -397,7 +397,7 @@ t.test('sessions belong to their caller', async (t) => {
   );
 });
 
-t.test('streams are resumed by their caller', async (t) => {
+t.test('streams are resumed by their own caller only', async (t) => {
   const { client } = await serve(
     hooks,
     { known: { method: 'GET', clientId: 'ann' } },
@@ -423,7 +423,7 @@ t.test('streams are resumed by their caller', async (t) => {
   t.equal(await resume('ann', started.headers['mcp-session-id']), 'mcp_session_unknown', 'a session is no event');
 });
 
-t.test('refusals of other steps pass as they are', async (t) => {
+t.test('refusals of other steps pass unchanged', async (t) => {
   const { exchange, sent } = await begin(list);
   exchange.denial = { status: 429, fields: emptyFields, body: Buffer.from('slow down') };
   refuse(exchange, new Error('x'));

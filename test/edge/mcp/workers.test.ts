@@ -29,7 +29,7 @@ await gateway.waitFor(/"code":"ready"/);
 const clientOf = (name: string) =>
   new McpClient(port('shop/g:80'), { host: 'a.test', connection: 'close', 'x-api-key': `key-of-${name}-0123456789` });
 
-t.test('sessions at all workers', async (t) => {
+t.test('a session works at all workers', async (t) => {
   const [ann, bob] = [clientOf('ann'), clientOf('bob')];
   const session = await ann.begin();
   const many = Array.from({ length: 60 });
@@ -40,7 +40,7 @@ t.test('sessions at all workers', async (t) => {
   t.ok(theirs.every(({ status }) => status === 404));
 });
 
-t.test('one model of what is usual', async (t) => {
+t.test('all workers share one model of usual behaviour', async (t) => {
   interface State {
     readonly policies: Readonly<Record<string, { readonly series: number }>>;
   }

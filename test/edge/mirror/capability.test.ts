@@ -116,7 +116,7 @@ for (const [name, known, isCopied] of kinds)
       t.match(noted[0], { call: { method: known.method ?? 'GET' }, body: known.wholeBody?.toString() ?? '' });
   });
 
-t.test('the copy is the request, but for the transaction token', async (t) => {
+t.test('the copy equals the request, except for the transaction token', async (t) => {
   const { noted, route } = createMirror('a');
   const { begin } = await start([to('a')], { a: route });
   const known = { path: '/a?q=1', authority: 'shop.test', requestId: 'id', expectContinue: true };
@@ -129,7 +129,7 @@ t.test('the copy is the request, but for the transaction token', async (t) => {
   t.match(noted[1]!.call, { authority: '127.0.0.1:1', requestId: undefined });
 });
 
-t.test('several mirrors each get a copy; one that cannot be reached gets none', async (t) => {
+t.test('each of several mirrors gets a copy; one that cannot be reached gets none', async (t) => {
   const [a, b] = [createMirror('a'), createMirror('b')];
   const { begin } = await start([to('a'), to('gone'), to('b')], { a: a.route, b: b.route });
   await begin();
@@ -147,7 +147,7 @@ async function stream() {
   return { ...made, shared, carrier, exchange, finish };
 }
 
-t.test('a body that follows goes to both, with its trailers', async (t) => {
+t.test('a body that arrives later goes to both, with its trailers', async (t) => {
   const { noted, carrier, exchange, shared } = await stream();
   exchange.taken = new Set(['x-gone']);
   exchange.carrier!.requestData(Buffer.from('one'));
@@ -183,7 +183,7 @@ for (const [name, how, outcome] of ends)
     t.equal(one.carrier.told.at(-1), 'data late', 'and the request goes on');
   });
 
-t.test('a mirror without a connection holds 64 KB and then loses its copy; one that refuses fails', async (t) => {
+t.test('a mirror without a connection buffers 64 KB and then drops its copy; one that refuses fails', async (t) => {
   const before = heldBytes();
   const waiting = createMirror('a', () => new Promise(() => {}) as never);
   const { begin, shared } = await start([to('a')], { a: waiting.route });
@@ -201,7 +201,7 @@ t.test('a mirror without a connection holds 64 KB and then loses its copy; one t
   t.strictSame(other.shared.outcomes, { answered: 0, failed: 1, dropped: 0 });
 });
 
-t.test('a process counts copies, and drops them when it leaves', async (t) => {
+t.test('a process counts its copies, and drops them when it exits', async (t) => {
   const registry = new Registry();
   const closing: (() => void)[] = [];
   const onClose = (close: () => void): void => void closing.push(close);

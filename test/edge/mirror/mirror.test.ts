@@ -91,7 +91,7 @@ async function* pieces(count: number, size: number): AsyncGenerator<Buffer> {
   }
 }
 
-t.test('copies', async (t) => {
+t.test('mirrors get copies', async (t) => {
   const app = await startNoting(t, 'app');
   const mirror = await startNoting(t, 'mirror');
   const gateway = await startMirrored(t, app.port, mirror.port);
@@ -134,7 +134,7 @@ t.test('copies', async (t) => {
   await until(async () => (await outcomes(gateway))['answered'] === 6 + 2, 'all to be counted');
 });
 
-t.test('a mirror that hangs, is gone, or reads nothing is never felt', async (t) => {
+t.test('a mirror that hangs, is gone, or reads nothing does not affect clients', async (t) => {
   const app = await startNoting(t, 'app');
   const sockets = new Set<Socket>();
   // It accepts, and reads nothing.
@@ -227,7 +227,7 @@ function mirrorRequest(exchange: Exchange, clientCert: string | undefined, draw?
 
 const settled = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
 
-t.test('our word on who asks is not for the mirror', async (t) => {
+t.test('the mirror does not get the transaction token', async (t) => {
   const mirror = new Noting();
   mirrorRequest(exchangeFor(mirror, 1), undefined);
   await settled();
@@ -235,7 +235,7 @@ t.test('our word on who asks is not for the mirror', async (t) => {
   mirror.events!.upstreamReply({} as never, Buffer.alloc(0));
 });
 
-t.test('a share is drawn', async (t) => {
+t.test('a share of the requests is sampled', async (t) => {
   const cases: [string, number, number, number][] = [
     ['below', 0.25, 0.24, 1],
     ['at', 0.25, 0.25, 0],
@@ -260,7 +260,7 @@ t.test('WebSockets and tunnels are not copied', async (t) => {
   }
 });
 
-t.test('what a slow mirror does not take is held up to a limit, then the copy is dropped', async (t) => {
+t.test('bytes that a slow mirror does not read are buffered up to a limit, then the copy is dropped', async (t) => {
   const passed: string[] = [];
   const carrier: Carrier = {
     requestData: (chunk) => passed.push(chunk.toString()) > 0,
@@ -303,7 +303,7 @@ t.test('what a slow mirror does not take is held up to a limit, then the copy is
   t.equal(passed.at(-1), 'gone');
 });
 
-t.test('a connection that comes too late for its copy carries nothing', async (t) => {
+t.test('a connection that is ready too late for its copy carries nothing', async (t) => {
   const mirror = new Noting();
   const carrier: Carrier = { ...({} as Carrier), requestData: () => true, downstreamGone() {} };
   const exchange = exchangeFor(mirror, 1, { framing: 'chunked', carrier });
@@ -329,7 +329,7 @@ t.test('copies in flight are bounded', async (t) => {
   mirror.events!.upstreamFailed({} as never);
 });
 
-t.test('a request that was answered before it had said all leaves no copy behind', async (t) => {
+t.test('a request that is answered before its body ends leaves no copy behind', async (t) => {
   const arrived = new Set<Socket>();
   const server = createServer(async (_ask, answer) => {
     await until(() => arrived.size > 0, 'the copy to have begun');

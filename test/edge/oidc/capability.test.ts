@@ -14,7 +14,7 @@ const secrets = { s: { 'client-secret': 'secret' } };
 const shared = oidc.shareDry!({ hasRedis: false, keysOf: () => undefined as never });
 const hooks = (beside = {}) => hooksOf(oidc, { oidc: plan }, { secrets, shared, beside });
 
-t.test('no app sees the cookies of a session, on any route', async (t) => {
+t.test('no app sees session cookies, on any route', async (t) => {
   for (const one of [hooks(), hooksOf(oidc, {}, { shared })]) {
     const { exchange } = createExchange({}, { cookie: '__Host-sallyport-session-x=1.y; a=b' });
     one.rewrite!(exchange);
@@ -31,7 +31,7 @@ t.test('a program without a session is refused, and no request continues unauthe
   t.equal(await outcomeOf(() => authenticated!(exchange, connection)), 'passed');
 });
 
-t.test('headers and paths that apply on every route', async (t) => {
+t.test('the headers and paths apply to every route', async (t) => {
   t.strictSame(oidc.ownHeaders(plan!, ''), ['x-id', 'x-sub']);
   t.strictSame(oidc.secretPaths!(plan!, ''), ['/back']);
 });

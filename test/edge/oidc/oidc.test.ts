@@ -60,7 +60,7 @@ async function passed(response: Response): Promise<Passed> {
   return (await response.json()) as Passed;
 }
 
-t.test('a login, a session, and what the app receives', async (t) => {
+t.test('a login creates a session, and the app receives the user', async (t) => {
   const { edge, provider } = await start(t, '  forwardAccessToken: true\n  forwardIDToken: { header: x-id-token }\n');
   const browser = new Browser();
   const first = await browser.get(`${edge.url}/a?b=c`);
@@ -151,7 +151,7 @@ t.test('a browser cannot finish a login that another browser began', async (t) =
   t.equal(victim.named('sallyport-session').length, 0);
 });
 
-t.test('as many logins at once as fit into a head, and none that is too old', async (t) => {
+t.test('as many logins at once as fit into the header are kept, and none that is too old', async (t) => {
   const { edge, clock } = await start(t);
   const browser = new Browser();
   const urls: string[] = [];
@@ -330,7 +330,7 @@ t.test('return paths are paths of this host', (t) => {
   t.end();
 });
 
-t.test('a request for another host on the wire comes back to its path here', async (t) => {
+t.test("a request path that looks like another host's URL returns to its path here", async (t) => {
   const { edge } = await start(t);
   for (const path of ['//evil.test/x', '/%5cevil.test', '/%2f%2fevil.test/']) {
     const browser = new Browser();
@@ -340,7 +340,7 @@ t.test('a request for another host on the wire comes back to its path here', asy
   }
 });
 
-t.test('Strict cookies, and configured cookie names', async (t) => {
+t.test('SameSite=Strict cookies, and configured cookie names', async (t) => {
   const { edge } = await start(t, '  cookieConfig: { sameSite: Strict }\n  cookieNames: { idToken: sess }\n');
   const browser = new Browser();
   const { url } = await browser.walk(`${edge.url}/a?x="><script>`, '/oauth2/callback');
@@ -358,7 +358,7 @@ t.test('Strict cookies, and configured cookie names', async (t) => {
   t.throws(() => policyOf(spec), /unknown key 'provider2'/);
 });
 
-t.test('a session of a whole domain: back to the requested host, if it belongs to the domain', async (t) => {
+t.test('a session of a whole domain returns to the requested host if the host belongs to the domain', async (t) => {
   const liar = await startLyingProvider(t);
   const spec = specOf(liar.issuer, 'https://auth.shop.test/cb', '  cookieDomain: shop.test\n');
   const edge = await startEdge(t, compileSecurity(policyOf(spec), toolsFor(secrets)));
@@ -412,7 +412,7 @@ const tokensWith = (token: unknown, more: object = {}) => ({
   ...more,
 });
 
-t.test('tokens that lie', async (t) => {
+t.test('invalid tokens are refused', async (t) => {
   const { edge, liar } = await startLiar(t);
   const stranger = await createKey('k');
   const past = Math.floor(Date.now() / 1000) - 100;
@@ -524,7 +524,7 @@ t.test('tokens that lie', async (t) => {
   }
 });
 
-t.test('token endpoints that misbehave', async (t) => {
+t.test('token endpoints that misbehave are refused', async (t) => {
   const { edge, liar } = await startLiar(t);
   const rows: [string, LyingProvider['token'], number, string, RegExp][] = [
     ['an error', (r) => json(r, { error: 'invalid_grant' }, 400), 502, 'oidc_provider_failed', /\(invalid_grant\)/],
@@ -562,7 +562,7 @@ t.test('token endpoints that misbehave', async (t) => {
   }
 });
 
-t.test('responses of another provider, and logins that the provider refuses', async (t) => {
+t.test('responses of another provider, and logins that the provider refuses, end the login', async (t) => {
   const { edge, liar } = await startLiar(t);
   liar.discovery = { authorization_response_iss_parameter_supported: true };
   const rows: [string, (callback: string) => string, number, string, string, RegExp][] = [
@@ -613,7 +613,7 @@ t.test('responses of another provider, and logins that the provider refuses', as
   t.notOk(liar.asked.includes('/token'), 'no code was sent anywhere');
 });
 
-t.test('discovery that lies, and providers without it', async (t) => {
+t.test('invalid discovery documents, and providers without one', async (t) => {
   const rows: [string, Record<string, unknown>, RegExp][] = [
     ['another issuer', { issuer: 'https://evil.test' }, /issuer/],
     ['nearly the same issuer', { issuer: undefined }, /its issuer is 'http/],
@@ -642,7 +642,7 @@ t.test('discovery that lies, and providers without it', async (t) => {
   t.strictSame(liar.asked, ['/token', '/keys'], 'nothing is discovered');
 });
 
-t.test('a provider that does not respond, or is down', async (t) => {
+t.test('a provider that does not respond or is down', async (t) => {
   const silent = createServer(() => {}).listen(0, '127.0.0.1');
   await once(silent, 'listening');
   t.teardown(() => silent.close());
@@ -666,7 +666,7 @@ t.test('a provider that does not respond, or is down', async (t) => {
   }
 });
 
-t.test("a session does not become another user's, and one that is too long is refused", async (t) => {
+t.test("a session does not become another user's, and one that is too large is refused", async (t) => {
   const clock = createClock();
   const { edge, liar } = await startLiar(t, '  forwardAccessToken: true\n', { now: clock.now });
   const { browser, nonce, callback } = await begin(edge);
@@ -739,7 +739,7 @@ t.test('a session and tokens together', async (t) => {
   );
 });
 
-t.test('a user whom the provider refuses is refused', async (t) => {
+t.test('a user that the provider refuses is refused', async (t) => {
   const { edge, provider } = await start(t);
   provider.denyLogins();
   const { response } = await new Browser().walk(`${edge.url}/`);

@@ -23,7 +23,7 @@ async function start(t: Owner, url: string, patienceMs = 5000): Promise<{ redis:
 
 const inAnHour = (): number => Date.now() + 3_600_000;
 
-t.test('one owner holds the claim, the others get the result', { skip: noRedis }, async (t) => {
+t.test('one owner gets the claim, and the others get the result', { skip: noRedis }, async (t) => {
   const { url } = await startRedis(t);
   const [{ memory: one }, { memory: two }] = [await start(t, url), await start(t, url)];
   t.equal(await one.claim('a', 'first', 60_000), 'mine');
@@ -80,7 +80,7 @@ t.test(
   },
 );
 
-t.test('logouts are forgotten when the session would have ended', { skip: noRedis }, async (t) => {
+t.test('a logout is forgotten when the session would have expired', { skip: noRedis }, async (t) => {
   const { url } = await startRedis(t);
   const { memory, redis } = await start(t, url);
   await memory.end('old', Date.now() - 2000);

@@ -79,7 +79,7 @@ t.test('long values are split into pieces', async (t) => {
   t.equal(clearChunks(cookies('s=1; s.1=2; sx=3'), 's', attributes).length, 2);
 });
 
-t.test('attributes', async (t) => {
+t.test('cookie attributes', async (t) => {
   t.equal(
     printCookie('s', 'v', 1500, { domain: 'shop.test', sameSite: 'None' }),
     's=v; Path=/; Domain=shop.test; Max-Age=1; Secure; HttpOnly; SameSite=None',

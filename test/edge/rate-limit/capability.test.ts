@@ -122,7 +122,7 @@ for (const [name, rule, first, second, isRefused] of pairs)
     t.equal(got.code, isRefused ? 'rate_limited' : undefined);
   });
 
-t.test('what the response holds', async (t) => {
+t.test('the fields of the response', async (t) => {
   const compiled = hooks({ rateLimit: await local(hourly(2)) });
   const headers = async (): Promise<Headers> => (await serve(compiled)).client.headers;
   t.match(await headers(), { 'ratelimit-limit': '2', 'ratelimit-remaining': '1' });
@@ -136,7 +136,7 @@ t.test('what the response holds', async (t) => {
   t.match(exchange, { decision: 'deny', details: 'local_rate_limited', flag: 'RL' });
 });
 
-t.test('rules of the policy and of the filter all count', async (t) => {
+t.test('rules of the policy and of the filter both count', async (t) => {
   const shared = createShared();
   const plans: Plans = {
     rateLimit: await local(hourly(3)),
@@ -151,7 +151,7 @@ t.test('rules of the policy and of the filter all count', async (t) => {
   t.match((await serve(policyOnly)).client.headers, { 'ratelimit-remaining': '1' }, 'no rule counts a refused request');
 });
 
-t.test('a rule that was inherited counts in the bucket of its parent', async (t) => {
+t.test('an inherited rule counts in the bucket of its parent', async (t) => {
   const shared = createShared();
   const parent = (await local(hourly(1))) as RateLimitPlan;
   const merged = (await local(hourly(5), hourly(1))) as RateLimitPlan;
@@ -167,7 +167,7 @@ t.test('a rule that was inherited counts in the bucket of its parent', async (t)
   t.match(exchange.failure!.message, 'shop/parent local rule 1');
 });
 
-t.test('which policies keep the rules of a policy below', async (t) => {
+t.test('which policies inherit the rules of a policy', async (t) => {
   const below = (await local(hourly(1))) as RateLimitPlan;
   const rows: [string, unknown, boolean][] = [
     ['the same', await local(hourly(1)), true],
@@ -178,19 +178,16 @@ t.test('which policies keep the rules of a policy below', async (t) => {
   for (const [name, above, isKept] of rows) t.equal(rateLimit.keeps!(below, above as RateLimitPlan), isKept, name);
 });
 
-t.test(
-  'buckets outlive a configuration; a changed rule begins with full ones, and each route has its own',
-  async (t) => {
-    const shared = createShared();
-    const passes = async (rule: object, name?: string) =>
-      (await serve(hooks({ rateLimit: await local(rule) }, shared, name))).backend !== undefined;
-    t.equal(await passes(hourly(1)), true);
-    t.equal(await passes(hourly(1)), false, 'compiled again');
-    t.equal(await passes(hourly(1), 'httproute/shop/r/rule/1'), true, 'another route');
-    t.equal(await passes(hourly(2)), true, 'another rule');
-    t.equal(await passes(hourly(3, { shared: true })), true);
-  },
-);
+t.test('buckets survive a reload; a changed rule begins with full ones, and each route has its own', async (t) => {
+  const shared = createShared();
+  const passes = async (rule: object, name?: string) =>
+    (await serve(hooks({ rateLimit: await local(rule) }, shared, name))).backend !== undefined;
+  t.equal(await passes(hourly(1)), true);
+  t.equal(await passes(hourly(1)), false, 'compiled again');
+  t.equal(await passes(hourly(1), 'httproute/shop/r/rule/1'), true, 'another route');
+  t.equal(await passes(hourly(2)), true, 'another rule');
+  t.equal(await passes(hourly(3, { shared: true })), true);
+});
 
 t.test('a global limit needs Redis, which a dry run does not use', async (t) => {
   const plan = { rateLimit: await global(hourly(1)) };

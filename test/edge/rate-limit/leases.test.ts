@@ -50,7 +50,7 @@ for (const [requests, periodMs] of [
   [400, 1000],
   [1000, 60_000],
 ] as const)
-  t.test(`${requests} in ${periodMs} ms, asked at random by three workers`, async (t) => {
+  t.test(`${requests} in ${periodMs} ms, requested at random by three workers`, async (t) => {
     const random = createRandom(requests);
     let now = 1000;
     const { workers } = startWorkers(4, () => now);
@@ -89,7 +89,7 @@ t.test('a busy worker rarely asks the first worker', async (t) => {
   t.ok(worker.asked < 150, `${worker.asked} questions for 10000 requests`);
 });
 
-t.test('what is not used comes back, and a flood over a limit sends no queries', async (t) => {
+t.test('unused tokens are returned, and a flood over a limit sends no queries', async (t) => {
   let now = 0;
   const { local, workers } = startWorkers(3, () => now);
   const [one, two] = workers as [Worker, Worker];
@@ -111,7 +111,7 @@ t.test('what is not used comes back, and a flood over a limit sends no queries',
   t.equal(local.facts().buckets, 1);
 });
 
-t.test('several buckets: all or none', async (t) => {
+t.test('several buckets give tokens together or not at all', async (t) => {
   let now = 0;
   const { workers } = startWorkers(2, () => now);
   const [worker] = workers as [Worker];
@@ -130,7 +130,7 @@ t.test('several buckets: all or none', async (t) => {
   t.equal(more, 7, 'what was refused cost nothing');
 });
 
-t.test('through the limits of a route', async (t) => {
+t.test('the limits of a route use leases', async (t) => {
   const { local, workers } = startWorkers(2, () => performance.now());
   const hourly = rule({ requests: 2, periodMs: 3_600_000 });
   const each = rule({ id: 'each', requests: 1, periodMs: 3_600_000, selectors: [perHeader('x-user')] });
@@ -149,7 +149,7 @@ t.test('through the limits of a route', async (t) => {
   t.match(local.facts(), { allowed: 2, limited: 2 });
 });
 
-t.test('without an answer of the first, no request passes', async (t) => {
+t.test('without an answer from the first worker, no request passes', async (t) => {
   const silent = new LimitLeases(
     async () => undefined,
     () => {},

@@ -44,7 +44,7 @@ t.test('an exhausted bucket stays exhausted, however many keys are invented', as
   t.ok(table.facts().overflowed > 19_000);
 });
 
-t.test('a rule that is flooded leaves room for others', async (t) => {
+t.test('a flooded rule leaves room for others', async (t) => {
   const table = new LocalLimits(100);
   for (let i = 0; i < 1000; i++) take(table, `flood-${i}`, 1, 'flooded');
   for (let i = 0; i < 50; i++) t.ok(take(table, `other-${i}`, 1, 'other'));
@@ -71,7 +71,7 @@ t.test('a decision does not reuse a slot that it has just found', async (t) => {
   t.not(table.find('c', rule, 5), overflow);
 });
 
-t.test('only tokens that have not returned by themselves are given back', async (t) => {
+t.test('only tokens that have not been refilled meanwhile are given back', async (t) => {
   for (const [name, after, left] of [
     ['at once', 0, 10],
     ['half of it', 50, 10],
@@ -89,7 +89,7 @@ t.test('only tokens that have not returned by themselves are given back', async 
 });
 
 const random = createRandom();
-t.test(`in no period do more requests pass than the bucket holds and gets back (SEED=${random.seed})`, async (t) => {
+t.test(`no period admits more requests than the bucket holds and refills (SEED=${random.seed})`, async (t) => {
   for (let round = 0; round < 50; round++) {
     const table = new LocalLimits(200);
     const capacity = 1 + random.below(30);

@@ -19,7 +19,7 @@ function setUp(...rules: ReturnType<typeof rule>[]) {
 
 const fieldsOf = (verdict: Verdict): Record<string, string> => Object.fromEntries(verdict.headers);
 
-t.test('a limit counts down, refuses with the time to wait, and lets requests pass as tokens return', async (t) => {
+t.test('a limit counts down, refuses with a Retry-After, and admits requests as tokens return', async (t) => {
   const { ask, clock, local } = setUp(rule({ requests: 3, periodMs: 60_000 }));
   const expected = [
     ['2', '20'],
@@ -58,7 +58,7 @@ t.test('a wait below a second is rounded up to a second, which is enough', async
   t.equal(ask().allowed, true);
 });
 
-t.test('a burst fits in on top, and the fields do not count it', async (t) => {
+t.test('a burst is allowed on top, and the fields do not count it', async (t) => {
   const { ask, clock } = setUp(rule({ requests: 100, periodMs: 60_000, burst: 20 }));
   t.match(fieldsOf(ask()), { 'RateLimit-Limit': '100', 'RateLimit-Remaining': '100', 'RateLimit-Reset': '0' });
   for (let i = 1; i < 120; i++) t.equal(ask().allowed, true);
@@ -75,7 +75,7 @@ t.test('a limit of 0 requests refuses all', async (t) => {
   t.match(ask(), { allowed: false });
 });
 
-t.test('cost', async (t) => {
+t.test('a request costs as many tokens as configured', async (t) => {
   const { ask, clock } = setUp(rule({ requests: 10, cost: 4 }));
   t.match(fieldsOf(ask()), { 'RateLimit-Remaining': '4' }, 'a multiple of the cost');
   t.equal(ask().allowed, true);
@@ -100,7 +100,7 @@ t.test('each route has its bucket, unless the rule is shared by all', async (t) 
   t.equal(together.ask({ route: 'b' }).allowed, false);
 });
 
-t.test('several rules: all must have room, and none counts a refused request', async (t) => {
+t.test('several rules: all must have tokens, and none counts a refused request', async (t) => {
   const each = rule({ id: 'each', requests: 2, periodMs: 60_000, selectors: [perHeader('x-user')] });
   const all = rule({ id: 'all', requests: 5, periodMs: 1000 });
   for (const [name, rules] of [
@@ -357,7 +357,7 @@ for (const [name, selectors, first, then] of cases)
     }
   });
 
-t.test('an unchanged rule keeps its buckets over a reload', async (t) => {
+t.test('an unchanged rule keeps its buckets across a reload', async (t) => {
   const local = new LocalLimits();
   const tools = { local, now: () => 5000 };
   const ask = (requests: number): boolean =>
@@ -407,7 +407,7 @@ t.test('Redis decides about all shared rules in one command', async (t) => {
   t.match(fieldsOf(verdict), { 'RateLimit-Limit': '10', 'RateLimit-Remaining': '6', 'RateLimit-Reset': '4' });
 });
 
-t.test('after a refusal of Redis, requests are refused without it until tokens return', async (t) => {
+t.test('after Redis has refused, requests are refused without it until tokens return', async (t) => {
   const clock = { now: 5000 };
   const { redis, asked } = fakeRedis(async () => ({ allowed: false, usedMs: [9500] }));
   const local = new LocalLimits();
@@ -429,7 +429,7 @@ t.test('after a refusal of Redis, requests are refused without it until tokens r
   for (let i = 0; i < 5; i++) t.match(other.check(facts()), { allowed: true }, 'refused requests were not counted');
 });
 
-t.test('Redis unavailable: decided at once, from the last known state', async (t) => {
+t.test('Redis unavailable: the process decides at once, from the last known state', async (t) => {
   const clock = { now: 5000 };
   let away = false;
   const { redis } = fakeRedis(() => (away ? undefined : Promise.resolve({ allowed: true, usedMs: [8000] })));
@@ -450,7 +450,7 @@ t.test('Redis unavailable: decided at once, from the last known state', async (t
   ]);
 });
 
-t.test('Redis does not reply: decided here, with local rules counted once', async (t) => {
+t.test('Redis does not reply: the process decides, and local rules count once', async (t) => {
   const { redis } = fakeRedis(async () => undefined);
   const rules = [shared({ requests: 2 }), rule({ id: 'local', requests: 3, periodMs: 60_000 })];
   const limits = compileRateLimits({ rules }, { local: new LocalLimits(), redis, now: () => 5000 });

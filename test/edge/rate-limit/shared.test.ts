@@ -47,7 +47,7 @@ async function commandRedis(port: number, ...command: string[]): Promise<string>
   return reply;
 }
 
-t.test('concurrent gateways together let pass exactly the limit', { skip: noRedis }, async (t) => {
+t.test('concurrent gateways together admit exactly the limit', { skip: noRedis }, async (t) => {
   const { url } = await startRedis(t);
   const [one, two, three] = await Promise.all([start(t, { url }), start(t, { url }), start(t, { url })]);
   const gateways = [gateway(one), gateway(two), gateway(three)];
@@ -62,7 +62,7 @@ t.test('concurrent gateways together let pass exactly the limit', { skip: noRedi
   t.ok(counts.every(({ fallback, ready }) => fallback === 0 && ready));
 });
 
-t.test('several rules of one request: all or none', { skip: noRedis }, async (t) => {
+t.test('several rules of one request: all or none give tokens', { skip: noRedis }, async (t) => {
   const { url } = await startRedis(t);
   const each = { ...hourly(3), id: 'each', selectors: [perHeader('x-user')] };
   const rules = [each, hourly(5)];
@@ -124,7 +124,7 @@ t.test('a script that Redis has lost is sent again', { skip: noRedis }, async (t
 });
 
 t.test(
-  'killed meanwhile: each request gets a decision, limits still apply, and the connection is restored',
+  'Redis is killed: each request gets a decision, limits still apply, and the connection is restored',
   { skip: noRedis },
   async (t) => {
     const redis = await startRedis(t);
@@ -153,7 +153,7 @@ t.test(
 );
 
 t.test(
-  'frozen: no request waits longer than the limit, later ones do not wait at all',
+  'Redis hangs: no request waits longer than the limit, and later ones do not wait at all',
   { skip: noRedis },
   async (t) => {
     const redis = await startRedis(t);
@@ -214,7 +214,7 @@ t.test('Redis is missing at the start: the process starts anyway, and connects l
   await until(() => shared.ready, 'Redis to be found');
 });
 
-t.test('with TLS, a password and a database of its own', { skip: noRedis }, async (t) => {
+t.test('Redis with TLS, a password and a database number', { skip: noRedis }, async (t) => {
   const dir = tempDir(t);
   const authority = await createAuthority('demo.test');
   const server = await createCredential(authority, 'spiffe://demo.test/ns/shop/sa/redis', { dns: ['localhost'] });

@@ -57,14 +57,14 @@ function gather(known: Partial<Exchange> = {}) {
   return { exchange, sent, step, holding: exchange.carrier as Holding };
 }
 
-t.test('a body that turns out empty is none', async (t) => {
+t.test('a body that turns out to be empty is no body', async (t) => {
   const { exchange, step, holding } = gather();
   holding.requestEnd(emptyFields);
   await step;
   t.match(exchange, { framing: 0, wholeBody: undefined });
 });
 
-t.test('trailers are kept: the body stays chunked, and goes on whole', async (t) => {
+t.test('trailers are kept: the body stays chunked, and is forwarded in one piece', async (t) => {
   const before = heldBytes();
   const { exchange, step, holding } = gather();
   for (const piece of ['one', 'two']) holding.requestData(Buffer.from(piece));
@@ -78,7 +78,7 @@ t.test('trailers are kept: the body stays chunked, and goes on whole', async (t)
   t.strictSame([carrier.told, heldBytes()], [['data onetwo', 'end'], before]);
 });
 
-t.test('a client that waits to be told to go on is told here, once', async (t) => {
+t.test('a client that sends Expect: 100-continue gets one 100 from the gateway', async (t) => {
   const { exchange, sent, holding, step } = gather({ expectContinue: true });
   t.strictSame(
     sent.interim.map(({ status }) => status),
@@ -89,7 +89,7 @@ t.test('a client that waits to be told to go on is told here, once', async (t) =
   await step;
 });
 
-t.test('a client that goes leaves nothing behind', async (t) => {
+t.test('a client that leaves does not leave anything behind', async (t) => {
   const before = heldBytes();
   const { holding } = gather();
   holding.requestData(Buffer.alloc(500));
@@ -98,6 +98,6 @@ t.test('a client that goes leaves nothing behind', async (t) => {
   t.equal(heldBytes(), before);
 });
 
-t.test('without a plan nothing is hooked', async (t) => {
+t.test('without a plan there are no hooks', async (t) => {
   t.equal(hooksOf(requestBuffer, {}), undefined);
 });

@@ -44,7 +44,7 @@ for (const [plan, at, path, becomes] of paths) {
   });
 }
 
-t.test('another host alone leaves the path, and says nothing of it', async (t) => {
+t.test('a rewrite of the host alone leaves the path unchanged', async (t) => {
   const { backend } = await serve(await rewriting({ hostname: 'b.test' }), { known: { path: '/a?q=1' } });
   t.strictSame(backend, { method: 'GET', path: '/a?q=1', authority: 'b.test', headers: {} });
 });

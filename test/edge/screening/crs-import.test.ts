@@ -31,7 +31,7 @@ const text = [
   'SecRule ARGS "@rx a\n',
 ].join('\n');
 
-t.test('rules', async (t) => {
+t.test('rules are imported', async (t) => {
   const directory = t.testdir({
     'a.conf': text,
     'words.data': '# words\n/.secret\n\n/.other\n',
@@ -83,7 +83,7 @@ t.test('rules', async (t) => {
   t.strictSame(compileCrs(rules, 1), [], 'rules of a higher level do not run');
 });
 
-t.test('a directory without rules', async (t) => {
+t.test('a directory without rules is refused', async (t) => {
   const directory = t.testdir({ 'a.txt': '' });
   t.throws(() => importCrs(directory), {
     code: 'config_unreadable',

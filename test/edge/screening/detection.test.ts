@@ -71,14 +71,14 @@ t.test('benign text passes', async (t) => {
   }
 });
 
-t.test('an attack within other text is still one', async (t) => {
+t.test('an attack within other text is detected', async (t) => {
   for (const text of ['blue shoes', 'Hi Ann,\nplease see', '{"a":1', 'name=joe&x=', '....................']) {
     t.ok(isBlocked(`${text} <img src=x onerror=alert(1)> more`), text);
     t.ok(isBlocked(`${text}' union select username, password from users -- `), text);
   }
 });
 
-t.test('time grows with the length, and not faster', async (t) => {
+t.test('the time is at most linear in the length', async (t) => {
   const pieces = [
     ...[
       '/*',

@@ -117,7 +117,7 @@ t.test('each part of a request is screened', async (t) => {
   }
 });
 
-t.test('what is ordinary passes', async (t) => {
+t.test('ordinary requests pass', async (t) => {
   const hooks = await hooksFor();
   const ordinary: readonly Sent[] = [
     { path: '/search?q=O%27Brien+or+%22rock+%27n%27+roll%22&from=2026-11-30' },
@@ -149,7 +149,7 @@ t.test('what is ordinary passes', async (t) => {
   for (const sent of ordinary) t.equal(await said(hooks, sent), 'passed', JSON.stringify(sent).slice(0, 80));
 });
 
-t.test('Detect logs, and lets pass', async (t) => {
+t.test('Detect logs attacks and lets them pass', async (t) => {
   const registry = new Registry();
   const hooks = await hooksFor({ mode: 'Detect' }, { registry });
   t.match(await said(hooks, { path: `/a?q=${encodeURIComponent(xss)}` }), /^passed screening=\d+ query q: xss-/);
@@ -160,14 +160,14 @@ t.test('Detect logs, and lets pass', async (t) => {
   t.match(text, 'sallyport_screening_detections_total{mode="Detect",detector="xss"} 1');
 });
 
-t.test('evidence has no payload', async (t) => {
+t.test('evidence contains no payload', async (t) => {
   const hooks = await hooksFor();
   const text = await said(hooks, { path: `/a?${encodeURIComponent(xss)}=${encodeURIComponent(union)}` });
   t.match(text, 'query *: sql-');
   t.notMatch(text, /img|users|union select/);
 });
 
-t.test('exclusions', async (t) => {
+t.test('exclusions apply to the parts that they name', async (t) => {
   const one = { reason: 'analysts write SQL', until: '2099-01-01' };
   const sent = { path: `/reports/a?q=${encodeURIComponent(union)}` };
   const rows: readonly (readonly [exclusion: object, passes: boolean])[] = [
@@ -225,7 +225,7 @@ t.test('an exclusion that has no effect, or too much, is reported', async (t) =>
   );
 });
 
-t.test('an exclusion is about whole segments, and the element itself', async (t) => {
+t.test('an exclusion matches whole segments, and the element itself', async (t) => {
   const hooks = await hooksFor({
     exclusions: [
       { path: '/reports', reason: 'analysts write SQL', until: '2099-01-01' },
@@ -250,7 +250,7 @@ t.test('an exclusion is about whole segments, and the element itself', async (t)
 /** `<img ` in EBCDIC. */
 const ebcdic = Buffer.from('4c89948740', 'hex');
 
-t.test('nothing beside an attack hides it', async (t) => {
+t.test('other content beside an attack does not hide it', async (t) => {
   const hooks = await hooksFor();
   const q = `q=${encodeURIComponent(union)}`;
   const plus = `q=${union.replaceAll(' ', '+')}`;
@@ -317,7 +317,7 @@ t.test('nothing beside an attack hides it', async (t) => {
   for (const [what, sent] of rows) t.match(await said(hooks, sent), /^attack_detected /, what);
 });
 
-t.test('bodies that are no text', async (t) => {
+t.test('bodies that are not text pass, or are refused where the policy says so', async (t) => {
   const image = {
     headers: { 'content-type': 'image/png' },
     body: Buffer.from([0x89, 0x50, 0x4e, 0x47, 0, 1, 2, 0xff]),
@@ -328,7 +328,7 @@ t.test('bodies that are no text', async (t) => {
   t.equal(await said(await hooksFor({ unreadableBodies: 'Refuse' }), { headers: json, body: '{}' }), 'passed');
 });
 
-t.test('threshold, paranoia and detectors', async (t) => {
+t.test('threshold, paranoia and detectors are configurable', async (t) => {
   const weak = { path: '/a?q=..%2Fa.png' };
   t.match(await said(await hooksFor(), weak), /^passed screening=3 query q: path-step/);
   t.match(await said(await hooksFor({ threshold: 3 }), weak), 'attack_detected');
@@ -338,7 +338,7 @@ t.test('threshold, paranoia and detectors', async (t) => {
   t.match(await said(await hooksFor({ detectors: ['xss'] }), { path: `/a?q=${encodeURIComponent(union)}` }), 'passed');
 });
 
-t.test('budgets', async (t) => {
+t.test('budgets limit the time and the size', async (t) => {
   const hooks = await hooksFor({ bodyLimit: '1Ki' });
   t.match(await said(hooks, { headers: json, body: `{"a":"${'x'.repeat(2000)}"}` }), 'body_too_large');
   const bomb = { headers: { ...json, 'content-encoding': 'gzip' }, body: gzipSync('x'.repeat(100_000)) };
@@ -354,7 +354,7 @@ t.test('budgets', async (t) => {
   t.match(await said(await hooksFor({ timeLimitMs: 1 }), slow), 'screening_too_costly');
 });
 
-t.test('messages of gRPC and tunnels pass with their heads screened', async (t) => {
+t.test('gRPC messages and tunnels are not screened, and their heads are', async (t) => {
   const hooks = await hooksFor();
   for (const known of [{ grpc: true, minor: 2 }, { webSocket: true }]) {
     t.equal(await said(hooks, { known }), 'passed');
@@ -362,7 +362,7 @@ t.test('messages of gRPC and tunnels pass with their heads screened', async (t) 
   }
 });
 
-t.test('the time ends between two rules of CRS', async (t) => {
+t.test('the time limit applies between two CRS rules', async (t) => {
   const rules = Array.from({ length: 500 }, (_, i) => ({
     ...{ id: i + 1, in: ['body'], operator: 'rx', argument: `(?:a|b|ab)*c|x${i}|a` },
     ...{ transformations: [], score: 5, level: 1, detector: 'sql' },
@@ -375,13 +375,13 @@ t.test('the time ends between two rules of CRS', async (t) => {
   t.ok(one.hits.length < rules.length, `${one.hits.length} rules were evaluated`);
 });
 
-t.test('a million parameters and elements take no time of their own', async (t) => {
+t.test('a million parameters and elements stay within the time limit', async (t) => {
   const hooks = await hooksFor({ timeLimitMs: 10_000 });
   t.match(await said(hooks, { headers: form, body: 'a&'.repeat(500_000) }), 'screening_too_costly');
   t.match(await said(hooks, { headers: xml, body: '<a>'.repeat(300_000) }), 'screening_too_costly');
 });
 
-t.test('rules of CRS are evaluated', async (t) => {
+t.test('CRS rules are evaluated', async (t) => {
   const rule = {
     id: 942100,
     in: ['query'],

@@ -19,7 +19,7 @@ function threadFor(t: Test, stallMs?: number): (body: string) => Promise<string>
     );
 }
 
-t.test('a thread that ends takes one body with it', async (t) => {
+t.test('a thread that ends loses one body', async (t) => {
   const screen = threadFor(t);
   for (const fault of ['die', 'throw'])
     t.strictSame(await Promise.all(['a', fault, 'b', fault, 'c'].map(screen)), [
@@ -28,7 +28,7 @@ t.test('a thread that ends takes one body with it', async (t) => {
   t.equal(await screen('d'), 'screened', 'a new thread has taken its place');
 });
 
-t.test('a thread that is stuck is replaced', async (t) => {
+t.test('a thread that hangs is replaced', async (t) => {
   const screen = threadFor(t, 1000);
   t.strictSame(await Promise.all(['a', 'hang', 'b'].map(screen)), ['screened', 'overloaded', 'screened']);
 });
@@ -40,7 +40,7 @@ t.test('a full queue refuses', async (t) => {
   t.equal(answers.filter((one) => one === 'overloaded').length, 8);
 });
 
-t.test('closing lets none wait', async (t) => {
+t.test('closing releases every waiting request', async (t) => {
   const thread = new ScreeningThread(failing);
   const answers = Promise.allSettled(
     ['a', 'hang', 'b'].map((body) => thread.screen(Buffer.from(body), undefined, '/', rules)),
@@ -49,7 +49,7 @@ t.test('closing lets none wait', async (t) => {
   t.ok((await answers).some(({ status }) => status === 'rejected'));
 });
 
-t.test('Block refuses a body that no thread screened, Detect lets it pass', async (t) => {
+t.test('Block refuses a body that no thread screened, and Detect lets it pass', async (t) => {
   for (const [mode, expected] of [
     ['Block', 'overloaded'],
     ['Detect', undefined],

@@ -79,14 +79,14 @@ for (const [name, plan, path, isSecure, expected] of forms)
     t.match(given['set-cookie'], expected);
   });
 
-t.test('a header is given as it is read', async (t) => {
+t.test('a header gets the form in which it is read', async (t) => {
   const { given, session } = await ask({ type: 'Header' });
   t.strictSame(given, { 'x-sallyport-session': `${at(now)}.${session}` });
   const again = await ask({ type: 'Header', ...hour }, given);
   t.strictSame([again.session, again.given], [session, {}]);
 });
 
-t.test('a session chooses the same backend each time, and sessions spread over all of them', async (t) => {
+t.test('a session selects the same backend each time, and sessions spread over all backends', async (t) => {
   const first = await ask({}, { cookie: `sallyport-session=${value(0)}` });
   const renamed = await ask({ sessionName: 'mine', ...hour }, { cookie: `mine=${value(now)}` });
   t.equal(first.chosen, renamed.chosen, 'by the session alone');

@@ -45,7 +45,7 @@ for (const [name, headers, outcome] of rows)
     t.equal(headerOf(exchange, 'authorization'), undefined);
   });
 
-t.test('headers and parameters that apply on every route', async (t) => {
+t.test('the headers and parameters apply to every route', async (t) => {
   t.strictSame(token.ownHeaders(jwt!, 'jwt'), ['x-sub']);
   t.strictSame(token.secretParams(jwt!, 'jwt'), ['t']);
 });

@@ -218,7 +218,7 @@ t.test('a JWT alone: required unless optional, and what the app receives', async
 });
 
 t.test(
-  'a client that invents tokens does not lock other clients out, and evicts no active token from the cache',
+  'a client that invents tokens does not lock out other clients, and evicts no active token from the cache',
   async (t) => {
     const asked: string[] = [];
     let release = (): void => {};

@@ -47,7 +47,7 @@ async function said(
   return [code, ...errors.map((one) => `${one.in} ${one.name ?? ''}${one.pointer} ${one.code}`)].join(' | ');
 }
 
-t.test('operations', async (t) => {
+t.test('operations are found', async (t) => {
   const get = { get: {} };
   const hooks = await hooksFor({
     servers: [{ url: 'https://shop.test/v1/' }, { url: '/{v}', variables: { v: { default: 'v2' } } }],
@@ -103,7 +103,7 @@ t.test('operations', async (t) => {
   t.equal(await said(moved, 'GET', '/shop/pets'), 'passed');
 });
 
-t.test('variables that frameworks read in several ways', async (t) => {
+t.test('path variables that frameworks read in several ways are refused', async (t) => {
   const string = { schema: { type: 'string' } };
   const document = {
     paths: {
@@ -130,7 +130,7 @@ t.test('variables that frameworks read in several ways', async (t) => {
   }
 });
 
-t.test('a request ID is the one that the app gets', async (t) => {
+t.test('the compared request ID is the one that the app gets', async (t) => {
   const schema = { type: 'string', format: 'uuid' };
   const hooks = await hooksFor({
     paths: { '/': { get: { parameters: [{ in: 'header', name: 'X-Request-Id', required: true, schema }] } } },
@@ -266,7 +266,7 @@ for (const [place, more, rows] of styles)
     }
   });
 
-t.test('a header in two lines, and one in another spelling', async (t) => {
+t.test('a repeated header, and one in another spelling', async (t) => {
   const hooks = await hooksFor({
     paths: { '/': { get: { parameters: [{ in: 'header', name: 'X-P', schema: { type: 'string' } }] } } },
   });
@@ -291,7 +291,7 @@ const content = (type: string, schema: object, more: object = {}) => ({
 });
 const typed = (type: string, body: string | Buffer): Sent => ({ headers: { 'content-type': type }, body });
 
-t.test('bodies by their type', async (t) => {
+t.test('bodies are compared by their type', async (t) => {
   const hooks = await hooksFor({
     paths: {
       '/': {
@@ -328,7 +328,7 @@ t.test('bodies by their type', async (t) => {
   t.equal(await said(hooks, 'GET', '/', typed('application/json', '{}')), 'request_invalid | body # unexpected');
 });
 
-t.test('forms', async (t) => {
+t.test('forms are compared', async (t) => {
   const type = 'application/x-www-form-urlencoded';
   const hooks = await hooksFor(content(type, form, { encoding: { at: { style: 'deepObject' } } }));
   const rows: Readonly<Record<string, string>> = {
@@ -352,7 +352,7 @@ const partsOf = (parts: readonly (readonly [head: string, body: string])[], end 
   `${parts.map(([head, body]) => `--b\r\n${head}\r\n\r\n${body}\r\n`).join('')}${end}`;
 const field = (name: string, more = ''): string => `Content-Disposition: form-data; name="${name}"${more}`;
 
-t.test('multipart forms', async (t) => {
+t.test('multipart forms are compared', async (t) => {
   const type = 'multipart/form-data; boundary=b';
   const schema = {
     ...form,
@@ -422,7 +422,7 @@ t.test('multipart forms', async (t) => {
   );
 });
 
-t.test('cycles, and the directions of properties', async (t) => {
+t.test('recursive schemas, and readOnly and writeOnly properties', async (t) => {
   const node = {
     type: 'object',
     required: ['id', 'secret'],
@@ -466,7 +466,7 @@ t.test('a read-only property that another branch of an allOf requires', async (t
   }
 });
 
-t.test('the dialect of OpenAPI 3.0', async (t) => {
+t.test('the schema dialect of OpenAPI 3.0', async (t) => {
   const schema = {
     type: 'object',
     properties: {

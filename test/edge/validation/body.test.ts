@@ -131,7 +131,7 @@ for (const [code, status, why, body, sent] of refused)
     t.match(exchange, { decision: 'deny', details: codes[code as keyof typeof codes].details });
   });
 
-t.test('each place is named, and no value', async (t) => {
+t.test('each violation names its position, and no value', async (t) => {
   const body = {
     id: 'secret',
     note: 'SECRET1',
@@ -159,7 +159,7 @@ t.test('each place is named, and no value', async (t) => {
   t.match(exchange.failure!.message, /^RequestValidation shop\/v: body /);
 });
 
-t.test('texts of a schema that look like its program', async (t) => {
+t.test('schema strings that look like generated code are only strings', async (t) => {
   const codes = ['function validate1(', 'var props1 = x.evaluated.props;', '"', '\\', '"0"', '0', ''];
   const hooks = await hooksFor({ schema: { enum: codes, anyOf: [{ type: 'string' }, { type: 'null' }] } });
   for (const one of codes) t.equal((await send(JSON.stringify(one), {}, hooks)).client.status, 200, one);
@@ -177,7 +177,7 @@ t.test('a refusal says what is allowed', async (t) => {
   );
 });
 
-t.test('a thousand violations are named by the first, and take no quadratic time', async (t) => {
+t.test('a thousand violations are reported as the first few, without quadratic time', async (t) => {
   const items = Array.from({ length: 50_000 }, (_, i) => ({ sku: i }));
   const started = performance.now();
   const { client } = await send(JSON.stringify({ id, items }));
@@ -197,7 +197,7 @@ t.test('duplicate items are found in linear time', async (t) => {
   t.match(twice.client.body, /duplicate items/);
 });
 
-t.test('schemas that double the work at each level have a budget', async (t) => {
+t.test('schemas that double the work at each level run out of their budget', async (t) => {
   const node = {
     anyOf: ['a', 'b'].map((kind) => ({ properties: { kind: { const: kind }, next: { $ref: '#/$defs/node' } } })),
   };
@@ -218,7 +218,7 @@ t.test('patterns have a budget for each message', async (t) => {
   t.equal((await send('["abcz"]', {}, hooks)).client.status, 200, 'and the next message has its own');
 });
 
-t.test('names that every object inherits are no properties', async (t) => {
+t.test('names that every object inherits are not properties', async (t) => {
   const hooks = await hooksFor({ schema: { required: ['constructor'], properties: { toString: { type: 'string' } } } });
   t.equal((await send('{}', {}, hooks)).client.status, 400);
   t.equal((await send('{"constructor":1,"toString":"x","__proto__":{"constructor":2}}', {}, hooks)).client.status, 200);
@@ -226,7 +226,7 @@ t.test('names that every object inherits are no properties', async (t) => {
   t.equal((await send('{"__proto__":1}', {}, closed)).client.status, 400);
 });
 
-t.test('what cannot be compared is refused', async (t) => {
+t.test('a message that cannot be compared is refused', async (t) => {
   for (const [known, code] of [
     [{ grpc: true }, 'content_type_unsupported'],
     [{ webSocket: true, method: 'GET' }, 'upgrade_unsupported'],
@@ -251,7 +251,7 @@ t.test('a refusal by the type names the one that is accepted, and the log the pr
   t.match((await send('', {}, empty)).exchange.noted, [['validation', 'body required']]);
 });
 
-t.test('mode Report refuses nothing, and says what it found', async (t) => {
+t.test('mode Report refuses nothing, and logs the violations', async (t) => {
   counted.length = 0;
   const bad = await send('{"id":7,"secret":1}', {}, reported);
   t.match(bad, { client: { status: 200 }, backend: {} });
@@ -280,7 +280,7 @@ function gather(hooks: typeof enforced, known: Partial<Exchange> = {}) {
   return { exchange, step: step!(exchange, connection) as Promise<void> };
 }
 
-t.test('a body in pieces is gathered, with its trailers, and compared as a whole', async (t) => {
+t.test('a body in pieces is gathered with its trailers and compared as a whole', async (t) => {
   const good = gather(enforced);
   t.equal(good.exchange.bodyLimit, 2 ** 20);
   for (const piece of ['{"id":', `"${id}"}`]) good.exchange.carrier!.requestData(Buffer.from(piece));
@@ -295,7 +295,7 @@ t.test('a body in pieces is gathered, with its trailers, and compared as a whole
   await t.rejects(empty.step, { code: 'request_invalid' }, 'nothing, with trailers');
 });
 
-t.test('in mode Report a body that is too long goes on as it comes', async (t) => {
+t.test('in mode Report a body that is too long is forwarded as it arrives', async (t) => {
   const { exchange, step } = gather(reported);
   const holding = exchange.carrier as unknown as { release(): void };
   t.equal(exchange.carrier!.requestData(Buffer.alloc(1000)), true);
@@ -311,7 +311,7 @@ t.test('in mode Report a body that is too long goes on as it comes', async (t) =
   );
 });
 
-t.test('a request that was compared stays when the schema changes', async (t) => {
+t.test('a request that was compared stays valid when the schema changes', async (t) => {
   const { exchange } = await send(`{"id":"${id}"}`);
   t.equal(enforced!.guard!.stillHolds(exchange, undefined), true);
   t.equal(enforced!.guard!.stillHolds(createExchange().exchange, undefined), false, 'one that was not compared');

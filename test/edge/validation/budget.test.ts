@@ -29,7 +29,7 @@ async function soon(t: Test, hooks: HooksOf, body: string, outcome: string, why:
   t.ok(ms < 2000, `${ms} ms: ${why}`);
 }
 
-t.test('unevaluatedProperties knows no inherited names, where alternatives are tracked at run time', async (t) => {
+t.test('unevaluatedProperties ignores inherited names, where alternatives are tracked at run time', async (t) => {
   const a = { properties: { a: { type: 'integer' } }, required: ['a'] };
   const b = { properties: { b: true }, required: ['b'] };
   const schemas: Readonly<Record<string, object>> = {
@@ -83,7 +83,7 @@ t.test('comparing lists and objects has a budget', async (t) => {
     t.equal(await post(listed, body), outcome, body);
 });
 
-t.test('a text that fills the stack of an expression is refused, and in mode Report passes', async (t) => {
+t.test('a text that overflows the stack of an expression is refused, and passes in mode Report', async (t) => {
   const schema = { type: 'string', format: 'json-pointer' };
   const body = JSON.stringify('/~1'.repeat(10_000_000));
   const enforced = await hooksFor(schema, { bodyLimit: 2 ** 26 });
@@ -92,7 +92,7 @@ t.test('a text that fills the stack of an expression is refused, and in mode Rep
   t.equal(await post(reported, body), 'passed');
 });
 
-t.test('references that lead back to themselves are refused, by whatever name', async (t) => {
+t.test('references that lead back to themselves are refused, under any name', async (t) => {
   const schemas: Readonly<Record<string, object>> = {
     empty: { $ref: '' },
     root: { $ref: '#' },
@@ -150,7 +150,7 @@ t.test('multipleOf is exact', async (t) => {
   await soon(t, many, `[${Array(60_000).fill('0.1').join()}]`, 'passed', 'many numbers');
 });
 
-t.test('the largest double of int64 is out of its range', async (t) => {
+t.test('the largest double of int64 is out of range', async (t) => {
   const hooks = await hooksFor({ format: 'int64' });
   for (const body of ['9223372036854775808', '0.5']) t.equal(await post(hooks, body), 'request_invalid', body);
   t.equal(await post(hooks, '-9223372036854775809'), 'json_number_out_of_range');
@@ -191,7 +191,7 @@ t.test('the spaces of patterns are those of ECMA-262', async (t) => {
     t.equal(await post(hooks, JSON.stringify(text)), 'request_invalid');
 });
 
-t.test('a number that a double does not hold is refused where the schema says something about it', async (t) => {
+t.test('a number that a double cannot hold is refused where the schema restricts it', async (t) => {
   const said = await hooksFor({
     properties: {
       id: { type: 'integer' },

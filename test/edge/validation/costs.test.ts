@@ -160,7 +160,7 @@ t.test('ordinary messages of a megabyte are within the budget', async (t) => {
   t.ok(Number(points) < stepsForMessage, `${points} steps`);
 });
 
-t.test('a program with loops or functions that are not known is refused', async (t) => {
+t.test('a program with unknown loops or functions is refused', async (t) => {
   const head = 'function validate0(data, {instancePath="", rootData=data}={}){';
   t.match(metered(`${head}for(let i0=0; i0<1; i0++){f();}}`), /\{countCall\(\);spend\(\d+\);for.*\{spend\(\d+\);f/);
   for (const body of ['while(a){}}', 'for(;;)f();}', 'do{}(a)}', 'const f = function(){};}', '}}'])

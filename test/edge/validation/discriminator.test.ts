@@ -38,7 +38,7 @@ async function outcomesOf(openapi: object, bodies: readonly unknown[]): Promise<
   return outcomes;
 }
 
-t.test('alternatives by their name, and by a mapping', async (t) => {
+t.test('alternatives are selected by their name and by a mapping', async (t) => {
   const pet = (discriminator: object) => ({ anyOf: [ref('Cat'), ref('Dog')], discriminator });
   const bodies = [
     { kind: 'Cat', lives: 9 },
@@ -68,7 +68,7 @@ t.test('alternatives by their name, and by a mapping', async (t) => {
   ]);
 });
 
-t.test('schemas that extend the one with the discriminator', async (t) => {
+t.test('schemas that extend the one with the discriminator are selected', async (t) => {
   const extending = (parent: string, more: object) => ({ allOf: [ref(parent), named(more)] });
   const schemas = {
     Pet: { ...named({ friend: { allOf: [ref('Pet')], nullable: true } }), discriminator: { propertyName: 'kind' } },
@@ -104,7 +104,7 @@ t.test('an alternative without a name, and null', async (t) => {
   t.strictSame(await outcomesOf(pets, [[null], [{ kind: 'Cow' }]]), ['passed', '#/0/kind enum']);
 });
 
-t.test('what cannot select', async (t) => {
+t.test('discriminators that cannot select are refused', async (t) => {
   const read = (pet: object) => requestValidation.safeParse({ openapi: documentOf({ Pet: pet, Cat: cat }) });
   const at = 'openapi.components.schemas.Pet.discriminator';
   const rows: readonly (readonly [discriminator: unknown, problem: string, more?: object])[] = [
@@ -153,7 +153,7 @@ t.test('the discriminator of a schema that another one only wraps', async (t) =>
   }
 });
 
-t.test('a child that adds nothing', async (t) => {
+t.test('a child schema that adds nothing', async (t) => {
   const schemas = { ...animals, Lynx: { allOf: [ref('Cat')] } };
   const bodies = [
     { kind: 'Lynx', lives: 9 },
@@ -163,7 +163,7 @@ t.test('a child that adds nothing', async (t) => {
     t.match(await outcomesOf(documentOf(schemas, '3.0.3', ref(name)), bodies), [/^passed$/, /^#\/lives type/], name);
 });
 
-t.test('children of children, from each level', async (t) => {
+t.test('grandchildren are selected from each level', async (t) => {
   const bodies = [
     { kind: 'Cat', lives: 9, name: 'x' },
     { kind: 'Cat', lives: 'x' },
@@ -177,7 +177,7 @@ t.test('children of children, from each level', async (t) => {
     t.match(await outcomesOf(documentOf(animals, '3.0.3', ref(name)), bodies), expected, name);
 });
 
-t.test('a discriminator in what another one selects', async (t) => {
+t.test('a discriminator within a selected alternative', async (t) => {
   const schemas = {
     ...animals,
     Pet: { ...animals.Pet, discriminator: { propertyName: 'home' } },
@@ -203,7 +203,7 @@ t.test('a discriminator in the allOf of its schema', async (t) => {
     t.match(await outcomesOf(documentOf(schemas, '3.0.3', ref(name)), bodies), expected, name);
 });
 
-t.test('alternatives that wrap a reference, or hold more alternatives', async (t) => {
+t.test('alternatives that wrap a reference, or contain further alternatives', async (t) => {
   const Dog = { ...named({ bark: { type: 'string' } }), required: ['bark'] };
   const wrapped = [{ allOf: [ref('Cat')] }, { description: 'a dog', allOf: [{ allOf: [ref('Dog')] }] }];
   const bodies = [
@@ -217,7 +217,7 @@ t.test('alternatives that wrap a reference, or hold more alternatives', async (t
     t.match(await outcomesOf(documentOf({ Pet: { ...pet, discriminator }, Cat: cat, Dog }), bodies), expected);
 });
 
-t.test('a parent whose alternatives extend it', async (t) => {
+t.test('a parent schema whose alternatives extend it', async (t) => {
   const mapping = { cat: '#/components/schemas/Cat', dog: '#/components/schemas/Dog' };
   const children = { Cat: { allOf: [ref('Pet'), cat] }, Dog: { allOf: [ref('Pet'), dog] } };
   const own = { required: ['kind'], properties: { kind: { type: 'string' }, name: { type: 'string' } } };

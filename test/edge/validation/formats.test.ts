@@ -109,7 +109,7 @@ for (const [name, format] of Object.entries(formats))
     }
   });
 
-t.test('numbers', async (t) => {
+t.test('the formats of numbers', async (t) => {
   t.strictSame([2147483647, 2147483648, 1.5].map(numberFormats['int32']!), [true, false, false]);
   t.strictSame([2 ** 53, 1e30, 1.5].map(numberFormats['int64']!), [true, false, false]);
 });

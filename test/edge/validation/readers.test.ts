@@ -52,7 +52,7 @@ const form = (...parts: readonly string[]): Buffer => Buffer.from(`${parts.join(
 const ofType = (type: string): Headers => ({ 'content-type': type });
 const inForm = ofType(`${multipart}; boundary=b`);
 
-t.test('a charset that the value is not compared in', async (t) => {
+t.test('a charset other than the one in which the value is compared', async (t) => {
   const utf16 = Buffer.from('admin', 'utf16le').toString('latin1');
   const said = (charset: string, type = 'text/plain', more = ''): string =>
     `${more}\r\nContent-Type: ${type}; charset=${charset}`;
@@ -73,7 +73,7 @@ t.test('a charset that the value is not compared in', async (t) => {
   t.equal(await post(hooks, ofType(urlEncoded), '_charset_=utf-7&role=x'), 'form_invalid');
 });
 
-t.test('a boundary that another reader takes from elsewhere', async (t) => {
+t.test('a boundary that another parser takes from elsewhere', async (t) => {
   const body = form(part('note', 'x'));
   for (const [parameters, outcome] of [
     ["boundary=b; boundary*=utf-8''X", 'content_type_unsupported'],
@@ -88,7 +88,7 @@ t.test('a boundary that another reader takes from elsewhere', async (t) => {
     t.equal(await post(hooks, ofType(`${multipart}; ${parameters}`), body), outcome, parameters);
 });
 
-t.test('a boundary inside a part, and names in quotes within quotes', async (t) => {
+t.test('a boundary inside a part, and quotes within quoted names', async (t) => {
   const unknown = form(part('note', 'x', `; a='; b="'; c="`));
   t.equal(await post(hooks, inForm, unknown), 'form_invalid', 'a parameter of a disposition that is unknown');
   const hidden = '--b\nContent-Disposition: form-data; name="role"\n\nadmin\n';
@@ -101,7 +101,7 @@ t.test('a boundary inside a part, and names in quotes within quotes', async (t) 
   t.equal(await post(hooks, inForm, form(part('note', 'x', '; filename="C:\\a.txt"'))), 'passed');
 });
 
-t.test('forms with a coding, which an app that does not decode reads as they are', async (t) => {
+t.test('encoded forms, which an app that does not decode reads as they are', async (t) => {
   const plain = gzipSync('note=x');
   const comment = Buffer.from('&role=admin&\0');
   // RFC 1952 section 2.3: the flag FCOMMENT, and a comment behind the fixed head of ten bytes.
@@ -130,7 +130,7 @@ t.test('forms with a coding, which an app that does not decode reads as they are
   t.equal(await post(accepting, coded(urlEncoded), gzipSync('role=admin')), 'request_invalid | #/role not');
 });
 
-t.test('Content-Encoding in another spelling', async (t) => {
+t.test('another spelling of Content-Encoding', async (t) => {
   for (const name of ['content_encoding', 'Content.Encoding', 'CONTENT_ENCODING'])
     t.equal(
       await post(hooks, { ...ofType('application/json'), [name]: 'gzip' }, gzipSync('{"note":"x"}')),
@@ -141,7 +141,7 @@ t.test('Content-Encoding in another spelling', async (t) => {
   t.equal(await post(hooks, both, '{"note":"x"}'), 'content_encoding_unsupported');
 });
 
-t.test('an exploded object is its properties, and nothing else', async (t) => {
+t.test('an exploded object consists of its properties only', async (t) => {
   const color = { type: 'object', properties: { R: { type: 'integer' } } };
   const read = (place: string, schema: object, more: object = {}) =>
     hooksFor({ '/': { get: { parameters: [{ in: place, name: 'color', schema, ...more }] } } });
@@ -202,7 +202,7 @@ t.test('an exploded object in a form', async (t) => {
     t.equal(await post(hooks, ofType(urlEncoded), body), outcome, body);
 });
 
-t.test('how a parameter is written is known behind many references', async (t) => {
+t.test('the style of a parameter is resolved through many references', async (t) => {
   const chain = Object.fromEntries(
     Array.from({ length: 40 }, (_, i) => [`S${i}`, { $ref: `#/components/schemas/S${i + 1}` }]),
   );
@@ -215,7 +215,7 @@ t.test('how a parameter is written is known behind many references', async (t) =
   t.equal(await get(hooks, '/?R=7'), 'passed');
 });
 
-t.test('a parameter that takes any name is told', async (t) => {
+t.test('a parameter that accepts any name is reported', async (t) => {
   const schema = { type: 'object', additionalProperties: { type: 'integer' } };
   const openapi = { openapi: '3.1.0', paths: { '/': { get: { parameters: [{ in: 'query', name: 'p', schema }] } } } };
   t.match(await planOf(validation, 'RequestValidation', { openapi }), {
@@ -223,7 +223,7 @@ t.test('a parameter that takes any name is told', async (t) => {
   });
 });
 
-t.test('what Java and curl send', async (t) => {
+t.test('requests of Java and curl are accepted', async (t) => {
   const of = (type: string, more = ''): string => `${more}\r\nContent-Type: ${type}`;
   const file = '; filename="a.csv"';
   const rows: readonly (readonly [body: Buffer, outcome: string])[] = [
@@ -247,7 +247,7 @@ t.test('what Java and curl send', async (t) => {
     t.equal(await post(hooks, inForm, body), outcome, JSON.stringify(body.toString('latin1')));
 });
 
-t.test('cookies in quotes, which some servers remove', async (t) => {
+t.test('quoted cookies, whose quotes some servers remove', async (t) => {
   const schema = { type: 'string', not: { const: 'admin' } };
   const parameters = [
     { in: 'cookie', name: 'c', schema },
@@ -280,7 +280,7 @@ t.test('JSON in a part that is not described as JSON', async (t) => {
   t.equal(await post(expecting, inForm, form(part('role', '"admin"', json))), 'request_invalid | #/role not');
 });
 
-t.test('variables of a path that are decoded more than once', async (t) => {
+t.test('path variables that are decoded more than once', async (t) => {
   const paths = { '/u/{id}': { get: { parameters: [{ in: 'path', name: 'id', schema: { type: 'string' } }] } } };
   const refused = [
     'me%252f',
@@ -300,7 +300,7 @@ t.test('variables of a path that are decoded more than once', async (t) => {
   t.equal(await get(slashes, '/u/x%252f%252e%252e%252fme'), 'request_invalid | id# ambiguous');
 });
 
-t.test('properties of an exploded object that have no name of their own are told', async (t) => {
+t.test('properties of an exploded object without a name of their own are reported', async (t) => {
   const schema = { type: 'object', properties: { R: {} }, patternProperties: { '^x': { type: 'integer' } } };
   const openapi = { openapi: '3.1.0', paths: { '/': { get: { parameters: [{ in: 'query', name: 'p', schema }] } } } };
   t.match(await planOf(validation, 'RequestValidation', { openapi }), {

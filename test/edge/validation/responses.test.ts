@@ -88,7 +88,7 @@ for (const [why, answer, outcome, noted] of rows)
     t.strictSame(exchange.noted, noted === undefined ? undefined : [['response_validation', noted]]);
   });
 
-t.test('what is never compared', async (t) => {
+t.test('responses that are never compared', async (t) => {
   counted.length = 0;
   await serve(hooks, { known: { path: '/u', method: 'HEAD' } }, json('x'));
   await serve(hooks, { known: { path: '/u' } }, { status: 304, body: '' });
@@ -118,7 +118,7 @@ async function stream(pieces: readonly (string | Buffer)[], headers: Record<stri
   return { exchange, sent, before };
 }
 
-t.test('a body in pieces is compared as the backend sends it', async (t) => {
+t.test('a body in pieces is compared in the form in which the backend sends it', async (t) => {
   const { exchange, sent } = await stream(['{"id":', '1,"secret":', '2}'], {}, 'gzip');
   exchange.downstream.end(emptyFields);
   t.match(exchange.noted, [['response_validation', 'body /* unevaluatedProperties']]);
@@ -128,7 +128,7 @@ t.test('a body in pieces is compared as the backend sends it', async (t) => {
   t.match(coded.exchange.noted, [['response_validation', 'body /id type']]);
 });
 
-t.test('a body that is too long, or does not end, leaves nothing behind', async (t) => {
+t.test('a body that is too long, or does not end, leaves nothing in memory', async (t) => {
   counted.length = 0;
   const long = await stream(['x'.repeat(999), 'x'.repeat(999), 'x']);
   t.equal(heldBytes(), long.before, 'it is let go at once');

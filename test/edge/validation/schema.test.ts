@@ -192,7 +192,7 @@ for (const [why, spec, problem] of refusedApis)
     t.match(problems[0], problem);
   });
 
-t.test('what is not compared is told', async (t) => {
+t.test('parts that are not compared are reported', async (t) => {
   const { documents } = parseYaml(
     head +
       body('{ format: phone }')
@@ -211,7 +211,7 @@ t.test('what is not compared is told', async (t) => {
   });
 });
 
-t.test('a header that a gateway sets itself is told', async (t) => {
+t.test('a header that a gateway sets itself is reported', async (t) => {
   for (const [name, count] of [
     ['X-Request-Id', 1],
     ['X-Forwarded-For', 1],
