@@ -14,7 +14,7 @@ const root = fileURLToPath(new URL('../..', import.meta.url));
 const example = join(root, 'examples', 'compose');
 const file = join(example, 'compose.yaml');
 
-t.test('the file is what the compose specification allows, and what it names exists', async (t) => {
+t.test('the file conforms to the Compose specification, and the files that it names exist', async (t) => {
   const compose = readCompose(file);
   const names = Object.keys(compose.services);
   const baseImage = /^FROM (\S+)$/m.exec(readFileSync(join(root, 'Dockerfile'), 'utf8'))?.[1];
@@ -44,7 +44,7 @@ t.test('the file is what the compose specification allows, and what it names exi
   t.same(mounts('orders-token'), ['orders-token', 'orders-sidecar']);
 });
 
-t.test('the tour runs in a clone that has only Node', async (t) => {
+t.test('the tour works in a clone with Node alone', async (t) => {
   const clone = tempDir(t);
   for (const name of ['examples', 'cert-agent', 'sidecar', 'package.json'])
     cpSync(join(root, name), join(clone, name), { recursive: true });
@@ -58,7 +58,7 @@ t.test('the tour runs in a clone that has only Node', async (t) => {
   t.ok(existsSync(join(clone, 'asked')), tour.stderr());
 });
 
-t.test('its commands as plain processes, started in the wrong order', async (t) => {
+t.test('its commands work as plain processes, started in the wrong order', async (t) => {
   const compose = readCompose(file);
   const order = ['web', 'orders', 'web-sidecar', 'orders-token', 'orders-sidecar', 'web-token', 'ca'];
   const services = await startAsProcesses(t, file, compose, order);
@@ -80,7 +80,7 @@ const engine = engineAtHand();
 // Building an image and starting ten containers beside other tests takes its time.
 if (typeof engine !== 'string') t.setTimeout(300_000);
 
-t.test('for real', { skip: typeof engine === 'string' ? engine : false, timeout: 290_000 }, async (t) => {
+t.test('the tour works', { skip: typeof engine === 'string' ? engine : false, timeout: 290_000 }, async (t) => {
   if (typeof engine === 'string') return;
   // The tour adds a policy to the directory that is mounted: not to the one that other tests read.
   const copy = join(tempDir(t), 'examples');

@@ -15,7 +15,7 @@ const skip = spawnSync('bash', ['--version']).status === 0 ? false : 'there is n
 
 t.jobs = 2;
 
-t.test('the tour: each layer refuses alone what is its own', { skip }, async (t) => {
+t.test('the tour: each layer refuses what it is responsible for', { skip }, async (t) => {
   const blocks = readBlocks(readFileSync(join(example, 'README.md'), 'utf8'));
   t.equal(blocks.length, 2);
   const { code, output, printed } = await runBlocks(t, blocks, root);
@@ -40,7 +40,7 @@ t.test('Ctrl-C leaves nothing behind', async (t) => {
   );
 });
 
-t.test('the gateway of the README is accepted, and leads somewhere', async (t) => {
+t.test('the gateway of the README is valid, and its routes have a backend', async (t) => {
   const readme = readFileSync(join(root, 'README.md'), 'utf8');
   const dir = tempDir(t);
   mkdirSync(join(dir, 'gateway'));

@@ -25,7 +25,7 @@ for (const name of folders) {
   });
 }
 
-t.test('as a reader runs it', async (t) => {
+t.test('the policy tests pass as a reader runs them', async (t) => {
   const { NODE_OPTIONS: _, ...env } = process.env;
   const cli = fileURLToPath(new URL('../../sidecar/cli.ts', import.meta.url));
   const files = folders.map((name) => `${root}${name}/requests.yaml`);

@@ -17,7 +17,7 @@ const units = globSync(join(example, '*.service')).toSorted();
 const has = (...command: readonly [string, ...string[]]): boolean =>
   spawnSync(command[0], command.slice(1), { stdio: 'ignore' }).status === 0;
 
-t.test('each unit runs a command that exists, and is listed', async (t) => {
+t.test('each unit runs an existing command, and is listed', async (t) => {
   t.equal(units.length, 5);
   const readme = readFileSync(join(example, 'README.md'), 'utf8');
   const commands = ['agent', 'ca', 'exec', 'gateway', 'sidecar'];
@@ -36,7 +36,7 @@ t.test('the configurations are valid', async (t) => {
 
 const analyze = has('systemd-analyze', '--version') ? false : 'there is no systemd-analyze here';
 
-t.test('systemd accepts the units, and rates what they may do', { skip: analyze }, async (t) => {
+t.test('systemd accepts the units, and rates their hardening', { skip: analyze }, async (t) => {
   const dir = tempDir(t);
   for (const unit of units) {
     // verify looks for the programs.
@@ -67,7 +67,7 @@ function makeNotify(t: Owner): { env: NodeJS.ProcessEnv; said(): string[] } {
 const ready = '/run/systemd/notify --ready --status=ready';
 const stopping = '/run/systemd/notify STOPPING=1 --status=stopping';
 
-t.test('CA, agent and sidecar say when they are ready and when they stop', async (t) => {
+t.test('CA, agent and sidecar notify systemd when they are ready and when they stop', async (t) => {
   const ca = await makeCa(t);
   const dir = tempDir(t);
   const [listen, out] = [await freePort(), await freePort()];
@@ -111,7 +111,7 @@ limits: { drainMinimum: 0s }
 const python = has('python3', '--version') && has('systemd-notify', '--version');
 
 t.test(
-  "by systemd's own command, over a socket",
+  'systemd-notify works over a socket',
   { skip: python ? false : 'needs python3 and systemd-notify' },
   async (t) => {
     const dir = tempDir(t);

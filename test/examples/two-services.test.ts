@@ -61,7 +61,7 @@ t.test('the demo does what it should, and --keep leaves it running until the pri
   next.push(...nextCommands.map(([command]) => command).filter((command) => !command.startsWith('npm run demo')));
   for (const line of next) t.match(await runShell(t, line), { code: 0 }, line);
   const noBrowser = chromium === undefined ? 'there is no chromium here' : false;
-  await t.test('its page in a browser', { skip: noBrowser }, (t) => checkPage(t, urlIn(demo)));
+  await t.test("the demo's page works in a browser", { skip: noBrowser }, (t) => checkPage(t, urlIn(demo)));
   t.match(await runShell(t, lines.find((line) => line.startsWith('  kill ')) ?? 'false'), { code: 0 });
   for (const pid of pidsIn(demo)) await until(() => !isRunning(pid), `process ${pid} to end`);
   t.same(demoDirsIn(tmp), []);
