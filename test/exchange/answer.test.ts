@@ -18,7 +18,7 @@ const reply = (headers: Record<string, string> = {}): Reply => ({
   fields: addFields(emptyFields, Object.entries(headers)),
 });
 
-t.test('a response of our own is no refusal', async (t) => {
+t.test('a response of our own is not a refusal', async (t) => {
   const { exchange, sent } = createExchange();
   answerOwn(exchange, 301, [['location', '/a']], Buffer.from('moved'));
   t.match(exchange, { status: 301, details: 'direct_response', decision: '-', failure: undefined, responded: true });
@@ -30,19 +30,19 @@ t.test('a response of our own is no refusal', async (t) => {
   t.strictSame(sent.bodies, ['moved']);
 });
 
-t.test('without a body it has none', async (t) => {
+t.test('a response without a body has none', async (t) => {
   const { exchange, sent } = createExchange();
   answerOwn(exchange, 204, []);
   t.match([sent.replies[0], sent.bodies], [{ framing: 0, declaredLength: 0 }, ['']]);
 });
 
-t.test('HEAD gets the length of the body and not the body', async (t) => {
+t.test('HEAD gets the length of the body and no body', async (t) => {
   const { exchange, sent } = createExchange({ method: 'HEAD' });
   answerOwn(exchange, 200, [], Buffer.from('body'));
   t.match([sent.replies[0], sent.pieces], [{ declaredLength: 4 }, [noBody]]);
 });
 
-t.test('fields that go with any response go with ours, before the rule changes them', async (t) => {
+t.test('fields for every response are added to our own, before the rule changes them', async (t) => {
   const { exchange, sent } = createExchange();
   const seen: (readonly string[])[] = [];
   exchange.phases = phasesOf({
@@ -57,7 +57,7 @@ t.test('fields that go with any response go with ours, before the rule changes t
   t.strictSame(Object.keys(headersIn(sent.replies[0]!.fields)), ['x-own', 'date', 'x-limit', 'x-rule']);
 });
 
-t.test('a rule changes responses one hook after the other; without rules they are the same object', async (t) => {
+t.test('a rule changes responses one hook after another; without rules they are the same object', async (t) => {
   const { exchange } = createExchange();
   const plain = reply({ a: '1' });
   t.equal(leaving(exchange, plain), plain);
@@ -70,7 +70,7 @@ t.test('a rule changes responses one hook after the other; without rules they ar
   t.strictSame(headersIn(plain.fields), { a: '1' }, 'the one that came is not changed');
 });
 
-t.test('fields that go with any response', async (t) => {
+t.test('fields for every response are added', async (t) => {
   const { exchange } = createExchange();
   const plain = reply({ a: '1' });
   addReplyFields(exchange, []);
