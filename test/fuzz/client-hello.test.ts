@@ -29,14 +29,14 @@ function inRecords(bytes: Buffer, size: number): Buffer {
 
 const nameOf = (read: HelloRead): string | undefined => (typeof read === 'string' ? undefined : read.serverName);
 
-t.test('what clients send', async (t) => {
+t.test('ClientHellos of real clients are read', async (t) => {
   t.strictSame(readClientHello(named), { serverName: 'shop.example.com', alpn: ['h2', 'http/1.1'] });
   t.strictSame(readClientHello(nameless), { serverName: undefined, alpn: [] });
   t.strictSame(readClientHello(two), { serverName: 'a.test', alpn: [] });
   t.strictSame(readClientHello(quantum), { serverName: 'a.b-c.test', alpn: [] });
 });
 
-t.test('in any number of records, and cut anywhere', async (t) => {
+t.test('a ClientHello is read in any number of records, and cut anywhere', async (t) => {
   for (const seed of seeds) {
     const expected = readClientHello(seed);
     for (const size of [1, 3, 100, 1000]) {
@@ -71,7 +71,7 @@ const vectors: [name: string, bytes: Buffer, expected: HelloRead][] = [
 for (const [name, bytes, expected] of vectors)
   t.test(name, async (t) => t.strictSame(readClientHello(bytes), expected));
 
-t.test('a name is a host name, in lower case', async (t) => {
+t.test('a server name is a host name, in lower case', async (t) => {
   const at = named.indexOf('Shop.Example.com');
   const withName = (text: string): HelloRead => {
     const bytes = Buffer.from(named);
@@ -114,7 +114,7 @@ const protocols = (...names: readonly string[]): Buffer => {
 const host = (name: string): Buffer =>
   Buffer.concat([Buffer.from([0, name.length + 3, 0, 0, name.length]), Buffer.from(name)]);
 
-t.test('its offers, in any order of extensions, and no extension twice', async (t) => {
+t.test('the offers are read in any order of extensions, and no extension may appear twice', async (t) => {
   const both: HelloRead = { serverName: 'a.test', alpn: ['istio', 'h2'] };
   const [name, alpn] = [[0, host('a.test')] as const, [16, protocols('istio', 'h2')] as const];
   t.strictSame(readClientHello(helloWith(name, alpn)), both);
@@ -152,7 +152,7 @@ fuzz(t, 'bytes changed, put in, taken out', change, (bytes, random) => {
   if (part !== 'more') assert.deepEqual(part, whole);
 });
 
-t.test('a byte at a time costs little', async (t) => {
+t.test('reading byte by byte costs little', async (t) => {
   const long = inRecords(quantum, 1);
   const started = performance.now();
   for (let end = 0; end <= long.length; end += 6) readClientHello(long.subarray(0, end));

@@ -17,7 +17,7 @@ const seeds = [
   v2('20000000'),
 ];
 
-t.test('seeds', async (t) => {
+t.test('the seeds parse as expected', async (t) => {
   t.strictSame(seeds.map(readPreface), [
     { length: 44, place: { remote: '192.0.2.7:40000', local: '203.0.113.1:443' } },
     { length: 46, place: { remote: '[2001:db8::9]:40000', local: '[2001:db8::1]:443' } },
