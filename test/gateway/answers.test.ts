@@ -97,7 +97,7 @@ ${yaml}`,
 
 const toApp = '- backendRefs: [{ name: app, port: 80 }]\n';
 
-t.test('what a backend says is changed as the rule says', async (t) => {
+t.test('backend responses are changed as the rule says', async (t) => {
   const app = await startApp(t, {
     '/cors': give('{}', { 'access-control-allow-origin': '*', 'access-control-max-age': '7', vary: 'X-Own' }),
     '/hop': (_ask, answer) => {
@@ -145,7 +145,7 @@ t.test('what a backend says is changed as the rule says', async (t) => {
     });
 });
 
-t.test('HTTP goes to HTTPS', async (t) => {
+t.test('HTTP is redirected to HTTPS', async (t) => {
   const app = await startApp(t, {});
   const rules = '- filters: [{ type: RequestRedirect, requestRedirect: { scheme: https, statusCode: 301 } }]\n';
   const { ask, gateway } = await start(t, app, rules, 'securityHeaders: true\n');
@@ -160,7 +160,7 @@ t.test('HTTP goes to HTTPS', async (t) => {
   t.match(record, { route_name: 'httproute/default/r/rule/0', upstream_cluster: null, response_code: 301 });
 });
 
-t.test('refusals in the form that their reader wants', async (t) => {
+t.test('refusals have the form that the client accepts', async (t) => {
   const app = await startApp(t, {});
   const rules = `
 - matches: [{ path: { value: /there } }]
@@ -205,20 +205,20 @@ t.test('refusals in the form that their reader wants', async (t) => {
         else t.match(answer.body.toString(), /^<h1>Not here<\/h1><p>[0-9a-f-]{36}<\/p>$/);
       }
     });
-  await t.test('a request ID that would be a script', async (t) => {
+  await t.test('a request ID that contains a script is escaped', async (t) => {
     const hostile = { accept: 'text/html', 'x-request-id': '<script>"&' };
     for (const version of versions) {
       const answer = await ask(version, { path: '/missing', headers: hostile });
       t.match(answer.body.toString(), '<p>&lt;script&gt;&quot;&amp;</p>');
     }
   });
-  await t.test("a backend's own 404 is its own", async (t) => {
+  await t.test("a backend's own 404 is passed on", async (t) => {
     for (const version of versions) {
       const answer = await ask(version, { path: '/there', headers: { accept: browser } });
       t.equal(answer.body.toString(), 'no such page in the app');
     }
   });
-  await t.test('a status without a page, and HEAD', async (t) => {
+  await t.test('a status without a configured page, and HEAD', async (t) => {
     const refused = await ask('HTTP/1.1', { path: '/broken', headers: { accept: browser } });
     t.match(refused, { status: 500, headers: { 'content-type': 'text/plain; charset=utf-8' } });
     t.notMatch(refused.body.toString(), /nowhere|Service|default/i, 'and nothing of what is behind us');
@@ -226,7 +226,7 @@ t.test('refusals in the form that their reader wants', async (t) => {
     t.equal(head.body.length, 0);
     t.equal(head.headers['content-type'], 'application/problem+json');
   });
-  await t.test('gRPC stays gRPC', async (t) => {
+  await t.test('a refused gRPC call gets a gRPC status', async (t) => {
     const headers = { 'content-type': 'application/grpc', accept: 'text/html', te: 'trailers' };
     const answer = await ask('HTTP/2', { method: 'POST', path: '/missing', headers, body: '' });
     t.match(answer, { status: 200, headers: { 'content-type': 'application/grpc', 'grpc-status': '12' } });
@@ -339,10 +339,10 @@ t.test('compression', async (t) => {
           t.equal(Number(answer.headers['content-length']), answer.body.length);
       }
     });
-  await t.test('Vary that says it is not said twice', async (t) => {
+  await t.test('a Vary that already names Accept-Encoding is not extended', async (t) => {
     t.equal((await ask('HTTP/1.1', { path: '/varied' })).headers['vary'], 'Origin, Accept-Encoding');
   });
-  await t.test('HTTP/1.0 gets it as it is', async (t) => {
+  await t.test('HTTP/1.0 clients get the body unencoded', async (t) => {
     const { exchangeBytes } = await import('../fixtures/mesh.ts');
     const heard = await exchangeBytes(
       gateway.port('default/g:80'),
@@ -357,7 +357,7 @@ t.test('compression', async (t) => {
   );
 });
 
-t.test('compression keeps nothing back and pretends nothing', async (t) => {
+t.test('compression delays nothing and never completes a truncated response', async (t) => {
   const waiting: (() => void)[] = [];
   let written = 0;
   let closed = 0;
@@ -435,7 +435,7 @@ t.test('compression keeps nothing back and pretends nothing', async (t) => {
         t.throws(() => decode[coding]!(half.body), 'nor to the decoder');
         t.equal((await ask(version, { path: '/cut-short', headers })).cut, true);
       });
-  await t.test('a client that does not read holds the backend up, and when it goes all of it ends', async (t) => {
+  await t.test('a client that does not read pauses the backend, and all ends when it leaves', async (t) => {
     const { connect } = await import('node:net');
     const client = connect(gateway.port('default/g:80'), '127.0.0.1');
     client.on('error', () => {});
@@ -449,7 +449,7 @@ t.test('compression keeps nothing back and pretends nothing', async (t) => {
     await until(() => closed === 1, 'the backend to be let go');
     await until(() => heldBytes() === 0, 'nothing of it to be held');
   });
-  await t.test('one that reads again gets all of it', async (t) => {
+  await t.test('a client that reads again gets the whole response', async (t) => {
     written = 0;
     const client = request({
       port: gateway.port('default/g:80'),
@@ -464,7 +464,7 @@ t.test('compression keeps nothing back and pretends nothing', async (t) => {
     for await (const part of answer) parts.push(part as Buffer);
     t.ok(brotliDecompressSync(Buffer.concat(parts)).equals(much));
   });
-  await t.test('one that stays and does not read is cut', async (t) => {
+  await t.test('a client that stays and does not read is cut', async (t) => {
     const { connect } = await import('node:net');
     const client = connect(gateway.port('default/g:80'), '127.0.0.1');
     t.teardown(() => client.destroy());
@@ -480,7 +480,7 @@ t.test('compression keeps nothing back and pretends nothing', async (t) => {
   });
 });
 
-t.test('a rule of its own: BackendTrafficPolicy.compression', async (t) => {
+t.test('BackendTrafficPolicy.compression applies to its own rule', async (t) => {
   const app = await startApp(t, { '/text': give(text) });
   const policy = `
 apiVersion: gateway.envoyproxy.io/v1alpha1

@@ -19,7 +19,7 @@ const grpcRoute = documentOf(
 const yamlFor = (port: number, more = ''): string =>
   `upstreams: { a: { endpoints: ["127.0.0.1:${port}"]${more} } }\nbackends: { shop/a:80: a }\n`;
 
-t.test('a GRPCRoute is enough', async (t) => {
+t.test('a GRPCRoute is enough to select HTTP/2', async (t) => {
   const app = await startGrpcApp(t);
   const gateway = await startTestGateway(t, {
     listeners: ['shop/g:80'],
@@ -43,7 +43,7 @@ async function startHttp2Echo(t: Owner): Promise<number> {
   return (server.address() as { port: number }).port;
 }
 
-t.test("a Service's appProtocol is enough, and gateway.yaml's word the stronger", async (t) => {
+t.test("a Service's appProtocol is enough, and gateway.yaml takes precedence", async (t) => {
   const http2 = await startHttp2Echo(t);
   const http1 = await startEcho(t, 'h1');
   const statusOf = async (app: number, appProtocol: string | undefined, more = ''): Promise<number> => {
@@ -152,7 +152,7 @@ for (const [name, [documents, more, spoken, losses]] of Object.entries(cases))
     else t.match(plan.losses.join('\n'), losses);
   });
 
-t.test('an HTTPRoute and a GRPCRoute to one upstream have each their own connections', async (t) => {
+t.test('an HTTPRoute and a GRPCRoute to one upstream have separate connections', async (t) => {
   const on = documentOf(
     'HTTPRoute',
     'r',

@@ -17,7 +17,7 @@ const cors = (origin: string): string =>
 const at = (path: string, method?: string): string =>
   `matches: [{ path: { value: ${path} }${method === undefined ? '' : `, method: ${method}`} }]`;
 
-t.test('a preflight is for the rule of the method that it asks for', async (t) => {
+t.test('a preflight is routed to the rule of the method that it asks for', async (t) => {
   const app = await startEcho(t, 'a');
   const gateway = await startTestGateway(t, {
     listeners: ['shop/g:80'],
@@ -60,53 +60,50 @@ t.test('a preflight is for the rule of the method that it asks for', async (t) =
   t.equal(plain.status, 404, 'OPTIONS that is none is not of that rule');
 });
 
-t.test(
-  'a preflight is for the rule of the headers that it announces, where all that it may be for say the same',
-  async (t) => {
-    const app = await startEcho(t, 'a');
-    const having = (path: string, value: string): string =>
-      `matches: [{ path: { value: ${path} }, headers: [{ name: X-Tenant, value: ${value} }] }]`;
-    const gateway = await startTestGateway(t, {
-      listeners: ['shop/g:80'],
-      yaml: `upstreams: { a: { endpoints: ["127.0.0.1:${app}"] } }\nbackends: { shop/a:80: a }\n`,
-      documents:
-        webGateway +
-        routeOf(
-          'r',
-          `{ ${having('/one', 'a')}, ${cors('https://a.test')} }`,
-          `{ ${having('/same', 'a')}, ${cors('https://a.test')} }`,
-          `{ ${having('/same', 'b')}, ${cors('https://a.test')} }`,
-          `{ ${at('/same')}, ${cors('https://a.test')} }`,
-          `{ ${having('/other', 'a')}, ${cors('https://a.test')} }`,
-          `{ ${having('/other', 'b')}, ${cors('https://b.test')} }`,
-          `{ ${having('/inner/canary', 'a')}, ${cors('https://b.test')} }`,
-          `{ ${at('/inner')}, ${cors('https://a.test')} }`,
-        ),
+t.test('a preflight is routed to the rule of the headers that it announces, if all candidates agree', async (t) => {
+  const app = await startEcho(t, 'a');
+  const having = (path: string, value: string): string =>
+    `matches: [{ path: { value: ${path} }, headers: [{ name: X-Tenant, value: ${value} }] }]`;
+  const gateway = await startTestGateway(t, {
+    listeners: ['shop/g:80'],
+    yaml: `upstreams: { a: { endpoints: ["127.0.0.1:${app}"] } }\nbackends: { shop/a:80: a }\n`,
+    documents:
+      webGateway +
+      routeOf(
+        'r',
+        `{ ${having('/one', 'a')}, ${cors('https://a.test')} }`,
+        `{ ${having('/same', 'a')}, ${cors('https://a.test')} }`,
+        `{ ${having('/same', 'b')}, ${cors('https://a.test')} }`,
+        `{ ${at('/same')}, ${cors('https://a.test')} }`,
+        `{ ${having('/other', 'a')}, ${cors('https://a.test')} }`,
+        `{ ${having('/other', 'b')}, ${cors('https://b.test')} }`,
+        `{ ${having('/inner/canary', 'a')}, ${cors('https://b.test')} }`,
+        `{ ${at('/inner')}, ${cors('https://a.test')} }`,
+      ),
+  });
+  const preflight = async (path: string, announced: string, origin = 'https://a.test'): Promise<string> => {
+    const { status, headers } = await ask(gateway.port('shop/g:80'), path, {
+      method: 'OPTIONS',
+      headers: {
+        ...{ host: 'a', origin, 'access-control-request-method': 'DELETE' },
+        ...(announced === '' ? {} : { 'access-control-request-headers': announced }),
+      },
     });
-    const preflight = async (path: string, announced: string, origin = 'https://a.test'): Promise<string> => {
-      const { status, headers } = await ask(gateway.port('shop/g:80'), path, {
-        method: 'OPTIONS',
-        headers: {
-          ...{ host: 'a', origin, 'access-control-request-method': 'DELETE' },
-          ...(announced === '' ? {} : { 'access-control-request-headers': announced }),
-        },
-      });
-      return `${status} ${String(headers['access-control-allow-origin'] ?? '')}`.trim();
-    };
-    t.equal(await preflight('/one', 'content-type, X-TENANT'), '204 https://a.test');
-    t.equal(await preflight('/one', 'content-type'), '404', 'a request without that header is not of that rule');
-    t.equal(await preflight('/same', 'x-tenant'), '204 https://a.test');
-    t.equal(await preflight('/same', ''), '204 https://a.test');
-    t.equal(
-      await preflight('/other', 'x-tenant'),
-      '404',
-      'one of them does not let this origin in, and its value is not known yet',
-    );
-    t.equal(await preflight('/other', 'x-tenant', 'https://c.test'), '204', 'both do not');
-    t.equal(await preflight('/inner/canary', ''), '204 https://a.test');
-    t.equal(await preflight('/inner/canary', 'x-tenant'), '404', 'nor by the rule that the request would fall to');
-  },
-);
+    return `${status} ${String(headers['access-control-allow-origin'] ?? '')}`.trim();
+  };
+  t.equal(await preflight('/one', 'content-type, X-TENANT'), '204 https://a.test');
+  t.equal(await preflight('/one', 'content-type'), '404', 'a request without that header is not of that rule');
+  t.equal(await preflight('/same', 'x-tenant'), '204 https://a.test');
+  t.equal(await preflight('/same', ''), '204 https://a.test');
+  t.equal(
+    await preflight('/other', 'x-tenant'),
+    '404',
+    'one of them does not let this origin in, and its value is not known yet',
+  );
+  t.equal(await preflight('/other', 'x-tenant', 'https://c.test'), '204', 'both do not');
+  t.equal(await preflight('/inner/canary', ''), '204 https://a.test');
+  t.equal(await preflight('/inner/canary', 'x-tenant'), '404', 'nor by the rule that the request would fall to');
+});
 
 function complaints(t: Owner, documents: string): string[] {
   const dir = tempDir(t);
@@ -146,7 +143,7 @@ const app = (hosts: string, path = '/', name = 'app'): string =>
     `{ parentRefs: [{ name: g }], hostnames: [${hosts}], rules: [{ ${at(path)}, ${toA} }] }`,
   );
 
-t.test('a login that cannot come back is reported', (t) => {
+t.test('a login whose callback has no route is reported', (t) => {
   const back = 'https://a.test/callback';
   const rows: [name: string, documents: string, expected: RegExp | undefined][] = [
     ['all is well', app('a.test') + login(back), undefined],
@@ -185,7 +182,7 @@ t.test('a login that cannot come back is reported', (t) => {
   t.end();
 });
 
-t.test('a login under a star, of which one host alone can come back, is warned of', async (t) => {
+t.test('a login under a wildcard whose callback fits one host only is warned of', async (t) => {
   const starred = (hosts: string, more = ''): readonly string[] =>
     warnings(t, webGateway + app(hosts) + login('https://a.shop.test/callback', more)).filter((one) =>
       /login/.test(one),

@@ -86,7 +86,7 @@ const onlyEcdsa = { sigalgs: 'ecdsa_secp256r1_sha256' };
 const oldRsa = { maxVersion: 'TLSv1.2', ciphers: 'ECDHE-RSA-AES128-GCM-SHA256' } as const;
 const oldEcdsa = { maxVersion: 'TLSv1.2', ciphers: 'ECDHE-ECDSA-AES128-GCM-SHA256' } as const;
 
-t.test('of an ECDSA and an RSA certificate the client chooses', async (t) => {
+t.test('the client chooses between an ECDSA and an RSA certificate', async (t) => {
   const cases: [name: string, key: string, options: ConnectionOptions, expected: string][] = [
     ['both.test', 'shop/g:443', onlyRsa, 'rsa DNS:both.test'],
     ['both.test', 'shop/g:443', onlyEcdsa, 'ec DNS:both.test'],
@@ -111,7 +111,7 @@ t.test('of an ECDSA and an RSA certificate the client chooses', async (t) => {
   t.equal(shown(await shake('both.test', onlyEcdsa)), 'ec DNS:both.test', 'the other goes on');
 });
 
-t.test('a client that offers HTTP/1.0 alone is served', async (t) => {
+t.test('a client that offers only HTTP/1.0 by ALPN is served', async (t) => {
   for (const [offered, agreed] of [
     [['http/1.0'], 'http/1.0'],
     [['http/1.0', 'http/1.1'], 'http/1.1'],
@@ -125,7 +125,7 @@ t.test('a client that offers HTTP/1.0 alone is served', async (t) => {
   t.match(said, /^HTTP\/1\.[01] 200 /);
 });
 
-t.test('an intermediate as the anchor of clients, with and without a server name', async (t) => {
+t.test('an intermediate as the trust anchor for clients, with and without a server name', async (t) => {
   const buyer = await createCredential(authority, 'spiffe://outside.test/buyer');
   for (const name of ['', 'both.test']) {
     const socket = await shake(name, { cert: buyer.chainPem, key: buyer.keyPem }, 'shop/g:445');
@@ -136,53 +136,50 @@ t.test('an intermediate as the anchor of clients, with and without a server name
   }
 });
 
-t.test(
-  'a certificate that OpenSSL does not serve is left out, and a request for it ends no connection of others',
-  async (t) => {
-    const weak = newKey(1024);
-    const weakFor = async (...dns: string[]): Promise<Credential> => ({
-      ...(await createCredential(authority, 'spiffe://outside.test/front', { dns, publicKey: publicKeyOf(weak) })),
-      keyPem: formatKey(weak),
-    });
-    const [good, bad, same] = await Promise.all([ecdsaFor('good.test'), weakFor('bad.test'), weakFor('good.test')]);
-    const other = await startTestGateway(t, {
-      listeners: ['shop/g:443', 'shop/g:444'],
-      yaml: `upstreams: { a: { endpoints: ["127.0.0.1:${app}"] } }\nbackends: { shop/a:80: a }\n`,
-      documents: {
-        'g.yaml':
-          documentOf(
-            'Gateway',
-            'g',
-            `{ gatewayClassName: x, listeners: [${https('two', '', '{ name: good }, { name: bad }')}, ${https('same', '', '{ name: same }, { name: good }', 444)}] }`,
-          ) +
-          secret('good', good) +
-          secret('bad', bad) +
-          secret('same', same),
-        'r.yaml': documentOf(
-          'HTTPRoute',
-          'r',
-          '{ parentRefs: [{ name: g }], rules: [{ backendRefs: [{ name: a, port: 80 }] }] }',
-        ),
-      },
-    });
-    const shakeAt = (key: string, servername: string): Promise<string> =>
-      new Promise((resolve, reject) => {
-        const socket = connect({
-          ...{ host: '127.0.0.1', port: other.port(key), servername, ca: authority.bundlePem },
-          checkServerIdentity: () => undefined,
-        });
-        t.teardown(() => socket.destroy());
-        socket.once('secureConnect', () => resolve(shown(socket)));
-        socket.once('error', reject);
+t.test('a certificate that OpenSSL refuses is left out, and a request for it ends no other connection', async (t) => {
+  const weak = newKey(1024);
+  const weakFor = async (...dns: string[]): Promise<Credential> => ({
+    ...(await createCredential(authority, 'spiffe://outside.test/front', { dns, publicKey: publicKeyOf(weak) })),
+    keyPem: formatKey(weak),
+  });
+  const [good, bad, same] = await Promise.all([ecdsaFor('good.test'), weakFor('bad.test'), weakFor('good.test')]);
+  const other = await startTestGateway(t, {
+    listeners: ['shop/g:443', 'shop/g:444'],
+    yaml: `upstreams: { a: { endpoints: ["127.0.0.1:${app}"] } }\nbackends: { shop/a:80: a }\n`,
+    documents: {
+      'g.yaml':
+        documentOf(
+          'Gateway',
+          'g',
+          `{ gatewayClassName: x, listeners: [${https('two', '', '{ name: good }, { name: bad }')}, ${https('same', '', '{ name: same }, { name: good }', 444)}] }`,
+        ) +
+        secret('good', good) +
+        secret('bad', bad) +
+        secret('same', same),
+      'r.yaml': documentOf(
+        'HTTPRoute',
+        'r',
+        '{ parentRefs: [{ name: g }], rules: [{ backendRefs: [{ name: a, port: 80 }] }] }',
+      ),
+    },
+  });
+  const shakeAt = (key: string, servername: string): Promise<string> =>
+    new Promise((resolve, reject) => {
+      const socket = connect({
+        ...{ host: '127.0.0.1', port: other.port(key), servername, ca: authority.bundlePem },
+        checkServerIdentity: () => undefined,
       });
-    for (const name of ['bad.test', 'good.test', 'bad.test'])
-      t.equal(await shakeAt('shop/g:443', name), 'ec DNS:good.test', `who asks for ${name} gets what there is`);
-    t.equal(
-      await shakeAt('shop/g:444', 'good.test'),
-      'ec DNS:good.test',
-      'beside one of the same name the good one serves',
-    );
-    const said = other.lines.filter((one) => /cannot be served: .*too small/.test(String(one['msg'])));
-    t.ok(said.length >= 2, 'each that is left out is said');
-  },
-);
+      t.teardown(() => socket.destroy());
+      socket.once('secureConnect', () => resolve(shown(socket)));
+      socket.once('error', reject);
+    });
+  for (const name of ['bad.test', 'good.test', 'bad.test'])
+    t.equal(await shakeAt('shop/g:443', name), 'ec DNS:good.test', `who asks for ${name} gets what there is`);
+  t.equal(
+    await shakeAt('shop/g:444', 'good.test'),
+    'ec DNS:good.test',
+    'beside one of the same name the good one serves',
+  );
+  const said = other.lines.filter((one) => /cannot be served: .*too small/.test(String(one['msg'])));
+  t.ok(said.length >= 2, 'each that is left out is said');
+});

@@ -90,7 +90,7 @@ const isOver = (socket: TLSSocket): Promise<unknown> =>
 const said = (gateway: Gateway, code: string): Promise<unknown> =>
   until(() => gateway.lines.some((one) => one['code'] === code), `${code} in the log`);
 
-t.test('the CRL of a ClientTrafficPolicy, and what changes while connections are open', async (t) => {
+t.test('the CRL of a ClientTrafficPolicy, and its changes while connections are open', async (t) => {
   const gateway = await start(t, {
     'gateway.yaml': gatewayOf(),
     'policy.yaml': policyOf(`{ crl: ${crlRef} }`),
@@ -120,7 +120,7 @@ t.test('the CRL of a ClientTrafficPolicy, and what changes while connections are
   await until(async () => (await statusOf(gateway, good)) === '200', 'and it comes back');
 });
 
-t.test('a CRL that ends takes open connections with it', async (t) => {
+t.test('when a CRL expires, open connections end', async (t) => {
   const gateway = await start(t, {
     'gateway.yaml': gatewayOf(),
     'policy.yaml': policyOf(`{ crl: ${crlRef} }`),
@@ -174,7 +174,7 @@ t.test('the authorities of a ClientTrafficPolicy, and clients without a certific
   t.equal(await statusOf(gateway, good), '200');
 });
 
-t.test('what cannot be kept closes the listener', async (t) => {
+t.test('a CRL or authority that cannot be enforced closes the listener', async (t) => {
   const gateway = await start(t, {
     'gateway.yaml': gatewayOf(''),
     'policy.yaml': policyOf(`{ crl: ${crlRef} }`),

@@ -63,7 +63,7 @@ function goesOn(socket: Socket): Promise<void> {
   });
 }
 
-t.test('a connected caller, when its credential is withdrawn or another one is required', async (t) => {
+t.test('a connected client is refused when its credential is withdrawn or another one is required', async (t) => {
   const app = await startBackend(t, (socket, soFar) => {
     if (soFar.endsWith('\r\n\r\n')) socket.write(upgraded);
     else if (soFar.endsWith('ping')) socket.write('pong');
@@ -115,7 +115,7 @@ t.test('a connected caller, when its credential is withdrawn or another one is r
   t.pass('and about whom no authorizer was asked, has to come again');
 });
 
-t.test('what only others may say', async (t) => {
+t.test('headers that only the gateway and its proxies may set are removed', async (t) => {
   const app = await startEcho(t, 'a');
   const authorizer = await startHttpAuthorizer(t, (asked, response) => {
     const known = asked.headers['x-session'] === 'ann';
@@ -180,7 +180,7 @@ t.test('headers that a policy sets are removed from requests while the policy ca
   t.equal((await get('/open')).echo.headers['x-partner'], undefined, 'and clients still cannot set its header');
 });
 
-t.test('a header that a rule takes out is out in every spelling, and behind the body', async (t) => {
+t.test('a header that a rule removes is removed in every spelling, and from trailers', async (t) => {
   const app = await startBackend(t, (socket, soFar) => {
     if (soFar.endsWith('0\r\n\r\n') || /0\r\n(?:[^\r]+\r\n)+\r\n$/.test(soFar))
       socket.write('HTTP/1.1 204 No Content\r\n\r\n');
@@ -207,7 +207,7 @@ t.test('a header that a rule takes out is out in every spelling, and behind the 
   t.notMatch(got, /gold|debug/i);
 });
 
-t.test('a credential in a query is not for the record, wherever the request ends', async (t) => {
+t.test('a credential in a query is not recorded, wherever the request ends', async (t) => {
   const app = await startEcho(t, 'a');
   const key = 'a-key-that-is-long-enough';
   const gateway = await startTestGateway(t, {
@@ -280,7 +280,7 @@ t.test('a removed port keeps no connection under its old rules', async (t) => {
   t.match(await new Promise((resolve) => kept!.once('data', resolve)), /^HTTP\/1\.1 200/, 'others go on');
 });
 
-t.test('a policy for requests is not walked around by a stream', async (t) => {
+t.test('a stream does not bypass a policy for requests', async (t) => {
   const app = await startEcho(t, 'a');
   const bytes = await startBackend(t, (socket) => socket.write('pong'));
   const gateway = await startTestGateway(t, {
@@ -317,7 +317,7 @@ t.test('a policy for requests is not walked around by a stream', async (t) => {
   t.match((await gateway.records(3)).at(-1), { route_name: 'tcproute/shop/db/rule/0', code: 'rule_broken' });
 });
 
-t.test('a policy that is attached to nothing, or that another stands in for, is said aloud', async (t) => {
+t.test('a policy that is attached to nothing, or displaced by another, is logged', async (t) => {
   const app = await startEcho(t, 'a');
   const deny = 'authorization: { defaultAction: Deny }';
   const gateway = await startTestGateway(t, {
@@ -348,7 +348,7 @@ t.test('a policy that is attached to nothing, or that another stands in for, is 
   t.equal(status, 200, 'the older one holds');
 });
 
-t.test('a policy for a rule that is not there closes its route, and no other', async (t) => {
+t.test('a policy for a missing rule closes its route, and no other', async (t) => {
   const app = await startEcho(t, 'a');
   const gateway = await startTestGateway(t, {
     listeners: ['shop/g:80'],
@@ -375,7 +375,7 @@ t.test('a policy for a rule that is not there closes its route, and no other', a
   t.match(record, { code: 'rule_broken', reason: /there is no HTTPRoute shop\/meant with a section 'rle'/ });
 });
 
-t.test('of two policies for one target the older holds, the one of no date last', (t) => {
+t.test('of two policies for one target the older one applies, and one without a date comes last', (t) => {
   const documents = (first: string, second: string): string =>
     gatewayOf(web) + routeOf('r', '/') + policyOf('r', 'cors: {}', first) + policyOf('r', 'cors: {}', second);
   const place = {
@@ -391,7 +391,7 @@ t.test('of two policies for one target the older holds, the one of no date last'
   t.end();
 });
 
-t.test('an address that a trusted proxy does not tell is not the address of the proxy', async (t) => {
+t.test("if a trusted proxy does not state the client's address, the proxy's address is not used instead", async (t) => {
   const app = await startEcho(t, 'a');
   const gateway = await startTestGateway(t, {
     listeners: ['shop/g:80'],
@@ -410,7 +410,7 @@ t.test('an address that a trusted proxy does not tell is not the address of the 
   t.equal(await statusFor('unknown'), 403);
 });
 
-t.test('requests in flight of one client: of IPv6 a network is one', (t) => {
+t.test('requests in flight are counted by client, and an IPv6 network is one client', (t) => {
   const limit = new ConcurrencyLimit({ maxInFlight: 1, per: 'client' });
   const hooks = limitInFlight(limit, limit.plan, 'r');
   const from = (ip: string): Exchange => ({ clientIp: parseIp(ip) }) as Exchange;

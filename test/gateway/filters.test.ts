@@ -233,7 +233,7 @@ t.teardown(() => agent.destroy());
 const at = (host: string, path = '/', more: Parameters<typeof ask>[2] = {}): ReturnType<typeof ask> =>
   ask(port, path, { agent, ...more, headers: { host, ...more.headers } });
 
-t.test('redirects', async (t) => {
+t.test('redirects are answered', async (t) => {
   for (const [index, [name, , , asked, location]] of redirects.entries()) {
     const own = redirectHosts[index]!;
     const url = new URL(asked.replace('H', own));
@@ -257,7 +257,7 @@ t.test('redirects', async (t) => {
   t.match(hostless, /^HTTP\/1\.1 404 /, 'without a Host no listener matches');
 });
 
-t.test('rewrites', async (t) => {
+t.test('rewrites change the request', async (t) => {
   for (const [index, [name, , , asked, path, host]] of rewrites.entries()) {
     const own = rewriteHosts[index]!;
     const { status, echo } = await at(own, asked, { headers: { 'x-envoy-original-path': '/lie' } });
@@ -269,14 +269,14 @@ t.test('rewrites', async (t) => {
   }
 });
 
-t.test('request headers', async (t) => {
+t.test('request headers are changed', async (t) => {
   for (const [index, [name, { sent, got }]] of Object.entries(headers).entries()) {
     const { echo } = await at(headerHosts[index]!, '/', { headers: sent });
     for (const [field, value] of Object.entries(got)) t.equal(echo.headers[field], value, `${name}: ${field}`);
   }
 });
 
-t.test('CORS', async (t) => {
+t.test('CORS is answered', async (t) => {
   const preflight = (host: string, origin: string, more: Record<string, string> = {}): ReturnType<typeof ask> =>
     at(host, '/', { method: 'OPTIONS', headers: { origin, 'access-control-request-method': 'PUT', ...more } });
   const allowed = await preflight(corsHost, 'https://app.test', { 'access-control-request-headers': 'x-a' });
@@ -346,7 +346,7 @@ t.test('CORS', async (t) => {
   t.equal(plain.echo.method, 'OPTIONS', 'OPTIONS without its second field is no preflight');
 });
 
-t.test('backends by weight', async (t) => {
+t.test('backends are chosen by weight', async (t) => {
   const count = 600;
   const apps = await Promise.all(Array.from({ length: count }, async () => (await at(weightHost)).echo.app));
   const share = apps.filter((app) => app === 'a').length / count;
@@ -362,7 +362,7 @@ t.test('backends by weight', async (t) => {
   t.strictSame([...new Set(mixed)].toSorted(), [200, 500]);
 });
 
-t.test('what cannot be served', async (t) => {
+t.test('filters that cannot be served are refused', async (t) => {
   for (const [name, [host, status, text]] of Object.entries(broken)) {
     const answer = await at(host);
     t.equal(answer.status, status, name);
@@ -370,7 +370,7 @@ t.test('what cannot be served', async (t) => {
   }
 });
 
-t.test('sessions', async (t) => {
+t.test('sessions keep their backend', async (t) => {
   const first = await at(cookieHost, '/shop/x');
   const [cookie = ''] = first.headers['set-cookie'] ?? [];
   t.match(cookie, /^sid=[0-9a-z]+\.[A-Za-z0-9_-]{16}; Path=\/shop; HttpOnly; SameSite=Lax$/);

@@ -94,7 +94,7 @@ const gateway = await startTestGateway(t, {
 const port = gateway.port('shop/g:80');
 const host = 'json.test';
 
-t.test('a call', async (t) => {
+t.test('a call in JSON is transcoded', async (t) => {
   const answer = await ask(port, '/v1/orders/9007199254740993?name=x', { headers: { host, 'x-asked': 'me' } });
   t.match(answer, {
     status: 200,
@@ -109,7 +109,7 @@ t.test('a call', async (t) => {
   });
 });
 
-t.test('bodies at once and in pieces, in both versions', async (t) => {
+t.test('bodies arrive at once and in pieces, in HTTP/1.1 and HTTP/2', async (t) => {
   const body = JSON.stringify({ sku: 'x'.repeat(200_000) });
   const framings: Record<string, string>[] = [
     { 'content-length': String(body.length) },
@@ -141,7 +141,7 @@ t.test('bodies at once and in pieces, in both versions', async (t) => {
   t.equal(text, body);
 });
 
-t.test('HEAD, and a connection that goes on', async (t) => {
+t.test('HEAD is answered, and the connection stays open', async (t) => {
   const answer = await ask(port, '/v1/orders/5', { method: 'HEAD', headers: { host } });
   t.match(answer, { status: 200, text: '', headers: { 'content-length': '20' } });
   t.match(await ask(port, '/v1/orders/5', { headers: { host } }), { status: 200 });
@@ -165,7 +165,7 @@ t.test('no body follows the response to HEAD of a stream', async (t) => {
   }
 });
 
-t.test('statuses and refusals', async (t) => {
+t.test('statuses and refusals are JSON', async (t) => {
   const none = await ask(port, '/v1/orders/404', { headers: { host } });
   t.match(none, { status: 404, text: '{"code":5,"message":"no order 404","details":[]}' });
   const unknown = await ask(port, '/v1/none', { headers: { host } });
@@ -177,7 +177,7 @@ t.test('statuses and refusals', async (t) => {
   t.match(method, { status: 501, text: /"code":12/ }, 'the server has no such method');
 });
 
-t.test('events reach the client before the next is made, in both versions', async (t) => {
+t.test('each event reaches the client before the next is made, in HTTP/1.1 and HTTP/2', async (t) => {
   for (const version of [1, 2]) {
     const session = version === 2 ? connect(`http://127.0.0.1:${port}`) : undefined;
     t.teardown(() => session?.destroy());
@@ -203,7 +203,7 @@ t.test('events reach the client before the next is made, in both versions', asyn
   }
 });
 
-t.test('a client that goes is known to the app', async () => {
+t.test('the app learns that a client has left', async () => {
   const asked = request({ port, host: '127.0.0.1', path: '/v1/orders', headers: { host } }).end();
   await once(asked, 'response');
   const call = await until(() => open.shift(), 'the call');

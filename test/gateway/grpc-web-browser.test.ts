@@ -10,7 +10,7 @@ import { documentOf, webGateway } from '../fixtures/plan.ts';
 
 const skip = chromium === undefined && 'there is no chromium';
 
-t.test('a page of another origin calls', { skip }, async (t) => {
+t.test('a page of another origin makes calls', { skip }, async (t) => {
   const pages = createServer((_, answer) => answer.setHeader('content-type', 'text/html').end('<title>shop</title>'));
   await new Promise<void>((resolve) => pages.listen(0, '127.0.0.1', resolve));
   t.teardown(() => pages.close());

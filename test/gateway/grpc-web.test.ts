@@ -46,7 +46,7 @@ const descriptor = (name: string, kind: string) =>
   );
 
 for (const format of ['text', 'binary'])
-  t.test(`grpc-web's own client, ${format}`, async (t) => {
+  t.test(`the grpc-web client works, ${format}`, async (t) => {
     const client = new grpcWeb.GrpcWebClientBase({ format });
     const get = descriptor('Get', 'unary');
     t.equal(await client.unaryCall(`${url}/shop.Orders/Get`, 'hello', { 'x-asked': '-by-page' }, get), 'hello-by-page');
@@ -107,7 +107,7 @@ t.test('a cut call is cancelled at the app', async (t) => {
   t.ok(app.cancelled() >= before);
 });
 
-t.test('preflights are answered by CORS, and calls carry its fields', async (t) => {
+t.test('CORS answers preflights, and calls carry its fields', async (t) => {
   const origin = 'https://shop.test';
   const preflight = await ask(port, '/shop.Orders/Get', {
     method: 'OPTIONS',

@@ -17,7 +17,7 @@ const all = '{ parentRefs: [{ name: g }], rules: [{ backendRefs: [{ name: a, por
 const accepted = 'Accepted=True Accepted';
 const conflict = 'Accepted=False HostnameConflict';
 
-t.test('a GRPCRoute that comes takes no catch-all HTTPRoute down', async (t) => {
+t.test('a new GRPCRoute does not displace a catch-all HTTPRoute', async (t) => {
   const http = documentOf('HTTPRoute', 'site', all);
   const grpc = documentOf('GRPCRoute', 'api', all);
   const { plan } = planOf(base + http);
@@ -41,7 +41,7 @@ t.test('a GRPCRoute that comes takes no catch-all HTTPRoute down', async (t) => 
   t.equal(left.said['GRPCRoute shop/api g']?.[0], accepted, 'what is gone blocks nothing');
 });
 
-t.test('in force is what is served on that listener', async (t) => {
+t.test('a route is in force if that listener serves it', async (t) => {
   const two = documentOf(
     'Gateway',
     'g',
@@ -62,7 +62,7 @@ t.test('in force is what is served on that listener', async (t) => {
   t.equal(said['GRPCRoute shop/b g/two']?.[0], accepted);
 });
 
-t.test('a Gateway that comes takes no port', async (t) => {
+t.test('a new Gateway takes no port from another', async (t) => {
   const of = (name: string, port = 80): string =>
     documentOf('Gateway', name, `{ gatewayClassName: x, listeners: [{ name: web, port: ${port}, protocol: HTTP }] }`);
   const { plan } = planOf(of('z') + of('y', 81));
@@ -76,7 +76,7 @@ t.test('a Gateway that comes takes no port', async (t) => {
     t.ok(said[`Gateway shop/${name} web`]?.includes(reason), `${name} ${reason}`);
 });
 
-t.test('nor does a policy that comes take a target', async (t) => {
+t.test('a new policy takes no target from another', async (t) => {
   const of = (kind: string, name: string, spec: string): string =>
     `---\napiVersion: gateway.envoyproxy.io/v1alpha1\nkind: ${kind}\nmetadata: { name: ${name}, namespace: shop }\nspec: { targetRefs: [{ group: gateway.networking.k8s.io, kind: HTTPRoute, name: r }], ${spec} }\n`;
   for (const [kind, spec] of [
@@ -93,7 +93,7 @@ t.test('nor does a policy that comes take a target', async (t) => {
   }
 });
 
-t.test('of equal matches the one that is served goes on', async (t) => {
+t.test('of equal matches, the one in force stays', async (t) => {
   const app = await startEcho(t, 'a');
   const gateway = await startTestGateway(t, {
     listeners: ['shop/g:80'],
@@ -112,7 +112,7 @@ t.test('of equal matches the one that is served goes on', async (t) => {
   t.equal(await mark(), 'a');
 });
 
-t.test('after a restart the time of the document decides, else that of its file, then the name', async (t) => {
+t.test("after a restart the document's creation time decides, then the time of its file, then its name", async (t) => {
   const dir = tempDir(t);
   mkdirSync(join(dir, 'documents'));
   writeFileSync(
@@ -139,7 +139,7 @@ t.test('after a restart the time of the document decides, else that of its file,
   t.equal(winner(), 'GRPCRoute', 'the name');
 });
 
-t.test('`gateway status` says what the running gateway has in force', async (t) => {
+t.test('`gateway status` shows what the running gateway has in force', async (t) => {
   const policy = (name: string, defaultAction: string, metadata = ''): string =>
     `---\napiVersion: gateway.envoyproxy.io/v1alpha1\nkind: SecurityPolicy\nmetadata: { name: ${name}, namespace: shop${metadata} }\nspec: { targetRefs: [{ group: gateway.networking.k8s.io, kind: HTTPRoute, name: r }], authorization: { defaultAction: ${defaultAction}, rules: [] } }\n`;
   const gateway = await startTestGateway(t, {
@@ -166,7 +166,7 @@ t.test('`gateway status` says what the running gateway has in force', async (t) 
   t.match(offline, { code: 0, stdout: lax, stderr: /^evaluated from the files$/m });
   t.match(JSON.parse((await status(file, '-o', 'json')).stdout), { kind: 'List' });
 
-  t.test('also while a change is not taken', async (t) => {
+  t.test('the status is right while a change is refused', async (t) => {
     writeFileSync(join(gateway.dir, 'documents', 'd.yaml'), 'kind: [');
     const problem = async (): Promise<boolean> => (await readState(gateway.admin))['lastProblem'] !== null;
     await until(problem, 'the change to be refused');
@@ -178,7 +178,7 @@ t.test('`gateway status` says what the running gateway has in force', async (t) 
     await gateway.write('d.yaml', '# gone');
   });
 
-  t.test('another gateway is not asked for this one', async (t) => {
+  t.test('the status of another gateway is not used for this one', async (t) => {
     const other = join(gateway.dir, 'other.yaml');
     writeFileSync(other, readFileSync(file));
     const { stdout, stderr } = await status(other);
@@ -194,7 +194,7 @@ t.test('`gateway status` says what the running gateway has in force', async (t) 
   });
 });
 
-t.test('and of one whose admin address is a socket', async (t) => {
+t.test('the status comes over a unix socket as well', async (t) => {
   const { dir, file } = await writeGateway(t, { listeners: ['shop/g:80'], documents: webGateway });
   const socket = `unix:${join(dir, 'admin.sock')}`;
   writeFileSync(file, readFileSync(file, 'utf8').replace(/^admin: .*$/m, `admin: "${socket}"`));

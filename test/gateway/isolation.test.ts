@@ -85,13 +85,13 @@ for (const [host, path, mark] of cases)
     t.equal(echo.headers['x-mark'], mark);
   });
 
-t.test('HTTP/1.0 without Host means the listener for all', async (t) => {
+t.test('HTTP/1.0 without Host selects the catch-all listener', async (t) => {
   t.match(await exchangeBytes(port, 'GET /any HTTP/1.0\r\n\r\n'), /^HTTP\/1\.1 200 /);
   t.match(await exchangeBytes(port, 'GET /wide HTTP/1.0\r\n\r\n'), /^HTTP\/1\.1 404 /);
   t.match(await exchangeBytes(gateway.port('shop/only:80'), 'GET / HTTP/1.0\r\n\r\n'), /^HTTP\/1\.1 404 /);
 });
 
-t.test('the target in absolute form is the host, whatever Host says', async (t) => {
+t.test('the authority of an absolute target counts, whatever Host says', async (t) => {
   const answer = await exchangeBytes(
     port,
     'GET http://abc.foo.example.com/exact HTTP/1.1\r\nHost: bar.example.com\r\nConnection: close\r\n\r\n',
@@ -99,7 +99,7 @@ t.test('the target in absolute form is the host, whatever Host says', async (t) 
   t.match(answer, /"x-mark":"exact"/);
 });
 
-t.test('a host that no listener has', async (t) => {
+t.test('a host without a listener gets 404', async (t) => {
   const { status, text } = await ask(gateway.port('shop/only:80'), '/', { headers: { host: 'b.test' } });
   t.strictSame([status, text], [404, 'no route']);
   const record = await until(
@@ -109,12 +109,12 @@ t.test('a host that no listener has', async (t) => {
   t.match(record, { response_code: 404, response_flags: 'NR', response_code_details: 'route_not_found' });
 });
 
-t.test('CONNECT is no way around the rules', async (t) => {
+t.test('CONNECT does not bypass the rules', async (t) => {
   const answer = await exchangeBytes(port, 'CONNECT bar.com:80 HTTP/1.1\r\nHost: bar.com:80\r\n\r\n', /\r\n\r\n/);
   t.match(answer, /^HTTP\/1\.1 501 /);
 });
 
-t.test('two Hosts, and none, are refused', async (t) => {
+t.test('two Host fields, and none, are refused', async (t) => {
   for (const lines of ['Host: a\r\nHost: b\r\n', '', 'Host: a@b\r\n'])
     t.match(await exchangeBytes(port, `GET /any HTTP/1.1\r\n${lines}\r\n`, /\r\n\r\n/), /^HTTP\/1\.1 400 /, lines);
 });

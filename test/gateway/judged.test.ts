@@ -60,7 +60,7 @@ function refusalOf(t: Owner, documents: string): string {
   return 'they are taken';
 }
 
-t.test('what shows only when rules are made ready', async (t) => {
+t.test('mistakes that show only when rules are compiled', async (t) => {
   t.same(judge(t, gateway + route), [], 'all is well');
   const keys = 'apiKeyAuth: { credentialRefs: [{ name: keys }], extractFrom: [{ headers: [x-api-key] }] }';
   const invalid = /^SecurityPolicy p: Accepted=False Invalid: /;
@@ -165,7 +165,7 @@ t.test('BackendTLSPolicy names a port by its name or its number; an unknown one 
   t.match(judge(t, gateway + route + tls('https'))[0], /which cannot be resolved without a document of that Service$/);
 });
 
-t.test('documents that are nearly right', async (t) => {
+t.test('documents with small mistakes', async (t) => {
   const said = judge(
     t,
     `---\n# nothing\n---\n${gateway}${route}---\n---\n${policy('authorization: { defaultAktion: Deny }')}---\n`,
@@ -223,7 +223,7 @@ t.test('documents that are nearly right', async (t) => {
   for (const [document, expected] of refused) t.match(refusalOf(t, gateway + route + document), expected);
 });
 
-t.test('a running gateway says what it stopped serving, each time, and shows it', async (t) => {
+t.test('a running gateway logs what it stopped serving, each time, and shows it', async (t) => {
   const app = await startEcho(t, 'a');
   const running = await startTestGateway(t, {
     listeners: ['shop/g:80'],
@@ -250,7 +250,7 @@ t.test('a running gateway says what it stopped serving, each time, and shows it'
   ]);
 });
 
-t.test('a request in flight whose rule is broken meanwhile gets what a new one gets', async (t) => {
+t.test('a request in flight whose rule becomes invalid gets what a new one gets', async (t) => {
   let arrived = false;
   const slow = await startHttpAuthorizer(t, () => {
     arrived = true;

@@ -88,7 +88,7 @@ spec:
 
 const key = 'default/g:80';
 
-t.test('a body that does not say how long it is', async (t) => {
+t.test('a body of unknown length is limited', async (t) => {
   const app = await startApp(t, (ask, answer) => {
     if (ask.url === '/early') answer.write('begun');
     ask.on('end', () => answer.end('ok'));
@@ -124,7 +124,7 @@ t.test('a body that does not say how long it is', async (t) => {
       ...{ response_code: 413, code: 'body_too_large', response_code_details: 'request_payload_too_large' },
       reason: 'the body has more than 100000 bytes (limit bodyBytes)',
     });
-  await t.test('over HTTP/1.1 its connection carries nothing more', async (t) => {
+  await t.test('the HTTP/1.1 connection is closed after it', async (t) => {
     const chunk = `${(60_000).toString(16)}\r\n${'x'.repeat(60_000)}\r\n`;
     const smuggled = 'GET /smuggled HTTP/1.1\r\nHost: a.test\r\n\r\n';
     const heard = await exchangeBytes(
@@ -138,7 +138,7 @@ t.test('a body that does not say how long it is', async (t) => {
   });
 });
 
-t.test('requestBuffer: nothing goes on before all is here', async (t) => {
+t.test('requestBuffer: nothing is forwarded before the whole body has arrived', async (t) => {
   const app = await startApp(t, afterBody);
   const gateway = await start(t, app, '', 'requestBuffer: { limit: 50k }');
   for (const version of versions)
@@ -166,7 +166,7 @@ t.test('requestBuffer: nothing goes on before all is here', async (t) => {
     (await gateway.records(6)).filter(({ path }) => path === '/long').map(({ reason }) => reason),
     Array(2).fill('the body has more than 50000 bytes (requestBuffer of BackendTrafficPolicy default/p)'),
   );
-  await t.test('who waits to be told to go on is told by us', async (t) => {
+  await t.test('a client that sends Expect: 100-continue gets its 100 from the gateway', async (t) => {
     const heard = await new Promise<string>((resolve) => {
       const socket = connect(gateway.port(key), '127.0.0.1');
       let got = '';
@@ -192,13 +192,13 @@ t.test('requestBuffer: nothing goes on before all is here', async (t) => {
   });
 });
 
-t.test('concurrency', async (t) => {
+t.test('concurrency is limited', async (t) => {
   const waiting: ServerResponse[] = [];
   const app = await startApp(t, (_ask, answer) => waiting.push(answer));
   const release = (): void => {
     for (const answer of waiting.splice(0)) answer.end('ok');
   };
-  await t.test('of a route, however its requests end', async (t) => {
+  await t.test("a route's requests are counted, however they end", async (t) => {
     const gateway = await start(t, app, '', 'concurrency: { maxInFlight: 2 }');
     for (const version of versions)
       await t.test(version, async (t) => {
@@ -239,7 +239,7 @@ t.test('concurrency', async (t) => {
       ...{ code: 'concurrency_limited', response_flags: 'RL', decision: 'deny' },
       reason: /^2 requests of the route httproute\/default\/r\/rule\/0 are in flight$/,
     });
-    await t.test('a reload that does not change it keeps all counts', async (t) => {
+    await t.test('a reload that does not change the limit keeps all counts', async (t) => {
       const one = [askAs('HTTP/1.1', gateway.port(key)), askAs('HTTP/1.1', gateway.port(key))];
       await until(() => waiting.length === 2, 'both');
       await gateway.write('other.yaml', 'apiVersion: v1\nkind: Namespace\nmetadata: { name: x }\n');
@@ -248,7 +248,7 @@ t.test('concurrency', async (t) => {
       await Promise.all(one);
     });
   });
-  await t.test('of each client', async (t) => {
+  await t.test('each client has its own count', async (t) => {
     const gateway = await start(
       t,
       app,
@@ -267,7 +267,7 @@ t.test('concurrency', async (t) => {
   });
 });
 
-t.test('a client that left during authorization is not counted: it would never leave', async (t) => {
+t.test('a client that left during authorization is not counted, since it would never leave', async (t) => {
   const limit = new ConcurrencyLimit({ maxInFlight: 1, per: 'route' });
   const gone = { finished: true } as Exchange;
   const hooks = limitInFlight(limit, limit.plan, 'r');
@@ -279,7 +279,7 @@ t.test('a client that left during authorization is not counted: it would never l
 // -- too slow: with a clock of the test's own
 // ----------------------------------------------------------------------------
 
-t.test('a gateway asks for 240 bytes a second, unless it is told otherwise', async (t) => {
+t.test('a gateway requires 240 bytes a second by default', async (t) => {
   const yaml = `trustDomain: a.test\nworkload: { serviceAccount: a }\nidentity: { files: { svid: a, key: b, bundle: c } }\ndocuments: d\n`;
   const read = (more: string): number => parseGatewaySettings(yaml + more, 'g.yaml').limits.slowBytesPerSecond;
   t.equal(read(''), 240);
@@ -287,7 +287,7 @@ t.test('a gateway asks for 240 bytes a second, unless it is told otherwise', asy
   t.equal(read('limits: { slowBytesPerSecond: 0 }'), 0);
 });
 
-t.test('a pace', async (t) => {
+t.test('a minimum rate', async (t) => {
   interface Look {
     /** Seconds since the last look, bytes since then, and whether a client waited. */
     readonly looks: readonly (readonly [number, number, boolean])[];
@@ -383,7 +383,7 @@ function pass({ connections }: Front, seconds: number, from = 0): number {
 
 const nobodyCarries = { requestEnd() {}, downstreamDrained() {}, downstreamGone() {}, idle() {} };
 
-t.test('a body that comes too slowly', async (t) => {
+t.test('a body that arrives too slowly is refused', async (t) => {
   for (const version of versions)
     await t.test(version, async (t) => {
       let takes = true;
@@ -437,7 +437,7 @@ t.test('a body that comes too slowly', async (t) => {
     });
 });
 
-t.test('who waits to be told to go on is not slow', async (t) => {
+t.test('a client that waits for a 100 is not slow', async (t) => {
   let begun = 0;
   const front = await startFront(t, 'HTTP/1.1', (exchange) => {
     exchange.carrier = { ...nobodyCarries, requestData: () => ++begun > 0 };
@@ -454,7 +454,7 @@ t.test('who waits to be told to go on is not slow', async (t) => {
   t.match(front.finished[0]?.failure, { code: 'body_too_slow' }, 'from its first byte on it may be');
 });
 
-t.test('an answer that is taken too slowly', async (t) => {
+t.test('a response that is read too slowly is cut', async (t) => {
   for (const version of versions)
     await t.test(version, async (t) => {
       const long = Buffer.alloc(16 * 1024 * 1024, 'x');
@@ -491,7 +491,7 @@ t.test('an answer that is taken too slowly', async (t) => {
     });
 });
 
-t.test('a client in HTTP/2 that opens its windows and does not read its socket', async (t) => {
+t.test('an HTTP/2 client that opens its windows and does not read its socket is cut', async (t) => {
   class Stuck extends FakeSocket {
     bytesWritten = 0;
     override _write(chunk: Buffer): void {

@@ -120,7 +120,7 @@ t.test('local limits: each client, header, claim and key has its own', async (t)
   t.equal(await ask(gateway, '/all', 1), '429', 'a change of something else refills no bucket');
 });
 
-t.test('two gateways share a limit through Redis, which dies and comes back', { skip: noRedis }, async (t) => {
+t.test('two gateways share a limit through Redis, across an outage of Redis', { skip: noRedis }, async (t) => {
   const redis = await startRedis(t);
   const yaml = `${await startApp(t)}redis: { url: "${redis.url}", timeout: 500ms }\n`;
   const documents = [

@@ -8,7 +8,7 @@ import { markedRule, routeOf, webGateway } from '../fixtures/plan.ts';
 
 const ok = 'HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-From: app\r\n\r\nok';
 
-t.test("the issue's document works as it stands", async (t) => {
+t.test("the README's document works unchanged", async (t) => {
   const app = await startBackend(t, (socket, soFar) => soFar.endsWith('\r\n\r\n') && socket.write(ok));
   const gateway = await startTestGateway(t, {
     listeners: ['default/my-api-gateway:80'],
@@ -121,7 +121,7 @@ const lies = {
   'x-remote-user': 'admin',
 };
 
-t.test('what a client states about itself', async (t) => {
+t.test('claims of a client about itself are not believed', async (t) => {
   const app = await startEcho(t, 'a');
   const documents =
     webGateway +
@@ -176,7 +176,7 @@ t.test('what a client states about itself', async (t) => {
   }
 });
 
-t.test('a redirect behind a proxy that ends TLS is to where the client is', async (t) => {
+t.test('a redirect behind a proxy that terminates TLS goes to the scheme, host and port of the client', async (t) => {
   const gateway = await startTestGateway(t, {
     listeners: ['shop/g:80'],
     yaml: 'gatewayTopology: { numTrustedProxies: 1 }\n',

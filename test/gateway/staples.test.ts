@@ -51,7 +51,7 @@ function staple(port: number, maxVersion: 'TLSv1.2' | 'TLSv1.3' = 'TLSv1.3'): Pr
   });
 }
 
-t.test('what the responder says is stapled', async (t) => {
+t.test("the responder's response is stapled", async (t) => {
   const responder = await startResponder(t);
   responder.answer = (request) => respond(request, { signer: delegated(ocspSigning) });
   const gateway = await start(t, namingResponder(responder.url));
@@ -61,7 +61,7 @@ t.test('what the responder says is stapled', async (t) => {
     t.match(readOcspResponse((await staple(port, version)) as Buffer).answers, [{ status: 'good' }], version);
   t.equal(responder.asked, 1, 'one request for all clients');
 
-  t.test('and OpenSSL verifies it', async (t) => {
+  t.test('OpenSSL verifies the staple', async (t) => {
     if (!haveCommand('openssl')) return t.comment('openssl is not installed: its opinion was not asked');
     const place = tempDir(t);
     writeFileSync(join(place, 'ca.pem'), formatPem([ca.certificate]));

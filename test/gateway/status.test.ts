@@ -10,7 +10,7 @@ import { until } from '../fixtures/process.ts';
 const yamlFor = (app: number, more = ''): string =>
   `upstreams: { a: { endpoints: ["127.0.0.1:${app}"] } }\nbackends: { shop/a:80: a, others/a:80: a }\n${more}`;
 
-t.test('a thousand routes', async (t) => {
+t.test('a thousand routes get a status', async (t) => {
   const app = await startEcho(t, 'a');
   const routes = Array.from({ length: 1000 }, (_, i) =>
     documentOf(
@@ -30,7 +30,7 @@ t.test('a thousand routes', async (t) => {
   t.equal((await ask(port, '/p1', { headers: { host: 'h2.test' } })).status, 404);
 });
 
-t.test('a grant that comes and goes, while requests are served', async (t) => {
+t.test('a grant is added and removed while requests are served', async (t) => {
   const app = await startEcho(t, 'a');
   const gateway = await startTestGateway(t, {
     listeners: ['shop/g:80'],
@@ -54,7 +54,7 @@ t.test('a grant that comes and goes, while requests are served', async (t) => {
   await until(async () => (await status()) === 500, 'its end');
 });
 
-t.test('a document that is not valid is said, and the rest is served', async (t) => {
+t.test('an invalid document is reported, and the rest is served', async (t) => {
   const app = await startEcho(t, 'a');
   const gateway = await startTestGateway(t, {
     listeners: ['shop/g:80'],

@@ -122,7 +122,7 @@ const dialTcp = (key: string): Promise<{ socket: Socket; line: string }> => {
 };
 const nameOf = (socket: TLSSocket): string | undefined => socket.getPeerX509Certificate()?.subjectAltName;
 
-t.test('TLS that passes through by its server name, unread', async (t) => {
+t.test('TLS is passed through by its server name', async (t) => {
   const { socket, line } = await dialTls('a.inner.test');
   t.equal(line, 'passed');
   t.match(nameOf(socket), /DNS:inner\.test/, 'the handshake was with the server behind');
@@ -134,7 +134,7 @@ t.test('TLS that passes through by its server name, unread', async (t) => {
   t.match(record, { route_name: 'tlsroute/shop/through/rule/0', response_flags: '-' });
 });
 
-t.test('TLS that ends here', async (t) => {
+t.test('TLS is terminated at the gateway', async (t) => {
   const { socket, line } = await dialTls('b.front.test');
   t.equal(line, 'ended');
   t.match(nameOf(socket), /DNS:front\.test/);
@@ -143,15 +143,15 @@ t.test('TLS that ends here', async (t) => {
   socket.destroy();
 });
 
-t.test('server names that lead nowhere', async (t) => {
+t.test('server names that no route accepts', async (t) => {
   for (const name of ['b.inner.test', 'inner.test', 'other.test']) t.equal((await dialTls(name)).line, 'closed', name);
 });
 
-t.test('what is no TLS at all is closed', async (t) => {
+t.test('a connection that is not TLS is closed', async (t) => {
   t.equal(await exchangeBytes(gateway.port('shop/g:443'), 'GET / HTTP/1.1\r\nHost: a.inner.test\r\n\r\n'), '');
 });
 
-t.test('TCP by weight, and what is open stays while its backend is named', async (t) => {
+t.test('TCP by weight, and open streams stay while their backend is named', async (t) => {
   const streams = await Promise.all(Array.from({ length: 120 }, () => dialTcp('shop/g:5432')));
   const share = streams.filter(({ line }) => line === 'one').length / streams.length;
   t.ok(Math.abs(share - 0.75) < 6 * Math.sqrt((0.75 * 0.25) / 120), `${share} of them went to one, 0.75 is meant`);
@@ -179,7 +179,7 @@ t.test('TCP by weight, and what is open stays while its backend is named', async
   for (const { socket } of streams) socket.destroy();
 });
 
-t.test('a stream whose backend is not there is closed', async (t) => {
+t.test('a stream whose backend is unreachable is closed', async (t) => {
   t.equal((await dialTcp('shop/g:5433')).line, 'closed');
   const record = await until(
     async () => (await gateway.records(1)).find((one) => one['route_name'] === 'tcproute/shop/bad/rule/0'),
@@ -231,7 +231,7 @@ t.test('WebSockets', async (t) => {
   t.match(await exchangeBytes(own.port('shop/g:80'), upgrade('/other'), /\r\n\r\n/), /^HTTP\/1\.1 404 /);
 });
 
-t.test('requests and streams on one port: each listener gets what is its own', async (t) => {
+t.test('requests and streams on one port: each listener gets its own', async (t) => {
   const app = await startEcho(t, 'app');
   const host = (name: string): string => `hostname: ${name}`;
   const terminate = 'tls: { certificateRefs: [{ name: front }] }';
@@ -285,7 +285,7 @@ backends: { shop/app:80: app, shop/passed:80: passed, shop/ended:80: ended }
   t.match(await firstLine(web), /^HTTP\/1\.1 200 /);
 });
 
-t.test('a name of its own comes before a wildcard, whatever the listener leaves of it', async (t) => {
+t.test('an exact name comes before a wildcard, whichever listener accepts it', async (t) => {
   const routes = (kind: string, name: string, host: string, to: string, date: string): string =>
     documentOf(
       kind,
@@ -318,7 +318,7 @@ backends: { shop/one:80: one, shop/two:80: two }
   t.equal(await firstLine(socket), 'two');
 });
 
-t.test('gRPC: services, methods, headers, and what no rule takes', async (t) => {
+t.test('gRPC: services, methods, headers, and calls that no rule matches', async (t) => {
   const [main, second] = await Promise.all([startGrpcApp(t), startGrpcApp(t)]);
   const own = await startTestGateway(t, {
     listeners: ['shop/g:80'],

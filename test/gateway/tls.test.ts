@@ -122,7 +122,7 @@ function say(socket: TLSSocket, host: string, more = ''): Promise<string> {
   });
 }
 
-t.test('the server name chooses the listener and its certificate', async (t) => {
+t.test('the server name selects the listener and its certificate', async (t) => {
   const cases: [name: string, expected: RegExp, mark: string][] = [
     ['a.test', /DNS:a\.test/, 'a'],
     ['A.TEST', /DNS:a\.test/, 'a'],
@@ -138,7 +138,7 @@ t.test('the server name chooses the listener and its certificate', async (t) => 
   }
 });
 
-t.test('a name that no listener has, no name, and a listener that cannot be served', async (t) => {
+t.test('an unknown name, no name, and a listener that cannot be served', async (t) => {
   for (const name of ['b.test', 'wide.test', '', 'shut.wide.test']) {
     const { error, socket } = await shake(name);
     t.match(error, /ECONNRESET|closed/, name);
@@ -150,7 +150,7 @@ t.test('a name that no listener has, no name, and a listener that cannot be serv
   );
 });
 
-t.test('TLS 1.2 is let in, older is not; nothing is resumed', async (t) => {
+t.test('TLS 1.2 is accepted and older versions are not; nothing is resumed', async (t) => {
   const two = await shake('a.test', { maxVersion: 'TLSv1.2' });
   t.equal(two.socket.getProtocol(), 'TLSv1.2');
   for (const version of ['TLSv1.2', 'TLSv1.3'] as const) {
@@ -172,7 +172,7 @@ t.test('TLS 1.2 is let in, older is not; nothing is resumed', async (t) => {
   t.not(old.error, undefined);
 });
 
-t.test('a connection is for the hosts of its listener', async (t) => {
+t.test('a connection serves the hosts of its listener only', async (t) => {
   const { socket } = await shake('a.test');
   t.match(await say(socket, 'x.wide.test'), /^HTTP\/1\.1 421 /, 'HTTP/1.1');
   t.match(await say(socket, 'a.test'), /^HTTP\/1\.1 200 /, 'and is good for its own');
@@ -215,7 +215,7 @@ const asClient = (
 
 const lie = { 'x-forwarded-client-cert': 'URI=spiffe://outside.test/ns/partner/sa/admin' };
 
-t.test('clients that must show a certificate', async (t) => {
+t.test('clients that must present a certificate', async (t) => {
   const { status, echo } = await asClient(buyer, 'shop/g:444', lie);
   t.equal(status, 200);
   const xfcc = echo.headers['x-forwarded-client-cert'];
@@ -238,7 +238,7 @@ t.test('clients that must show a certificate', async (t) => {
   }
 });
 
-t.test('clients that may show one', async (t) => {
+t.test('clients that may present a certificate', async (t) => {
   const proved = await asClient(buyer, 'shop/g:445');
   t.match(proved.echo.headers['x-forwarded-client-cert'], /URI=/);
   for (const [what, credential] of Object.entries({ none: undefined, expired: late, foreign })) {
@@ -248,7 +248,7 @@ t.test('clients that may show one', async (t) => {
   }
 });
 
-t.test('a listener that begins to ask for certificates, or trusts others: who is in already', async (t) => {
+t.test('a listener that starts to require certificates, or trusts others, re-checks its clients', async (t) => {
   const caOf = (...of: Authority[]): string =>
     `---\napiVersion: v1\nkind: ConfigMap\nmetadata: { name: ca, namespace: shop }\ndata:\n  ca.crt: |\n${indent(of.map(({ bundlePem }) => bundlePem).join('\n'))}\n`;
   const gatewayOf = (validation: string): string =>
@@ -297,7 +297,7 @@ t.test('a listener that begins to ask for certificates, or trusts others: who is
   t.pass('a client without a valid authority is cut off');
 });
 
-t.test('a certificate that is rotated in its Secret', async (t) => {
+t.test('a certificate is rotated in its Secret', async (t) => {
   const before = await shake('a.test');
   const next = await certificateFor('a.test');
   await gateway.write('a.yaml', secret('a', next));
@@ -313,7 +313,7 @@ t.test('a certificate that is rotated in its Secret', async (t) => {
   t.equal((await shake('a.test', { ALPNProtocols: ['h2'] })).socket.alpnProtocol, 'h2');
 });
 
-t.test('a certificate that is rotated in its files, one after the other', async (t) => {
+t.test('a certificate is rotated in its files, one after the other', async (t) => {
   const before = await shake('pem.test');
   const next = await certificateFor('pem.test');
   const generation = async (): Promise<number> =>
@@ -330,7 +330,7 @@ t.test('a certificate that is rotated in its files, one after the other', async 
   t.match(await say(before.socket, 'pem.test'), /^HTTP\/1\.1 200 /, 'the open connection lives on');
 });
 
-t.test('TLS 1.3 alone, where that was asked for, before and after a rotation', async (t) => {
+t.test('TLS 1.3 alone, where configured, before and after a rotation', async (t) => {
   const strict = await startTestGateway(t, {
     listeners: ['shop/g:443'],
     yaml: `${yaml}downstreamTls: { minVersion: "1.3" }\n`,

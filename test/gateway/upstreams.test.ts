@@ -34,7 +34,7 @@ async function startApp(t: Owner, answer: RequestListener): Promise<number> {
 const get = (gateway: Gateway, path: string, init: RequestInit = {}): Promise<Response> =>
   fetch(`http://127.0.0.1:${gateway.port('default/edge:80')}${path}`, init);
 
-t.test('retries and timeouts of a route', async (t) => {
+t.test('the retries and timeouts of a route apply', async (t) => {
   const asked = new Map<string, number>();
   const held: ServerResponse[] = [];
   const port = await startApp(t, (request: IncomingMessage, response) => {
@@ -88,7 +88,7 @@ t.test('retries and timeouts of a route', async (t) => {
   for (const response of held) response.destroy();
 });
 
-t.test('endpoints: balanced by request, and one that fails is left out', async (t) => {
+t.test('endpoints are balanced by request, and a failing one is left out', async (t) => {
   const counts = [0, 0, 0];
   const ports = await Promise.all(
     counts.map((_, i) =>
@@ -129,7 +129,7 @@ t.test('endpoints: balanced by request, and one that fails is left out', async (
   t.match(JSON.stringify(upstreams), /"ejected/);
 });
 
-t.test('BackendTLSPolicy: the server proves its name, or nothing is said to it', async (t) => {
+t.test('BackendTLSPolicy: the server proves its name before any request is sent', async (t) => {
   const authority = await createAuthority('partner.test');
   const other = await createAuthority('partner.test');
   const credential = await createCredential(authority, 'spiffe://partner.test/ns/x/sa/y', {
@@ -171,7 +171,7 @@ t.test('BackendTLSPolicy: the server proves its name, or nothing is said to it',
   t.same(seen, ['/pay']);
 });
 
-t.test('into the mesh: one request ID, one trace, two records; a DestinationRule is heeded', async (t) => {
+t.test('into the mesh: one request ID, one trace, two records; a DestinationRule applies', async (t) => {
   const held: ServerResponse[] = [];
   const seen: IncomingMessage['headers'][] = [];
   const app = await startApp(t, (request, response) => {

@@ -74,7 +74,7 @@ async function get(gateway: Gateway, path: string, headers: Record<string, strin
 const upstreams = (app: number): string =>
   `upstreams: { app: { endpoints: ["127.0.0.1:${app}"] } }\nbackends: { default/app:80: app }\n`;
 
-t.test('tokens, keys, passwords, an authorizer, and whom rules let pass', async (t) => {
+t.test('tokens, keys, passwords, an authorizer, and authorization rules', async (t) => {
   const key = await createKey('k');
   const app = await startEcho(t);
   const authorizer = await startHttpAuthorizer(t, (asked, response) => {
@@ -112,7 +112,7 @@ t.test('tokens, keys, passwords, an authorizer, and whom rules let pass', async 
   const reader = await sign(key, { iss: 'iss.test', sub: 'bob', groups: ['readers'] });
   const bearer = (token: string): Record<string, string> => ({ authorization: `Bearer ${token}` });
 
-  await t.test('tokens', async (t) => {
+  await t.test('tokens are accepted', async (t) => {
     t.match(await get(gateway, '/token'), { status: 401, text: 'Jwt is missing' });
     const wrong = await sign(await createKey('k'), { iss: 'iss.test', sub: 'ann' });
     t.match(await get(gateway, '/token', bearer(wrong)), { status: 401, text: 'Jwt verification fails' });
@@ -125,7 +125,7 @@ t.test('tokens, keys, passwords, an authorizer, and whom rules let pass', async 
     t.equal(seen['txn-token'], undefined, 'and nothing is told to an app outside the mesh');
   });
 
-  await t.test('who may', async (t) => {
+  await t.test('authorization rules apply', async (t) => {
     t.equal((await get(gateway, '/clerks', bearer(good))).status, 200);
     t.match(await get(gateway, '/clerks', bearer(reader)), { status: 403, text: 'RBAC: access denied' });
   });
@@ -150,7 +150,7 @@ t.test('tokens, keys, passwords, an authorizer, and whom rules let pass', async 
     t.match(await get(gateway, '/token', { ...lies, ...bearer(good) }), { status: 200, seen: { 'x-user': 'ann' } });
   });
 
-  await t.test('API keys, kept as hashes', async (t) => {
+  await t.test('API keys are kept as hashes', async (t) => {
     t.equal((await get(gateway, '/key')).status, 401);
     t.equal((await get(gateway, '/key', { 'x-api-key': 'another' })).status, 401);
     t.equal((await get(gateway, '/key', { 'x-api-key': hashApiKey('a-key-that-is-long-enough') })).status, 401);
@@ -160,7 +160,7 @@ t.test('tokens, keys, passwords, an authorizer, and whom rules let pass', async 
     t.equal(seen['x-api-key'], undefined);
   });
 
-  await t.test('passwords', async (t) => {
+  await t.test('passwords are accepted', async (t) => {
     const basic = (text: string): Record<string, string> => ({ authorization: `Basic ${btoa(text)}` });
     const without = await get(gateway, '/basic');
     t.equal(without.status, 401);
@@ -185,7 +185,7 @@ t.test('tokens, keys, passwords, an authorizer, and whom rules let pass', async 
   t.notMatch(JSON.stringify(records), /a-key-that-is-long-enough|eyJ/, 'no credential is logged');
 });
 
-t.test('a policy that is not valid closes what it was for, and says so', async (t) => {
+t.test('an invalid policy closes its target, and reports it', async (t) => {
   const app = await startEcho(t);
   const gateway = await startTestGateway(t, {
     listeners: ['default/edge:80'],
@@ -219,7 +219,7 @@ t.test('a policy that is not valid closes what it was for, and says so', async (
   t.equal((await get(gateway, '/open')).status, 500, 'and a change closes at once');
 });
 
-t.test('a policy whose target cannot be told is not taken at all', async (t) => {
+t.test('a policy without a known target is not accepted', async (t) => {
   const app = await startEcho(t);
   const gateway = await startTestGateway(t, {
     listeners: ['default/edge:80'],
@@ -276,7 +276,7 @@ t.test('a login with a real provider, through the gateway', async (t) => {
   t.equal(record?.['request_auth_principal'], `${provider.issuer}/ann`);
 });
 
-t.test("the gateway's assertion about the user goes on into the mesh, and no client can forge it", async (t) => {
+t.test("the gateway's transaction token is forwarded into the mesh, and no client can forge it", async (t) => {
   const key = await createKey('k');
   const app = await startEcho(t);
   const inPort = await freePort();
