@@ -39,7 +39,7 @@ const [ofIssuer, ofRoot] = [await listOf(issuer), await listOf(root)];
 const verdict = (sources: readonly CrlSource[], { onlyLeaf = false, at = now, of = chain } = {}): string =>
   new CrlCheck({ sources, onlyLeaf }, [authority.root]).refusalOf(of, at)?.code ?? 'good';
 
-t.test('verdicts', async (t) => {
+t.test('each list and chain gets its verdict', async (t) => {
   const ended = await listOf(issuer, { nextUpdate: now - 1000 });
   const revoking = await listOf(issuer, { number: 2, revoked: [leaf] });
   const cases: readonly [string, readonly CrlSource[], string][] = [
@@ -78,7 +78,7 @@ t.test('an authority that is an intermediate ends the path', async (t) => {
   t.equal(check.refusalOf(chain, now), undefined);
 });
 
-t.test('a file that is no CRL takes nothing else with it', async (t) => {
+t.test('a file that is not a CRL invalidates no other', async (t) => {
   for (const text of [
     '',
     'garbage',
@@ -95,7 +95,7 @@ t.test('a file that is no CRL takes nothing else with it', async (t) => {
   }
 });
 
-t.test('when answers change by time alone', async (t) => {
+t.test('when verdicts change with time alone', async (t) => {
   const sources = [await listOf(issuer, { nextUpdate: now + 1000 }), ofRoot];
   const check = new CrlCheck({ sources, onlyLeaf: false }, [authority.root]);
   t.equal(check.hasEnded(now, now + 1000), false);
@@ -104,7 +104,7 @@ t.test('when answers change by time alone', async (t) => {
   t.equal(check.hasEnded(now + 1001, now + day + 1), true, 'and the other one later');
 });
 
-t.test('a list of 100,000 entries answers at once', async (t) => {
+t.test('a list of 100,000 entries is searched quickly', async (t) => {
   const entries = Array.from({ length: 100_000 }, (_, index) => ({
     ...{ serial: `41${index.toString(16).padStart(30, '0')}`, at: now, reason: 'keyCompromise' as const },
   }));

@@ -55,7 +55,7 @@ const refused = (work: () => unknown): string => {
   }
 };
 
-t.test('what is signed is read again', async (t) => {
+t.test('a signed list is read back unchanged', async (t) => {
   const crl = parseCrl(der, 'x');
   t.match(crl, { number: BigInt(now), thisUpdate: now - 1000, nextUpdate: now + day, issuer: issuer.subject });
   t.same([...crl.serials], serials);
@@ -63,7 +63,7 @@ t.test('what is signed is read again', async (t) => {
   t.equal(verifyCrl(crl, [readIssuer(other.issuer), issuer], now, 'x'), issuer);
 });
 
-t.test('pkijs reads the same', async (t) => {
+t.test('pkijs reads the same list', async (t) => {
   const crl = CertificateRevocationList.fromBER(new Uint8Array(der).buffer);
   t.equal(crl.version, 1);
   const read = (crl.revokedCertificates ?? []).map((one) => ({
@@ -80,13 +80,13 @@ t.test('pkijs reads the same', async (t) => {
   );
 });
 
-t.test('an empty list has no list of entries', async (t) => {
+t.test('an empty list has no revokedCertificates', async (t) => {
   const empty = parseCrl(await signCrl({ ...spec, entries: [] }, signer), 'x');
   t.equal(empty.serials.size, 0);
   t.equal(verifyCrl(empty, [issuer], now, 'x'), issuer);
 });
 
-t.test('PEM may contain several', async (t) => {
+t.test('a PEM file may contain several lists', async (t) => {
   const text = `a comment\n${formatCrlPem(der)}${formatCrlPem(der)}`;
   t.equal(parseCrls(Buffer.from(text), 'x').length, 2);
   t.equal(parseCrls(der, 'x').length, 1);
@@ -97,7 +97,7 @@ t.test('the year 2050 is written in four digits', async (t) => {
   t.equal(parseCrl(await signCrl({ ...spec, nextUpdate: late }, signer), 'x').nextUpdate, late);
 });
 
-t.test('a list of another issuer, a changed one and an old one are refused', async (t) => {
+t.test('a list of another issuer, a modified one and an old one are refused', async (t) => {
   const foreign = parseCrl(await signCrl(spec, { key: other.issuerKey, certificate: other.issuer }), 'x');
   t.match(
     refused(() => verifyCrl(foreign, [issuer], now, 'x')),
@@ -135,7 +135,7 @@ function forged(parts: { entry?: Buffer; extensions?: Buffer[]; nextUpdate?: boo
   return sequence(body, algorithm, element(3, Buffer.from([0]), sign(body)));
 }
 
-t.test('what would change the meaning of a list is refused, not overlooked', async (t) => {
+t.test('an extension that would change the meaning of a list is refused', async (t) => {
   const critical = (id: string) => sequence(oid(id), element(1, Buffer.from([0xff])), octets(sequence()));
   const entry = (...more: Buffer[]) => sequence(wholeNumber(5), time(now), ...more);
   for (const [name, list, expected] of [
@@ -224,7 +224,7 @@ t.test('100,000 entries are signed, parsed and verified within seconds', async (
   t.comment(`${large.length} bytes, ${Math.round(made - began)} ms to sign, ${Math.round(done - made)} ms to read`);
 });
 
-t.test("an operator's text names a standard reason if it begins with one", async (t) => {
+t.test("an operator's reason names a standard reason if it begins with one", async (t) => {
   for (const [text, reason] of [
     ['keyCompromise', 'keyCompromise'],
     ['KeyCompromise: stolen laptop', 'keyCompromise'],
@@ -239,7 +239,7 @@ t.test("an operator's text names a standard reason if it begins with one", async
     t.equal(reasonNamed(text), reason, text);
 });
 
-t.test('DER of the writer is read by the reader', async (t) => {
+t.test("the reader reads the writer's DER", async (t) => {
   for (const size of [0, 1, 127, 128, 255, 256, 70_000]) {
     const one = octets(Buffer.alloc(size));
     t.equal(new DerReader(one).read(4).body.length, size);

@@ -26,14 +26,14 @@ const p256 = generateKey();
 const p384 = generateKeyPairSync('ec', { namedCurve: 'P-384' }).privateKey;
 const rsaKey = generateKeyPairSync('rsa', { modulusLength: 2048 }).privateKey;
 
-t.test('requests of every kind of key that is accepted', async (t) => {
+t.test('requests with every accepted kind of key are read', async (t) => {
   for (const key of [p256, p384, rsaKey]) t.same(readCsr(await createCsr(key)), publicKeyOf(key));
   for (const [hash, algorithm] of Object.entries(ecdsa))
     t.same(readCsr(request(p256, { hash, algorithm })), publicKeyOf(p256), hash);
   t.same(readCsr(request(rsaKey, { algorithm: rsa.sha256 })), publicKeyOf(rsaKey));
 });
 
-t.test('what is refused', (t) => {
+t.test('invalid requests are refused', (t) => {
   const spki = publicKeyOf(p256);
   const other = generateKey();
   const broken = request(p256);
@@ -52,7 +52,7 @@ t.test('what is refused', (t) => {
   t.end();
 });
 
-t.test('other encodings of the same key, in which a client could hide bytes of its choice', (t) => {
+t.test('other encodings of the same key are refused: a client could hide bytes of its choice in them', (t) => {
   const { n, e } = createPublicKey(rsaKey).export({ format: 'jwk' });
   const numbers = [n!, e!].map((one) => element(derTag.integer, Buffer.from([0]), Buffer.from(one, 'base64url')));
   // The exponent has a zero in front that DER does not allow.

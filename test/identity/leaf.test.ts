@@ -67,7 +67,7 @@ for (const [signerName, makeSigner] of keys)
       }
   });
 
-t.test('serials with a high bit, and with zeros in front', async (t) => {
+t.test('serials with a high bit, and with leading zeros', async (t) => {
   const signer = await issuerOf(generateKey());
   const span = { notBefore: Date.now(), notAfter: Date.now() + 60_000 };
   const publicKey = publicKeyOf(generateKey());
@@ -90,7 +90,7 @@ t.test('an issuer without a key identifier is identified by its key', async (t) 
   t.strictSame(signed[0], signed[1]);
 });
 
-t.test('names and addresses, as Node and OpenSSL read them', async (t) => {
+t.test('Node and OpenSSL read the names and addresses', async (t) => {
   const signer = await issuerOf(generateKey());
   const ips = ['127.0.0.1', '::1', '2001:db8::7', 'fe80:1:2:3:4:5:6:7', '::', '1::', '::ffff:10.0.0.1'];
   const span = { notBefore: Date.now() - 1000, notAfter: Date.now() + 60_000 };
@@ -104,7 +104,7 @@ t.test('names and addresses, as Node and OpenSSL read them', async (t) => {
 });
 
 t.test(
-  'openssl accepts it strictly',
+  'openssl accepts a leaf in strict mode',
   { skip: haveCommand('openssl') ? false : 'openssl is not installed' },
   async (t) => {
     const signer = await issuerOf(generateKey());

@@ -10,11 +10,11 @@ const authority = await createAuthority('demo.test');
 const { chainPem, keyPem } = await createCredential(authority, 'spiffe://demo.test/ns/shop/sa/web');
 const svid = parseSvid(chainPem, keyPem, { chain: 'svid.pem', key: 'svid.key' });
 
-t.test('this Node shows leaf and intermediate', async (t) => {
+t.test('this version of Node presents the leaf and the intermediate', async (t) => {
   await t.resolves(proveChainShown(svid));
 });
 
-t.test('a Node that shows only the leaf is refused, with its version and a hint', async (t) => {
+t.test('a Node that presents only the leaf is refused, with its version and a hint', async (t) => {
   const leafOnly = (socket: TLSSocket): Buffer[] => [socket.getPeerCertificate().raw];
   await t.rejects(proveChainShown(svid, leafOnly), {
     code: 'node_unsuitable',

@@ -17,7 +17,7 @@ import { createAuthority, createCredential } from '../fixtures/pki.ts';
 
 const authority = await createAuthority('demo.test');
 
-t.test('SPIFFE IDs', async (t) => {
+t.test('SPIFFE IDs are parsed', async (t) => {
   t.match(parseSpiffeId('SPIFFE://demo.test/ns/shop/sa/web'), {
     uri: 'spiffe://demo.test/ns/shop/sa/web',
     trustDomain: 'demo.test',
@@ -54,7 +54,7 @@ t.test('SPIFFE IDs', async (t) => {
     t.throws(() => parseSpiffeId(text), { code: 'spiffe_id_invalid', message: why }, JSON.stringify(text.slice(0, 40)));
 });
 
-t.test('parts of an ID', async (t) => {
+t.test('the parts of an ID are checked', async (t) => {
   const web = parseSpiffeId('spiffe://demo.test/ns/shop/sa/web');
   t.equal(namespaceOf(web), 'shop');
   t.equal(serviceAccountOf(web), 'web');
@@ -70,7 +70,7 @@ t.test('parts of an ID', async (t) => {
     t.equal(isReserved(parseSpiffeId(`spiffe://demo.test${path}`)), reserved, path);
 });
 
-t.test('a bundle as JSON and as PEM', async (t) => {
+t.test('a bundle is read as JSON and as PEM', async (t) => {
   const { bundle } = authority;
   const text = JSON.stringify(formatBundle({ ...bundle, sequence: 7 }));
   t.match(parseBundle(text, 'demo.test', 'x'), { roots: bundle.roots, sequence: 7, refreshHintS: 5 });
@@ -111,7 +111,7 @@ t.test('a bundle as JSON and as PEM', async (t) => {
     t.throws(() => parseBundle(text, 'demo.test', 'b.json'), { code, message }, text.slice(0, 40));
 });
 
-t.test('a deny list', async (t) => {
+t.test('a deny list is read', async (t) => {
   const list = {
     sequence: 3,
     time: 1_700_000_000_000,
@@ -134,7 +134,7 @@ t.test('a deny list', async (t) => {
     t.throws(() => parseDenyList(input, 'd.json'), { code: 'bundle_invalid', message }, JSON.stringify(input));
 });
 
-t.test('keys', async (t) => {
+t.test('keys are checked', async (t) => {
   const key = generateKey();
   t.ok(parseKey(formatKey(key), 'a.key').equals(key));
   const encrypted = formatKey(key, 'correct horse');

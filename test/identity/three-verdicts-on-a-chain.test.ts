@@ -583,7 +583,7 @@ async function byPkijs({ presented, anchors }: ReturnType<typeof build>): Promis
   }
 }
 
-t.test('the verdicts on some 300 chains', async (t) => {
+t.test('the verdicts on some 300 chains agree', async (t) => {
   if (spawnSync('openssl', ['version']).status !== 0) return t.comment('skipped: there is no openssl on this machine');
   const random = createRandom(20_261_129);
   const made = Array.from({ length: 300 }, (_, number) => {

@@ -66,7 +66,7 @@ async function makeLeaf(signer: Signer, uri = web, changes: Partial<CertificateS
 const rootOf = (authority: Authority): Signer => ({ key: authority.rootKey, certificate: authority.root });
 const noPath = { code: 'svid_untrusted', message: `no valid path leads from ${web} to a root of demo.test` };
 
-t.test('a valid chain', async (t) => {
+t.test('a valid chain is accepted', async (t) => {
   const { chain } = await createCredential(demo, web);
   const peer = verify(chain);
   t.equal(peer.id.uri, web);
@@ -75,17 +75,17 @@ t.test('a valid chain', async (t) => {
   t.equal(peer.validUntil, peer.notAfter, 'the leaf expires first');
   t.ok(Object.isFrozen(peer));
 
-  t.test('in any order of its intermediates, with unrelated ones among them', async (t) => {
+  t.test('intermediates in any order, with unrelated ones among them', async (t) => {
     t.equal(verify([chain[0]!, other.issuer, demo.issuer]).id.uri, web);
   });
-  t.test('straight from the root', async (t) => {
+  t.test('a leaf directly below the root', async (t) => {
     t.equal(verify([await makeLeaf(rootOf(demo))]).id.uri, web);
   });
-  t.test('valid until the earliest expiry on its path', async (t) => {
+  t.test('a chain is valid until the earliest expiry on its path', async (t) => {
     const issuer = await makeIssuer(rootOf(demo), { notAfter: now + 60_000 });
     t.equal(verify([await makeLeaf(issuer.signer), issuer.der]).validUntil, Math.floor((now + 60_000) / 1000) * 1000);
   });
-  t.test('by an issuer without a SPIFFE ID of its own', async (t) => {
+  t.test('an issuer without a SPIFFE ID', async (t) => {
     const issuer = await makeIssuer(rootOf(demo));
     t.equal(verify([await makeLeaf(issuer.signer), issuer.der]).id.uri, web);
   });
@@ -108,7 +108,7 @@ t.test('a forged link: an issuer of another domain with the name of ours', async
   });
 });
 
-t.test('issuers that may not issue', async (t) => {
+t.test('issuers that must not issue', async (t) => {
   const cases: readonly (readonly [name: string, changes: Partial<CertificateSpec>])[] = [
     ['expired', { notBefore: now - 2 * hour, notAfter: now - hour }],
     ['not valid yet', { notBefore: now + hour, notAfter: now + 2 * hour }],
@@ -145,7 +145,7 @@ t.test('issuers that may not issue', async (t) => {
       'and a CA is no leaf in the first place',
     );
   });
-  t.test('issuers that sign each other: no path, and the search ends', async (t) => {
+  t.test('issuers that signed each other: there is no path, and the search ends', async (t) => {
     const first = await makeIssuer(rootOf(other), { subject: 'CN=one', ca: {} });
     const two = await makeIssuer(first.signer, { subject: 'CN=two', ca: {} });
     const one = await makeIssuer(two.signer, { subject: 'CN=one', ca: {}, publicKey: publicKeyOf(first.signer.key) });
@@ -154,7 +154,7 @@ t.test('issuers that may not issue', async (t) => {
   });
 });
 
-t.test('leaves', async (t) => {
+t.test('leaves are checked', async (t) => {
   const leafOf = async (uri: string, changes: Partial<CertificateSpec>): Promise<readonly Buffer[]> =>
     (await createCredential(demo, uri, changes)).chain;
   const cases: readonly (readonly [name: string, chain: readonly Buffer[], code: string, message: RegExp])[] = [
@@ -185,7 +185,7 @@ t.test('leaves', async (t) => {
   for (const [name, chain, code, message] of cases) t.throws(() => verify(chain), { code, message }, name);
 });
 
-t.test('time', async (t) => {
+t.test('validity periods are checked', async (t) => {
   const { chain } = await createCredential(demo, web, { notBefore: now - hour, notAfter: now + hour });
   const facts = verify(chain);
   t.throws(() => verify(chain, both, emptyDenyList, facts.notAfter + 61_000), {
@@ -203,7 +203,7 @@ t.test('time', async (t) => {
   t.equal(verify(chain, both, emptyDenyList, facts.notAfter).id.uri, web, 'the last millisecond counts');
 });
 
-t.test('the deny list', async (t) => {
+t.test('the deny list applies', async (t) => {
   const { chain } = await createCredential(demo, web);
   const { serial } = verify(chain);
   t.throws(() => verify(chain, both, { ...emptyDenyList, serials: new Set([serial]) }), {

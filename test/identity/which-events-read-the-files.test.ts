@@ -64,7 +64,7 @@ function follow(t: Test, directory: string): Watched {
   };
 }
 
-t.test('a file that is written beside the identity causes no reading', async (t) => {
+t.test('a file that is written beside the identity causes no reload', async (t) => {
   const directory = tempDir(t);
   const chain = await writeSet(directory);
   const log = join(directory, 'access.log');
@@ -102,7 +102,7 @@ t.test('files that are renamed over the old ones are read, as editors and agents
   await until(() => watched.chain() === next, 'the next identity');
 });
 
-t.test("a Kubernetes volume is read when '..data' is switched, whose event has no file's name", async (t) => {
+t.test("a Kubernetes volume is read when '..data' is switched, whose event names no identity file", async (t) => {
   const directory = tempDir(t);
   const write = async (version: string): Promise<string> => {
     mkdirSync(join(directory, version));
@@ -124,7 +124,7 @@ t.test("a Kubernetes volume is read when '..data' is switched, whose event has n
   t.equal(watched.clock.asked, asked, 'a file beside the links');
 });
 
-t.test('names', async (t) => {
+t.test('which names of events count', async (t) => {
   const directory = tempDir(t);
   const at = (name: string): string => join(directory, name);
   mkdirSync(at('..1'));
