@@ -21,7 +21,7 @@ interface Issued {
   readonly svid: { readonly cert: string; readonly key: string };
 }
 
-t.test('nothing that was answered is forgotten', { timeout: 60_000 + kills * 15_000 }, async (t) => {
+t.test('nothing that was confirmed is forgotten', { timeout: 60_000 + kills * 15_000 }, async (t) => {
   const dir = await makeCa(t);
   const socket = join(dir, 'ca.sock');
   /** By serial. */

@@ -11,7 +11,7 @@ const bin = fileURLToPath(new URL('../../sidecar/bin.mjs', import.meta.url));
 const web = 'spiffe://demo.test/ns/shop/sa/web';
 
 t.test(
-  'a CA with a full disk serves the bundle and the deny list, says what it cannot do, and comes back',
+  'a CA with a full disk serves the bundle and the deny list, reports what it cannot do, and recovers',
   async (t) => {
     if (spawnSync('prlimit', ['--version']).status !== 0) return void t.pass('skipped: it needs prlimit');
     const ca = await makeCa(t);

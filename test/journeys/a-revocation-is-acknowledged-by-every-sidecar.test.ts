@@ -12,7 +12,7 @@ import { freePort, runSallyport, startSallyport, tempDir, until } from '../fixtu
 
 const idOf = (name: string): string => `spiffe://demo.test/ns/shop/sa/${name}`;
 
-t.test('revoke prints who has acknowledged it, and open requests have ended', async (t) => {
+t.test('revoke prints which sidecars acknowledged it, and open requests have ended', async (t) => {
   const ca = await makeCa(t);
   await ca.serve();
   const dir = tempDir(t);

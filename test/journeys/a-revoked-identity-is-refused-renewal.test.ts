@@ -7,7 +7,7 @@ import { runSallyport, startSallyport } from '../fixtures/process.ts';
 
 const web = 'spiffe://demo.test/ns/shop/sa/web';
 
-t.test('a revoked identity is refused renewal until it is allowed, and a restart forgets nothing of it', async (t) => {
+t.test('a revoked identity is refused renewal until it is allowed, and a restart remembers it', async (t) => {
   const dir = await makeCa(t);
   const root = readFileSync(join(dir, 'bundle.pem'), 'utf8');
   const serve = async () => {

@@ -51,7 +51,7 @@ t.test('a sidecar leaves without losing a request', async (t) => {
   t.equal(await web.stop(), 0);
 });
 
-t.test('a gateway without its own pages reports what it had to cut', async (t) => {
+t.test('a gateway without admin pages reports the connections that it cut', async (t) => {
   let asked = 0;
   const app = createServer(() => {
     asked++;

@@ -14,7 +14,7 @@ import { readBundleFile } from '../../cert-agent/identity/read.ts';
 import { makeCa } from '../fixtures/ca-process.ts';
 import { startSallyport, tempDir } from '../fixtures/process.ts';
 
-t.test('an agent killed between answer and disk still joins', async (t) => {
+t.test('an agent killed between response and disk still joins', async (t) => {
   const ca = await makeCa(t);
   await ca.serve();
   const directory = tempDir(t);

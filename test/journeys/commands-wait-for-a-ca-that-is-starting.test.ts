@@ -4,7 +4,7 @@ import t from 'tap';
 import { makeCa } from '../fixtures/ca.ts';
 import { freePort, runSallyport, startSallyport } from '../fixtures/process.ts';
 
-t.test('commands and a CA that is starting', async (t) => {
+t.test('commands wait for a CA that is starting', async (t) => {
   const dir = await makeCa(t);
   const create = (name: string): ReturnType<typeof runSallyport> =>
     runSallyport(t, ['ca', 'token', 'create', '--dir', dir, '--spiffe-id', `spiffe://demo.test/ns/shop/sa/${name}`]);

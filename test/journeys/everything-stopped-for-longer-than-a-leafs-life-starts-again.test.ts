@@ -87,7 +87,7 @@ t.test('a workload that was cut off for longer than its certificate lives comes 
   t.equal(await agent.stop(), 0);
 });
 
-t.test('not where the operator has turned that off: then a token is needed, and said to be', async (t) => {
+t.test('where the operator has turned that off, a token is needed, and the log says so', async (t) => {
   const { ca, agent, tokenFile } = await startWorld(t, true);
   await ca.serve(['--renew-expired-within', '0']);
   await agent.waitFor(/"caCode":"svid_expired".*the SVID has expired, and the CA does not renew it any more/);

@@ -33,7 +33,7 @@ async function startGateways(t: Owner, url: string, limit: number): Promise<(req
 
 const sum = (answers: readonly Answer[]): number => answers.reduce((total, { passed }) => total + passed, 0);
 
-t.test('together they enforce the limit', { skip: noRedis }, async (t) => {
+t.test('gateways together enforce the limit', { skip: noRedis }, async (t) => {
   const redis = await startRedis(t);
   const askAll = await startGateways(t, redis.url, 500);
   const answers = await askAll(400);
@@ -45,7 +45,7 @@ t.test('together they enforce the limit', { skip: noRedis }, async (t) => {
   t.equal(sum(await askAll(50)), 0);
 });
 
-t.test('Redis is killed, and comes back', { skip: noRedis }, async (t) => {
+t.test('Redis is killed and returns', { skip: noRedis }, async (t) => {
   const redis = await startRedis(t);
   const askAll = await startGateways(t, redis.url, 1000);
   t.equal(sum(await askAll(100)), 300);

@@ -118,7 +118,7 @@ async function status(port: number): Promise<number | undefined> {
   return answer?.status;
 }
 
-t.test('curl verifies the CA by what it listens on', { skip: without('curl') }, async (t) => {
+t.test('curl verifies the CA by the names and addresses on which it listens', { skip: without('curl') }, async (t) => {
   const ca = await makeCa(t);
   const first = await ca.serve();
   const port = new URL(ca.url).port;
@@ -215,7 +215,7 @@ t.test('a sidecar is verified by the DNS name of its token', { skip: without('op
     t.not(stranger.code, 0, 'the sidecar still requires the SPIFFE ID of its peer');
     t.notMatch(stranger.text, 'two orders');
   }
-  await t.test('Java, as a JDBC driver does', { skip: without('java') }, async (t) => {
+  await t.test('Java verifies it as a JDBC driver does', { skip: without('java') }, async (t) => {
     const place = tempDir(t);
     const [source, store] = [join(place, 'Client.java'), join(place, 'web.p12')];
     writeFileSync(source, javaClient);
@@ -226,7 +226,7 @@ t.test('a sidecar is verified by the DNS name of its token', { skip: without('op
     t.match(await java('web.shop.test'), { code: 1, text: /No subject alternative DNS name matching web\.shop\.test/ });
   });
   for (const [name, proxy] of Object.entries({ nginx: startNginx, haproxy: startHaproxy }))
-    await t.test(`${name} in front of it`, { skip: without(name) }, async (t) => {
+    await t.test(`${name} works in front of it`, { skip: without(name) }, async (t) => {
       const own = { dir: files.dir, to: files.inPort, ca: ca.bundleFile };
       const [good, bad] = [await proxy(t, own, 'orders.shop.test'), await proxy(t, own, 'web.shop.test')];
       const answer = await until(async () => (await status(good)) ?? false, name, 10_000);

@@ -14,7 +14,7 @@ import { freePort, startProcess, tempDir, until } from '../fixtures/process.ts';
 
 const bin = fileURLToPath(new URL('../../sidecar/bin.mjs', import.meta.url));
 
-t.test('out of descriptors, a sidecar refuses, says so and goes on', async (t) => {
+t.test('a sidecar without free descriptors refuses, logs it and continues', async (t) => {
   const dir = tempDir(t);
   const authority = await createAuthority('demo.test');
   writeCredential(dir, 'orders', await createCredential(authority, 'spiffe://demo.test/ns/shop/sa/orders'));

@@ -62,7 +62,7 @@ t.test('a connection of the app keeps outbound open, within the drain limit, unt
   t.equal(await child.exited, 0, 'the app has ended, and so has its sidecar');
 });
 
-t.test('clients that do not know yet are served for the minimum', async (t) => {
+t.test('clients that have not heard of the drain are served for the minimum', async (t) => {
   const [port, health] = [await freePort(), await freePort()];
   const file = join(mesh.dir, 'leaving.yaml');
   writeFileSync(

@@ -22,7 +22,7 @@ metadata: { name: trial, namespace: shop, annotations: { istio.io/dry-run: "true
 spec: { action: DENY, rules: [{}] }
 `;
 
-t.test('workers answer together', async (t) => {
+t.test('workers share their admin pages', async (t) => {
   const dir = tempDir(t);
   const app = await startBackend(t, (socket) => socket.end('HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n'));
   const authority = await createAuthority('demo.test');

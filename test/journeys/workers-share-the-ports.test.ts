@@ -69,7 +69,7 @@ t.test('workers share the ports', async (t) => {
     t.match(await exchangeBytes(outPort, get), /^HTTP\/1\.1 200 /);
   });
 
-  t.test('they drain together, and cut connections are in one report', async (t) => {
+  t.test('workers drain together, and one report lists the cut connections', async (t) => {
     for (let i = 0; i < 20; i++)
       held.push(
         connect(outPort, '127.0.0.1', function (this: Socket) {
@@ -89,7 +89,7 @@ t.test('workers share the ports', async (t) => {
   });
 });
 
-t.test('ports that the system chooses cannot be shared', async (t) => {
+t.test('workers cannot share ports that the system chooses', async (t) => {
   const mesh = await startMesh(t, { app: 1 });
   const file = join(mesh.dir, 'web.yaml');
   writeFileSync(file, readFileSync(file, 'utf8').replace(/port: \d+/, 'port: 0'));
