@@ -46,7 +46,7 @@ metadata: { name: no-admin, namespace: shop }
 spec: { action: DENY, rules: [{ to: [{ operation: { paths: ["/admin*"] } }] }] }
 `;
 
-t.test('records of both sides', async (t) => {
+t.test('both sides write records', async (t) => {
   const backend = await startBackend(t, (socket, soFar) => {
     if (soFar.includes('/slow')) socket.write('HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf');
     else socket.end('HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok');
@@ -57,7 +57,7 @@ t.test('records of both sides', async (t) => {
   let web = 0;
   let orders = 0;
 
-  await t.test('allowed', async (t) => {
+  await t.test('an allowed request', async (t) => {
     await ask(
       'GET /a?b=c',
       'User-Agent: test/1 "quoted" \\ \u00e4\r\nX-Forwarded-For: 10.1.2.3\r\nX-Request-Id: given\r\n',
@@ -107,7 +107,7 @@ t.test('records of both sides', async (t) => {
     });
   });
 
-  await t.test('refused by no rule, and by one', async (t) => {
+  await t.test('a request that no rule allows, and one that a rule denies', async (t) => {
     await ask('DELETE /a');
     web++;
     t.match((await mesh.records('orders', ++orders)).at(-1), {
@@ -130,24 +130,21 @@ t.test('records of both sides', async (t) => {
     });
   });
 
-  await t.test(
-    'a request ID that would end its string, on a request that is refused before it is evaluated',
-    async (t) => {
-      const hostile = 'a","decision":"allow","x":"';
-      const head = `GET / HTTP/1.1\r\nHost: or ders\r\nX-Request-Id: ${hostile}\r\n\r\n`;
-      await exchangeBytes(mesh.outPort, head, /bad request$/);
-      t.match((await mesh.records('web', ++web)).at(-1), { request_id: hostile, code: 'host_invalid', decision: '-' });
-    },
-  );
+  await t.test('a request ID that would end its string, on a request that is refused before evaluation', async (t) => {
+    const hostile = 'a","decision":"allow","x":"';
+    const head = `GET / HTTP/1.1\r\nHost: or ders\r\nX-Request-Id: ${hostile}\r\n\r\n`;
+    await exchangeBytes(mesh.outPort, head, /bad request$/);
+    t.match((await mesh.records('web', ++web)).at(-1), { request_id: hostile, code: 'host_invalid', decision: '-' });
+  });
 
-  await t.test('unreadable', async (t) => {
+  await t.test('an unreadable request', async (t) => {
     await exchangeBytes(mesh.outPort, 'get / HTTP/1.1\r\nHost: orders\r\n\r\n');
     const seen = (await mesh.records('web', ++web)).at(-1)!;
     t.match(seen, { response_code: 400, response_flags: 'DPE', code: 'method_invalid', method: null, path: null });
     t.notMatch(JSON.stringify(seen), /"allow"/);
   });
 
-  await t.test('to nowhere', async (t) => {
+  await t.test('a request to an unknown host', async (t) => {
     await exchangeBytes(mesh.outPort, 'GET / HTTP/1.1\r\nHost: nowhere\r\nConnection: close\r\n\r\n');
     t.match((await mesh.records('web', ++web)).at(-1), {
       response_code: 404,
@@ -158,7 +155,7 @@ t.test('records of both sides', async (t) => {
     });
   });
 
-  await t.test('a client that goes away in the middle', async (t) => {
+  await t.test('a client that leaves in the middle', async (t) => {
     const client = connect(mesh.outPort, '127.0.0.1', () => client.write('GET /slow HTTP/1.1\r\nHost: orders\r\n\r\n'));
     await new Promise((resolve) => client.once('data', resolve));
     client.destroy();
@@ -171,7 +168,7 @@ t.test('records of both sides', async (t) => {
     t.match((await mesh.records('orders', ++orders)).at(-1), { response_flags: 'DC', decision: 'allow' });
   });
 
-  await t.test('every decision has an ID of its own', async (t) => {
+  await t.test('every decision has its own ID', async (t) => {
     const all = await until(
       async () => [...(await mesh.records('web', web)), ...(await mesh.records('orders', orders))],
       'all',
@@ -181,7 +178,7 @@ t.test('records of both sides', async (t) => {
   });
 });
 
-t.test('records and metrics of a gateway', async (t) => {
+t.test('a gateway writes records and metrics', async (t) => {
   const authority = await createAuthority('demo.test');
   const world = await createAuthority('world.test');
   const orders = await createCredential(authority, 'spiffe://demo.test/ns/shop/sa/orders');
@@ -280,7 +277,7 @@ spec:
       ...{ tls_version: 'TLSv1.3', tls_resumed: false },
     });
   });
-  await t.test('one with a key, which must not be readable by others', async (t) => {
+  await t.test('a client with a key, which must not be readable by others', async (t) => {
     const key = '0123456789abcdef0123456789abcdef';
     const { status } = await askAs('HTTP/1.1', plain, { path: `/keyed?key=${key}&a=b` });
     t.equal(status, 200);
@@ -301,7 +298,7 @@ spec:
     });
     t.notMatch(JSON.stringify(refused), key.slice(1));
   });
-  await t.test('a stranger that claims an identity', async (t) => {
+  await t.test('an unknown client that claims an identity', async (t) => {
     await askAs('HTTP/1.1', plain, { headers: { 'x-forwarded-for': '9.9.9.9', 'x-request-id': 'mine' } });
     const seen = await last();
     t.match(seen, {
@@ -313,7 +310,7 @@ spec:
     t.equal((await askAs('HTTP/1.1', plain, { path: '/keyed' })).status, 401);
     t.match(await last(), { code: 'api_key_missing' });
   });
-  await t.test('requests count for the gateway as their source', async (t) => {
+  await t.test('requests count with the gateway as their source', async (t) => {
     const text = await (await fetch(`http://127.0.0.1:${gateway.admin}/stats/prometheus`)).text();
     const rows = text.split('\n').filter((line) => line.startsWith('istio_requests_total'));
     t.equal(rows.length, 2, rows.join('\n'));

@@ -57,7 +57,7 @@ ${more}`,
   };
 }
 
-t.test('HTTP: the status of the app and no more, on each port its own', async (t) => {
+t.test("HTTP: only the app's status, separately for each port", async (t) => {
   const seen: string[] = [];
   const app =
     (name: string): RequestListener =>
@@ -135,7 +135,7 @@ t.test('gRPC: Health/Check with the name of a service', async (t) => {
   t.strictSame(app.asked, ['', 'orders', 'busy', 'odd', 'away', 'nobody', 'mute', 'orders']);
 });
 
-t.test('TCP: whether it accepts a connection', async (t) => {
+t.test('TCP: whether the app accepts a connection', async (t) => {
   const app = await listening(
     t,
     createNetServer((socket) => socket.on('error', () => {})),
@@ -148,7 +148,7 @@ t.test('TCP: whether it accepts a connection', async (t) => {
   t.strictSame(await ask('/app-health/2'), { status: 503, body: '' });
 });
 
-t.test('one setting for a sidecar with one app, as before', async (t) => {
+t.test('one setting for a sidecar with one app still works', async (t) => {
   const app = await listening(
     t,
     createServer((request, response) => response.writeHead(request.url === '/healthz' ? 204 : 500).end()),
@@ -158,7 +158,7 @@ t.test('one setting for a sidecar with one app, as before', async (t) => {
     t.strictSame(await ask(page), { status: 204, body: '' }, page);
 });
 
-t.test('without any there is no page for it', async (t) => {
+t.test('without a probe there is no page for it', async (t) => {
   const ask = await start(t, ['app: "127.0.0.1:1", policyPort: 8080']);
   const { status, body } = await ask('/app-health');
   t.equal(status, 404);

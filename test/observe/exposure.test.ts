@@ -19,7 +19,7 @@ async function startApp(t: Owner, host: string): Promise<{ app: { host: string; 
   return { app: { host: '127.0.0.1', port: (server.address() as { port: number }).port } };
 }
 
-t.test('an app on all addresses', { skip: outer ? false : 'this machine has loopback only' }, async (t) => {
+t.test('an app on all addresses is reported', { skip: outer ? false : 'this machine has loopback only' }, async (t) => {
   const [closed, open] = [await startApp(t, '127.0.0.1'), await startApp(t, '0.0.0.0')];
   const lines: Record<string, unknown>[] = [];
   const registry = new Registry();

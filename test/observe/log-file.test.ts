@@ -7,7 +7,7 @@ import t from 'tap';
 import { LogFile } from '../../sidecar/observe/log-file.ts';
 import { startProcess, tempDir, until } from '../fixtures/process.ts';
 
-t.test('lines are in the file soon, in order, and all of them at the end', async (t) => {
+t.test('lines reach the file soon, in order, and all of them by the exit', async (t) => {
   const file = join(tempDir(t), 'access.log');
   const log = new LogFile(file, () => t.fail('nothing is dropped'));
   log.add('one\n', true);
@@ -57,7 +57,7 @@ t.test('a path that cannot be reopened is retried, and logged once', async (t) =
 const fifo = join(tempDir(t), 'log');
 const skip = spawnSync('mkfifo', [fifo]).status === 0 ? false : 'there is no mkfifo here';
 
-t.test('a pipe that is not read', { skip }, async (t) => {
+t.test('a pipe that is not read drops lines', { skip }, async (t) => {
   const reader = openSync(fifo, constants.O_RDONLY | constants.O_NONBLOCK);
   let dropped = 0;
   const log = new LogFile(fifo, () => dropped++);
@@ -98,7 +98,7 @@ t.test('a pipe that is not read', { skip }, async (t) => {
   closeSync(reader);
 });
 
-t.test('where several processes write to one pipe, in pieces of whole lines that the pipe takes whole', async (t) => {
+t.test('several processes write whole lines to one pipe, in pieces that the pipe takes at once', async (t) => {
   // A child with a pipe for its standard output, which is how a container's log is read.
   const program = `import { LogFile } from ${JSON.stringify(new URL('../../sidecar/observe/log-file.ts', import.meta.url).href)};
     const log = new LogFile('stdout', () => {}, true);

@@ -106,7 +106,7 @@ for (const [name, side, principal, cluster, labels] of sides)
     });
   });
 
-t.test('the name of a service, by its labels', async (t) => {
+t.test('the name of a service comes from its labels', async (t) => {
   const rows: [labels: Record<string, string>, service: string][] = [
     [{ 'service.istio.io/canonical-name': 'a', 'app.kubernetes.io/name': 'b', app: 'c' }, 'a'],
     [{ 'app.kubernetes.io/name': 'b', app: 'c' }, 'b'],
@@ -120,7 +120,7 @@ t.test('the name of a service, by its labels', async (t) => {
   }
 });
 
-t.test('outcomes are counted apart, by status, flag and gRPC status', async (t) => {
+t.test('outcomes are counted by status, flag and gRPC status', async (t) => {
   const { registry, metrics } = start();
   const stats = metrics.statsOf('inbound', web);
   t.equal(metrics.statsOf('inbound', web), stats, 'a peer is looked up, not made again');
@@ -154,7 +154,7 @@ t.test('outcomes are counted apart, by status, flag and gRPC status', async (t) 
   );
 });
 
-t.test('histograms: buckets add up, and a bound is in its bucket', async (t) => {
+t.test('histograms: buckets are cumulative, and a bound belongs to its bucket', async (t) => {
   const { registry, metrics } = start();
   const stats = metrics.statsOf('inbound', web);
   for (const ms of [0.5, 0.6, 1, 4_000_000])
@@ -170,7 +170,7 @@ t.test('histograms: buckets add up, and a bound is in its bucket', async (t) => 
   t.strictSame([await sum('istio_request_bytes'), await sum('istio_response_bytes')], ['40', '80']);
 });
 
-t.test('TCP: peers with a connection, and no others', async (t) => {
+t.test('TCP: only peers with a connection are listed', async (t) => {
   const { registry, metrics } = start();
   metrics.statsOf('inbound', undefined);
   const stats = metrics.statsOf('inbound', web);
@@ -187,7 +187,7 @@ t.test('TCP: peers with a connection, and no others', async (t) => {
   t.match(all[0]![0]!.labels, { source_principal: web, request_protocol: 'tcp', response_flags: '-' });
 });
 
-t.test('peers past 10000 are counted together', async (t) => {
+t.test('peers beyond 10000 are counted together', async (t) => {
   const { registry, metrics } = start();
   for (let i = 0; i < 10_000; i++) metrics.statsOf('inbound', `spiffe://demo.test/ns/a/sa/${i}`);
   const [one, other] = [metrics.statsOf('inbound', web), metrics.statsOf('inbound', `${web}2`)];
@@ -198,7 +198,7 @@ t.test('peers past 10000 are counted together', async (t) => {
   t.equal((await read(registry, 'istio_requests_total'))[0]!.labels['source_principal'], 'unknown');
 });
 
-t.test('what else is counted', async (t) => {
+t.test('other metrics are counted', async (t) => {
   const { registry, metrics } = start();
   for (let i = 0; i < 2; i++) {
     metrics.countHandshake('accepted', { version: 'TLSv1.3', cipher: 'a', group: 'x' });
