@@ -30,7 +30,7 @@ for (const { name, defaultAction, groups } of sections) {
   });
 }
 
-t.test('a refusal has the same text as in Envoy', async (t) => {
+t.test("a refusal has the same text as Envoy's", async (t) => {
   const denied = judge(readPolicies([]), scope, readRequest('web GET a /'));
   t.strictSame(denied, {
     code: 'policy_denied',

@@ -48,7 +48,7 @@ t.before(async () => {
   rule = { ...plainRule, jwks: jwksOf(ec, rsa) };
 });
 
-t.test('good tokens, by each algorithm of the list', async (t) => {
+t.test('good tokens are accepted with each algorithm of the list', async (t) => {
   for (const alg of ['RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512', 'ES256', 'ES384', 'ES512', 'EdDSA']) {
     const key = await createKey('k', alg);
     const token = await sign(key, { iss: 'iss.test', sub: 'ann' });
@@ -72,7 +72,7 @@ t.test('a request without a token is unauthenticated and not refused', async (t)
   t.equal(show(await check([rule], { headers: { authorization: 'Bearer ' } })), 'none');
 });
 
-t.test('bad tokens', async (t) => {
+t.test('bad tokens are refused', async (t) => {
   const now = Math.floor(Date.now() / 1000);
   const good = await sign(ec, { iss: 'iss.test', sub: 'ann' });
   const [head, payload, signature] = good.split('.') as [string, string, string];
@@ -148,7 +148,7 @@ t.test('bad tokens', async (t) => {
   for (const [name, token, expected] of cases) t.equal(show(await check([rule], bearer(token))), expected, name);
 });
 
-t.test('a key that is named in the token itself is no key', async (t) => {
+t.test('a key within the token itself is ignored', async (t) => {
   const header = { jwk: other.jwk, jku: 'http://127.0.0.1:1/keys', x5u: 'http://127.0.0.1:1/cert' };
   t.equal(
     show(await check([rule], bearer(await sign(other, { iss: 'iss.test' }, header)))),
@@ -156,7 +156,7 @@ t.test('a key that is named in the token itself is no key', async (t) => {
   );
 });
 
-t.test('symmetric keys and keys for encryption are none', async (t) => {
+t.test('symmetric keys and encryption keys are ignored', async (t) => {
   const secret = Buffer.from('a secret of some length, for HMAC').toString('base64url');
   const token = await sign(ec, { iss: 'iss.test' });
   const noKey = "jwt_invalid: Jwks doesn't have key to match kid or alg from Jwt";
@@ -173,7 +173,7 @@ t.test('symmetric keys and keys for encryption are none', async (t) => {
     );
 });
 
-t.test('without a kid, any key of its kind may have signed', async (t) => {
+t.test('without a kid, any key of the right type may have signed', async (t) => {
   const [one, two] = await Promise.all([createKey('one'), createKey('two')]);
   const keys = { ...plainRule, jwks: jwksOf(one, two) };
   const unnamed = await sign(two, { iss: 'iss.test', sub: 'ann' }, { kid: undefined });
@@ -184,7 +184,7 @@ t.test('without a kid, any key of its kind may have signed', async (t) => {
   );
 });
 
-t.test('audiences: one of them, or 403', async (t) => {
+t.test('audiences: one must match, or the answer is 403', async (t) => {
   const strict = { ...rule, audiences: ['orders', 'carts'] };
   const ask = async (aud: unknown): Promise<string> =>
     show(await check([strict], bearer(await sign(ec, { iss: 'iss.test', sub: 'ann', aud }))));
@@ -196,7 +196,7 @@ t.test('audiences: one of them, or 403', async (t) => {
   t.match(show(await check([strict], bearer(await sign(other, { iss: 'iss.test', aud: 'x' })))), /^jwt_invalid/);
 });
 
-t.test('locations: the default ones only where none is named', async (t) => {
+t.test('locations: the default ones count only where none is configured', async (t) => {
   const token = await sign(ec, { iss: 'iss.test', sub: 'ann' });
   const places: [string, JwtRule, Parameters<typeof check>[1], string][] = [
     ['query', rule, { path: `/a?x=1&access_token=${token}` }, 'iss.test/ann'],
@@ -236,7 +236,7 @@ t.test('a bad token beside a good one is refused', async (t) => {
   t.equal(show(await check([rule], { ...bearer(token), path: `/?access_token=${token}` })), 'iss.test/ann');
 });
 
-t.test('several rules: any that verifies is enough, sorted by issuer', async (t) => {
+t.test('several rules: one that verifies is enough, sorted by issuer', async (t) => {
   const key = await createKey('b');
   const rules = [{ ...plainRule, issuer: 'b.test', jwks: jwksOf(key) }, rule];
   t.equal(show(await check(rules, bearer(await sign(key, { iss: 'b.test', sub: 'bob' })))), 'b.test/bob');
@@ -246,7 +246,7 @@ t.test('several rules: any that verifies is enough, sorted by issuer', async (t)
   t.match(show(await check(rules, bearer(await sign(key, { iss: 'b.test', exp: 1 })))), /^jwt_expired/);
 });
 
-t.test('a token that was verified is remembered until it ends', async (t) => {
+t.test('a verified token is cached until it expires', async (t) => {
   const seen: string[] = [];
   const jwks = new Jwks(undefined);
   const authentication = compileAuthentication(
@@ -292,7 +292,7 @@ t.test('the memory of cached tokens is bounded', async (t) => {
   t.ok(ask(tokens[0]!) instanceof Promise, 'the oldest is gone');
 });
 
-t.test('words in one claim', async (t) => {
+t.test('several values in one claim', async (t) => {
   const one = { ...rule, spaceDelimitedClaims: ['groups'] };
   const result = await check(
     [one],
@@ -301,7 +301,7 @@ t.test('words in one claim', async (t) => {
   t.match(result, { kind: 'verified', auth: { claims: { groups: ['x', 'y'], scope: ['r', 'w'], z: 'p q' } } });
 });
 
-t.test('duplicate keys are found, values are not mistaken for keys', async (t) => {
+t.test('duplicate keys are found, and values are not mistaken for keys', async (t) => {
   for (const text of [
     '{"a":1,"b":{"a":1}}',
     '[{"a":1},{"a":2}]',

@@ -35,7 +35,7 @@ for (const [how, list] of Object.entries(settings)) {
   });
 }
 
-t.test('whatever comes, the result has no dots to resolve and no second meaning, or it is refused', async (t) => {
+t.test('any result has no dots to resolve and no second meaning, or the path is refused', async (t) => {
   const alphabet = [
     '/',
     '.',

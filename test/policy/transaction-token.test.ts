@@ -61,7 +61,7 @@ function refuses(t: Asserter, what: () => unknown, why: RegExp, name: string): v
   }
 }
 
-t.test('the truth, with each kind of key that an SVID may have', async (t) => {
+t.test('a true token is accepted, with each kind of key that an SVID may have', async (t) => {
   const kinds = {
     ES256: generateKeyPairSync('ec', { namedCurve: 'P-256' }),
     ES384: generateKeyPairSync('ec', { namedCurve: 'P-384' }),
@@ -98,7 +98,7 @@ function pemOf(type: 'ec', namedCurve: string): string {
   return String(generateKeyPairSync(type, { namedCurve }).privateKey.export({ type: 'pkcs8', format: 'pem' }));
 }
 
-t.test('its content: the user as authenticated by the gateway, and nothing in place of its own claims', async (t) => {
+t.test('a token contains the user that the gateway authenticated, and nothing replaces its own claims', async (t) => {
   const sign = createTokenSigner(new LiveCell(identityOf(authority, gateway)), () => now);
   const claimsOf = (token: string): Record<string, unknown> =>
     JSON.parse(Buffer.from(token.split('.')[1]!, 'base64url').toString()) as Record<string, unknown>;
@@ -152,7 +152,7 @@ t.test('its content: the user as authenticated by the gateway, and nothing in pl
   t.notOk('groups' in seen, 'a claim is a claim, whatever its name');
 });
 
-t.test('when it is made anew, and until when it is good', async (t) => {
+t.test('when a token is renewed, and until when it is valid', async (t) => {
   let at = now;
   const identity = new LiveCell<Identity | undefined>(undefined);
   const sign = createTokenSigner(identity, () => at);
@@ -197,7 +197,7 @@ t.test('when it is made anew, and until when it is good', async (t) => {
   t.throws(() => sign({ ...user, authMethod: undefined }, ordersId), TypeError);
 });
 
-t.test('claims that do not fit are not sent in part', async (t) => {
+t.test('claims that do not fit are refused, not truncated', async (t) => {
   const sign = createTokenSigner(new LiveCell(identityOf(authority, gateway)), () => now);
   const groups = Array.from({ length: 400 }, (_, index) => `group-${index}`);
   t.throws(() => sign(userWith({ groups }), ordersId), {
@@ -230,7 +230,7 @@ t.test('the cache is bounded, and not shared between peers', async (t) => {
   refuses(t, () => verify(tokens.at(-1)!, orders, now + 60_000), /it has expired/, 'later');
 });
 
-t.test('lies', async (t) => {
+t.test('false tokens are refused', async (t) => {
   const elsewhere = await createAuthority('other.test');
   const namesake = await createAuthority('demo.test');
   const foreign = await createCredential(elsewhere, 'spiffe://other.test/ns/edge/sa/gateway');
@@ -366,7 +366,7 @@ t.test('lies', async (t) => {
   refuses(t, () => verify(stolen, web), /it is not for \S+web alone/, 'stolen, and presented to another workload');
 });
 
-t.test('a signer may be denied, or no longer trusted: at once, and for requests in flight', async (t) => {
+t.test('a signer that is denied or no longer trusted affects requests in flight at once', async (t) => {
   const serial = new X509Certificate(gateway.chain[0]!).serialNumber.toLowerCase();
   const namesake = await createAuthority('demo.test');
   const token = forge(gateway);
@@ -395,7 +395,7 @@ t.test('a signer may be denied, or no longer trusted: at once, and for requests 
   );
 });
 
-t.test('in flight, the end is the user’s and not the token’s', async (t) => {
+t.test('in flight, the user’s credential sets the expiry, not the token', async (t) => {
   t.equal(verify(forge(gateway)).validUntil, Number.POSITIVE_INFINITY);
   const until = verify(forge(gateway, { claims: { auth: { method: 'jwt', exp: seconds + 900.5 } } })).validUntil;
   t.equal(until, seconds * 1000 + 900_500);
