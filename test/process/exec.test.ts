@@ -75,7 +75,7 @@ const isRunning = (pid: number): boolean => {
   }
 };
 
-t.test('the app gets its arguments, its streams and an environment without what is ours', async (t) => {
+t.test('the app gets its arguments, its streams and an environment without our variables', async (t) => {
   const place = await makePlace(t);
   const script =
     'process.stdin.on("data", (d) => console.log(JSON.stringify([process.argv.slice(1), String(d), process.env])))';
@@ -92,7 +92,7 @@ t.test('the app gets its arguments, its streams and an environment without what 
   );
 });
 
-t.test('the app begins when its sidecar serves', async (t) => {
+t.test('the app starts once its sidecar serves', async (t) => {
   const place = await makePlace(t);
   const { code, stdout } = await runSallyport(t, [
     ...['exec', '--config', place.config, '--', node, '-e'],
@@ -108,7 +108,7 @@ t.test('its exit code is that of the app, and 128+n after a signal', async (t) =
   t.equal(await exec(t, place, ['sh', '-c', 'kill -SEGV $$']).exited, 139);
 });
 
-t.test('what cannot be run is said before the wait, with the exit code of a shell', async (t) => {
+t.test("a command that cannot be run is reported before the wait, with a shell's exit code", async (t) => {
   const place = await makePlace(t);
   const missing = exec(t, place, ['no-such-program']);
   t.equal(await missing.exited, 127);
@@ -153,7 +153,7 @@ t.test('without a certificate the app is not started', async (t) => {
   t.ok(existsSync(join(place.dir, 'ran')));
 });
 
-t.test('upstreams are waited for only if asked', async (t) => {
+t.test('exec waits for upstreams only on request', async (t) => {
   const place = await makePlace(
     t,
     'upstreams: { orders: { endpoints: ["127.0.0.1:1"], identity: spiffe://demo.test/ns/shop/sa/orders } }',
@@ -164,7 +164,7 @@ t.test('upstreams are waited for only if asked', async (t) => {
   t.match(patient.stderr(), /waiting for .*orders.* \[ready_timeout\]/);
 });
 
-t.test('each signal reaches the app once', async (t) => {
+t.test('each signal reaches the app exactly once', async (t) => {
   const place = await makePlace(t, 'limits: { drain: 0s, drainMinimum: 0s }');
   const names = ['SIGHUP', 'SIGUSR1', 'SIGUSR2', 'SIGWINCH', 'SIGQUIT', 'SIGINT', 'SIGTERM'] as const;
   const script = `const seen = []; for (const name of ${JSON.stringify(names)}) process.on(name, () => { seen.push(name); console.log("got " + name); if (name === "SIGTERM") { console.log("all " + seen.join()); process.exit(3); } }); setInterval(() => {}, 1000); console.log("begun");`;
@@ -178,7 +178,7 @@ t.test('each signal reaches the app once', async (t) => {
   t.match(child.stdout(), `all ${names.join()}\n`);
 });
 
-t.test('outbound stays open until the app has ended, whatever the limits of draining', async (t) => {
+t.test('outbound stays open until the app has ended, whatever the drain limits', async (t) => {
   const app = createServer((_request, response) => response.end('ok'));
   await new Promise<void>((resolve) => app.listen(0, '127.0.0.1', resolve));
   t.teardown(() => app.close());
@@ -224,7 +224,7 @@ t.test('the app is killed', async (t) => {
   t.equal(await child.exited, 137);
 });
 
-t.test('what the app leaves running ends with it', async (t) => {
+t.test('processes that the app leaves running end with it', async (t) => {
   const place = await makePlace(t);
   const child = exec(t, place, ['sh', '-c', 'sleep 1000 & echo "left $!"; exit 4']);
   const [, pid] = await child.waitFor(/left (\d+)/);
@@ -233,7 +233,7 @@ t.test('what the app leaves running ends with it', async (t) => {
   t.notOk(isRunning(Number(pid)));
 });
 
-t.test('the wrapper is killed: the app does not go on', async (t) => {
+t.test('the wrapper is killed: the app ends', async (t) => {
   const place = await makePlace(t);
   const child = exec(t, place, shell('sleep 1000 & echo "other $!"; wait; echo ended'));
   const [, app] = await child.waitFor(/begun (\d+)/);
@@ -261,7 +261,7 @@ t.test('both are killed', async (t) => {
   t.pass('no process holds its streams: the guard has gone, too');
 });
 
-t.test('a large output is not cut by a slow reader', async (t) => {
+t.test('a slow reader does not truncate a large output', async (t) => {
   const place = await makePlace(t);
   const child = exec(t, place, ['sh', '-c', 'head -c 3000000 /dev/zero | tr "\\0" x && echo " done"']);
   child.process.stdout?.pause();
@@ -300,7 +300,7 @@ t.test('POST /quitquitquit', async (t) => {
   t.equal(await wrapped.exited, 6, 'the app ends as it wants to');
 });
 
-t.test('with the agent inside, and beside an agent', async (t) => {
+t.test('exec with the agent inside, and beside an agent', async (t) => {
   const ca = await makeCa(t);
   await ca.serve();
   const place = await makePlace(t);

@@ -25,7 +25,7 @@ import { askTls, startTlsApp } from '../fixtures/tls-app.ts';
 const guarded = 'wordGuard: { word: sesame }\nnote: { text: hello }\n';
 const host = { host: 'orders' };
 
-t.test('an inbound port refuses, adds a header, and keeps what is its own from app and log', async (t) => {
+t.test("an inbound port refuses, adds a header, and keeps the sidecar's own fields from app and log", async (t) => {
   const app = await startEcho(t, 'a');
   const mesh = await startMesh(t, { app, capabilities: madeUp, ordersYaml: guarded });
   const refused = await ask(mesh.outPort, '/', { headers: host });
@@ -52,7 +52,7 @@ t.test('an inbound port refuses, adds a header, and keeps what is its own from a
   t.notMatch(shown, /sesame/);
 });
 
-t.test('an outbound port as well; mesh policy decides all the same', async (t) => {
+t.test('an outbound port does the same; mesh policy still decides', async (t) => {
   const app = await startEcho(t, 'a');
   const deny = allowAll.replace('action: ALLOW', 'action: DENY');
   const mesh = await startMesh(t, { app, capabilities: madeUp, webYaml: guarded, policy: deny });
@@ -75,7 +75,7 @@ async function startSlowApp(t: Owner) {
   return { port: (server.address() as AddressInfo).port, waiting };
 }
 
-t.test('a change reaches requests in flight; one that leaves it as it is keeps what it has made', async (t) => {
+t.test('a change reaches requests in flight; one that changes nothing keeps the compiled state', async (t) => {
   const { port: app, waiting } = await startSlowApp(t);
   let compiled = 0;
   const counted: AnyCapability = {
@@ -114,7 +114,7 @@ t.test('a change reaches requests in flight; one that leaves it as it is keeps w
   t.equal((await plain).headers['x-note'], undefined, 'and none is left');
 });
 
-t.test('a change that a sidecar cannot serve leaves the last in force', async (t) => {
+t.test('a change that a sidecar cannot serve leaves the last settings in force', async (t) => {
   const app = await startEcho(t, 'a');
   const mesh = await startMesh(t, { app, capabilities: madeUp, ordersYaml: guarded });
   const file = join(mesh.dir, 'orders.yaml');
@@ -125,7 +125,7 @@ t.test('a change that a sidecar cannot serve leaves the last in force', async (t
   t.equal((await ask(mesh.outPort, '/', { headers: { ...host, 'x-word': 'sesame' } })).status, 200);
 });
 
-t.test('bytes are no way around a guard', async (t) => {
+t.test('a byte stream does not bypass a guard', async (t) => {
   const app = await startTlsApp(t);
   const permissive =
     '---\napiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: { name: shop, namespace: shop }\nspec: { mtls: { mode: PERMISSIVE } }\n';
@@ -142,7 +142,7 @@ t.test('bytes are no way around a guard', async (t) => {
 const yaml = (more: string, ports = 'inbound: [{ port: 15006, app: "127.0.0.1:8080" }]'): string =>
   `trustDomain: demo.test\nworkload: { serviceAccount: a }\nidentity: { files: { svid: x, key: x, bundle: x } }\n${ports}\n${more}`;
 
-t.test('what a sidecar refuses of them', async (t) => {
+t.test('which capabilities a sidecar refuses', async (t) => {
   const check = async (text: string, table: readonly AnyCapability[] = madeUp): Promise<void> =>
     checkSidecarEdge(await readSettings(text, 'sidecar.yaml', table), table);
   await check(yaml(guarded));
@@ -195,7 +195,7 @@ t.test('what a sidecar refuses of them', async (t) => {
   });
 });
 
-t.test('settings have no key for them where none is set', async (t) => {
+t.test('settings have no keys for capabilities that are not set', async (t) => {
   const fields = await schemasOf('sidecar.yaml', madeUp);
   t.equal('capabilities' in parseSettings(yaml(''), 'x.yaml', fields), false);
   t.strictSame(parseSettings(yaml(guarded), 'x.yaml', fields).capabilities, {
@@ -205,7 +205,7 @@ t.test('settings have no key for them where none is set', async (t) => {
   t.equal('capabilities' in withoutSecrets(parseSettings(yaml(''), 'x.yaml', fields)), false);
 });
 
-t.test('at a gateway a document of an own kind does the same, over a real socket', async (t) => {
+t.test("at a gateway a document of the capability's own kind does the same, over a real socket", async (t) => {
   const app = await startEcho(t, 'a');
   const document = (spec: string): string =>
     `---\napiVersion: sallyport.dev/v1alpha1\nkind: WordGuard\nmetadata: { name: w, namespace: shop }\nspec: { targetRef: { group: gateway.networking.k8s.io, kind: HTTPRoute, name: r }, ${spec} }\n`;
@@ -236,7 +236,7 @@ t.test('at a gateway a document of an own kind does the same, over a real socket
 const bin = fileURLToPath(new URL('../../sidecar/bin.mjs', import.meta.url));
 const preload = new URL('../fixtures/loaded-modules.mjs', import.meta.url).href;
 
-t.test('a running sidecar without such a field has loaded nothing of the edge', async (t) => {
+t.test('a running sidecar without such a field loads no edge module', async (t) => {
   const dir = tempDir(t);
   const authority = await createAuthority('demo.test');
   writeCredential(dir, 'web', await createCredential(authority, 'spiffe://demo.test/ns/shop/sa/web'));
