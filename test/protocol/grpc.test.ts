@@ -13,7 +13,7 @@ const fields = (name: string, value: string) =>
     [name, value],
   ]);
 
-t.test('a name of HTTP/1.1 is read in any spelling', async (t) => {
+t.test('an HTTP/1.1 field name is read in any spelling', async (t) => {
   for (const name of ['grpc-status', 'Grpc-Status', 'GRPC-STATUS']) {
     t.equal(grpcStatusOf(fields(name, '14')), 14, name);
     const reply = { status: 200, reason: '', hopFields: undefined, framing: 0, declaredLength: undefined } as const;
@@ -22,7 +22,7 @@ t.test('a name of HTTP/1.1 is read in any spelling', async (t) => {
   }
 });
 
-t.test('what is no status of gRPC is none', async (t) => {
+t.test('an invalid gRPC status is ignored', async (t) => {
   for (const value of ['', '-1', '100', '1e1', '0x1', ' 1'])
     t.equal(grpcStatusOf(fields('grpc-status', value)), undefined);
   t.equal(grpcStatusOf(emptyFields), undefined);

@@ -27,7 +27,7 @@ const verdict = (der: Buffer, at = now): Promise<string> =>
     ({ code, message }: { code: string; message: string }) => `${code}: ${message}`,
   );
 
-t.test('what a certificate says', async (t) => {
+t.test('the fields of a certificate are read', async (t) => {
   t.equal(responderOf(good.chain[0]!), url);
   t.equal(responderOf(namingResponder(undefined).chain[0]!), undefined);
   t.equal(responderOf(namingResponder('ldap://x.test/').chain[0]!), undefined, 'nothing but HTTP');
@@ -35,7 +35,7 @@ t.test('what a certificate says', async (t) => {
   t.equal(mustStaple(namingResponder(url, { staple: true }).chain[0]!), true);
 });
 
-t.test('which responses are believed', async (t) => {
+t.test('which responses are accepted', async (t) => {
   const foreign = newKey();
   const cases: readonly [string, Answering, RegExp][] = [
     ['of the issuer', {}, /^good$/],
@@ -55,7 +55,7 @@ t.test('which responses are believed', async (t) => {
   t.match(await verdict(randomBytes(70_000)), /^ocsp_invalid.*too large/);
 });
 
-t.test('no change of a response passes', async (t) => {
+t.test('any change to a response makes it invalid', async (t) => {
   const whole = respond(request);
   for (let at = 0; at < whole.length; at++) {
     const changed = Buffer.from(whole);
@@ -87,7 +87,7 @@ function world(credential: Credential = good) {
   return { state, staples, captured, staple: () => staples.of(key) };
 }
 
-t.test('a response is stapled while it holds, and renewed at half of its life', async (t) => {
+t.test('a response is stapled while it is valid, and renewed at half of its lifetime', async (t) => {
   const { state, staples, staple } = world();
   t.equal(staple(), undefined, 'nothing yet');
   await staples.tick();
@@ -108,7 +108,7 @@ t.test('a response is stapled while it holds, and renewed at half of its life', 
   t.equal(state.asked, 2, 'nothing is asked for a certificate that is gone');
 });
 
-t.test('failures: retried with growing pauses, and named a few times', async (t) => {
+t.test('failures are retried with growing pauses, and logged a few times', async (t) => {
   const { state, staples, captured, staple } = world();
   await staples.tick();
   const held = staple();
@@ -133,7 +133,7 @@ t.test('failures: retried with growing pauses, and named a few times', async (t)
   t.match(lines[0], { level: 'warn', msg: /a\.test.*no route to host/ });
 });
 
-t.test('a certificate that is revoked loses its staple, and is named', async (t) => {
+t.test('a revoked certificate loses its staple, and is logged', async (t) => {
   const { state, staples, captured, staple } = world();
   await staples.tick();
   state.answer = (asked) =>
@@ -153,7 +153,7 @@ t.test('a certificate that is revoked loses its staple, and is named', async (t)
   t.ok(staple(), 'a newer one does');
 });
 
-t.test('a response that lives for months is renewed after a day', async (t) => {
+t.test('a response that is valid for months is renewed after a day', async (t) => {
   const { state, staples } = world();
   state.answer = (asked) => respond(asked, { now: state.now, nextUpdate: state.now + 90 * 86_400_000 });
   await staples.tick();

@@ -14,7 +14,7 @@ for (const { name, bytes, verdict } of requestVectors) {
   });
 }
 
-t.test('a head over the limit is 431, whether or not its end has come', async (t) => {
+t.test('a head over the limit is 431, whether or not its end has arrived', async (t) => {
   const long = `GET / HTTP/1.1\r\nHost: a\r\nX-A: ${'a'.repeat(limits.headBytes)}`;
   t.strictSame(await readRequests([Buffer.from(long)]), ['head_too_large']);
   t.strictSame(await readRequests([Buffer.from(`${long}\r\n\r\n`)]), ['head_too_large']);

@@ -60,7 +60,7 @@ t.test('responses that cross our reset affect no other stream', async (t) => {
   t.equal(gone(), 0);
 });
 
-t.test('a response in one piece is passed on in one piece, one in pieces in pieces', async (t) => {
+t.test('a response in one piece is passed on in one piece, and one in pieces in pieces', async (t) => {
   const { client, socket, quiet } = makeClient();
   const [whole, parts] = [start(client), start(client)];
   const head = (stream: number): Buffer =>
@@ -166,7 +166,7 @@ t.test('a connection that closes ends every response on it', async (t) => {
   t.same(late.said, ['failed upstream_closed']);
 });
 
-t.test('a stream that was taken is served although the connection is retired meanwhile', async (t) => {
+t.test('an accepted stream is served although the connection is retired meanwhile', async (t) => {
   const { client, socket } = makeClient();
   const said: string[] = [];
   const taken = client.take();

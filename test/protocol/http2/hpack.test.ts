@@ -115,7 +115,7 @@ t.test('encoded fields are decoded unchanged, over many blocks and evictions', a
   t.ok(bytes > 0);
 });
 
-t.test('a head that comes again is a byte a field', async (t) => {
+t.test('a repeated head takes one byte per field', async (t) => {
   const encoder = new HpackEncoder();
   const head = [
     [':method', 'GET'],
@@ -133,7 +133,7 @@ t.test('a head that comes again is a byte a field', async (t) => {
   t.equal(write(), head.length);
 });
 
-t.test('secrets are marked as never to be kept', async (t) => {
+t.test('secret fields are marked never-indexed', async (t) => {
   const encoder = new HpackEncoder();
   for (const lower of ['authorization', 'cookie', 'set-cookie']) {
     encoder.begin();
@@ -168,7 +168,7 @@ for (const [name, hex, why] of broken) {
   });
 }
 
-t.test('malformed fields are reported, and the table stays right', async (t) => {
+t.test('malformed fields are reported, and the table stays consistent', async (t) => {
   const literal = (name: string, value: string): string =>
     [0x40, name.length, ...Buffer.from(name), value.length, ...Buffer.from(value, 'latin1')]
       .map((byte) => byte.toString(16).padStart(2, '0'))
