@@ -39,7 +39,7 @@ async function startLetters(
 
 const portsOf = (backends: readonly Backend[]): number[] => backends.map(({ port }) => port);
 
-t.test('in turn, by request and not by connection', async (t) => {
+t.test('round robin counts requests, not connections', async (t) => {
   const backends = await startLetters(t, 'abc');
   const plan: TrafficPlan = { balance: { by: 'roundRobin' } };
   const pool = startPool(t, { endpoints: onPorts(...portsOf(backends)), traffic: plan });
@@ -64,7 +64,7 @@ t.test('in turn, by request and not by connection', async (t) => {
   t.same([connections, idle], [3, 3]);
 });
 
-t.test('by default, to the less busy endpoint', async (t) => {
+t.test('the default is the less busy endpoint', async (t) => {
   const slow = await startBackend(t, () => {});
   const [fast] = await startLetters(t, 'f');
   const pool = startPool(t, { endpoints: onPorts(slow.port, fast!.port) });
@@ -78,7 +78,7 @@ t.test('by default, to the less busy endpoint', async (t) => {
   t.equal(pool.inFlight, 1);
 });
 
-t.test('one that accepts no connection is skipped, and then avoided for a while', async (t) => {
+t.test('an endpoint that accepts no connection is skipped, and then avoided for a while', async (t) => {
   const [one] = await startLetters(t, 'a');
   const dead = await freePort();
   const pool = startPool(t, {
@@ -90,7 +90,7 @@ t.test('one that accepts no connection is skipped, and then avoided for a while'
   t.ok(finished.every(({ upstreamAddress }) => upstreamAddress === `127.0.0.1:${one!.port}`));
 });
 
-t.test('by hash', async (t) => {
+t.test('by hash, equal requests reach one endpoint', async (t) => {
   const backends = await startLetters(t, 'abcd');
   const endpoints = onPorts(...portsOf(backends));
   const serve = async (hash: Extract<TrafficPlan['balance'], { hash: unknown }>['hash'], by: 'ringHash' | 'maglev') => {
@@ -132,7 +132,7 @@ t.test('a caller without the cookie gets one, and comes back to the same endpoin
   }
 });
 
-t.test('one that responds with errors is ejected, and comes back', async (t) => {
+t.test('an endpoint that responds with errors is ejected, and returns', async (t) => {
   const fails = new Set(['a']);
   const backends = await startLetters(t, 'abc', fails);
   const clock = new ManualClock();
@@ -164,7 +164,7 @@ t.test('one that responds with errors is ejected, and comes back', async (t) => 
   t.equal(backends[0]!.n, 4, 'it has its turn again');
 });
 
-t.test('without a healthy endpoint: refused, or all are used if there is a panic threshold', async (t) => {
+t.test('without a healthy endpoint, requests are refused, or all are used if there is a panic threshold', async (t) => {
   const outlier = {
     ...{ consecutive5xx: 1, consecutiveGateway: 0, intervalMs: 1000, baseEjectionMs: 5000, maxEjectionPercent: 100 },
   };
@@ -182,7 +182,7 @@ t.test('without a healthy endpoint: refused, or all are used if there is a panic
   t.equal(await ask(other.port), '500 fail', 'an error is better than no response');
 });
 
-t.test('a name with other addresses: new ones are used, former ones are drained', async (t) => {
+t.test('a name that resolves to other addresses: new ones are used, former ones are drained', async (t) => {
   let addresses: readonly string[] = ['127.0.0.1', '127.0.0.2'];
   const asked: (() => void)[] = [];
   const resolver = new Resolver(logTo([]), async () => {
@@ -249,7 +249,7 @@ t.test('circuit breakers', async (t) => {
     return { pool, ...(await startForwarder(t, { destination: pool })) };
   };
 
-  await t.test('connections: the next wait, a number of them, and are served in turn', async (t) => {
+  await t.test('connections: further requests wait, up to a limit, and are served in turn', async (t) => {
     const { port, pool, finished } = await start({ maxConnections: 1, maxPending: 2 });
     const first = ask(port);
     await until(() => waiting.length === 1, 'the first');
@@ -267,7 +267,7 @@ t.test('circuit breakers', async (t) => {
     t.same(pool.describe().overflows, { connections: 0, pending: 1, requests: 0, retries: 0 });
   });
 
-  await t.test('connections: a request that has left does not take the turn of another', async (t) => {
+  await t.test("connections: a request that has left does not take another's turn", async (t) => {
     const { port, pool, finished } = await start({ maxConnections: 1 });
     const first = ask(port);
     await until(() => waiting.length === 1, 'the first');
@@ -284,7 +284,7 @@ t.test('circuit breakers', async (t) => {
     t.equal(backend.received.length, 1);
   });
 
-  await t.test('streams of a connection: the next wait where there may be no other', async (t) => {
+  await t.test('streams of a connection: further requests wait where no other connection is allowed', async (t) => {
     const { createServer } = await import('node:http2');
     const streams: (() => void)[] = [];
     const sessions = new Set<{ destroy(): void }>();
@@ -332,7 +332,7 @@ t.test('circuit breakers', async (t) => {
     t.equal(backend.received.length, 3);
   });
 
-  await t.test('the age of a connection', async (t) => {
+  await t.test('the maximum age of a connection', async (t) => {
     const { port, pool } = await start({ maxConnectionMs: 1 });
     const one = ask(port);
     await until(() => waiting.length === 1, 'the request');

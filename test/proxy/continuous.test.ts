@@ -153,7 +153,7 @@ t.test('a TCP stream: half-close, then close, and no byte after it', async (t) =
   ]);
 });
 
-t.test("one peer's serial is denied, and only its connections end", async (t) => {
+t.test('a denied serial ends only the connections of that peer', async (t) => {
   const app = await openEndedApp(t);
   const mesh = await startMesh(t, { app: app.port });
   const denied = await createCredential(mesh.authority, peerId);
@@ -182,7 +182,7 @@ t.test("the expiry of a peer's certificate ends the peer's open streams", async 
   t.equal(mesh.lines.filter((one) => one['code'] === 'svid_expired').length, 1, 'and logged once');
 });
 
-t.test('on the way out', async (t) => {
+t.test('outbound requests are re-evaluated', async (t) => {
   const app = await openEndedApp(t);
   const mesh = await startMesh(t, { app: app.port });
   const open = async (): Promise<Socket> => {

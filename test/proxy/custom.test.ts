@@ -119,7 +119,7 @@ t.test('HTTP: the request to the authorizer, and what it may change', async (t) 
   });
 });
 
-t.test('HTTP: whatever goes wrong refuses', async (t) => {
+t.test('HTTP: every failure of the authorizer refuses', async (t) => {
   const authorizer = await startHttpAuthorizer(t, ({ url }, response) => {
     if (url === '/asked/500') response.writeHead(500).end();
     else if (url === '/asked/dies') response.destroy();
@@ -167,7 +167,7 @@ t.test('an unknown provider, and an unreachable one', async (t) => {
   t.match((await mesh.records('orders', 2))[1], { code: 'ext_authz_failed' });
 });
 
-t.test("gRPC: Envoy's own service", async (t) => {
+t.test("gRPC: the authorizer speaks Envoy's service", async (t) => {
   const authorizer = await startGrpcAuthorizer(t, ({ request }) => {
     const { path = '' } = request?.http ?? {};
     if (path === '/asked/ok')
@@ -222,7 +222,7 @@ t.test("gRPC: Envoy's own service", async (t) => {
   );
 });
 
-t.test('on TCP the gRPC form checks the connection, the HTTP form nothing', async (t) => {
+t.test('on TCP the gRPC authorizer checks the connection', async (t) => {
   let allow = true;
   const authorizer = await startGrpcAuthorizer(t, () => ({ status: { code: allow ? 0 : 7 } }));
   const { mesh } = await start(

@@ -6,7 +6,7 @@ import { acceptOf } from '../../sidecar/protocol/websocket.ts';
 import { readState, startBackend, startMesh } from '../fixtures/mesh.ts';
 import { until } from '../fixtures/process.ts';
 
-t.test('drain', async (t) => {
+t.test('a drain finishes requests', async (t) => {
   let answer: () => void = () => {};
   const backend = await startBackend(t, (socket) => {
     answer = () => socket.write('HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok');
@@ -53,7 +53,7 @@ t.test('connections that do not finish in time are cut, and counted', async (t) 
   busy.destroy();
 });
 
-t.test('each kind is notified as its protocol requires, and has its own time', async (t) => {
+t.test('each protocol is notified in its own way, and has its own time', async (t) => {
   const key = 'dGhlIHNhbXBsZSBub25jZQ==';
   const backend = await startBackend(t, (socket, soFar) => {
     if (soFar.includes('GET /ws') && soFar.endsWith('\r\n\r\n'))
@@ -103,7 +103,7 @@ t.test('each kind is notified as its protocol requires, and has its own time', a
   t.match(await readState(mesh.outAdmin), { ready: false }, 'its pages are still served');
 });
 
-t.test('a TCP stream continues until its time is over, and is then closed from both sides', async (t) => {
+t.test('a TCP stream continues until its time is over, and is then closed on both sides', async (t) => {
   const backend = await startBackend(t, (socket, soFar) => socket.write(soFar));
   const mesh = await startMesh(t, { app: backend.port, protocol: 'tcp', limits: '{ drain: 10s, drainTcp: 200ms }' });
   const socket = connect(mesh.outPort, '127.0.0.1', () => socket.write('x'));

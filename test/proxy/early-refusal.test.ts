@@ -23,7 +23,7 @@ t.test('a refused 30 MB POST shows its 403', async (t) => {
   const backend = await startBackend(t, (socket) => socket.end('HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok'));
   const mesh = await startMesh(t, { app: backend.port, policy: denyPost });
 
-  t.test('to fetch', async (t) => {
+  t.test('fetch shows the 403', async (t) => {
     const body = Buffer.alloc(size);
     for (let i = 0; i < tries; i++) {
       const answer = await fetch(`http://127.0.0.1:${mesh.fixedPort}/`, { method: 'POST', body });
@@ -36,7 +36,7 @@ t.test('a refused 30 MB POST shows its 403', async (t) => {
     () => true,
     () => false,
   );
-  t.test('to curl', { skip: hasCurl ? false : 'curl is not installed here' }, async (t) => {
+  t.test('curl shows the 403', { skip: hasCurl ? false : 'curl is not installed here' }, async (t) => {
     const file = join(mesh.dir, 'body');
     writeFileSync(file, Buffer.alloc(size));
     for (let i = 0; i < tries; i++) {

@@ -32,7 +32,7 @@ async function impostor(by: Authority, named: string, uri: string): Promise<Cred
   return createCredential({ ...by, issuerKey: key, issuer: der }, uri);
 }
 
-t.test('peers of two trust domains', async (t) => {
+t.test('peers of two trust domains are served', async (t) => {
   const other = await createAuthority('other.test');
   const bundleFile = join(tempDir(t), 'other.pem');
   writeFileSync(bundleFile, other.bundlePem);
@@ -44,7 +44,7 @@ t.test('peers of two trust domains', async (t) => {
   const ask = (credential: Credential): Promise<{ text: string }> =>
     askAsPeer(mesh.inPort, mesh.authority, credential, get, { done: /ok$/ });
 
-  t.test('each by its own CA', async (t) => {
+  t.test("each domain's peers are verified by its own CA", async (t) => {
     t.match((await ask(await createCredential(mesh.authority, ours))).text, /^HTTP\/1\.1 200 /);
     t.match((await ask(await createCredential(other, theirs))).text, /^HTTP\/1\.1 200 /);
     t.match(backend.received.at(-1)!.toString(), /URI=spiffe:\/\/other.test\/ns\/bank\/sa\/teller\r\n/);
@@ -73,7 +73,7 @@ t.test('peers of two trust domains', async (t) => {
     });
   }
 
-  t.test('a broken bundle keeps the last good one; another root ends what the old one vouched for', async (t) => {
+  t.test('a broken bundle keeps the last good one; a new root ends connections of the old one', async (t) => {
     const peer = await createCredential(other, theirs);
     const socket = connect({
       ...{ port: mesh.inPort, host: '127.0.0.1', cert: peer.chainPem, key: peer.keyPem, ca: mesh.authority.bundlePem },
@@ -92,7 +92,7 @@ t.test('peers of two trust domains', async (t) => {
   });
 });
 
-t.test('upstreams of another trust domain, and a bundle that is not there yet', async (t) => {
+t.test('upstreams of another trust domain, and a bundle that is missing at first', async (t) => {
   const other = await createAuthority('other.test');
   const authority = await createAuthority('demo.test');
   const dir = tempDir(t);

@@ -68,7 +68,7 @@ t.test('an app that speaks gRPC', async (t) => {
     });
     t.equal(sum, '2000000');
   });
-  t.test('both ways, each message answered before the next is sent', async (t) => {
+  t.test('bidirectional streaming, each message answered before the next is sent', async (t) => {
     const chat = client['Chat'] as unknown as () => NodeJS.ReadWriteStream;
     const call = chat.call(client);
     for (const word of ['one', 'two', 'three']) {
@@ -79,13 +79,13 @@ t.test('an app that speaks gRPC', async (t) => {
     call.end();
     await once(call, 'end');
   });
-  t.test('a caller that gives up is known to the app', async (t) => {
+  t.test('the app learns that a caller has cancelled', async (t) => {
     const before = app.cancelled();
     const { error } = await get(client, 'wait', 300);
     t.equal(error?.code, status.DEADLINE_EXCEEDED);
     await until(() => app.cancelled() > before, 'the cancellation at the app');
   });
-  t.test('a slow reader slows its sender, and is not waited for by others', async (t) => {
+  t.test('a slow reader slows its sender, and does not hold up others', async (t) => {
     const before = app.produced();
     // grpc-js reads on whatever its caller does; a plain HTTP/2 client stops.
     const session = connect(`http://127.0.0.1:${mesh.outPort}`);
@@ -112,7 +112,7 @@ t.test('an app that speaks gRPC', async (t) => {
     await once(stream, 'end');
     t.equal(read, 1000 * (65_536 + 5));
   });
-  t.test('a refusal is HTTP 200 with a status of its own and the same text', async (t) => {
+  t.test('a refusal is HTTP 200 with its own gRPC status and the same text', async (t) => {
     await mesh.setPolicy(
       'apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: { name: lists, namespace: shop }\nspec: { rules: [{ to: [{ operation: { paths: [/shop.Orders/List] } }] }] }\n',
     );

@@ -22,14 +22,14 @@ function ended(port: number, bytes: Buffer): Promise<void> {
   });
 }
 
-t.test('at a sidecar', async (t) => {
+t.test('a sidecar cuts half a handshake', async (t) => {
   const backend = await startBackend(t, () => {});
   // Longer than this test may take: only the end of the peer ends these.
   const mesh = await startMesh(t, { app: backend.port, limits: '{ handshake: 1h }' });
   await Promise.all([ended(mesh.inPort, Buffer.alloc(0)), ended(mesh.inPort, half)]);
 });
 
-t.test('at a gateway', async (t) => {
+t.test('a gateway cuts half a handshake', async (t) => {
   const outside = await createAuthority('outside.test');
   const { chainPem, keyPem } = await createCredential(outside, 'spiffe://outside.test/a', { dns: ['a.test'] });
   const gateway = await startTestGateway(t, {

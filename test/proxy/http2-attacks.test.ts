@@ -216,7 +216,7 @@ t.test('attacks', async (t) => {
     });
   }
 
-  await t.test('and other clients are unaffected', async (t) => {
+  await t.test('other clients are unaffected', async (t) => {
     const asked = await askAsPeer(mesh.inPort, mesh.authority, peer, 'GET / HTTP/1.1\r\nHost: orders\r\n\r\n', {
       done: /ok$/,
     });
@@ -224,7 +224,7 @@ t.test('attacks', async (t) => {
   });
 });
 
-t.test('a response whose peer opens no window is not kept for ever', async (t) => {
+t.test('a response whose peer opens no window is not kept forever', async (t) => {
   const backend = await startBackend(t, (socket) => socket.write('HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok'));
   const mesh = await startMesh(t, { app: backend.port, limits: '{ streamIdle: 300ms }' });
   const peer = await createCredential(mesh.authority, 'spiffe://demo.test/ns/shop/sa/peer');

@@ -62,7 +62,7 @@ async function ask(session: ClientHttp2Session, fields: Record<string, string>, 
   return { status: Number(head[':status']), body: Buffer.concat(parts), trailers };
 }
 
-t.test("Node's client", async (t) => {
+t.test("Node's client is served", async (t) => {
   const mesh = await startMesh(t, { app: await startApp(t) });
   const peer = await createCredential(mesh.authority, 'spiffe://demo.test/ns/shop/sa/peer');
   const session = connect(`https://127.0.0.1:${mesh.inPort}`, {
@@ -70,7 +70,7 @@ t.test("Node's client", async (t) => {
   });
   t.teardown(() => session.destroy());
 
-  t.test('GET, with the fields of the peer', async (t) => {
+  t.test("GET works with the peer's fields", async (t) => {
     const { status, body } = await ask(session, {
       ':path': '/a?b=c',
       cookie: 'a=1',
@@ -103,7 +103,7 @@ t.test("Node's client", async (t) => {
     t.equal(body.toString(), 'body');
     t.match(trailers, { 'x-sum': hash(body) });
   });
-  t.test('two hundred at once', async (t) => {
+  t.test('two hundred requests at once', async (t) => {
     const answers = await Promise.all(
       Array.from({ length: 200 }, (_, i) =>
         ask(session, { ':method': 'PUT', ':path': `/${i}` }, Buffer.from(String(i))),
@@ -159,7 +159,7 @@ t.test('a denied peer loses its connection, and each of its requests has the rea
   ]);
 });
 
-t.test("Node's server as the upstream", async (t) => {
+t.test("Node's server is the upstream", async (t) => {
   const mesh = await startMesh(t, { app: 1 });
   await mesh.inbound.drain();
   const { chainPem, keyPem } = mesh.orders;
@@ -223,7 +223,7 @@ t.test('a peer that speaks HTTP/1.1 only', async (t) => {
   for (const [i, answer] of answers.entries()) t.match(answer, new RegExp(`GET /${i} 1\\.1`));
 });
 
-t.test('one connection carries them all, and a long body holds up no other', async (t) => {
+t.test('one connection carries all requests, and a long body does not hold up the others', async (t) => {
   let finish: () => void = () => {};
   const backend = await startBackend(t, (socket, soFar) => {
     if (soFar.includes('GET /slow ')) {
@@ -262,7 +262,7 @@ t.test('one connection carries them all, and a long body holds up no other', asy
 const curl = spawnSync('curl', ['--version'], { encoding: 'utf8' });
 const skip = /\bHTTP2\b/.test(curl.stdout ?? '') ? false : 'there is no curl with HTTP/2 here';
 
-t.test('curl', { skip }, async (t) => {
+t.test('curl is served', { skip }, async (t) => {
   const mesh = await startMesh(t, { app: await startApp(t) });
   const file = (name: string): string => join(mesh.dir, name);
   const child = startProcess(t, 'curl', [

@@ -7,14 +7,14 @@ import { until } from '../fixtures/process.ts';
 
 const ok = 'HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok';
 
-t.test('heads', async (t) => {
+t.test('heads are limited', async (t) => {
   const backend = await startBackend(t, (socket) => socket.write(ok));
   const mesh = await startMesh(t, {
     app: backend.port,
     limits: '{ head: 300ms, headBytes: 2048, headFields: 20, clientIdle: 400ms }',
   });
 
-  t.test('too large', async (t) => {
+  t.test('a head that is too large', async (t) => {
     const got = await exchangeBytes(mesh.outPort, `GET / HTTP/1.1\r\nHost: orders\r\nX-A: ${'a'.repeat(3000)}\r\n\r\n`);
     t.match(got, /^HTTP\/1\.1 431 /);
     t.match((await mesh.records('web', 1)).at(-1), {
@@ -23,7 +23,7 @@ t.test('heads', async (t) => {
     });
   });
 
-  t.test('too slow', async (t) => {
+  t.test('a head that is too slow', async (t) => {
     const got = await exchangeBytes(mesh.outPort, 'GET / HTTP/1.1\r\nHost: ord');
     t.match(got, /^HTTP\/1\.1 408 /);
   });
@@ -40,7 +40,7 @@ t.test('heads', async (t) => {
   });
 });
 
-t.test('connections over the cap are refused, those below continue', async (t) => {
+t.test('connections over the cap are refused, and those below it continue', async (t) => {
   const backend = await startBackend(t, (socket) => socket.write(ok));
   const mesh = await startMesh(t, { app: backend.port, limits: '{ connections: 3 }' });
   const held = Array.from({ length: 3 }, () => connect(mesh.outPort, '127.0.0.1'));
@@ -59,7 +59,7 @@ t.test('connections over the cap are refused, those below continue', async (t) =
   for (const one of held) one.destroy();
 });
 
-t.test('a big body costs no memory: a slow reader slows its sender', async (t) => {
+t.test('a large body costs no memory: a slow reader slows its sender', async (t) => {
   const size = 64 * 1024 * 1024;
   let sent = 0;
   const backend = await startBackend(t, (socket) => {
@@ -95,7 +95,7 @@ t.test('a big body costs no memory: a slow reader slows its sender', async (t) =
   client.destroy();
 });
 
-t.test('pipelined requests of a client that does not read are not served without end', async (t) => {
+t.test('pipelined requests of a client that does not read are not served endlessly', async (t) => {
   const backend = await startBackend(t, (socket) =>
     socket.write(`HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n${'a'.repeat(60_000)}`),
   );

@@ -45,11 +45,11 @@ const ask = (line: string, fields = '', body = '', end?: RegExp): Promise<string
   exchangeBytes(mesh.outPort, `${line} HTTP/1.1\r\nHost: orders\r\nConnection: close\r\n${fields}\r\n${body}`, end);
 const lastReceived = (): string => backend.received.at(-1)!.toString('latin1');
 
-t.test('a body by length stays one', async (t) => {
+t.test('a body with a length keeps its length', async (t) => {
   t.equal(await ask('GET /length'), 'HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello');
 });
 
-t.test('chunks stay chunks, extensions are dropped, trailers stay except ours', async (t) => {
+t.test('chunks stay chunks, extensions are dropped, and trailers stay except ours', async (t) => {
   t.equal(
     await ask('GET /chunked'),
     'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n5\r\nhello\r\n0\r\nx-sum: 9\r\n\r\n',
@@ -88,11 +88,11 @@ t.test('a truncated response never looks complete', async (t) => {
   t.notMatch(got, /\r\n0\r\n\r\n$/);
 });
 
-t.test("fields of the app's hop, and a forged client certificate, are dropped", async (t) => {
+t.test('hop-by-hop fields of the app, and a forged client certificate, are dropped', async (t) => {
   t.equal(await ask('GET /hop'), 'HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n');
 });
 
-t.test('an app that dies, responds with garbage or both lengths, or switches without a request', async (t) => {
+t.test('an app that exits, responds with garbage or with both lengths, or upgrades without a request', async (t) => {
   for (const [path, status] of [
     ['/dies', 503],
     ['/garbage', 502],
@@ -106,7 +106,7 @@ t.test('an app that dies, responds with garbage or both lengths, or switches wit
   }
 });
 
-t.test('the app gets the request printed anew, with the identity of the client', async (t) => {
+t.test('the app gets the request serialized again, with the identity of the client', async (t) => {
   await ask(
     'POST /upload?a=1',
     'Content-Length: 3\r\nX-Forwarded-Client-Cert: By=forged\r\nx_forwarded_client_cert: forged\r\nConnection: X-Mine\r\nX-Mine: 1\r\nTE: gzip\r\nX-Request-Id: abc\r\n',
@@ -188,7 +188,7 @@ t.test('pipelined requests are answered in order', async (t) => {
   );
 });
 
-t.test('three ways in: name, a host of it, absolute-form, whose authority wins', async (t) => {
+t.test('three ways to name the upstream: name, host, and absolute-form, whose authority wins', async (t) => {
   const status = async (text: string): Promise<string> => (await exchangeBytes(mesh.outPort, text)).split(' ')[1]!;
   const close = 'Connection: close\r\n\r\n';
   t.equal(await status(`GET / HTTP/1.1\r\nHost: orders:80\r\n${close}`), '200');
@@ -205,7 +205,7 @@ const v6 = Object.values(networkInterfaces())
   .flatMap((list) => list ?? [])
   .some((one) => one.address === '::1');
 
-t.test('IPv6: from the app, and between the sidecars', { skip: v6 ? false : 'this machine has no IPv6' }, async (t) => {
+t.test('IPv6 works from the app and between sidecars', { skip: v6 ? false : 'this machine has no IPv6' }, async (t) => {
   const app = await startBackend(t, (socket) => socket.end(replies['/length']!));
   const { outPort, records } = await startMesh(t, { app: app.port, loopback: '::1' });
   const request = 'GET /length HTTP/1.1\r\nHost: orders\r\nConnection: close\r\n\r\n';

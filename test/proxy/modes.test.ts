@@ -24,7 +24,7 @@ const plain = (mesh: Mesh, fields = ''): Promise<string> =>
 const viaMtls = (mesh: Mesh): Promise<string> =>
   exchangeBytes(mesh.outPort, 'GET / HTTP/1.1\r\nHost: orders\r\nConnection: close\r\n\r\n');
 
-t.test('STRICT, without any document: plaintext gets no byte', async (t) => {
+t.test('STRICT without any document: plaintext gets no byte', async (t) => {
   const backend = await app(t);
   const mesh = await startMesh(t, { app: backend.port });
   t.notMatch(await plain(mesh), /HTTP/);
@@ -47,7 +47,7 @@ t.test('PERMISSIVE accepts both, and policy sees plaintext without an identity',
     { peer_id: 'spiffe://demo.test/ns/shop/sa/web', tls_version: 'TLSv1.3' },
   ]);
 
-  t.test('in HTTP/2 as well', async (t) => {
+  t.test('PERMISSIVE accepts both in HTTP/2 as well', async (t) => {
     const session = connectHttp2(`http://127.0.0.1:${mesh.inPort}`);
     t.teardown(() => session.destroy());
     const stream = session.request({ ':authority': 'orders', ':path': '/' });
@@ -55,7 +55,7 @@ t.test('PERMISSIVE accepts both, and policy sees plaintext without an identity',
     t.equal(head[':status'], 200);
     stream.close();
   });
-  t.test('bytes that come one at a time', async (t) => {
+  t.test('bytes may arrive one at a time', async (t) => {
     const socket = connect({ port: mesh.inPort, host: '127.0.0.1', noDelay: true });
     t.teardown(() => socket.destroy());
     const text = 'GET / HTTP/1.1\r\nHost: orders\r\nConnection: close\r\n\r\n';
@@ -66,7 +66,7 @@ t.test('PERMISSIVE accepts both, and policy sees plaintext without an identity',
     const [answer] = (await once(socket, 'data')) as [Buffer];
     t.match(answer.toString(), /^HTTP\/1\.1 200 /);
   });
-  t.test('the report: who, how often, and since when STRICT would have refused no client', async (t) => {
+  t.test('the report shows plaintext clients, how often, and since when STRICT would have refused none', async (t) => {
     const admin = `http://127.0.0.1:${mesh.inAdmin}`;
     const [port] = (await (await fetch(`${admin}/strict-report`)).json()) as Record<string, unknown>[];
     const peers = port?.['plaintextPeers'] as Record<string, unknown>[];
@@ -127,7 +127,7 @@ t.test('DISABLE accepts plaintext only', async (t) => {
   t.ok(error, 'a handshake gets no TLS response');
 });
 
-t.test('PERMISSIVE on a tcp port: a client that is silent is one whose server speaks first', async (t) => {
+t.test('PERMISSIVE on a tcp port: a silent client is one whose server speaks first', async (t) => {
   const backend = await startBackend(t, (socket, soFar) => socket.write(`echo ${soFar}`));
   backend.server.on('connection', (socket) => socket.write('220 ready\r\n'));
   const mesh = await startMesh(t, {
@@ -168,7 +168,7 @@ t.test('a silent client on a port of requests is closed in time', async (t) => {
   );
 });
 
-t.test('first bytes', async (t) => {
+t.test('the first bytes determine the protocol', async (t) => {
   const preface = 'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n';
   const cases: [string, string, string | undefined][] = [
     ['nothing', '', undefined],

@@ -183,7 +183,7 @@ t.test('an endpoint with a wrong identity beside a good one is named', async (t)
   t.equal(pool!.endpoints.find(({ address }) => address.endsWith(String(orders!.port)))?.lastProblem, null);
 });
 
-t.test('a server of our trust domain may prove itself under another name of it', async (t) => {
+t.test('a server of our trust domain may prove itself by an alias of the trust domain', async (t) => {
   const old = await createAuthority('old.test');
   const foreign = await createAuthority('foreign.test');
   const of = (authority: Authority, domain: string): Promise<Credential> =>

@@ -19,7 +19,7 @@ function session(t: Owner, port: number, settings = {}): ClientHttp2Session {
   return client;
 }
 
-t.test('more streams than a connection may have: refused before they cost anything', async (t) => {
+t.test('more streams than a connection may have are refused at little cost', async (t) => {
   const backend = await startBackend(t, () => {});
   const mesh = await startMesh(t, { app: backend.port, limits: '{ streams: 5 }' });
   const client = session(t, mesh.outPort);
@@ -83,7 +83,7 @@ t.test('requests that wait for a connection: the next is 503 UO', async (t) => {
 });
 
 t.test(
-  'readers that never read: the held memory is bounded, until they are known to be slow the next request is 503 OM, and it ends',
+  'readers that never read: held memory is bounded, until they are cut as slow the next request is 503 OM',
   async (t) => {
     const big = Buffer.alloc(300_000, 'x');
     const app = createServer((_req, res) => res.end(big));
@@ -118,7 +118,7 @@ t.test(
   },
 );
 
-t.test('a client in HTTP/1.1 that does not read stops the app', async (t) => {
+t.test('an HTTP/1.1 client that does not read pauses the app', async (t) => {
   let written = 0;
   const app = createServer(async (_req, res) => {
     res.on('error', () => {});

@@ -22,7 +22,7 @@ t.test('peers', async (t) => {
   const { authority } = mesh;
   const now = Date.now();
 
-  t.test('the right one is served', async (t) => {
+  t.test('the right peer is served', async (t) => {
     const got = await askAsPeer(mesh.inPort, authority, await createCredential(authority, id), get, { done: /ok$/ });
     t.match(got, { text: /^HTTP\/1\.1 200 /, protocol: 'TLSv1.3', error: undefined });
   });
@@ -104,13 +104,13 @@ t.test('peers', async (t) => {
     });
   }
 
-  t.test('each is counted by code', async (t) => {
+  t.test('each refusal is counted by its code', async (t) => {
     const metrics = await (await fetch(`http://127.0.0.1:${mesh.inAdmin}/stats/prometheus`)).text();
     t.match(metrics, /sallyport_connections_refused_total\{code="svid_invalid"\} 8/);
     t.match(metrics, /sallyport_connections_refused_total\{code="svid_missing"\} 1/);
   });
 
-  t.test('a denied ID and a denied serial, on open connections and new ones', async (t) => {
+  t.test('a denied ID and a denied serial are refused on open and new connections', async (t) => {
     const peer = await createCredential(authority, id);
     const arrived = (): number => backend.received.reduce((sum, bytes) => sum + bytes.length, 0);
     const before = arrived();
@@ -219,7 +219,7 @@ t.test('half a ClientHello is cut at the handshake limit', async (t) => {
   t.ok(await until(() => mesh.lines.find((one) => one['code'] === 'tls_handshake_failed'), 'the log line'));
 });
 
-t.test('a server with another identity', async (t) => {
+t.test('a server with another identity gets no request', async (t) => {
   const backend = await startBackend(t, (socket) => socket.write(ok));
   const mesh = await startMesh(t, { app: backend.port });
   writeCredential(mesh.dir, 'orders', await createCredential(mesh.authority, 'spiffe://demo.test/ns/shop/sa/impostor'));

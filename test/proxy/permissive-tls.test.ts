@@ -37,7 +37,7 @@ function start(t: Parameters<typeof startMesh>[0], app: TlsApp, protocol: 'http'
 }
 
 for (const protocol of ['tcp', 'http'] as const) {
-  t.test(`${protocol}: TLS and HTTPS of the app's own reach the app as they came`, async (t) => {
+  t.test(`${protocol}: the app's own TLS and HTTPS reach the app unchanged`, async (t) => {
     const app = await startTlsApp(t);
     const mesh = await start(t, app, protocol);
     for (const [name, options] of [
@@ -67,7 +67,7 @@ for (const protocol of ['tcp', 'http'] as const) {
     );
   });
 
-  t.test(`${protocol}: plaintext, our own sidecars and Istio's as before`, async (t) => {
+  t.test(`${protocol}: plaintext, our own sidecars and Istio's are served as before`, async (t) => {
     const app = await startTlsApp(t);
     const mesh = await start(t, app, protocol);
     t.match(await exchangeBytes(mesh.inPort, request), /^HTTP\/1\.1 200 [\s\S]*plain$/);
@@ -88,14 +88,14 @@ for (const protocol of ['tcp', 'http'] as const) {
   });
 }
 
-t.test("the app's own TLS inside of the mesh's", async (t) => {
+t.test("the app's own TLS inside the mesh's TLS", async (t) => {
   const app = await startTlsApp(t);
   const mesh = await start(t, app, 'tcp');
   t.match(await askTls(mesh.outPort, request, { ca: app.authority }), /^HTTP\/1\.1 200 [\s\S]*tls$/);
   t.match((await mesh.records('orders', 1))[0], { peer_id: web, tls_version: 'TLSv1.3' });
 });
 
-t.test('HTTP/2 between sidecars, and from peers that offer the mark first', async (t) => {
+t.test('HTTP/2 between sidecars, and from peers that offer the ALPN mark first', async (t) => {
   const app = await startTlsApp(t);
   const mesh = await start(t, app, 'http');
   t.match(await exchangeBytes(mesh.outPort, request), /^HTTP\/1\.1 200 /);
@@ -118,7 +118,7 @@ t.test('HTTP/2 between sidecars, and from peers that offer the mark first', asyn
   }
 });
 
-t.test('a change of mode: open connections of the app’s own TLS end with STRICT, and stay with DISABLE', async (t) => {
+t.test('a change of mode: connections with the app’s own TLS end with STRICT, and stay with DISABLE', async (t) => {
   const app = await startTlsApp(t, { echo: true });
   const mesh = await start(t, app, 'http');
   const open = async (): Promise<import('node:tls').TLSSocket> => {
@@ -142,7 +142,7 @@ t.test('a change of mode: open connections of the app’s own TLS end with STRIC
   t.match((await mesh.records('orders', 1))[0], { code: 'plaintext_refused' });
 });
 
-t.test('STRICT requires no mark', async (t) => {
+t.test('STRICT requires no ALPN mark', async (t) => {
   const app = await startTlsApp(t);
   const mesh = await startMesh(t, { app: app.port });
   for (const offered of [[], ['http/1.1'], ['http/1.1', meshAlpn]])

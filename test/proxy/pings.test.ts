@@ -91,11 +91,11 @@ async function echo(t: Owner, pings: number): Promise<{ got: number; code: numbe
   return { got, code, appCut: app.cut() };
 }
 
-t.test('one PING for each round trip with DATA is no flood, neither from a peer nor from an app', async (t) => {
+t.test('one PING per round trip with DATA is not a flood, neither from a peer nor from an app', async (t) => {
   t.strictSame(await echo(t, 1), { got: rounds, code: undefined, appCut: false });
 });
 
-t.test('several for one are', async (t) => {
+t.test('several PINGs per round trip are a flood', async (t) => {
   const { got, code } = await echo(t, 4);
   t.equal(code, 11, 'ENHANCE_YOUR_CALM');
   t.ok(got < rounds, `after ${got}`);

@@ -12,14 +12,14 @@ const get = (path = '/', method = 'GET', body = ''): string =>
 const status = async (port: number, text: string): Promise<string> =>
   (await exchangeBytes(port, text, /(?:ok|headers)$/)).split(' ')[1]!;
 
-t.test('one connection to the app serves many clients one after the other', async (t) => {
+t.test('one connection to the app serves many clients one after another', async (t) => {
   const backend = await startBackend(t, (socket) => socket.write(ok));
   const mesh = await startMesh(t, { app: backend.port });
   for (let i = 0; i < 5; i++) t.equal(await status(mesh.outPort, get()), '200');
   t.equal(backend.received.length, 1);
 });
 
-t.test('a request that dies on a reused connection', async (t) => {
+t.test('a request that fails on a reused connection is sent again', async (t) => {
   const seen = new Map<number, number>();
   const backend = await startBackend(t, (socket, _soFar, connection) => {
     const requests = (seen.get(connection) ?? 0) + 1;
@@ -38,7 +38,7 @@ t.test('a request that dies on a reused connection', async (t) => {
   t.match(records[2], { response_code: 503, response_flags: 'UC', code: 'upstream_closed' });
 });
 
-t.test('one that dies on a fresh connection is not sent again', async (t) => {
+t.test('a request that fails on a fresh connection is not sent again', async (t) => {
   const backend = await startBackend(t, (socket) => socket.destroy());
   const mesh = await startMesh(t, { app: backend.port });
   t.equal(await status(mesh.outPort, get()), '503');
@@ -55,7 +55,7 @@ t.test('a connection near its announced end is not reused', async (t) => {
   t.equal(backend.received.length, 2, 'timeout=1 less the last second is nothing');
 });
 
-t.test('a response without a request closes the connection, and the next request has a new one', async (t) => {
+t.test('a response without a request closes the connection, and the next request uses a new one', async (t) => {
   const backend = await startBackend(t, (socket, soFar) => socket.write(soFar.includes('/double') ? ok + ok : ok));
   const mesh = await startMesh(t, { app: backend.port });
   t.equal(await status(mesh.outPort, get('/double')), '200');
@@ -63,7 +63,7 @@ t.test('a response without a request closes the connection, and the next request
   t.equal(backend.received.length, 2);
 });
 
-t.test('an app that is down is 503 UF, and serves again once it is up', async (t) => {
+t.test('an app that is down is 503 UF, and is served again once it is up', async (t) => {
   const backend = await startBackend(t, (socket) => socket.write(ok));
   const mesh = await startMesh(t, { app: backend.port });
   await new Promise((resolve) => backend.server.close(resolve));
@@ -78,7 +78,7 @@ t.test('an app that is down is 503 UF, and serves again once it is up', async (t
   t.equal(await status(mesh.outPort, get()), '200');
 });
 
-t.test('a peer that is down or speaks no TLS is 503 UF each time', async (t) => {
+t.test('a peer that is down or does not speak TLS is 503 UF each time', async (t) => {
   const backend = await startBackend(t, (socket) => socket.write(ok));
   const mesh = await startMesh(t, { app: backend.port });
   await mesh.inbound.drain();
@@ -96,7 +96,7 @@ t.test('a peer that is down or speaks no TLS is 503 UF each time', async (t) => 
   t.same(flags, [...Array(3).fill('UF upstream_connect'), ...Array(3).fill('UF upstream_tls')]);
 });
 
-t.test('an app that does not answer is 504 after the stream-idle limit', async (t) => {
+t.test('an app that does not respond is 504 after the stream-idle limit', async (t) => {
   const backend = await startBackend(t, () => {});
   const mesh = await startMesh(t, { app: backend.port, limits: '{ streamIdle: 300ms }' });
   const got = await exchangeBytes(mesh.outPort, get(), /timeout|idle$/);
@@ -118,7 +118,7 @@ t.test('a client that disconnects ends its request to the app', async (t) => {
   t.match(record, { response_code: 0, response_flags: 'DC', response_code_details: 'downstream_remote_disconnect' });
 });
 
-t.test('a connection that was held up by a slow reader serves the next request', async (t) => {
+t.test('a connection that a slow reader held up serves the next request', async (t) => {
   const size = 8 * 1024 * 1024;
   const backend = await startBackend(t, (socket, soFar) => {
     if (!soFar.endsWith('\r\n\r\n')) return;

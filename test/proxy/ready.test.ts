@@ -9,7 +9,7 @@ import { logTo, readHere, startBackend, startMesh, startOne } from '../fixtures/
 import { freePort, until } from '../fixtures/process.ts';
 
 for (const protocol of ['http', 'tcp'] as const) {
-  t.test(`a missing peer is waited for at the start: ${protocol}`, async (t) => {
+  t.test(`the start waits for a missing peer: ${protocol}`, async (t) => {
     const backend = await startBackend(t, () => {});
     const mesh = await startMesh(t, { app: backend.port, protocol });
     await mesh.inbound.drain();

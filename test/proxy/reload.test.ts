@@ -22,7 +22,7 @@ const ok = 'HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok';
 const ask = async (mesh: Mesh, host = 'orders'): Promise<string> =>
   (await exchangeBytes(mesh.outPort, `GET / HTTP/1.1\r\nHost: ${host}\r\nConnection: close\r\n\r\n`)).split(' ')[1]!;
 
-t.test('a policy', async (t) => {
+t.test('a policy change applies', async (t) => {
   const backend = await startBackend(t, (socket) => socket.write(ok));
   const mesh = await startMesh(t, { app: backend.port });
   t.equal(await ask(mesh), '200');
@@ -31,7 +31,7 @@ t.test('a policy', async (t) => {
   t.ok(performance.now() - started < 2000, 'within a second, plus delays of the machine');
   t.equal(await ask(mesh), '403');
 
-  t.test('a broken one keeps the last good generation, is logged with its place, and counted', async (t) => {
+  t.test('a broken policy keeps the last good generation, is logged with its position, and counted', async (t) => {
     const { generation } = await readState(mesh.inAdmin);
     writeFileSync(join(mesh.dir, 'policies', 'policy.yaml'), allowAll.replace('action', 'acton'));
     const state = await until(async () => {
@@ -50,7 +50,7 @@ t.test('a policy', async (t) => {
   });
 });
 
-t.test('sidecar.yaml: an upstream gets another host, and a port comes and goes', async (t) => {
+t.test('sidecar.yaml: an upstream gets another host, and a port is added and removed', async (t) => {
   const backend = await startBackend(t, (socket) => socket.write(ok));
   const mesh = await startMesh(t, { app: backend.port });
   t.equal(await ask(mesh, 'new.name'), '404');
@@ -78,7 +78,7 @@ t.test('sidecar.yaml: an upstream gets another host, and a port comes and goes',
   });
 });
 
-t.test('a new SVID: new handshakes use it, an open transfer continues to its end', async (t) => {
+t.test('a new SVID: new handshakes use it, and an open transfer continues to its end', async (t) => {
   const size = 4 * 1024 * 1024;
   let finish: () => void = () => {};
   const backend = await startBackend(t, (socket, soFar) => {
@@ -113,7 +113,7 @@ t.test('a new SVID: new handshakes use it, an open transfer continues to its end
   open.destroy();
 });
 
-t.test('a key that does not fit its certificate changes nothing', async (t) => {
+t.test('a key that does not match its certificate changes nothing', async (t) => {
   const backend = await startBackend(t, (socket) => socket.write(ok));
   const mesh = await startMesh(t, { app: backend.port });
   const other = await createCredential(mesh.authority, 'spiffe://demo.test/ns/shop/sa/orders');

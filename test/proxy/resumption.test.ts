@@ -86,7 +86,7 @@ async function startTicketServer(t: Owner, mesh: Mesh): Promise<{ port: number; 
   return { port: mesh.inPort, resumed };
 }
 
-t.test('dialing, a ticket that is offered is not used', async (t) => {
+t.test('an upstream connection does not use an offered ticket', async (t) => {
   const backend = await startBackend(t, () => {});
   const mesh = await startMesh(t, { app: backend.port });
   await mesh.inbound.drain();
@@ -100,7 +100,7 @@ t.test('dialing, a ticket that is offered is not used', async (t) => {
   t.notOk(server.resumed.includes(true), 'each handshake was whole');
 });
 
-t.test('the negotiated parameters of a handshake: in the log, in the metrics, and never guessed', async (t) => {
+t.test('negotiated TLS parameters are in the log and the metrics, and are never guessed', async (t) => {
   const backend = await startBackend(t, (socket) =>
     socket.end('HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok'),
   );
@@ -127,7 +127,7 @@ t.test('the negotiated parameters of a handshake: in the log, in the metrics, an
   t.match(connections[0], { tlsVersion: 'TLSv1.3', tlsCipher: 'TLS_AES_128_GCM_SHA256', tlsGroup: 'X25519' });
 });
 
-t.test('a client that offers no group of ours, and one that offers TLS 1.2 with CBC', async (t) => {
+t.test('a client that offers none of our groups, and one that offers TLS 1.2 with CBC', async (t) => {
   const backend = await startBackend(t, () => {});
   const mesh = await startMesh(t, { app: backend.port, ordersYaml: "tls: { minVersion: '1.2' }\n" });
   const peer = await createCredential(mesh.authority, id);

@@ -129,14 +129,14 @@ for (const { name, answers, retry, request, expected, tries, flag = '-' } of cas
   });
 }
 
-t.test("a caller's own count is not believed", async (t) => {
+t.test("a caller's own retry count is ignored", async (t) => {
   const backend = await startScripted(t, answer(200));
   const { port } = await serve(t, [backend.port], policy());
   await ask(port, get('GET', '', 'X-Envoy-Attempt-Count: 7\r\n'));
   t.same(backend.heads[0]!.match(/attempt-count: \d+/gi), ['attempt-count: 1']);
 });
 
-t.test('each try goes elsewhere', async (t) => {
+t.test('each try goes to another endpoint', async (t) => {
   const backends = await Promise.all(
     [answer(503, 'a'), answer(503, 'b'), answer(200, 'c')].map((one) => startScripted(t, one)),
   );
@@ -148,7 +148,7 @@ t.test('each try goes elsewhere', async (t) => {
   for (let i = 0; i < 5; i++) t.equal(await ask(port), '200 c');
 });
 
-t.test('connections that cannot be made', async (t) => {
+t.test('connections that cannot be made are retried', async (t) => {
   const [dead, alive] = [await freePort(), await startScripted(t, answer(200))];
   const { port } = await serve(t, [dead, alive.port], policy());
   t.equal(await ask(port, get('POST', 'abc')), '200 ok', 'the next endpoint, whatever the method');
@@ -173,7 +173,7 @@ t.test('connections that cannot be made', async (t) => {
   });
 });
 
-t.test('bodies', async (t) => {
+t.test('bodies are sent again', async (t) => {
   const start = async (t: Owner) => {
     const backend = await startScripted(t, answer(503), answer(200));
     return { backend, ...(await serve(t, [backend.port], policy({ codes: [503] }))) };
@@ -195,7 +195,7 @@ t.test('bodies', async (t) => {
   const head = 'POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n';
   const before = heldBytes();
 
-  await t.test('a body in pieces is sent again as it was', async (t) => {
+  await t.test('a body in pieces is sent again unchanged', async (t) => {
     const { backend, port } = await start(t);
     const pieces = ['a'.repeat(20_000), 'b'.repeat(20_000), 'c'.repeat(20_000)];
     t.equal(await send(port, `${head}Content-Length: 60000\r\n\r\n`, ...pieces), '200');
@@ -204,7 +204,7 @@ t.test('bodies', async (t) => {
       [true, true],
     );
   });
-  await t.test('chunks, with trailers', async (t) => {
+  await t.test('a chunked body with trailers', async (t) => {
     const { backend, port } = await start(t);
     t.equal(
       await send(port, `${head}Transfer-Encoding: chunked\r\n\r\n`, '3\r\nabc\r\n', '2\r\nde\r\n', '0\r\n\r\n'),
@@ -214,7 +214,7 @@ t.test('bodies', async (t) => {
       [...body.matchAll(/[0-9a-f]+\r\n([a-z]*)\r\n/g)].map(([, text]) => text).join('');
     t.same(backend.bodies.map(whole), ['abcde', 'abcde']);
   });
-  await t.test('one that is larger than is kept is sent once', async (t) => {
+  await t.test('a body larger than the buffer is sent once', async (t) => {
     const { backend, port } = await start(t);
     const pieces = Array<string>(4).fill('x'.repeat(30_000));
     t.equal(await send(port, `${head}Content-Length: 120000\r\n\r\n`, ...pieces), '503');
@@ -224,7 +224,7 @@ t.test('bodies', async (t) => {
   t.equal(heldBytes(), before, 'nothing is held any more');
 });
 
-t.test('the budget: retries do not multiply the load of an upstream that fails', async (t) => {
+t.test('the budget: retries do not multiply the load of a failing upstream', async (t) => {
   const waiting: (() => void)[] = [];
   let asked = 0;
   const backend = await startBackend(t, (socket) => {
@@ -301,8 +301,8 @@ t.test('HTTP/2', async (t) => {
   }
 });
 
-t.test('times', async (t) => {
-  await t.test('a try that is not answered: 504 UT', async (t) => {
+t.test('retries have timeouts', async (t) => {
+  await t.test('a try without a response: 504 UT', async (t) => {
     const backend = await startScripted(t, 'silence');
     const { port, finished } = await serve(t, [backend.port], policy({ perTryTimeoutMs: 50 }));
     t.match(await ask(port), /^504 /);
@@ -314,14 +314,14 @@ t.test('times', async (t) => {
     t.equal(backend.heads.length, 1, 'the policy does not name resets');
     await until(() => backend.sockets.size === 0, 'its connection to be closed');
   });
-  await t.test('and another that is', async (t) => {
+  await t.test('a try without a response, then one with a response', async (t) => {
     const [silent, quick] = [await startScripted(t, 'silence'), await startScripted(t, answer(200))];
     const { port } = await serve(t, [silent.port, quick.port], policy({ perTryTimeoutMs: 50, on: ['reset'] }));
     t.equal(await ask(port), '200 ok');
     t.equal(await ask(port), '200 ok');
     t.equal(quick.heads.length, 2);
   });
-  await t.test('the next try goes elsewhere, however little the one that is silent has to do', async (t) => {
+  await t.test('the next try goes elsewhere, although the silent endpoint has the least load', async (t) => {
     const [silent, quick] = [await startScripted(t, 'silence'), await startScripted(t, answer(200))];
     const balance = { by: 'leastRequest' } as const;
     const pool = startPool(t, {
@@ -360,7 +360,7 @@ t.test('times', async (t) => {
       await until(() => backend.sockets.size === 0, 'the upstream to be let go');
     }
   });
-  await t.test('a per-try timeout of the policy ends with the head', async (t) => {
+  await t.test('the per-try timeout of the policy ends with the head', async (t) => {
     const backend = await startBackend(t, (socket) => {
       socket.write('HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nha');
       setTimeout(() => socket.write('lf'), 200);
@@ -368,7 +368,7 @@ t.test('times', async (t) => {
     const { port } = await serve(t, [backend.port], policy({ perTryTimeoutMs: 60 }));
     t.equal(await ask(port), '200 half');
   });
-  await t.test('a response in time is unaffected', async (t) => {
+  await t.test('a timely response is unaffected', async (t) => {
     const backend = await startScripted(t, answer(200));
     const { port, finished } = await serve(t, [backend.port], policy({ perTryTimeoutMs: 5000 }), {
       ...{ requestMs: 5000, backendRequestMs: 5000 },

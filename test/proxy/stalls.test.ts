@@ -45,7 +45,7 @@ const stalledOf = (mesh: Mesh, side: 'web' | 'orders') =>
     `a stall on record of ${side}`,
   );
 
-t.test('a client in HTTP/1.1 that reads nothing', { buffered: true }, async (t) => {
+t.test('an HTTP/1.1 client that reads nothing', { buffered: true }, async (t) => {
   const { mesh, open } = await start(t);
   const stuck = connect(mesh.outPort, '127.0.0.1', () => stuck.write('GET /endless HTTP/1.1\r\nHost: orders\r\n\r\n'));
   stuck.on('error', () => {}).pause();
@@ -54,7 +54,7 @@ t.test('a client in HTTP/1.1 that reads nothing', { buffered: true }, async (t) 
   await until(() => open() === 0, 'the app to be notified');
 });
 
-t.test('a client in HTTP/2 that does not read its socket', { buffered: true }, async (t) => {
+t.test('an HTTP/2 client that does not read its socket', { buffered: true }, async (t) => {
   const { mesh } = await start(t);
   const socket = connect(mesh.outPort, '127.0.0.1');
   t.teardown(() => socket.destroy());

@@ -31,7 +31,7 @@ t.test('requests that the codec refuses', async (t) => {
     t.equal(records[index]?.['code'], verdict, `${name} is on record`);
 });
 
-t.test('requests that the codec accepts arrive as meant, byte by byte', async (t) => {
+t.test('accepted requests arrive with the same meaning, byte by byte', async (t) => {
   const backend = await startBackend(t, (socket, soFar) => {
     const body = soFar.slice(soFar.indexOf('\r\n\r\n') + 4);
     if (!/transfer-encoding/i.test(soFar) || /(?:^|\r\n)0\r\n(?:[^\r\n]+\r\n)*\r\n$/.test(body))
@@ -47,7 +47,7 @@ t.test('requests that the codec accepts arrive as meant, byte by byte', async (t
   }
 });
 
-t.test('paths are normalised before policy, and the app gets what policy saw', async (t) => {
+t.test('paths are normalised before policy, and the app gets the path that policy saw', async (t) => {
   const policy = `
 apiVersion: security.istio.io/v1
 kind: AuthorizationPolicy

@@ -5,7 +5,7 @@ import t from 'tap';
 import { allowAll, startBackend, startMesh } from '../fixtures/mesh.ts';
 import { until } from '../fixtures/process.ts';
 
-t.test('half-close, server-first, and big', async (t) => {
+t.test('half-close, server-first and large streams', async (t) => {
   const backend = await startBackend(t, () => {});
   backend.server.on('connection', (socket) => {
     socket.write('220 ready\n');

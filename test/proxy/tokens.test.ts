@@ -56,7 +56,7 @@ function asPeer(mesh: Mesh, bytes: string): Promise<string> {
 const bearer = (token: string): string => `Authorization: Bearer ${token}\r\n`;
 const inline = (...keys: SigningKey[]): string => `{ issuer: iss.test, jwks: '${jwksOf(...keys)}' }`;
 
-t.test('none, good, wrong and not for us', async (t) => {
+t.test('no token, good and wrong tokens, and tokens for another audience', async (t) => {
   const key = await createKey('k');
   const { mesh } = await start(t, inline(key).replace('issuer: iss.test', 'issuer: iss.test, audiences: [orders]'));
   const good = await sign(key, { iss: 'iss.test', sub: 'ann', aud: 'orders' });
@@ -110,7 +110,7 @@ t.test('none, good, wrong and not for us', async (t) => {
   for (const token of [good, clerk, old]) t.notOk(written.includes(token.split('.')[2]!), 'no token is on record');
 });
 
-t.test('the app gets no token, the configured claims, and nothing that the client claims', async (t) => {
+t.test("the app gets no token, the configured claims, and none of the client's own claims", async (t) => {
   const key = await createKey('k');
   const rule = `${inline(key).slice(0, -1)}, fromHeaders: [{ name: x-token, prefix: "t " }], fromParams: [tok], fromCookies: [sess], outputPayloadToHeader: x-payload, outputClaimToHeaders: [{ header: x-user, claim: sub }, { header: x-deep, claim: a.b }, { header: x-none, claim: nothing }, { header: x-evil, claim: evil }] }`;
   const { mesh, received } = await start(t, rule, allowAll);
@@ -145,7 +145,7 @@ t.test('the app gets no token, the configured claims, and nothing that the clien
   t.notMatch(received(), /x-other/i);
 });
 
-t.test('forwardOriginalToken leaves it where it was', async (t) => {
+t.test('forwardOriginalToken leaves the token in place', async (t) => {
   const key = await createKey('k');
   const { mesh, received } = await start(t, inline(key).replace('{', '{ forwardOriginalToken: true,'), allowAll);
   const token = await sign(key, { iss: 'iss.test', sub: 'ann' });
@@ -153,7 +153,7 @@ t.test('forwardOriginalToken leaves it where it was', async (t) => {
   t.ok(received().toLowerCase().includes(`authorization: bearer ${token.toLowerCase()}`));
 });
 
-t.test('keys that must be fetched first: the request waits with its body, a refusal does not', async (t) => {
+t.test('keys must be fetched first: the request waits with its body, and a refusal does not wait', async (t) => {
   const issuer = await startIssuer(t);
   const key = await createKey('k');
   let release = (): void => {};
@@ -175,7 +175,7 @@ t.test('keys that must be fetched first: the request waits with its body, a refu
   t.match(metrics, /sallyport_jwks_keys\{issuer="iss\.test"\} 1/);
 });
 
-t.test('while an issuer is down only its tokens are refused', async (t) => {
+t.test('while an issuer is down, only its tokens are refused', async (t) => {
   const key = await createKey('k');
   const { mesh } = await start(t, '{ issuer: iss.test, jwksUri: "http://127.0.0.1:1/keys" }', allowAll);
   const token = await sign(key, { iss: 'iss.test', sub: 'ann' });
@@ -192,7 +192,7 @@ t.test('while an issuer is down only its tokens are refused', async (t) => {
   );
 });
 
-t.test('in flight: a token that ends, and one whose key is withdrawn', async (t) => {
+t.test('in flight: a token that expires, and one whose key is withdrawn', async (t) => {
   const [key, next] = await Promise.all([createKey('k'), createKey('n')]);
   const { mesh } = await start(t, inline(key));
   const soon = Math.floor(Date.now() / 1000) + 2;

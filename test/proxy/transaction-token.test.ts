@@ -129,10 +129,10 @@ async function countsOf(admin: number): Promise<Record<string, number>> {
 // Two pairs of sidecars, side by side, for all tests that can share one.
 t.jobs = 2;
 
-t.test('believed, and found lying', { buffered: true }, async (t) => {
+t.test('tokens that are accepted, and tokens that are refused', { buffered: true }, async (t) => {
   const scene = await start(t);
 
-  await t.test('a user through the gateway: what policy sees, what the app gets', async (t) => {
+  await t.test('a user through the gateway: what policy sees, and what the app gets', async (t) => {
     scene.begin();
     const { mesh, gateway, ask, received } = scene;
     const signToken = createTokenSigner(new LiveCell(identityOf(mesh.authority, gateway)));
@@ -246,7 +246,7 @@ t.test('believed, and found lying', { buffered: true }, async (t) => {
     t.match(await ask(gateway, '/open', ...grpc), /^HTTP\/1\.1 200 .*\r\ngrpc-status: 16\r\n/is);
   });
 
-  await t.test('a rotation: the connection shows one leaf, the token is by another', async (t) => {
+  await t.test('a rotation: the connection has one leaf, and another leaf signed the token', async (t) => {
     scene.begin();
     const { mesh, gateway, ask } = scene;
     const next = await createCredential(mesh.authority, gatewayId);
@@ -255,7 +255,7 @@ t.test('believed, and found lying', { buffered: true }, async (t) => {
   });
 
   await t.test(
-    'a signer that is denied, or whose root is gone: for the next request, and for those in flight',
+    'a denied signer, or one whose root is removed: for the next request, and for those in flight',
     async (t) => {
       scene.begin();
       const { mesh, gateway, ask, release } = scene;
@@ -292,7 +292,7 @@ t.test('believed, and found lying', { buffered: true }, async (t) => {
     },
   );
 
-  await t.test('with a token for RequestAuthentication beside it both must hold, and its claims count', async (t) => {
+  await t.test('with a token for RequestAuthentication both must be valid, and its claims count', async (t) => {
     scene.begin();
     const key = await createKey('k');
     const jwt = `---\napiVersion: security.istio.io/v1\nkind: RequestAuthentication\nmetadata: { name: jwt, namespace: shop }\nspec: { jwtRules: [{ issuer: iss.test, jwks: '${jwksOf(key)}' }] }\n`;
@@ -335,11 +335,11 @@ t.test('believed, and found lying', { buffered: true }, async (t) => {
   });
 });
 
-t.test('not believed, and no longer believed', { buffered: true }, async (t) => {
+t.test('gateways that are not trusted, and no longer trusted', { buffered: true }, async (t) => {
   const permissive = `---\napiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: { name: shop, namespace: shop }\nspec: { mtls: { mode: PERMISSIVE } }\n`;
   const scene = await start(t, { policy: `${clerks}${permissive}` });
 
-  await t.test('from untrusted peers it is removed, valid or not', async (t) => {
+  await t.test('a token from an untrusted peer is removed, valid or not', async (t) => {
     scene.begin();
     const { mesh, gateway, ask, received } = scene;
     const another = await createCredential(mesh.authority, otherId);
@@ -361,7 +361,7 @@ t.test('not believed, and no longer believed', { buffered: true }, async (t) => 
     }
     t.same(await countsOf(mesh.inAdmin), { ...before, untrusted_peer: before['untrusted_peer']! + 15 });
 
-    await t.test('nor in trailers, from any peer', async (t) => {
+    await t.test('a token in trailers is removed, from any peer', async (t) => {
       const trailers = `Txn-Token: ${token}\r\nTxn_Token: ${token}\r\nX-Last: 1\r\n\r\n`;
       const chunked = `POST /open HTTP/1.1\r\nHost: orders\r\nConnection: close\r\nTransfer-Encoding: chunked\r\nTrailer: txn-token, x-last\r\n`;
       for (const field of ['', `${txn(token)}\r\n`]) {
@@ -372,7 +372,7 @@ t.test('not believed, and no longer believed', { buffered: true }, async (t) => 
       }
     });
 
-    await t.test('nor outbound from our own app', async (t) => {
+    await t.test('a token from our own app is removed outbound', async (t) => {
       const was = await countsOf(mesh.outAdmin);
       const line = 'GET /open HTTP/1.1\r\nHost: orders\r\nConnection: close\r\n';
       t.match(await scene.leave(`${line}${txn(token)}\r\nX-Kept: 1\r\n\r\n`), /^HTTP\/1\.1 200 /);
@@ -421,7 +421,7 @@ t.test('not believed, and no longer believed', { buffered: true }, async (t) => 
   });
 });
 
-t.test('at the gateway: its own assertion replaces what the client claims', async (t) => {
+t.test("the gateway replaces the client's claims with its own token", async (t) => {
   const authority = await createAuthority('demo.test');
   const identity = identityOf(authority, await createCredential(authority, gatewayId));
   const signToken = createTokenSigner(new LiveCell(identity));

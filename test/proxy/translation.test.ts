@@ -65,7 +65,7 @@ async function ask(
   return { status: Number(head[':status']), body: await text(stream), trailers };
 }
 
-t.test('request in HTTP/1.1, response in HTTP/2', async (t) => {
+t.test('a request in HTTP/1.1, a response in HTTP/2', async (t) => {
   const mesh = await startMesh(t, { app: await startHttp2App(t), protocol: 'http2' });
   const got = (head: string, done: RegExp): Promise<string> => exchangeBytes(mesh.outPort, head, done);
 
@@ -102,7 +102,7 @@ t.test('request in HTTP/1.1, response in HTTP/2', async (t) => {
   t.match(record, { response_flags: 'UR', code: 'upstream_reset' });
 });
 
-t.test('request in HTTP/2, response in HTTP/1.1', async (t) => {
+t.test('a request in HTTP/2, a response in HTTP/1.1', async (t) => {
   const app = createServer(async (req, res) => {
     const body = await text(req);
     if (req.url === '/trailers') {
@@ -142,7 +142,7 @@ t.test('request in HTTP/2, response in HTTP/1.1', async (t) => {
     const [error] = (await once(stream, 'error')) as [Error];
     t.match(error.message, /INTERNAL_ERROR/);
   });
-  t.test('an unknown host', async (t) => {
+  t.test('an unknown host is refused', async (t) => {
     t.match(await ask(session, { ':authority': 'nobody', ':path': '/' }), { status: 404 });
   });
 });
@@ -150,7 +150,7 @@ t.test('request in HTTP/2, response in HTTP/1.1', async (t) => {
 const has = (tool: string): string | false =>
   spawnSync(tool, ['--version']).status === 0 ? false : `${tool} is not installed`;
 
-t.test('curl and nghttp, in HTTP/2 on the plain port', async (t) => {
+t.test('curl and nghttp use HTTP/2 on the plain port', async (t) => {
   const backend = await startBackend(t, (socket) =>
     socket.end('HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello'),
   );

@@ -73,12 +73,12 @@ t.test('the client in HTTP/2, the app in HTTP/1.1', async (t) => {
     const [answer] = (await once(wrong, 'response')) as [Record<string, unknown>];
     t.equal(answer[':status'], 502);
   });
-  t.test('another protocol', async (t) => {
+  t.test('another protocol than WebSocket', async (t) => {
     const other = client.request({ ...extended, ':protocol': 'connect-udp', ':path': '/' });
     const [answer] = (await once(other, 'response')) as [Record<string, unknown>];
     t.equal(answer[':status'], 501);
   });
-  t.test('policy sees the GET that it stands for', async (t) => {
+  t.test('policy sees the GET that extended CONNECT stands for', async (t) => {
     await mesh.setPolicy(
       'apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: { name: chat, namespace: shop }\nspec: { rules: [{ to: [{ operation: { methods: [GET], paths: [/chat] } }] }] }\n',
     );
@@ -112,14 +112,14 @@ t.test('HTTP/2 from end to end', async (t) => {
   t.ok(got > sent, `${got} bytes came back`);
 });
 
-t.test('an app in HTTP/2 without extended CONNECT', async (t) => {
+t.test('an app with HTTP/2 and without extended CONNECT', async (t) => {
   const mesh = await startMesh(t, { app: await streamingApp(t, false), protocol: 'http2' });
   const got = await exchangeBytes(mesh.outPort, upgrade('/chat'), /unsupported$/);
   t.match(got, /^HTTP\/1\.1 501 /);
   t.match((await mesh.records('orders', 1)).at(-1), { code: 'upgrade_unsupported' });
 });
 
-t.test('CONNECT, to an upstream by its name', async (t) => {
+t.test('CONNECT reaches an upstream by its name', async (t) => {
   const app = await startBackend(t, (socket) => socket.write('HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\necho'));
   const http = await startMesh(t, { app: app.port });
   const opened = await exchangeBytes(
@@ -150,7 +150,7 @@ t.test('CONNECT, to an upstream by its name', async (t) => {
   stream.close();
 });
 
-t.test('CONNECT on the way in is a hole in every policy, and refused', async (t) => {
+t.test('inbound CONNECT would bypass every policy, and is refused', async (t) => {
   const app = await startBackend(t, (socket) => socket.write('HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n'));
   const mesh = await startMesh(t, { app: app.port });
   // Bytes in a bare tunnel to the peer go to the peer's port.

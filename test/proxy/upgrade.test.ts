@@ -9,7 +9,7 @@ import { exchangeBytes, startBackend, startMesh } from '../fixtures/mesh.ts';
 const key = 'dGhlIHNhbXBsZSBub25jZQ==';
 const accept = createHash('sha1').update(`${key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11`).digest('base64');
 
-t.test('a WebSocket', async (t) => {
+t.test('a WebSocket upgrade', async (t) => {
   const backend = await startBackend(t, (socket, soFar) => {
     if (/^GET \/refused /.test(soFar)) socket.end('HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n');
     else if (soFar.endsWith('\r\n\r\n'))
@@ -22,7 +22,7 @@ t.test('a WebSocket', async (t) => {
   const head = (path: string): string =>
     `GET ${path} HTTP/1.1\r\nHost: orders\r\nConnection: Upgrade\r\nUpgrade: WebSocket\r\nSec-WebSocket-Key: ${key}\r\nSec-WebSocket-Version: 13\r\n\r\n`;
 
-  t.test('is a tunnel after the 101, both ways', async (t) => {
+  t.test('the connection is a tunnel after the 101, both ways', async (t) => {
     const got = await new Promise<string>((resolve) => {
       let text = '';
       const socket = connect({ port: mesh.outPort, host: '127.0.0.1', allowHalfOpen: true }, () =>
@@ -46,7 +46,7 @@ t.test('a WebSocket', async (t) => {
     t.match(record, { response_code: 101, bytes_received: 4, bytes_sent: 9, decision: 'allow' });
   });
 
-  t.test('stays HTTP when the app refuses', async (t) => {
+  t.test('the connection stays HTTP when the app refuses', async (t) => {
     const got = await exchangeBytes(mesh.outPort, head('/refused'), /\r\n\r\n$/);
     t.match(got, /^HTTP\/1\.1 400 /);
   });
@@ -70,7 +70,7 @@ t.test('attacks', async (t) => {
     });
   }
 
-  t.test('a websocket upgrade with a body is no upgrade', async (t) => {
+  t.test('a WebSocket upgrade with a body is not an upgrade', async (t) => {
     await exchangeBytes(
       mesh.outPort,
       'GET / HTTP/1.1\r\nHost: orders\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nContent-Length: 3\r\n\r\nabc',

@@ -10,7 +10,7 @@ import { until } from '../fixtures/process.ts';
 
 const empty = z.strictObject({});
 
-t.test('the body is whole after two steps that wait, each for something of its own', async (t) => {
+t.test('the body is complete after two steps that each wait for something else', async (t) => {
   const first = Promise.withResolvers<void>();
   const second = Promise.withResolvers<void>();
   const begun: string[] = [];

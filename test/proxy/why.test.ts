@@ -38,7 +38,7 @@ const ask = (mesh: Mesh, line: string, fields = ''): Promise<string> =>
 const page = async (mesh: Mesh, path: string): Promise<unknown> =>
   (await fetch(`http://127.0.0.1:${mesh.inAdmin}${path}`)).json();
 
-t.test('a refusal is explained by its id, and its id only reaches the caller where the admin allows it', async (t) => {
+t.test('a refusal is explained by its ID, which the caller gets only where the operator allows it', async (t) => {
   const mesh = await start(t, reads, 'decisionHeader: true\n');
   const refused = await ask(mesh, 'POST /orders/1', 'Authorization: Bearer a-secret-of-mine\r\n');
   t.match(refused, /^HTTP\/1\.1 403 .*\r\n\r\nRBAC: access denied$/s);
@@ -91,14 +91,14 @@ t.test('by default no response names its decision', async (t) => {
   t.notMatch(await ask(mesh, 'POST /orders/1'), /x-sallyport/);
 });
 
-t.test('decision ids are of one request each, also of many on one connection', async (t) => {
+t.test('each request has its own decision ID, also on a shared connection', async (t) => {
   const mesh = await start(t, allowAll);
   await Promise.all(Array.from({ length: 30 }, (_, i) => ask(mesh, `GET /${i}`)));
   const ids = (await mesh.records('orders', 30)).map((one) => one['decision_id']);
   t.equal(new Set(ids).size, 30);
 });
 
-t.test('a dry-run policy is never enforced, and reported beside the enforced ones', async (t) => {
+t.test('a dry-run policy is never enforced, and is reported beside the enforced ones', async (t) => {
   const mesh = await start(
     t,
     `${allowAll}---${onTrial('{ action: DENY, rules: [{ to: [{ operation: { paths: ["/old*"] } }] }] }')}`,
@@ -160,7 +160,7 @@ t.test("'no ALLOW would match' is reported as such", async (t) => {
   t.match(shown.stdout, /no ALLOW would match/);
 });
 
-t.test('AUDIT marks, and changes nothing', async (t) => {
+t.test('AUDIT marks a request, and changes nothing else', async (t) => {
   const audit = reads.replace('name: reads', 'name: audit').replace('spec:', 'spec:\n  action: AUDIT');
   const mesh = await start(t, `${allowAll}---${audit}`);
   await ask(mesh, 'GET /orders/1');
@@ -171,7 +171,7 @@ t.test('AUDIT marks, and changes nothing', async (t) => {
   ]);
 });
 
-t.test('learn mode: who called what, on disk; propose writes the least policy for it', async (t) => {
+t.test('learn mode writes the observed calls to disk; propose writes the least policy for them', async (t) => {
   const denied = allowAll.replace('rules: [{}]', 'rules: [{ to: [{ operation: { notPaths: [/secret] } }] }]');
   const mesh = await start(t, denied, 'learn: { file: learned.json }\n');
   for (const id of [1, 22, 333, 4444]) await ask(mesh, `GET /orders/${id}?x=${id}`);
