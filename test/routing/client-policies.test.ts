@@ -49,7 +49,7 @@ function demands(policies: readonly ClientPolicy[], validation?: 'AllowValidOnly
   return clientDemandsOf(gateway, said, clientPoliciesOf(gateway, spec, all), all, own);
 }
 
-t.test('which policies are for a listener, and in which order', async (t) => {
+t.test('which policies apply to a listener, and in which order', async (t) => {
   const all = [
     policy('young', { createdAt: 2 }),
     policy('old', { createdAt: 1 }),
@@ -68,7 +68,7 @@ t.test('which policies are for a listener, and in which order', async (t) => {
   ]);
 });
 
-t.test('the stricter mode counts, and CRLs add up', async (t) => {
+t.test('the stricter mode applies, and CRLs add up', async (t) => {
   const optional = { ...trusting, optional: true };
   const cases = [
     ['AllowInsecureFallback', [], 'AllowInsecureFallback'],
@@ -91,7 +91,7 @@ t.test('the stricter mode counts, and CRLs add up', async (t) => {
   t.equal(demands([]), undefined, 'nothing is demanded');
 });
 
-t.test('a CRL that cannot be resolved is a problem, and the check stays', async (t) => {
+t.test('a CRL that cannot be resolved is a problem, and the check stays enabled', async (t) => {
   for (const [name, namespace, problem] of [
     ['gone', undefined, /there is no ca\.crl in ConfigMap shop\/gone/],
     ['none', undefined, /there is no ca\.crl/],
@@ -103,7 +103,7 @@ t.test('a CRL that cannot be resolved is a problem, and the check stays', async 
     });
 });
 
-t.test('statuses', async (t) => {
+t.test('statuses are reported', async (t) => {
   const all = documents([
     policy('good', crl('one')),
     policy('lost', { targets: [{ gateway: 'g', listener: 'z' }], ...trusting }),
@@ -119,7 +119,7 @@ t.test('statuses', async (t) => {
   t.match(half?.conditions[1], { type: 'ResolvedRefs', status: 'False', reason: 'InvalidCRLRef' });
 });
 
-t.test('what closes a listener', async (t) => {
+t.test('which mistakes close a listener', async (t) => {
   const all = [policy('p', crl('one'))];
   const own = [policy('p', { ...crl('one'), targets: [{ gateway: 'g', listener: 'a' }] })];
   const options = { clients: undefined, minVersion: undefined } as never;

@@ -71,7 +71,7 @@ for (const [host, expected] of listeners)
       t.equal(patternsFor(name).includes(pattern), hostMatches(pattern, name), pattern);
   });
 
-t.test('without a listener for all, a host that no name fits means none', async (t) => {
+t.test('without a catch-all listener, an unknown host selects none', async (t) => {
   const only = compileTable([{ name: 'a', hostname: 'a.test', entries: [] }]);
   t.equal(only.listenerFor('b.test'), undefined);
   t.equal(only.listenerFor(undefined), undefined);

@@ -280,7 +280,7 @@ t.test('gRPC: a match on the service precedes one on the method alone', async (t
     t.equal(table.find(pretend({ authority: 'a', path, method: 'POST' })).rule?.name, expected, path);
 });
 
-t.test('rules of the standard for values', async (t) => {
+t.test("the standard's rules for values apply", async (t) => {
   const of = (match: Partial<TableEntry>): TableEntry => ({
     ...{
       hosts: ['*'],

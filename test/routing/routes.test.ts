@@ -431,7 +431,7 @@ for (const [name, { documents, options, said, message }] of Object.entries(cases
   });
 }
 
-t.test('routes that are attached are counted, once for each listener', async (t) => {
+t.test('attached routes are counted, once for each listener', async (t) => {
   const planned = planOf(
     gateway('{ name: a, port: 80, protocol: HTTP, hostname: a.test }, { name: b, port: 80, protocol: HTTP }') +
       route('{ parentRefs: [{ name: g }] }', 'both') +
@@ -444,7 +444,7 @@ t.test('routes that are attached are counted, once for each listener', async (t)
   t.equal(planned.said['Gateway shop/g b']?.at(-1), 'HTTPRoute,GRPCRoute 4');
 });
 
-t.test('BackendTLSPolicy: authorities that are none, and some that are not there', async (t) => {
+t.test('BackendTLSPolicy: authorities that are invalid, and some that are missing', async (t) => {
   const { bundlePem } = await createAuthority('ours.test');
   const policy = (refs: string): string =>
     documentOf(
@@ -470,12 +470,12 @@ t.test('BackendTLSPolicy: authorities that are none, and some that are not there
   t.same(saidOf(`${ca}, ${gone}`), ['Accepted=True Accepted', 'ResolvedRefs=False InvalidCACertificateRef']);
 });
 
-t.test('a ReferenceGrant that is not valid has no status, so it is logged', async (t) => {
+t.test('an invalid ReferenceGrant has no status, so it is logged', async (t) => {
   const { warnings } = planOf(documentOf('ReferenceGrant', 'g', '{ from: [], to: [] }'));
   t.match(warnings[0], /^all\.yaml:5:\d+: spec\.from/);
 });
 
-t.test('a document that would leave its target open stops the reading', async (t) => {
+t.test('a document that would leave its target open stops the load', async (t) => {
   const bad: [string, string, RegExp][] = [
     [
       'no name',
@@ -496,7 +496,7 @@ t.test('a document that would leave its target open stops the reading', async (t
   for (const [name, documents, expected] of bad) t.throws(() => planOf(documents), { message: expected }, name);
 });
 
-t.test('one upstream, two Services in two namespaces: each is held against the authority of its own', async (t) => {
+t.test('one upstream, two Services in two namespaces: each is verified against its own authority', async (t) => {
   const [ours, theirs] = [await createAuthority('ours.test'), await createAuthority('theirs.test')];
   const of = (namespace: string, { bundlePem }: { readonly bundlePem: string }): string =>
     documentOf(
