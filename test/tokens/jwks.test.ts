@@ -16,7 +16,7 @@ const rule = (issuer: string, jwksUri?: string): JwtRule => ({
 
 const minute = 60_000;
 
-t.test('by URI: fetched once however many ask, and again for a key that is not among them', async (t) => {
+t.test('by URI: the keys are fetched once for all requests, and again for an unknown key ID', async (t) => {
   const issuer = await startIssuer(t);
   const [one, two] = await Promise.all([createKey('one'), createKey('two')]);
   issuer.pages.set('/keys', jwksOf(one));
@@ -65,7 +65,7 @@ t.test('a withdrawn key is dropped even if no new token arrives', async (t) => {
   t.equal(issuer.asked.length, 2);
 });
 
-t.test('the last good keys outlive an outage, but not for ever', async (t) => {
+t.test('the last good keys outlive an outage, but not forever', async (t) => {
   const issuer = await startIssuer(t);
   const key = await createKey('one');
   issuer.pages.set('/keys', jwksOf(key));
@@ -97,7 +97,7 @@ t.test('the last good keys outlive an outage, but not for ever', async (t) => {
 });
 
 t.test(
-  'the same keys stay the same object, so that cached tokens stay verified; an empty set is accepted',
+  'unchanged keys stay the same object, so that cached tokens stay verified; an empty set is accepted',
   async (t) => {
     const issuer = await startIssuer(t);
     const key = await createKey('one');
@@ -114,7 +114,7 @@ t.test(
   },
 );
 
-t.test('responses that are refused', async (t) => {
+t.test('invalid responses are refused', async (t) => {
   const issuer = await startIssuer(t);
   const key = await createKey('one');
   issuer.pages.set('/keys', jwksOf(key));
@@ -142,7 +142,7 @@ t.test('responses that are refused', async (t) => {
   t.notOk(issuer.asked.slice(1).includes('/keys'), 'no redirect was followed');
 });
 
-t.test('discovery', async (t) => {
+t.test('discovery finds the keys', async (t) => {
   const issuer = await startIssuer(t);
   const key = await createKey('one');
   const page = '/.well-known/openid-configuration';
