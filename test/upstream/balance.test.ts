@@ -20,7 +20,7 @@ function placesOf(names: readonly string[], table: HashTable): string[] {
   return texts.map((text) => names[table.find(text, any)!]!);
 }
 
-t.test('simple ways', async (t) => {
+t.test('the simple algorithms', async (t) => {
   const random = createRandom(1).next;
   const count = (plan: BalancePlan, of = [endpoint('a'), endpoint('b'), endpoint('c')]): Record<string, number> => {
     const balancer = createBalancer<(typeof of)[0]>(plan, random);
@@ -71,7 +71,7 @@ for (const [name, make] of Object.entries(makers)) {
   });
 }
 
-t.test('by hash, through the balancer', async (t) => {
+t.test('the balancer selects by hash', async (t) => {
   const all = ten.map((address) => endpoint(address));
   const hash = { headers: ['x-user'] };
   const balancer = createBalancer<(typeof all)[0]>({ by: 'ringHash', hash, size: 1024 }, createRandom(2).next);
@@ -86,7 +86,7 @@ t.test('by hash, through the balancer', async (t) => {
   t.equal(drawn.size, 10, 'without a text it is drawn by lot');
 });
 
-t.test('hashes spread texts that are almost the same', async (t) => {
+t.test('hashes spread texts that are almost equal', async (t) => {
   const buckets = Array(16).fill(0) as number[];
   for (const text of texts) buckets[hashText(text) >>> 28]!++;
   for (const one of buckets) t.ok(one > 230 && one < 400, String(one));

@@ -5,7 +5,7 @@ import { type Deadline, Deadlines } from '../../sidecar/upstream/deadlines.ts';
 import { ManualClock } from '../fixtures/manual-clock.ts';
 import { createRandom } from '../fixtures/random.ts';
 
-t.test('each fires in its time', async (t) => {
+t.test('each deadline fires in time', async (t) => {
   const clock = new ManualClock();
   const deadlines = new Deadlines(clock);
   const random = createRandom(7).next;
@@ -35,7 +35,7 @@ t.test('each fires in its time', async (t) => {
   );
 });
 
-t.test('one that fires may set and drop others', async (t) => {
+t.test('a deadline that fires may set and remove others', async (t) => {
   const clock = new ManualClock();
   const deadlines = new Deadlines(clock);
   const said: string[] = [];
@@ -55,7 +55,7 @@ t.test('one that fires may set and drop others', async (t) => {
   t.same(said.at(-1), 'at once');
 });
 
-t.test('after a long pause of the event loop nothing is lost', async (t) => {
+t.test('after a long pause of the event loop no deadline is lost', async (t) => {
   let now = 0;
   let run: (() => void) | undefined;
   const deadlines = new Deadlines({
@@ -76,7 +76,7 @@ t.test('after a long pause of the event loop nothing is lost', async (t) => {
   t.equal(said.at(-1), 90_000);
 });
 
-t.test('a time that has passed already fires at the next turn, and not when the wheel has come round', async (t) => {
+t.test('a deadline in the past fires at the next turn, not after the wheel has turned once', async (t) => {
   const clock = new ManualClock();
   const deadlines = new Deadlines(clock);
   const said: number[] = [];

@@ -35,7 +35,7 @@ function createEndpoint(t: Owner, port: number, plan: ConnectionPlan = {}, optio
 
 const startApp = (t: Owner) => startBackend(t, (socket) => socket.write(ok));
 
-t.test('a connection that was returned serves the next request', async (t) => {
+t.test('a returned connection serves the next request', async (t) => {
   const app = await startApp(t);
   const { endpoint, breaker, heard, acquire } = createEndpoint(t, app.port);
   const first = await acquire();
@@ -48,7 +48,7 @@ t.test('a connection that was returned serves the next request', async (t) => {
   t.strictSame([app.received.length, heard, breaker.connections, breaker.pending], [1, ['connected'], 1, 0]);
 });
 
-t.test('the one that was returned last is reused first', async (t) => {
+t.test('the most recently returned connection is reused first', async (t) => {
   const { acquire } = createEndpoint(t, (await startApp(t)).port);
   const [a, b] = [await acquire(), await acquire()];
   await getOver(b);
@@ -58,7 +58,7 @@ t.test('the one that was returned last is reused first', async (t) => {
   again.destroy();
 });
 
-t.test('a request that wants a fresh connection gets none that was used', async (t) => {
+t.test('a request that wants a fresh connection gets no used one', async (t) => {
   const { endpoint, acquire } = createEndpoint(t, (await startApp(t)).port);
   await getOver(await acquire());
   const fresh = await acquire(true);
@@ -110,7 +110,7 @@ for (const [name, plan, laterMs, isKept] of ticks)
     if (!isKept) await until(() => endpoint.size === 0, 'it to be closed');
   });
 
-t.test('after a renewal none that was made before is reused, also those in use meanwhile', async (t) => {
+t.test('after a renewal no earlier connection is reused, even if it was in use meanwhile', async (t) => {
   const { endpoint, breaker, acquire } = createEndpoint(t, (await startApp(t)).port);
   const [busy, idle] = [await acquire(), await acquire()];
   await getOver(idle);
@@ -130,7 +130,7 @@ function failing(times: number, error: unknown = new SallyportError('upstream_tl
   return (...of) => (left-- > 0 ? Promise.reject(error) : dialPlain(...of));
 }
 
-t.test('an address that does not answer rests longer each time, and a success ends that', async (t) => {
+t.test('an address that does not respond rests longer each time, and a success ends that', async (t) => {
   const app = await startApp(t);
   const { endpoint, breaker, heard, acquire } = createEndpoint(t, app.port, {}, { dial: failing(6) });
   const rests: number[] = [];
@@ -147,7 +147,7 @@ t.test('an address that does not answer rests longer each time, and a success en
   t.strictSame(heard, [...Array(6).fill('upstream_tls'), 'connected']);
 });
 
-t.test('whatever goes wrong is said as a failure to connect', async (t) => {
+t.test('every failure is reported as a failure to connect', async (t) => {
   const odd = createEndpoint(t, 1, {}, { dial: failing(1, new Error('odd')) });
   await t.rejects(odd.acquire(), { code: 'upstream_connect' });
   const closed = createEndpoint(t, await freePort());
@@ -160,7 +160,7 @@ const waiting = (attempt?: number): Choice & { over: boolean; attempt?: number }
   ...(attempt === undefined ? {} : { attempt }),
 });
 
-t.test('at the limit of connections requests wait, and are served in the order in which they came', async (t) => {
+t.test('at the connection limit requests wait, and are served in order', async (t) => {
   const app = await startApp(t);
   const { endpoint, breaker, acquire } = createEndpoint(t, app.port, { maxConnections: 1 });
   const first = await acquire();
@@ -191,7 +191,7 @@ t.test('a request that no longer waits loses its place, and no connection is los
   t.equal(await getOver(await asked[2]!), 200);
 });
 
-t.test('an endpoint that leaves turns away those that wait', async (t) => {
+t.test('an endpoint that is removed rejects waiting requests', async (t) => {
   const { endpoint, breaker, acquire } = createEndpoint(t, (await startApp(t)).port, { maxConnections: 1 });
   const first = await acquire();
   const rejected = t.rejects(acquire(), { code: 'upstream_connect', message: /no longer an endpoint of orders/ });
@@ -202,7 +202,7 @@ t.test('an endpoint that leaves turns away those that wait', async (t) => {
   await until(() => breaker.connections === 0, 'the last to be closed');
 });
 
-t.test('a connection that breaks while another request waits gives that its place', async (t) => {
+t.test('a connection that breaks while another request waits gives that request its place', async (t) => {
   const { acquire } = createEndpoint(t, (await startApp(t)).port, { maxConnections: 1 });
   const first = await acquire();
   const second = acquire();
@@ -210,7 +210,7 @@ t.test('a connection that breaks while another request waits gives that its plac
   t.equal(await getOver(await second), 200);
 });
 
-t.test('limits of the process', async (t) => {
+t.test('process-wide limits apply', async (t) => {
   const { port } = await startApp(t);
   const few = createEndpoint(t, port, {}, { limits: { ...poolLimits, connections: 1 } });
   const first = await few.acquire();
@@ -233,7 +233,7 @@ t.test('a bare connection is counted until it is closed', async (t) => {
   t.strictSame([closed.endpoint.size, closed.breaker.connections], [0, 0]);
 });
 
-t.test('a greeting leaves a connection for the first request, and of a stream of bytes none', async (t) => {
+t.test('a PROXY header leaves a connection for the first request, and none of a byte stream', async (t) => {
   const app = await startApp(t);
   const http = createEndpoint(t, app.port, {}, { alpn: ['http/1.1'] });
   await http.endpoint.greet();

@@ -45,7 +45,7 @@ async function startApp(t: Owner, http2 = false) {
 }
 
 for (const http2 of [false, true]) {
-  t.test(`checked in ${http2 ? 'HTTP/2' : 'HTTP/1.1'}`, async (t) => {
+  t.test(`health is checked in ${http2 ? 'HTTP/2' : 'HTTP/1.1'}`, async (t) => {
     const [good, bad] = [await startApp(t, http2), await startApp(t, http2)];
     const clock = new ManualClock();
     const lines: Record<string, unknown>[] = [];
@@ -91,7 +91,7 @@ for (const http2 of [false, true]) {
   });
 }
 
-t.test('TCP: whether it accepts connections', async (t) => {
+t.test('TCP: whether the endpoint accepts connections', async (t) => {
   const backend = await startBackend(t, (socket) => socket.write('HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n'));
   const dead = await freePort();
   const pool = startPool(t, { endpoints: onPorts(backend.port, dead), traffic: { health: { ...plan, type: 'tcp' } } });
@@ -99,7 +99,7 @@ t.test('TCP: whether it accepts connections', async (t) => {
   await until(() => pool.describe().endpoints[0]!.healthy === true, 'the living one, too');
 });
 
-t.test('all of them unwell: refused, or all are used where there is a panic threshold', async (t) => {
+t.test('all endpoints unhealthy: requests are refused, or all are used if there is a panic threshold', async (t) => {
   const app = await startApp(t);
   app.status = 500;
   const start = async (panicPercent: number): Promise<number> => {

@@ -44,7 +44,7 @@ for (const [name, changes, outcomes, expected] of cases)
 
 const bad = Array(5).fill(500) as number[];
 
-t.test('how many: one always, more only within the limit', async (t) => {
+t.test('one endpoint may always be ejected, more only within the limit', async (t) => {
   const { all, outliers, say } = make({ maxEjectionPercent: 20 });
   t.ok(say(0, ...bad));
   t.ok(say(1, ...bad), 'two of ten are 20 %');
@@ -59,7 +59,7 @@ t.test('how many: one always, more only within the limit', async (t) => {
   t.notOk(two.say(1, ...bad));
 });
 
-t.test('how long: the base time for each time, and it comes back at a sweep', async (t) => {
+t.test('an ejection lasts the base time times its count, and ends at a sweep', async (t) => {
   const { clock, all, outliers, say } = make({});
   const [one] = all;
   say(0, ...bad);
@@ -90,6 +90,6 @@ t.test('how long: the base time for each time, and it comes back at a sweep', as
   t.equal(one!.ejectedUntil, clock.monotonic() + 300_000, 'never for longer than five minutes');
 });
 
-t.test('gRPC statuses', async (t) => {
+t.test('gRPC statuses count as failures', async (t) => {
   t.same([0, 2, 4, 5, 13, 14, 16].map(grpcOutcome), [200, 500, 504, 200, 500, 503, 200]);
 });

@@ -48,7 +48,7 @@ const choice = (more: Partial<Choice> = {}): Choice => ({ hash: undefined, avoid
 const acquire = async (pool: Pool, of?: Choice): Promise<UpstreamConnection> => pool.acquire(false, false, of);
 const portOf = ({ address }: { readonly address: string }): number => Number(address.split(':')[1]);
 
-t.test('each endpoint gets its turn, and the counts are those of all', async (t) => {
+t.test('each endpoint gets its turn, and counts cover all endpoints', async (t) => {
   const { pool, ports } = await start(t, 3);
   const got = [await acquire(pool), await acquire(pool), await acquire(pool)];
   t.strictSame(got.map(portOf).toSorted(), ports.toSorted());
@@ -96,7 +96,7 @@ for (const [name, broken, of, outcome, dials] of failures)
     t.strictSame([dialed.length, new Set(dialed).size], [dials, dials]);
   });
 
-t.test('one that failed lately is asked last, also when it would be its turn', async (t) => {
+t.test('an endpoint that failed recently is tried last, also when it is its turn', async (t) => {
   const { pool, ports, dialed } = await start(t, 2, ['upstream_connect']);
   for (let i = 0; i < 2; i++) (await acquire(pool)).destroy();
   t.ok(dialed.includes(ports[0]!));
@@ -105,7 +105,7 @@ t.test('one that failed lately is asked last, also when it would be its turn', a
   t.strictSame(dialed, Array(4).fill(ports[1]));
 });
 
-t.test('addresses that a request has tried come last', async (t) => {
+t.test('addresses that a request has tried are tried last', async (t) => {
   const { pool, ports } = await start(t, 3);
   const addresses = ports.map((port) => `127.0.0.1:${port}`);
   for (let i = 0; i < 3; i++) {
@@ -141,7 +141,7 @@ const outlier = {
   maxEjectionPercent: 100,
 };
 
-t.test('one that misbehaves is ejected, is said so, and comes back', async (t) => {
+t.test('an endpoint that misbehaves is ejected, reported, and returns', async (t) => {
   const clock = new ManualClock();
   const { pool, ports, lines } = await start(t, 2, [], { traffic: { ...inTurn, outlier }, clock });
   const [first, second] = ports.map((port) => `127.0.0.1:${port}`) as [string, string];
@@ -167,7 +167,7 @@ t.test('one that misbehaves is ejected, is said so, and comes back', async (t) =
   t.strictSame(await addresses(), [first, second].toSorted());
 });
 
-t.test('where too many are unfit all are used', async (t) => {
+t.test('where too many endpoints are unhealthy, all are used', async (t) => {
   const { pool, ports } = await start(t, 2, [], { traffic: { ...inTurn, outlier, panicPercent: 60 } });
   for (let i = 0; i < 2; i++) pool.report!(`127.0.0.1:${ports[0]}`, 500);
   const got = [await acquire(pool), await acquire(pool)];
@@ -179,7 +179,7 @@ t.test('without outlier detection no outcome is reported', async (t) => {
   t.equal((await start(t, 1)).pool.report, undefined);
 });
 
-t.test('a wrong identity is said once; a place where nothing listens is not', async (t) => {
+t.test('a wrong identity is logged once; a refused connection is not', async (t) => {
   const { pool, lines, faults, ports } = await start(t, 1, ['upstream_identity']);
   const fail = () => t.rejects(acquire(pool));
   await fail();
@@ -216,7 +216,7 @@ function createNames(names: Record<string, readonly string[]>) {
   return { resolver: resolver as unknown as Resolver, asked, set };
 }
 
-t.test('it follows its names', async (t) => {
+t.test('the pool follows its DNS names', async (t) => {
   const app = await startApp(t);
   const { resolver, asked, set } = createNames({});
   const pool = startPool(t, { endpoints: [{ host: 'orders.test', port: app.port }], resolver, traffic: inTurn });
@@ -244,7 +244,7 @@ t.test('it follows its names', async (t) => {
   t.equal(asked.at(-1), 'forget orders.test');
 });
 
-t.test('an address of two names is one endpoint, and stays while one of them has it', async (t) => {
+t.test('an address with two names is one endpoint, and stays while one of them has it', async (t) => {
   const { port } = await startApp(t);
   const { resolver, set } = createNames({ 'a.test': ['127.0.0.1'], 'b.test': ['127.0.0.1'] });
   const endpoints = ['a.test', 'b.test'].map((host) => ({ host, port }));
@@ -255,7 +255,7 @@ t.test('an address of two names is one endpoint, and stays while one of them has
   t.strictSame([pool.describe().endpoints.length, pool.idle], [1, 1], 'with its connection');
 });
 
-t.test('one that is awaited is contacted before the first request, until it has answered', async (t) => {
+t.test('an awaited endpoint is contacted before the first request, until it has responded', async (t) => {
   const { pool, ports, faults } = await start(t, 1, ['upstream_connect'], { awaited: true, alpn: ['http/1.1'] });
   t.equal(pool.unanswered(), 'upstream orders: not contacted yet');
   await until(() => pool.unanswered() === `upstream orders: ${ports[0]} is broken`, 'the reason');
@@ -270,7 +270,7 @@ t.test('one that is awaited is contacted before the first request, until it has 
   t.strictSame([other.pool.unanswered(), other.dialed], [undefined, []], 'others are not contacted');
 });
 
-t.test('limits of one upstream', async (t) => {
+t.test('the limits of one upstream apply', async (t) => {
   const connections = { maxRequests: 2, maxConnections: 1, maxRetries: 1 };
   const { pool } = await start(t, 1, [], { traffic: { connections } });
   const first = await acquire(pool);
@@ -287,7 +287,7 @@ t.test('limits of one upstream', async (t) => {
   socket.destroy();
 });
 
-t.test('a place that one endpoint frees is given to a request that waits at another, at once', async (t) => {
+t.test('a place that one endpoint frees goes at once to a request that waits at another', async (t) => {
   const began = performance.now();
   const { pool } = await start(t, 2, [], { traffic: { ...inTurn, connections: { maxConnections: 2 } } });
   const [a, b] = [await acquire(pool), await acquire(pool)];
@@ -302,7 +302,7 @@ t.test('a place that one endpoint frees is given to a request that waits at anot
   a.destroy();
 });
 
-t.test('renewed, it reuses nothing; closed, it keeps nothing', async (t) => {
+t.test('a renewed pool reuses no connection, and a closed one keeps none', async (t) => {
   const { pool } = await start(t, 2, [], { limits: poolLimits });
   for (const one of [await acquire(pool), await acquire(pool)]) await getOver(one);
   t.equal(pool.idle, 2);

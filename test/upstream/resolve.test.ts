@@ -30,7 +30,7 @@ function createNames(): {
   };
 }
 
-t.test('names', async (t) => {
+t.test('names are resolved', async (t) => {
   const names = createNames();
   const lines: Record<string, unknown>[] = [];
   const resolver = new Resolver(logTo(lines), names.lookup);
@@ -48,7 +48,7 @@ t.test('names', async (t) => {
   await until(() => lines.length === 1, 'the line about b');
   t.match(lines, [{ code: 'waiting', host: 'b', reason: 'SERVFAIL', msg: 'waiting for the name b' }]);
 
-  await t.test('one that never resolved is looked up every second, and logged once', async (t) => {
+  await t.test('a name that never resolved is looked up every second, and logged once', async (t) => {
     await until(() => names.waiting().includes('b'), 'the second time', 3000);
     names.answer('b', new Error('SERVFAIL'));
     await until(() => names.waiting().includes('b'), 'the third time', 3000);
@@ -59,7 +59,7 @@ t.test('names', async (t) => {
     t.same(resolver.addressesOf('b'), ['10.0.0.4']);
   });
 
-  await t.test('after a failed dial it is looked up soon, and once', async (t) => {
+  await t.test('after a failed dial a name is looked up soon, and once', async (t) => {
     const before = names.asked.filter((one) => one === 'a').length;
     for (let i = 0; i < 100; i++) resolver.refresh('a');
     await until(() => names.waiting().includes('a'), 'the lookup', 3000);
@@ -71,7 +71,7 @@ t.test('names', async (t) => {
     t.same(resolver.addressesOf('a'), ['10.0.0.2', 'fd00::2']);
   });
 
-  await t.test('a name that is no longer dialed is dropped', async (t) => {
+  await t.test('a name that is no longer dialled is dropped', async (t) => {
     resolver.watch('c');
     resolver.forget('c');
     t.same(resolver.addressesOf('c'), ['10.0.0.3'], 'one of its two users is left');

@@ -55,7 +55,7 @@ const replies: [string, Reply, string, RetryPolicy, boolean][] = [
 for (const [name, answer, method, of, expected] of replies)
   t.test(name, async (t) => t.equal(retriesReply(of, method, answer), expected));
 
-t.test('the wait: it doubles, up to ten times as long, with a random part', async (t) => {
+t.test('the wait doubles, up to ten times the base, with a random part', async (t) => {
   const all = { ...policy([]), backoffMs: 100 };
   const longest = (retry: number, of = all): number => backoffMs(of, retry, () => 1);
   t.same(
@@ -70,7 +70,7 @@ t.test('the wait: it doubles, up to ten times as long, with a random part', asyn
   );
 });
 
-t.test('the last of several tries shows in its flag', async (t) => {
+t.test('the last of several tries shows in the response flag', async (t) => {
   const last = new RetriesExhausted(new SallyportError('upstream_connect', 'connection refused'), 3);
   t.equal(last.code, 'upstream_connect');
   t.equal(last.message, 'connection refused (the last of 3 tries)');

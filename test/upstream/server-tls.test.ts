@@ -126,7 +126,7 @@ for (const { name, credential = plain, hostname = 'pay.test', ca, subjectAltName
   });
 }
 
-t.test('requests over it', async (t) => {
+t.test('requests over TLS to a server', async (t) => {
   const { createServer: createHttps } = await import('node:https');
   const server = createHttps({ key: plain.keyPem, cert: plain.chainPem }, (request, response) =>
     response.end(`hello ${request.headers.host}`),

@@ -58,7 +58,7 @@ t.test('a try that is cancelled while it waits leaves the connection to others',
   t.equal(backend.received.length, 1);
 });
 
-t.test('the place of a connection that could not be made is given on at once', async (t) => {
+t.test('the place of a failed connection is passed on at once', async (t) => {
   const port = await freePort();
   const connections = { maxConnections: 1 };
   const pool = startPool(t, { endpoints: onPorts(port), traffic: { connections } });
@@ -69,7 +69,7 @@ t.test('the place of a connection that could not be made is given on at once', a
   t.ok(performance.now() - began < 900, 'no request waited for the tick');
 });
 
-t.test('a request that waits at a vanishing endpoint goes to the one that replaces it', async (t) => {
+t.test('a request that waits at a removed endpoint goes to its replacement', async (t) => {
   const waiting: Socket[] = [];
   const answer = async (host: string, say: (socket: Socket) => void, port = 0): Promise<number> => {
     const server = createServer((socket) => {
@@ -193,7 +193,7 @@ t.test('HTTP/2: a response that ends before its request ends the request', async
     });
 });
 
-t.test('HTTP/2: no more streams than the peer accepts, including those only taken', async (t) => {
+t.test('HTTP/2: no more streams than the peer accepts, including reserved ones', async (t) => {
   const { port, sessions } = await startHttp2(t, (stream) => stream.respond({ ':status': 204 }, { endStream: true }), {
     maxConcurrentStreams: 3,
   });
@@ -223,7 +223,7 @@ t.test('HTTP/2: a stream that a new connection refused unprocessed is sent once 
   t.equal(asked, 1);
 });
 
-t.test('HTTP/2: a pool that is closed lets go of a peer that does not close its side', async (t) => {
+t.test('HTTP/2: a closed pool drops a peer that does not close its side', async (t) => {
   const sockets = new Set<Socket>();
   const server = createServer({ allowHalfOpen: true }, (socket) => {
     sockets.add(socket);
