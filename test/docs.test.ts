@@ -18,7 +18,7 @@ const documents = [
   'cert-agent/ca/OPERATING.md',
 ];
 
-t.test('the error table of ARCHITECTURE.md is the one of the code', async (t) => {
+t.test('the error table of ARCHITECTURE.md matches the code', async (t) => {
   const rows = Object.entries(codes).map(
     ([code, row]) => `| \`${code}\` | ${row.status} | ${row.grpc} | ${row.flag} | \`${row.details}\` |`,
   );
@@ -26,7 +26,7 @@ t.test('the error table of ARCHITECTURE.md is the one of the code', async (t) =>
   t.equal(/<!-- codes -->\n([\s\S]*?)\n<!-- \/codes -->/.exec(read('ARCHITECTURE.md'))?.[1], table);
 });
 
-t.test('the limits of ARCHITECTURE.md are those of sidecar.yaml', async (t) => {
+t.test('the limits of ARCHITECTURE.md match sidecar.yaml', async (t) => {
   const table = /<!-- limits -->\n([\s\S]*?)\n<!-- \/limits -->/.exec(read('ARCHITECTURE.md'))?.[1] ?? '';
   const rows = [...table.matchAll(/^\| `(\w+)` \| `(\w+)`/gm)].map(([, name, value]) => `  ${name}: ${value}`);
   const yaml = `trustDomain: a.test\nworkload: { serviceAccount: a }\nidentity: { files: { svid: a, key: b, bundle: c } }\ninbound: [{ port: 1, app: '127.0.0.1:2' }]\n`;
@@ -37,7 +37,7 @@ t.test('the limits of ARCHITECTURE.md are those of sidecar.yaml', async (t) => {
   t.equal(rows.length + unset, Object.keys(limits).length - 1, 'and all of them');
 });
 
-t.test('lines of documents have 120 characters at most, rows of tables apart', async (t) => {
+t.test('lines of documents have 120 characters at most, except rows of tables', async (t) => {
   const long = globSync('{*.md,{perf,examples,sidecar,cert-agent}/**/*.md}', { cwd: root }).flatMap((file) =>
     read(file)
       .split('\n')
@@ -59,7 +59,7 @@ t.test('files that documents name exist', async (t) => {
   }
 });
 
-t.test('the threat model names every test that attacks, and only such', async (t) => {
+t.test('the threat model names every attack test, and no other', async (t) => {
   const table = /## Threat model\n([\s\S]*?)\n## /.exec(read('SECURITY.md'))?.[1] ?? '';
   const named = [...table.matchAll(/`([^`]+\.test\.ts)`/g)].map(([, file]) =>
     file!.includes('/') ? file! : `test/attacks/${file}`,

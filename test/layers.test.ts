@@ -98,7 +98,7 @@ t.test('imports point down to lower layers only, types included', async (t) => {
   t.strictSame(shown(wrong), []);
 });
 
-t.test('no files import each other in a circle, types included', async (t) => {
+t.test('no files import each other in a cycle, types included', async (t) => {
   const targets = new Map(
     files.map((file) => [file, all.flatMap(({ from, to, isLazy }) => (from === file && !isLazy ? [to] : []))]),
   );
@@ -115,7 +115,7 @@ t.test('no files import each other in a circle, types included', async (t) => {
   t.strictSame(circles, []);
 });
 
-t.test('a capability is its folder and one line of the table', async (t) => {
+t.test('a capability consists of its folder and one line of the table', async (t) => {
   const inEdge = /^sidecar\/edge\/([^/]+)\//;
   const folderOf = (file: string): string | undefined => inEdge.exec(file)?.[1];
   t.strictSame(
@@ -157,7 +157,7 @@ t.test('a capability is its folder and one line of the table', async (t) => {
   }
 });
 
-t.test('the path, the rule compiler and the process of a gateway name no capability', async (t) => {
+t.test('the path, the rule compiler and the gateway process name no capability', async (t) => {
   const neutral =
     /^sidecar\/(?:[^/]+\.ts|exchange\/.*|process\/gateway\.ts|compile\/(?:gateway-rule|gateway-ports|hooks)\.ts)$/;
   t.strictSame(shown(all.filter(({ from, to }) => neutral.test(from) && /^sidecar\/edge\/[^/]+\//.test(to))), []);
@@ -182,7 +182,7 @@ t.test('the tree is three levels deep, test/ mirrors it, and ARCHITECTURE.md sho
   t.equal(said?.[1], tree, 'node test/fixtures/tree.ts prints what belongs there');
 });
 
-t.test('agent and CA meet over the network only', async (t) => {
+t.test('agent and CA share only the network interface', async (t) => {
   const crossed = all.filter(
     ({ from, to }) =>
       (/^cert-agent\/ca\//.test(from) && placeOf(to)?.name === 'agent') ||
@@ -191,7 +191,7 @@ t.test('agent and CA meet over the network only', async (t) => {
   t.strictSame(shown(crossed), []);
 });
 
-t.test('one file imports the X.509 library, one prints, the compilers mint permits', async (t) => {
+t.test('one file imports the X.509 library, one prints, and the compilers create permits', async (t) => {
   const importers = (target: string): string[] => [
     ...new Set(all.filter(({ to }) => to === target).map(({ from }) => from)),
   ];
@@ -224,14 +224,14 @@ t.test('the data path never imports node:http', async (t) => {
   );
 });
 
-t.test("node:http is imported for its types alone: the statement itself loads Node's fetch library", async (t) => {
+t.test("node:http is imported for types only: any other import loads Node's fetch library", async (t) => {
   t.strictSame(
     all.filter(({ to, isType }) => to === 'node:http' && !isType),
     [],
   );
 });
 
-t.test('a command loads only what it needs: its work is imported when it runs', async (t) => {
+t.test('a command imports its work when it runs', async (t) => {
   const heavy = all.filter(
     ({ from, to, isType, isLazy }) =>
       /^sidecar\/cli\//.test(from) &&
@@ -243,7 +243,7 @@ t.test('a command loads only what it needs: its work is imported when it runs', 
   t.strictSame(shown(heavy), []);
 });
 
-t.test('what a running process holds', async (t) => {
+t.test('the modules that a running process loads', async (t) => {
   const reachedFrom = (...roots: readonly string[]): ReadonlySet<string> => {
     const reached = new Set<string>();
     const follow = (file: string): void => {

@@ -64,7 +64,7 @@ t.test('set-up installs once, and again only when the lock file is newer', async
   t.notOk(existsSync(join(clone, '.tap', 'plugins')), 'what was built of the old packages is gone');
 });
 
-t.test('set-up says in one sentence what to do', async (t) => {
+t.test('set-up explains a failure in one sentence', async (t) => {
   const offline = makeClone(t, 'exit 1');
   t.match(await offline.setUp(), {
     code: 2,
@@ -77,7 +77,7 @@ t.test('set-up says in one sentence what to do', async (t) => {
   });
 });
 
-t.test('the binary looks at the version of Node before it imports anything', async (t) => {
+t.test('the binary checks the version of Node before it imports anything', async (t) => {
   const asOld = (version: string): string =>
     `data:text/javascript,Object.defineProperty(process,'versions',{value:{...process.versions,node:'${version}'}})`;
   // Where nothing else of the product is, an import would fail.
@@ -128,7 +128,7 @@ registerHooks({ load(url, context, next) { writeSync(1, 'LOADED ' + url + '\\n')
 
 const hasNpm = spawnSync('npm', ['--version']).status === 0;
 
-t.test('what npm packs runs under plain node', { skip: hasNpm ? false : 'there is no npm here' }, async (t) => {
+t.test('the npm package runs under plain node', { skip: hasNpm ? false : 'there is no npm here' }, async (t) => {
   const clone = tempDir(t);
   for (const name of [
     'package.json',
@@ -179,7 +179,7 @@ t.test('what npm packs runs under plain node', { skip: hasNpm ? false : 'there i
   );
 });
 
-t.test('the version is the one of package.json', async (t) => {
+t.test('the version is that of package.json', async (t) => {
   const { version } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as { version: string };
   t.equal((await runSallyport(t, ['--version'])).stdout, `${version}\n`);
 });

@@ -28,7 +28,7 @@ const findings = [/^npx sallyport policy diff /, /^npx sallyport policy replay /
 const missing = ['bash', 'curl'].filter((name) => spawnSync(name, ['--version']).status !== 0);
 const skip = missing.length > 0 ? `there is no ${missing.join(' and no ')} here` : false;
 
-t.test('every block, in order', { skip, timeout: 120_000 }, async (t) => {
+t.test('every block runs, in order', { skip, timeout: 120_000 }, async (t) => {
   const dir = tempDir(t);
   const bin = join(dir, 'bin');
   mkdirSync(bin);
@@ -105,7 +105,7 @@ t.test('every block, in order', { skip, timeout: 120_000 }, async (t) => {
   t.match(output, /DELETE \/orders from spiffe:\/\/demo\.test\/ns\/shop\/sa\/web was refused \[policy_denied\]/, 'why');
 });
 
-t.test('parts of a file are good in the file that they are of', async (t) => {
+t.test('an excerpt of a file is valid within that file', async (t) => {
   const dir = tempDir(t);
   const part = (start: string): string => {
     const found = parts.find((one) => one.startsWith(start));
@@ -144,7 +144,7 @@ t.test('parts of a file are good in the file that they are of', async (t) => {
 /** Commands of `ca` that have commands of their own. */
 const caGroups: ReadonlySet<string> = new Set(['token', 'ledger', 'rotate', 'issuer', 'dns']);
 
-t.test('every command has its help with an example, and knows the options that the README uses', async (t) => {
+t.test('every command has a help text with an example, and the options that the README uses', async (t) => {
   const lines = [...readme.matchAll(/^npx sallyport (.*?)(?: +#.*)?$/gm)].map((match) => match[1]!);
   t.ok(lines.length >= 8);
   await Promise.all(
