@@ -50,7 +50,7 @@ const serialsIn = (file: string): string[] => parseCrls(readFileSync(file), file
 
 t.test('the agent writes the CRL, and writes it again when a certificate is revoked', async (t) => {
   const { ca, crlFile } = await startBoth(t);
-  t.equal(parseCrls(readFileSync(crlFile), crlFile).length, 2, "the intermediate's and the root's");
+  t.equal(parseCrls(readFileSync(crlFile), crlFile).length, 2, 'the CRLs of the intermediate and the root');
   const { serial } = await enrolled(ca, 'web');
   await ca.operator.revoke(serial, 'keyCompromise');
   await until(() => serialsIn(crlFile).includes(serial), 'the revoked serial');
@@ -68,13 +68,17 @@ t.test("when the issuer rotates, its CRL changes and the old issuer's CRL stays"
   t.same(
     lists.map(({ serials }) => [...serials]),
     [[fresh], [old], []],
-    'of the issuer of now, of the old one, and of the root',
+    'the CRLs of the current issuer, the old one and the root',
   );
-  t.notMatch(readFileSync(crlFile, 'utf8'), /CERTIFICATE/, 'and no certificate, which other software could trust');
+  t.notMatch(
+    readFileSync(crlFile, 'utf8'),
+    /CERTIFICATE/,
+    'the file contains no certificate that other software could trust',
+  );
 });
 
 t.test('nginx with the CRL refuses a revoked client, and only that client', async (t) => {
-  if (!haveCommand('nginx')) return t.comment('nginx is not installed: it was not asked');
+  if (!haveCommand('nginx')) return t.comment('nginx is not installed: skipped');
   const { ca, out, crlFile } = await startBoth(t);
   const [good, bad] = [await enrolled(ca, 'good'), await enrolled(ca, 'bad')];
   await ca.operator.revoke(bad.serial, 'keyCompromise');
@@ -169,15 +173,15 @@ t.test('the agent writes only a CRL that a CA of the bundle has signed', async (
   const world = await refreshOf(t, () => answer);
   const written = (): string | undefined => (existsSync(world.file) ? readFileSync(world.file, 'utf8') : undefined);
   await world.tick();
-  t.equal(written(), undefined, 'an older CA has none');
+  t.equal(written(), undefined, 'an older CA has no CRL');
   t.same(
     world.captured.lines.filter((one) => one.code?.startsWith('crl')),
     [],
-    'which is no failure',
+    'that is not a failure',
   );
   for (const [name, text] of [
     ['another issuer', await listOf(6, other)],
-    ['one that has ended', await listOf(6, authority, Date.now() - 1000)],
+    ['a CRL that has expired', await listOf(6, authority, Date.now() - 1000)],
     ['garbage', 'garbage'],
     ['nothing', ''],
     ['cut', good.slice(0, -40)],
@@ -190,7 +194,7 @@ t.test('the agent writes only a CRL that a CA of the bundle has signed', async (
   t.equal(world.etags.at(-1), undefined, 'a refused response has no validator');
   answer = { text: (await listOf(6, other)) + good, etag: '"4"' };
   await world.tick(600_001);
-  t.equal(written(), good, 'that of another is left out');
+  t.equal(written(), good, 'the CRL of another CA is left out');
   answer = { text: await listOf(4), etag: '"4"' };
   await world.tick(600_001);
   t.equal(written(), good, 'an older list does not undo a revocation');
@@ -205,13 +209,13 @@ t.test('the agent fetches the CRL when the deny list changes, and keeps it over 
   const world = await refreshOf(t, () => answer);
   await world.tick();
   await world.tick(10_000);
-  t.equal(world.etags.length, 1, 'not asked again soon');
+  t.equal(world.etags.length, 1, 'no new request follows soon');
   answer = 'unchanged';
   const denied = { ...emptyDenyList, sequence: 1 };
   world.keep.commit(world.svid, { bundle: authority.bundle, denied });
   await world.tick();
   t.same(world.etags, [undefined, '"5"']);
-  t.match(readFileSync(world.file, 'utf8'), 'X509 CRL', 'still there');
+  t.match(readFileSync(world.file, 'utf8'), 'X509 CRL', 'the CRL is still there');
   writeFileSync(world.file, 'damage');
   t.equal(world.keep.mend(), true);
   t.match(readFileSync(world.file, 'utf8'), 'X509 CRL', 'mended');
@@ -219,7 +223,7 @@ t.test('the agent fetches the CRL when the deny list changes, and keeps it over 
   t.equal(world.restart().crl(), text);
   answer = { text: await listOf(3), etag: '"3"' };
   await world.tick();
-  t.equal(readFileSync(world.file, 'utf8'), text, 'nor does an older one after a restart');
+  t.equal(readFileSync(world.file, 'utf8'), text, 'an older CRL does not replace it after a restart');
 });
 
 t.test('the agent retries failures, soon at first and then less often', async (t) => {

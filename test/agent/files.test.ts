@@ -67,12 +67,12 @@ t.test('an SVID of our own on the deny list is reported by the log and the statu
       );
     write({ serials: ['0a'], ids: ['spiffe://demo.test/other'] });
     const files = world.open({ denied });
-    t.equal(files.waitingFor(), undefined, 'others are');
+    t.equal(files.waitingFor(), undefined, 'other subscribers are called');
     const serial = files.identity.current()?.svid.serial ?? '';
     write(by === 'serial' ? { serials: [serial.toUpperCase()] } : { ids: [uri] });
     files.reload();
     t.equal(files.waitingFor(), `another SVID: the ${by} of ${uri} is on the deny list ${denied}`);
-    t.not(files.identity.current(), undefined, 'still presented: peers refuse it');
+    t.not(files.identity.current(), undefined, 'the SVID is still presented, and peers refuse it');
     await writeFlat(world);
     files.reload();
     t.equal(
@@ -156,7 +156,7 @@ t.test('a half-written rotation by another writer is not an error', async (t) =>
       ({ level, code }) => level === 'error' || (level === 'warn' && code !== 'secret_exposed'),
     ),
     [],
-    'and nothing is logged',
+    'nothing is logged',
   );
   // The next one stays broken.
   writeFileSync(world.paths.svid, (await createCredential(authority, uri)).chainPem);
@@ -275,7 +275,7 @@ t.test('an expired SVID is reported and not used', async (t) => {
     message: `the SVID in ${world.paths.svid} expired at ${formatTime(notAfter)}; now it is ${formatTime(world.clock.now())}`,
   });
   world.clock.advance(30_000);
-  t.equal(files.failures(), 1, 'and not counted each second');
+  t.equal(files.failures(), 1, 'the expiry is not counted each second');
 });
 
 t.test('an SVID that expires is withdrawn at once, and a successor is published', async (t) => {

@@ -77,11 +77,14 @@ t.test('a half-written generation that a killed agent left is ignored', async (t
 t.test('the pending key stays the same until it is part of a generation', async (t) => {
   const outDir = tempDir(t);
   const first = pendingKey(outDir, undefined);
-  t.ok(existsSync(join(outDir, 'pending.key')), 'it is on disk before it is used');
-  t.ok(pendingKey(outDir, undefined).equals(first), 'and is used again after a crash');
+  t.ok(existsSync(join(outDir, 'pending.key')), 'the key is on disk before it is used');
+  t.ok(pendingKey(outDir, undefined).equals(first), 'the key is used again after a crash');
   const identity = await makeIdentity();
   writeFileSync(join(outDir, 'pending.key'), identity.svid.keyPem);
-  t.notOk(formatKey(pendingKey(outDir, identity.svid)) === identity.svid.keyPem, 'but never after it was certified');
+  t.notOk(
+    formatKey(pendingKey(outDir, identity.svid)) === identity.svid.keyPem,
+    'the key is never used again once it is certified',
+  );
   writeFileSync(join(outDir, 'pending.key'), 'garbage');
   t.equal(pendingKey(outDir, undefined).type, 'private', 'garbage is replaced');
   dropPendingKey(outDir);
@@ -114,5 +117,5 @@ t.test('a reader never sees two generations mixed during a write', async (t) => 
   t.ok(seen.size >= 50, `${reads} reads saw ${seen.size} generations`);
   await writer.stop('SIGKILL');
   const left = readIdentityTexts(paths);
-  t.ok('texts' in left && parseIdentity(left.texts, paths), 'and after a kill -9 there is a complete one');
+  t.ok('texts' in left && parseIdentity(left.texts, paths), 'after a kill -9 there is a complete generation');
 });

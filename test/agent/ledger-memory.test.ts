@@ -51,7 +51,7 @@ t.test('the newest head is on disk at once, and the previous one is kept until t
     asked.push(sequence);
     return ledgerOf(head(5), head(7, 'b'))(sequence);
   }, now);
-  t.same(asked, [5, 7], 'not the newest, which the CA has just sent');
+  t.same(asked, [5, 7], 'the newest head is not confirmed: the CA has just sent it');
   t.same(read(), head(8));
   await again.memory.confirm(() => Promise.reject(new Error('not asked')), now);
   t.strictSame([...withCode('ledger_behind'), ...again.withCode('ledger_forked')], []);
@@ -71,7 +71,7 @@ t.test('an older head is suspect until the CA is asked: it may only have arrived
   ]);
   memory.see(head(20));
   await memory.confirm(ledgerOf(head(20)), now);
-  t.same(read(), head(12), 'it is evidence, and stays');
+  t.same(read(), head(12), 'the evidence is kept');
   t.equal(withCode('ledger_behind').length, 1, 'once');
 });
 
@@ -145,7 +145,7 @@ t.test('a ledger that continues without the record is reported as another ledger
     ['the same record', { first: 1, hash: head(5).hash }, now, true],
     ['another record in its place', { first: 1, hash: head(5, 'c').hash }, now, false],
     ['no such record', { first: 1 }, now, false],
-    ['pruned, which no CA does within a day', { first: 6 }, now + 22 * hour, false],
+    ['a pruned record, although no CA prunes within a day', { first: 6 }, now + 22 * hour, false],
     ['pruned later', { first: 6 }, now + 22 * hour + 1, true],
     ['a CA that is older than the agent', 'unknown', now, true],
   ];
@@ -197,7 +197,7 @@ t.test('a damaged file is replaced by the next head, and a missing directory doe
   memory.see(head(6));
   memory.see(head(5));
   await memory.confirm(ledgerOf(head(5)), now);
-  t.equal(withCode('ledger_behind').length, 1, 'it remembers it all the same');
+  t.equal(withCode('ledger_behind').length, 1, 'the agent remembers it anyway');
 });
 
 t.test('invalid heads from the CA are refused', async (t) => {

@@ -94,7 +94,7 @@ t.test('the agent renews over mTLS with a new key, at the announced time', async
   rmSync(world.tokenFile);
   const first = agent.identity.current();
   world.clock.advance(0.52 * hourMs);
-  t.equal(world.ca.count('/v1/svid/renew'), 0, 'not before its time');
+  t.equal(world.ca.count('/v1/svid/renew'), 0, 'no renewal before its time');
   world.clock.advance(0.01 * hourMs);
   await until(() => agent.status().renewals === 2, 'the renewal');
   const asked = world.ca.requests.find((one) => one.path === '/v1/svid/renew');
@@ -176,7 +176,7 @@ t.test('a restart with an SVID that expired within the window of the CA needs no
   world.clock.advance(2 * hourMs);
   world.ca.graceMs = 2 * hourMs;
   const agent = world.start();
-  t.equal(agent.identity.current(), undefined, 'it serves nothing with the old one');
+  t.equal(agent.identity.current(), undefined, 'the old SVID is not served');
   await until(() => agent.identity.current(), 'the SVID');
   t.equal(world.ca.requests.at(-1)?.path, '/v1/svid/renew');
 });
@@ -255,11 +255,11 @@ t.test('while the CA is unreachable the agent backs off, and withdraws its SVID 
     await until(() => agent.status().nextRenewal !== undefined, 'a failed attempt');
     const pause = agent.status().nextRenewal! - world.clock.now();
     pauses.push(pause);
-    t.equal(agent.identity.current()?.svid, svid, 'it serves its SVID');
+    t.equal(agent.identity.current()?.svid, svid, 'the SVID is served');
     world.clock.advance(Math.min(pause, svid!.notAfter - world.clock.now()));
   }
   t.same(pauses.slice(0, 9), [1000, 2000, 4000, 8000, 16_000, 32_000, 64_000, 75_000, 75_000]);
-  t.equal(pauses.at(-1), 10_000, 'past 90 % of life every 10 s');
+  t.equal(pauses.at(-1), 10_000, 'past 90 % of the lifetime every 10 s');
   t.match(agent.status(), { state: 'late', waitingFor: undefined });
   world.clock.advance(1);
   t.equal(agent.identity.current(), undefined, 'fails closed');
@@ -404,7 +404,7 @@ t.test('an older response does not undo a newer one', async (t) => {
       t.match(agent.status(), { bundleSequence: 7, deniedSequence: 9, bundleFailures: { ca_answer_invalid: 1 } });
       agent.renewNow();
       await until(() => agent.status().renewals === 2, 'a renewal that comes with it');
-      t.match(agent.status(), { bundleSequence: 7, deniedSequence: 9 }, 'and undoes nothing either');
+      t.match(agent.status(), { bundleSequence: 7, deniedSequence: 9 }, 'a restart undoes nothing either');
       t.ok(agent.identity.current()?.denied.serials.has('ab'));
     });
   }
@@ -463,7 +463,7 @@ t.test('an invalid response is not used', async (t) => {
       message: /^invalid response from the CA at .*: 'chain' is not a list of certificates$/,
     },
     {
-      name: 'with garbage for a chain',
+      name: 'with a chain that is not PEM',
       reply: (_request, right) => ({ ...right, chain: ['AAAA'] }),
       code: 'certificate_unreadable',
       message: /^certificate 1 of the response of the CA at .* cannot be read/,
@@ -481,7 +481,7 @@ t.test('an invalid response is not used', async (t) => {
       message: /^invalid response from the CA at .*: not an object$/,
     },
     {
-      name: 'of some other server',
+      name: 'of another server',
       reply: () => ({ status: 404, body: 'not here' }),
       code: 'ca_refused',
       message: /^the CA at .* responded 404 without a reason$/,
@@ -493,7 +493,7 @@ t.test('an invalid response is not used', async (t) => {
       message: /^the CA at .* refused: you are on the deny list \[id_denied\]$/,
     },
     {
-      name: 'that ends early',
+      name: 'that is truncated',
       reply: () => 'cut',
       code: 'ca_unreachable',
       message: /^cannot reach the CA at .*: other side closed$/,
@@ -507,7 +507,7 @@ t.test('an invalid response is not used', async (t) => {
       await until(() => agent.status().lastError, 'the refusal');
       t.match(agent.status().lastError, { code, message });
       t.equal(agent.identity.current(), undefined);
-      t.notOk(existsSync(join(world.outDir, 'current')), 'nothing of it is on disk');
+      t.notOk(existsSync(join(world.outDir, 'current')), 'no part of the response is on disk');
       t.same(agent.status().svidFailures, { [code]: 1 });
       world.ca.onSvid = undefined;
       world.clock.advance(2000);

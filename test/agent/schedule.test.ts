@@ -16,7 +16,13 @@ t.test('renewalTime stays within 45-60 % of the lifetime', async (t) => {
       random: 0,
       at: 87_000,
     },
-    { name: 'a certificate from the future begins when it begins', life: hour, since: -5000, random: 0, at: 1_620_000 },
+    {
+      name: 'a certificate from the future counts from its beginning',
+      life: hour,
+      since: -5000,
+      random: 0,
+      at: 1_620_000,
+    },
     { name: 'an expired one is due at its expiry', life: hour, since: 4_000_000, random: 0.5, at: 3_600_000 },
   ];
   for (const { name, life, since, random, at } of cases)
@@ -51,7 +57,7 @@ t.test('retryDelay backs off with full jitter, and never past 90 % of the lifeti
   t.equal(
     retryDelay(5, { notBefore: 0, notAfter: 120_000 }, 110_000, () => 0),
     2400,
-    'of two minutes, more often at the end',
+    'two minutes are refreshed more often at the end',
   );
   t.equal(lateFrom(hour), 3_240_000);
 });
@@ -91,7 +97,7 @@ t.test('watchJumps compares the wall clock with the elapsed time', async (t) => 
   clock.jump(7000);
   clock.advance(1000);
   t.equal(jumpedBy(), 7000);
-  t.equal(jumpedBy(), 0, 'and reports it once');
+  t.equal(jumpedBy(), 0, 'the jump is reported once');
   clock.jump(-3_600_000);
   t.equal(jumpedBy(), -3_600_000);
 });

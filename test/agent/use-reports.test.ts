@@ -54,14 +54,14 @@ t.test('an agent that exits leaves the socket of its successor in place', async 
     old.reports.tick();
   }
   t.equal(old.captured.withCode('agents_overlap').length, 1, 'once a minute');
-  t.match(old.reports.inUse(), { sidecars: 1, denied: 7 }, 'its sidecars stay its own');
+  t.match(old.reports.inUse(), { sidecars: 1, denied: 7 }, 'sidecars of the successor stay its own');
   old.reports.close();
   t.equal(inodeOf(outDir), second);
   report(t, outDir, 8);
   await until(() => (next.reports.inUse()?.denied ?? 0) > 0, 'the report to the successor');
   t.match(next.reports.inUse(), { sidecars: 1, denied: 8 });
   next.reports.close();
-  t.notOk(existsSync(join(outDir, 'agent.sock')), 'its own goes with it');
+  t.notOk(existsSync(join(outDir, 'agent.sock')), "the agent's own socket goes with it");
 });
 
 t.test('a lost socket is replaced, also when one without an agent is in its place', async (t) => {
@@ -106,17 +106,17 @@ t.test(
     await listening(outDir);
     report(t, outDir, 7);
     await until(() => second.reports.inUse(), 'the report');
-    t.ok(second.reports.isHolding, 'others may follow');
+    t.ok(second.reports.isHolding, 'other sidecars may still connect');
     const before = second.changes();
     second.clock.advance(2000);
     t.notOk(second.reports.isHolding);
-    t.equal(second.changes(), before + 1, 'then it is acknowledged');
+    t.equal(second.changes(), before + 1, 'once they have connected, the deny list is acknowledged');
     second.reports.close();
 
     const third = startReports(t, outDir);
     third.clock.advance(2000);
     third.reports.close();
-    t.notOk(startReports(t, outDir).reports.isHolding, 'they are gone');
+    t.notOk(startReports(t, outDir).reports.isHolding, 'the reports are gone');
   },
 );
 
