@@ -35,7 +35,7 @@ t.test('doctor finds nothing wrong with a healthy mesh, and finds each fault', a
   for (const file of [orders, web]) {
     const { wrong, all } = await examine(file);
     t.match(wrong, [{ check: 'process', message: /^test is running, and this is \d/, fix: 'restart it' }], file);
-    t.equal(wrong.length, 1, 'the version alone, which is that of the fixture');
+    t.equal(wrong.length, 1, "only the version, which is the fixture's");
     t.equal(all.find(({ check }) => check === 'upstreams')?.level, file === web ? 'ok' : 'skipped');
   }
 
@@ -148,7 +148,7 @@ outbound: [{ port: ${await freePort()} }]
   t.equal(all.find(({ check }) => check === 'clock')?.level, 'ok');
   const other = await makeCa(t);
   writeFileSync(config, readFileSync(config, 'utf8').replace(ca.bundleFile, other.bundleFile));
-  t.match((await examine(config)).wrong, [{ check: 'ca', level: 'error' }], 'a CA that is not ours');
+  t.match((await examine(config)).wrong, [{ check: 'ca', level: 'error' }], 'a CA of another operator');
   await serving.stop();
 
   t.equal((await runSallyport(t, ['doctor'])).code, 2);
@@ -161,7 +161,7 @@ t.test('the report as text', async (t) => {
   const { code, stdout, stderr } = await runSallyport(t, ['doctor', '--config', join(mesh.dir, 'orders.yaml')]);
   t.equal(code, 1);
   t.match(stdout, /^warning {2}app {12}no app answers on 127\.0\.0\.1:1\n {9}fix: start it, or correct/m);
-  t.equal(stderr, '2 findings\n', 'with the version of the fixture');
+  t.equal(stderr, '2 findings\n', "the version is the fixture's");
 });
 
 t.test('a running process of this version', async (t) => {
@@ -221,7 +221,7 @@ t.test('control groups', async (t) => {
     mkdirSync(join(root, file, '..'), { recursive: true });
     writeFileSync(join(root, file), text);
   };
-  t.strictSame(cgroupResults(readCgroup(root)), [], 'a machine without them');
+  t.strictSame(cgroupResults(readCgroup(root)), [], 'a machine without control groups');
   write('proc/self/cgroup', '0::/app.slice\n');
   write('sys/fs/cgroup/app.slice/memory.max', 'max\n');
   write('sys/fs/cgroup/app.slice/cpu.max', 'max 100000\n');

@@ -47,7 +47,7 @@ const findingsOf = (text: string): ReturnType<typeof lint>['findings'] =>
 for (const [code, spec, place] of lintCases) {
   t.test(code, async (t) => {
     const findings = findingsOf(`${head}${spec}\n`);
-    t.match(findings, [{ code, file: 'x.yaml', mend: /\S/ }], 'only this');
+    t.match(findings, [{ code, file: 'x.yaml', mend: /\S/ }], 'this is the only finding');
     t.equal(`${findings[0]?.line}:${findings[0]?.column}`, place);
   });
 }
@@ -87,7 +87,7 @@ t.test('which rules cover others, and which do not', async (t) => {
   t.strictSame(
     two(operation('methods: [GET], notPaths: ["/a*"]'), operation('methods: [GET]')),
     ['shadowed_rule'],
-    'the other way round',
+    'the reverse direction',
   );
   t.strictSame(
     two(
