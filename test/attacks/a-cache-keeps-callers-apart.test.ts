@@ -66,7 +66,7 @@ t.test('another spelling of the host or path', async (t) => {
   await world.get('/b/../c');
   t.match(String((await world.get('/c')).body), 'GET a.test /c');
   for (const path of ['/x%2fy', '/x/y', '/x;y', '/x?y', '/x%3fy', '/X/y'])
-    t.match(String((await world.get(path)).body), `GET a.test ${path} `, 'a key of its own');
+    t.match(String((await world.get(path)).body), `GET a.test ${path} `, 'the spelling has its own cache key');
 });
 
 t.test('an absolute target beside a Host field', async (t) => {
@@ -92,7 +92,11 @@ t.test('a response to a caller with an identity is served to that caller only', 
   for (const [i, headers] of callers.entries()) {
     await world.get(`/${i}`, headers);
     t.equal(String((await world.get(`/${i}`)).body), 'for undefined');
-    t.equal(String((await world.get(`/${i}`, headers)).body), `for ${Object.values(headers)[0]}`, 'nor the other way');
+    t.equal(
+      String((await world.get(`/${i}`, headers)).body),
+      `for ${Object.values(headers)[0]}`,
+      'the reverse direction',
+    );
   }
 });
 
@@ -128,7 +132,7 @@ stringData: { ann: key-of-ann-0123456789, bob: key-of-bob-0123456789 }
   world.say((one, answer) => saying(`for ${one.headers['x-who']}`, minute)(one, answer));
   t.equal(String((await world.get('/', { 'x-key': 'key-of-ann-0123456789' })).body), 'for ann');
   t.equal(String((await world.get('/', { 'x-key': 'key-of-bob-0123456789' })).body), 'for bob');
-  t.equal((await world.get('/')).status, 401, 'and a stored response is no way around a policy');
+  t.equal((await world.get('/')).status, 401, 'a stored response does not bypass a policy');
 });
 
 t.test('a cookie is given only to the client that requested it', async (t) => {
@@ -143,7 +147,7 @@ t.test('a cookie is given only to the client that requested it', async (t) => {
   await world.get('/v');
   world.say((_, answer) => void answer.writeHead(304, { ...minute, etag: '"a"', 'set-cookie': 's=9' }).end());
   await world.get('/v');
-  t.equal((await world.get('/v')).headers['set-cookie'], undefined, 'nor with a 304');
+  t.equal((await world.get('/v')).headers['set-cookie'], undefined, 'a 304 carries no cookie');
 });
 
 t.test('a flood of URLs uses no more memory than the policy allows', async (t) => {

@@ -29,7 +29,7 @@ t.test('the time at which a connection ends', async (t) => {
 t.test('connections end while certificates of twelve seconds are renewed at half of their lifetime', async (t) => {
   const report = await runRotation(t, { lifeMs: 12_000, forMs: 14_000 });
   t.strictSame(faultsOf(report), []);
-  t.ok(report.rotations >= 2, 'they were renewed');
+  t.ok(report.rotations >= 2, 'the certificates were renewed');
   for (const [name, counts] of Object.entries(report.counts))
     t.ok((counts['200'] ?? 0) > 0, `${name}: ${JSON.stringify(counts)}`);
 });

@@ -45,7 +45,7 @@ const authorizationLies: Readonly<Record<string, readonly string[]>> = {
   'with an equals sign': [`Authorization: Bearer=${forged}`],
   'with white space in its header': [`Authorization: Token ${spaced('\n')}`],
   'with a blank in its header': [`Authorization: Token ${spaced(' ')}`],
-  'with a header that is none': [`Authorization: Token ${headed('xx')}`],
+  'with a header that is not JSON': [`Authorization: Token ${headed('xx')}`],
   'without its header': [`Authorization: Token ${headed('')}`],
   'with its header in UTF-16': [`Authorization: Token ${headed(utf16)}`],
   'with a byte order mark': [`Authorization: Token ${headed(marked)}`],
@@ -100,9 +100,9 @@ const inline = (more = ''): string => `{ issuer: iss.test, jwks: '${jwksOf(ours)
 t.test('mesh: tokens in Authorization and in the query', async (t) => {
   const { app, ask } = await startOrders(t, inline(', forwardOriginalToken: true'));
   t.match(await ask('GET /'), /^HTTP\/1\.1 200 /, 'a token is optional');
-  t.match(await ask('GET /', ['Authorization: Basic YTpi']), /^HTTP\/1\.1 200 /, 'another scheme is none');
+  t.match(await ask('GET /', ['Authorization: Basic YTpi']), /^HTTP\/1\.1 200 /, 'another scheme is not a token');
   t.match(await ask('GET /', [`Authorization: Bearer ${good}`]), /^HTTP\/1\.1 200 /);
-  t.match(await ask('GET /', [`authorization: bearer  ${good}`]), /^HTTP\/1\.1 200 /, 'as servers read it');
+  t.match(await ask('GET /', [`authorization: bearer  ${good}`]), /^HTTP\/1\.1 200 /, 'the way servers read it');
   t.match(
     await ask(`GET /?access_token=${good}`, [`Authorization: Bearer ${good}`]),
     /^HTTP\/1\.1 200 /,

@@ -92,7 +92,7 @@ t.test('sidecars ignore DNS names', async (t) => {
     t.match(await exchangeBytes(mesh.fixedPort, get), /^HTTP\/1\.1 503 /);
     const refused = { code: 'upstream_identity', msg: new RegExp(`${mallory}`) };
     t.match(await until(() => mesh.lines.find((one) => one['code'] === refused.code), 'the refusal'), refused);
-    t.equal(got, '', 'not a byte of it');
+    t.equal(got, '', 'the server received no byte');
   });
 });
 
@@ -155,7 +155,7 @@ t.test('which DNS names a certificate gets', async (t) => {
     t.ok(new X509Certificate(leaf).checkHost('pay.test'));
     const svid = { cert: formatPem([leaf, certificate]), key: formatKey(key.key) };
     const renewed = await call('/v1/svid/renew', { csr: (await newKey()).csr }, svid);
-    t.equal(leafOf(renewed).subjectAltName, `URI:${web}`, 'it is renewed without them');
+    t.equal(leafOf(renewed).subjectAltName, `URI:${web}`, 'the SVID is renewed without the names');
     t.match(ca.logged.join(''), `"code":"dns_names_left_out","id":"${web}","names":["pay.test"]`);
   });
 

@@ -31,9 +31,13 @@ const corsOnly = policyOf('cors: { allowOrigins: [https://a.test] }');
 const madeUp = { ...corsOnly, hmacAuth } as SecurityPolicy;
 
 t.test('an unknown part of a policy is in all four lists', async (t) => {
-  t.strictSame(askingParts(corsOnly), [], 'CORS requires nothing');
+  t.strictSame(askingParts(corsOnly), [], 'CORS requires no credential');
   t.strictSame(askingParts(madeUp), ['hmacAuth']);
-  t.strictSame([...ownHeadersOf(madeUp)].toSorted(), ['x-key-id', 'x-key-owner'], 'and not that of the signature');
+  t.strictSame(
+    [...ownHeadersOf(madeUp)].toSorted(),
+    ['x-key-id', 'x-key-owner'],
+    'the header of the signature is not in the list',
+  );
   t.strictSame([...secretParamsOf(madeUp)].toSorted(), ['sig', 'sig2']);
   t.strictSame(unevaluatedParts(madeUp), ['hmacAuth']);
   t.throws(() => compileSecurity(madeUp, toolsFor({})), {
@@ -56,9 +60,13 @@ t.test('another authorizer has not decided about requests in flight', async (t) 
       toolsFor({}),
     );
   const { knows, known } = asks('one', '1s');
-  t.equal(knows(pretend({}), undefined), false, 'no policy before');
-  t.equal(knows(pretend({}), compileSecurity(corsOnly, toolsFor({})).known), false, 'one that asked nothing');
-  t.equal(knows(pretend({}), known), true, 'the same');
+  t.equal(knows(pretend({}), undefined), false, 'no earlier policy');
+  t.equal(
+    knows(pretend({}), compileSecurity(corsOnly, toolsFor({})).known),
+    false,
+    'an earlier policy that asked no authorizer',
+  );
+  t.equal(knows(pretend({}), known), true, 'the same authorizer');
   t.equal(knows(pretend({}), asks('one', '2s').known), true);
   t.equal(knows(pretend({}), asks('two', '1s').known), false);
 });
@@ -118,7 +126,7 @@ t.test('a route rule under a policy with an unknown field is not served', async 
       web,
     )(80).edge!.find(pretend({ authority: 'a.test' })).rule!;
   t.match(ruleUnder(madeUp).broken, { code: 'rule_broken', message: /nothing here evaluates 'hmacAuth'$/ });
-  t.equal(ruleUnder(corsOnly).broken, undefined, 'CORS asks nothing');
+  t.equal(ruleUnder(corsOnly).broken, undefined, 'CORS asks no authorizer');
 });
 
 t.test('streams under a policy with an unknown field are refused', async (t) => {
@@ -132,7 +140,7 @@ t.test('streams under a policy with an unknown field are refused', async (t) => 
   t.match(
     streamUnder(() => ({ securityPolicies: [{ ...corsOnly, targets: [target] }] })),
     /^upstream_unresolved/,
-    'CORS requires nothing of them',
+    'CORS requires nothing of streams',
   );
 });
 

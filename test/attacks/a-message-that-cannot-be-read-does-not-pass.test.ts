@@ -94,7 +94,7 @@ async function attack(t: Test, { port, host, records }: Door): Promise<void> {
   t.strictSame(
     passed.map(({ response_code: status }) => status),
     [200, 200, 200, 200],
-    'the app got no other',
+    'the app received no other message',
   );
   t.match(
     all.find(({ code }) => code === 'json_duplicate_key'),
@@ -122,7 +122,7 @@ t.test('a gateway refuses a message that it cannot read', async (t) => {
   );
   await gateway.write('v.yaml', document.replace('type: integer', 'type: integr'));
   const broken = await ask(gateway.port('shop/g:80'), '/items/1', { headers: { host: 'a.test' } });
-  t.equal(broken.status, 500, 'a document that is wrong opens nothing');
+  t.equal(broken.status, 500, 'an invalid document accepts no message');
 });
 
 t.test('a sidecar refuses it at its inbound port; outbound messages are not compared', async (t) => {

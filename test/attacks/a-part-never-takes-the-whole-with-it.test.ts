@@ -23,16 +23,16 @@ const bad: Readonly<Record<string, [rule: string, path: string, headers?: Record
     `{ ${at('/bad')}, filters: [{ type: RequestRedirect, requestRedirect: { scheme: https } }, { type: URLRewrite, urlRewrite: { hostname: b.test } }] }`,
     '/bad',
   ],
-  'a backend that is no Service': [
+  'a backend that is not a Service': [
     `{ ${at('/bad')}, backendRefs: [{ group: gateway.envoyproxy.io, kind: Backend, name: a }] }`,
     '/bad',
   ],
   'a Service without a port': [`{ ${at('/bad')}, backendRefs: [{ name: a }] }`, '/bad'],
   'a redirect to itself': [`{ ${at('/bad')}, filters: [{ type: RequestRedirect, requestRedirect: {} }] }`, '/bad'],
   'a path without its slash': [`{ ${at('bad')}, ${backend} }`, '/bad/x'],
-  'a path that cannot be': [`{ ${at('/bad//x')}, ${backend} }`, '/bad/x'],
+  'an impossible path': [`{ ${at('/bad//x')}, ${backend} }`, '/bad/x'],
   'a path with an escaped slash': [`{ ${at('/bad%2fx')}, ${backend} }`, '/bad%2fx'],
-  'a regular expression that is not served': [
+  'an unsupported regular expression': [
     `{ matches: [{ path: { type: RegularExpression, value: "/bad/(?=x).*" } }], ${backend} }`,
     '/bad/x',
   ],
@@ -40,12 +40,12 @@ const bad: Readonly<Record<string, [rule: string, path: string, headers?: Record
     `{ matches: [{ path: { type: RegularExpression, value: "/bade?(?=x)" } }], ${backend} }`,
     '/badx',
   ],
-  'a header by such an expression': [
+  'a header with such an expression': [
     `{ ${at('/', ', headers: [{ type: RegularExpression, name: x-kind, value: "(?=b)" }]')}, ${backend} }`,
     '/any',
     { 'x-kind': 'bad' },
   ],
-  'a method in small letters': [`{ ${at('/bad', ', method: get')}, ${backend} }`, '/bad'],
+  'a method in lower case': [`{ ${at('/bad', ', method: get')}, ${backend} }`, '/bad'],
   'a match with an unknown key': [`{ ${at('/bad', ', cookies: []')}, ${backend} }`, '/bad'],
 };
 
@@ -66,7 +66,7 @@ t.test('a rule that cannot be served answers 500 alone, at the start and on a li
     const ours = await get('/good', { headers: { host: 'a', ...headers } });
     t.match([ours.status, ours.echo?.headers['x-mark']], [200, 'good'], `${name}: the others continue`);
     const theirs = await get(path, { headers: { host: 'a', ...headers } });
-    t.equal(theirs.status, 500, `${name}: no other rule gets it`);
+    t.equal(theirs.status, 500, `${name}: no other rule gets its requests`);
   };
   await check('an unknown key');
   for (const [name, [rule]] of Object.entries(bad).slice(1)) {

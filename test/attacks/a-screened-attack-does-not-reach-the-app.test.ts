@@ -82,7 +82,11 @@ async function attack(t: Test, { port, host, records }: Door): Promise<void> {
     /^HTTP\/1\.1 413 /,
   );
   const all = await records(ordinary.length + Object.keys(attacks).length + 1);
-  t.equal(all.filter(({ upstream_host: app }) => app !== null).length, ordinary.length, 'the app got no other');
+  t.equal(
+    all.filter(({ upstream_host: app }) => app !== null).length,
+    ordinary.length,
+    'the app received no other request',
+  );
   t.match(
     all.find(({ code }) => code === 'attack_detected'),
     { decision: 'deny', screening: /^\d+ query q: sql-/ },

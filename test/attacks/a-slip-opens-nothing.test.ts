@@ -31,11 +31,11 @@ const statusFor = async (gateway: Gateway, path: string, host: string, method = 
 /** Variants of a rule for `/users/admin`, beside one for `/users`. */
 const slips: Readonly<Record<string, string>> = {
   'match for matches': 'match: [{ path: { value: /users/admin } }]',
-  'matches that are no list': 'matches: { path: { type: Exact, value: /users/admin } }',
-  'an expression with a choice that RE2 has not':
+  'matches that are not a list': 'matches: { path: { type: Exact, value: /users/admin } }',
+  'an expression with an alternation that RE2 does not support':
     'matches: [{ path: { type: RegularExpression, value: "/(users|orders)/admin(?=x)" } }]',
-  'an expression that does not end': 'matches: [{ path: { type: RegularExpression, value: "/users/(a|admin" } }]',
-  'one with a choice at its top':
+  'an expression without an end': 'matches: [{ path: { type: RegularExpression, value: "/users/(a|admin" } }]',
+  'an expression with an alternation at the top level':
     'matches: [{ path: { type: RegularExpression, value: "/one(?=x)|/users/admin(?=y)" } }]',
   'another name for an expression': 'matches: [{ path: { type: PathRegex, value: "/(users)/admin" } }]',
   'a path as text': 'matches: [{ path: /users/admin }]',
@@ -44,7 +44,7 @@ const slips: Readonly<Record<string, string>> = {
   'values for value': 'matches: [{ path: { values: /users/admin } }]',
   'an extra key beside the value': 'matches: [{ path: { value: /, values: /users/admin } }]',
   'uri for path': 'matches: [{ uri: { prefix: /users/admin } }]',
-  'a type that there is not': 'matches: [{ path: { type: Exacto, value: /users/admin } }]',
+  'an unknown type': 'matches: [{ path: { type: Exacto, value: /users/admin } }]',
   'a match that is text': 'matches: [/users/admin]',
   'a header that is to be missing':
     'matches: [{ path: { value: /users/admin }, headers: [{ name: x-inside, value: a, invert: true }] }]',
@@ -64,7 +64,7 @@ t.test('a rule with an unreadable path comes before nearer rules', async (t) => 
     'g.yaml': webGateway + denied('HTTPRoute', 'r', section),
     'r.yaml': route('matches: [{ path: { type: Exact, value: /users/admin } }]'),
   });
-  t.equal(await statusFor(gateway, '/users/admin', 'h.test'), 403, 'as meant');
+  t.equal(await statusFor(gateway, '/users/admin', 'h.test'), 403, 'the rule as intended');
   for (const [name, slip] of Object.entries(slips)) {
     await gateway.write('r.yaml', `# ${name}\n${route(slip)}`);
     const meant = name === 'a header that is to be missing' ? '/users/admin/x' : '/users/admin';
@@ -99,7 +99,7 @@ t.test('a gRPC rule with a mistake', async (t) => {
     'r.yaml': route('matches: [{ method: { service: shop.Users, method: Delete } }]'),
   });
   const call = (): Promise<number | undefined> => grpcStatus(gateway, '/shop.Users/Delete');
-  t.equal(await call(), 7, 'as meant');
+  t.equal(await call(), 7, 'the rule as intended');
   for (const slip of [
     'match: [{ method: { service: shop.Users, method: Delete } }]',
     'matches: [{ method: { type: RegularExpression, service: "shop.(Users|Orders)(?=x)", method: Delete } }]',
@@ -142,8 +142,8 @@ const wholes: Readonly<Record<string, string>> = {
   'a parent without a name': `hostnames: [h.test], parentRefs: [{ names: g }], ${rules}`,
   'parents as an object': `hostnames: [h.test], parentRefs: { name: g }, ${rules}`,
   'parentRef for parentRefs': `hostnames: [h.test], parentRef: [{ name: g }], ${rules}`,
-  'a section that is none': `hostnames: [h.test], parentRefs: [{ name: g, sectionName: "Web!" }], ${rules}`,
-  'a namespace that is none': `hostnames: [h.test], parentRefs: [{ name: g, namespace: Shop }], ${rules}`,
+  'an invalid section name': `hostnames: [h.test], parentRefs: [{ name: g, sectionName: "Web!" }], ${rules}`,
+  'an invalid namespace': `hostnames: [h.test], parentRefs: [{ name: g, namespace: Shop }], ${rules}`,
   'nothing that can be read': 'x: 1',
 };
 
@@ -158,7 +158,7 @@ t.test('a route that is refused as a whole answers 500 for its requests', async 
     'g.yaml': webGateway + all + denied('HTTPRoute', 'admin'),
     'r.yaml': route(`${parents}, hostnames: [h.test], ${rules}`),
   });
-  t.equal(await statusFor(gateway, '/admin', 'h.test'), 403, 'as meant');
+  t.equal(await statusFor(gateway, '/admin', 'h.test'), 403, 'the rule as intended');
   for (const [name, spec] of Object.entries(wholes)) {
     await gateway.write('r.yaml', `# ${name}\n${route(spec)}`);
     t.equal(await statusFor(gateway, '/admin', 'h.test'), 500, name);
@@ -246,13 +246,13 @@ const target = (more: string): string => `{ name: r, ${more} }`;
 /** Policies that are not supported here, with a mistake in their targets. */
 const foreigners: Readonly<Record<string, string>> = {
   'a version in the group': foreign('AuthPolicy', `{ targetRef: ${target(`group: ${api}/v1, kind: HTTPRoute`)} }`),
-  'a group with a letter less': foreign(
+  'a group that lacks a letter': foreign(
     'AuthPolicy',
     `{ targetRef: ${target('group: gateway.networking.k8s, kind: HTTPRoute')} }`,
   ),
-  'a kind in other letters': foreign('AuthPolicy', `{ targetRefs: [${target(`group: ${api}, kind: HttpRoute`)}] }`),
-  'a kind with a letter less': foreign('AuthPolicy', `{ targetRefs: [${target(`group: ${api}, kind: HTTPRute`)}] }`),
-  'slips in both kinds': foreign(
+  'a kind in another case': foreign('AuthPolicy', `{ targetRefs: [${target(`group: ${api}, kind: HttpRoute`)}] }`),
+  'a kind that lacks a letter': foreign('AuthPolicy', `{ targetRefs: [${target(`group: ${api}, kind: HTTPRute`)}] }`),
+  'misspellings in both kinds': foreign(
     'SecurtyPolicy',
     `{ targetRefs: [${target('group: Gateway.Networking.k8s.io, kind: Httproute')}] }`,
   ),
@@ -338,7 +338,7 @@ t.test('a new document with a mistake affects none of the documents in force', a
     t.equal(await statusFor(gateway, '/users', 'h.test'), 200, `${name}: others continue`);
     // A change elsewhere makes it no older.
     await gateway.write('all.yaml', `# ${name}\n${all}`);
-    t.equal(await statusFor(gateway, '/users', 'h.test'), 200, `${name}: and after the next change`);
+    t.equal(await statusFor(gateway, '/users', 'h.test'), 200, `${name}: the others continue after the next change`);
   }
   await gateway.write('new.yaml', documentOf('HTTPRoute', 'new', `{ ${parents}, rules: [${one('/new', 'x')}] }`));
   t.equal(await statusFor(gateway, '/new', 'h.test'), 200, 'corrected, it is served');
@@ -360,7 +360,7 @@ t.test('a refused route keeps its host name from a route of the other kind', asy
     'r.yaml': http('').replace('namespace: shop', 'namespace: shop, creationTimestamp: "2020-01-01T00:00:00Z"'),
   });
   const call = (): Promise<number | undefined> => grpcStatus(gateway, '/shop.Users/Delete');
-  t.equal(await call(), 7, 'as meant');
+  t.equal(await call(), 7, 'the rule as intended');
   for (const slip of [http(', "b.test:80"'), http('', ', filter: []'), http('', ', matchs: []')]) {
     await gateway.write('r.yaml', slip);
     t.equal(await call(), 13, slip);

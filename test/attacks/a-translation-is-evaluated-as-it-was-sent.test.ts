@@ -115,9 +115,9 @@ t.test('JSON that a page can send without a preflight is refused', async (t) => 
 
 t.test('validation runs before transcoding, and no form of gRPC avoids it', async (t) => {
   const order = (name: string): number => capabilities.findIndex((one) => one.name === name);
-  t.ok(order('grpc-web') < order('validation'), 'it is gRPC by the time that validation looks');
+  t.ok(order('grpc-web') < order('validation'), 'the request is gRPC when validation sees it');
   t.ok(order('validation') < order('grpc-json'));
-  t.ok(order(mirror.name) < order('grpc-web'), 'copies are of what the backend gets');
+  t.ok(order(mirror.name) < order('grpc-web'), 'the mirror gets what the backend gets');
   const phases = layOut(
     [
       ['grpc-web', web],

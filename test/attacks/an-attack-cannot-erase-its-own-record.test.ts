@@ -59,7 +59,7 @@ t.test('a running sidecar continues while its disk is full', async (t) => {
     /"code":"access_log_failed"[^\n]*cannot write the access log [^\n]*\(EFBIG\): refusals wait, new connections are refused/,
   );
   t.match(await ready(), /the access log, which cannot be written \(EFBIG\)/);
-  t.notMatch(readFileSync(log, 'latin1').slice(-1), /[^\n]/, 'no torn line stays');
+  t.notMatch(readFileSync(log, 'latin1').slice(-1), /[^\n]/, 'no torn line remains');
   const refused = await new Promise<boolean>((resolve) => {
     const socket = createConnection(port, '127.0.0.1');
     socket.on('error', () => resolve(true));
@@ -91,7 +91,7 @@ t.test('a running sidecar continues while its disk is full', async (t) => {
   t.ok(answered.size > 10, `${answered.size} were refused`);
   t.ok(
     [...records.values()].every((count) => count === 1),
-    'each once',
+    'each line appears once',
   );
   await child.stop();
 });
@@ -108,7 +108,7 @@ t.test('a log that cannot be written does not end the process', async (t) => {
       ),
     'the sidecar to be ready',
   );
-  t.equal((await fetch(`http://127.0.0.1:${port}/`)).status, 404, 'it serves');
+  t.equal((await fetch(`http://127.0.0.1:${port}/`)).status, 404, 'the process serves');
   t.equal(child.process.exitCode, null);
 });
 
@@ -130,7 +130,7 @@ process.stdin.on('data', async () => { await log.close(); console.log('dropped '
   const seen: number[] = [];
   const gather = (): number => {
     const text = readFileSync(file, 'latin1');
-    t.ok(text === '' || text.endsWith('\n'), 'no torn line');
+    t.ok(text === '' || text.endsWith('\n'), 'no torn line remains');
     seen.push(
       ...text
         .split('\n')
@@ -175,7 +175,7 @@ console.log('dropped ' + dropped);
   const child = startProcess(t, ...small(`'${process.execPath}' '${program}' '${file}'`));
   const [, dropped] = await child.waitFor(/dropped (\d+)/);
   const text = readFileSync(file, 'latin1');
-  t.ok(text.endsWith('\n'), 'no torn line stays');
+  t.ok(text.endsWith('\n'), 'no torn line remains');
   t.equal(text.split('\n').length - 1 + Number(dropped), 30);
 });
 
@@ -193,7 +193,7 @@ t.test('large refused requests do not fill memory', async (t) => {
     denials.note(exchange, new SallyportError('policy_denied', head), facts, set);
   }
   t.ok(denials.bytes <= 4 * 1024 * 1024, `${denials.bytes} bytes`);
-  t.ok(denials.list().length > 50, 'the last ones are there');
+  t.ok(denials.list().length > 50, 'the last lines are there');
   t.equal(denials.list()[0]!.id, 'd-2999');
   t.ok(denials.list()[0]!.request.length < 3000);
 });

@@ -61,13 +61,13 @@ const trailers =
 const faults: readonly (readonly [name: string, head: Frames, rest: Frames])[] = [
   ['trailers with a pseudo-header', head(), trailers([[':status', '200']])],
   ['trailers in capitals', head(), trailers([['X-A', '1']])],
-  ['trailers that end nothing', head(), trailers([['x-a', '1']], 4)],
+  ['trailers that do not end the stream', head(), trailers([['x-a', '1']], 4)],
   ['a body longer than declared', head([['content-length', '1']]), data('xyz', 1)],
   ['a body shorter than declared', head([['content-length', '5']]), data('xyz', 1)],
   ['a frame of 20,000 bytes', head(), (id) => frame(0, 1, id, Buffer.alloc(20_000))],
   ['a block that cannot be read', head(), (id) => frame(1, 5, id, [0xff, 0xff, 0xff, 0xff, 0xff, 0xff])],
   ['SETTINGS of five bytes', head(), () => frame(4, 0, 0, Buffer.alloc(5))],
-  ['DATA on a stream that never was', head(), () => frame(0, 1, 999, [1])],
+  ['DATA on a stream that was never opened', head(), () => frame(0, 1, 999, [1])],
 ];
 
 for (const [name, first, rest] of faults) {
@@ -88,7 +88,7 @@ for (const [name, first, rest] of faults) {
     path = '/late';
     const late = await ask(get(path), /before headers$/, /200 OK[\s\S]*\r\n\r\n/, () => app?.write(rest(stream)));
     t.match(late, /^HTTP\/1\.1 200 /);
-    t.notMatch(late, /\r\n0\r\n\r\n$|xyz/, 'a begun response cannot look complete');
+    t.notMatch(late, /\r\n0\r\n\r\n$|xyz/, 'a response that has begun cannot look complete');
     t.match(await ask.mesh.records('orders', 2), [
       { path: '/early', response_code: 502, response_flags: 'UPE', code: 'upstream_protocol' },
       { path: '/late', response_code: 200, response_flags: 'UPE', code: 'upstream_answer_malformed' },

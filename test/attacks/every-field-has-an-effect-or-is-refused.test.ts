@@ -205,7 +205,7 @@ t.test('Gateway API: each field of each kind is read where it is served, refused
   t.strictSame(
     read.gateway.documents.refused.flatMap((one) => one.problems.map(formatProblem)),
     [],
-    'all of it is valid',
+    'the whole document is valid',
   );
 
   const { gateways, classes, routes, grants, backendTls } = read.gateway.documents;
@@ -364,7 +364,7 @@ t.test('tls.options: known keys have an effect, others close the listener', asyn
   t.match(
     planOf(tls('gateway.istio.io/tls-terminate-mode: MUTUAL') + secret(front)).said['Gateway shop/g web'],
     ['Accepted=False NoValidCACertificate'],
-    'an authority is needed',
+    'an authority is required',
   );
   const passing = (more: string): string =>
     planOf(
@@ -479,7 +479,7 @@ t.test('TLS and protocol settings for backends', async (t) => {
   t.strictSame(
     versions('a.test/verify: full'),
     [],
-    'one that is refused closes its Service: there is no pool in the clear',
+    'a refused policy closes its Service: no connection is made in plaintext',
   );
 });
 
@@ -560,8 +560,8 @@ t.test('CORS: an origin that the standards forbid is refused, and allows no page
     );
     t.ok('problems' in readSecurityPolicy(document(policy(origin)), 'x.yaml'), origin);
   }
-  t.equal(checkGatewayApi(document(filter('https://a.test:*'))).length, 1, 'Gateway API knows no star for a port');
-  t.ok('value' in readSecurityPolicy(document(policy('https://a.test:*')), 'x.yaml'), 'Envoy Gateway does');
+  t.equal(checkGatewayApi(document(filter('https://a.test:*'))).length, 1, 'Gateway API has no wildcard for a port');
+  t.ok('value' in readSecurityPolicy(document(policy('https://a.test:*')), 'x.yaml'), 'Envoy Gateway has one');
   for (const [origin, asked, isAllowed] of [
     ['https://*bar.com', 'https://evilbar.com', false],
     ['https://*.bar.com', 'https://a.bar.com', true],

@@ -51,7 +51,7 @@ t.test('a running sidecar reads or names every file', async (t) => {
   await says('b', '403');
   write(policies, { 'team/inner/a.yml': deny('a2') });
   await says('a2', '403');
-  t.equal(await ask(mesh, 'a'), '200', 'a change below is seen, too');
+  t.equal(await ask(mesh, 'a'), '200', 'a change below the directory is detected, too');
 
   writeFileSync(join(policies, 'team/b.json'), '');
   for (const _ of [1, 2, 3]) {

@@ -130,7 +130,7 @@ t.test('the count equals the memory that is held', async (t) => {
     const connection = new Http2Connection(new FakeSocket() as unknown as Socket, options, owner);
     const stream = connection.open();
     const before = heldBytes();
-    t.ok(stream.write(Buffer.alloc(65_535)), 'all that the window lets through');
+    t.ok(stream.write(Buffer.alloc(65_535)), 'all bytes that the window allows');
     const reads = Array.from({ length: 100 }, () => new WeakRef(new ArrayBuffer(65_536)));
     for (const read of reads) stream.write(Buffer.from(read.deref()!, 0, 10));
     t.equal(heldBytes() - before, 1000);
@@ -212,7 +212,7 @@ t.test('a reader that takes a byte now and then is treated like one that takes n
   t.notOk(none.isStalled(0, 1000, 100));
   t.notOk(none.isStalled(100, 1000, 100));
   t.ok(none.isStalled(101, 1000, 100));
-  t.notOk(none.isStalled(200, 1001, 100), 'it moves again');
+  t.notOk(none.isStalled(200, 1001, 100), 'the stream moves again');
 });
 
 /** Permits a garbage collection in a process that was not started with the option for it. */

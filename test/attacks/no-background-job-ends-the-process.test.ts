@@ -107,11 +107,7 @@ accessLog: access.log
       ].map(([, job]) => job!),
     );
   await until(() => beside.every((job) => said().has(job)), 'a line of each job').catch(() => {});
-  t.strictSame(
-    [...said()].sort(),
-    [...beside, 'promise'].sort(),
-    'each job, and the promise that is not awaited, is named',
-  );
+  t.strictSame([...said()].sort(), [...beside, 'promise'].sort(), 'each job and each unhandled rejection is named');
   t.match(sidecar.stderr(), /"msg":"promise failed and will be retried: this is not awaited"/);
 
   t.equal((await fetch(`http://127.0.0.1:${health}/healthz/ready`)).status, 503, 'the health port answers');

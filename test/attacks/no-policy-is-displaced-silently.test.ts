@@ -100,7 +100,7 @@ t.test('a displaced policy has a condition that names the lost parts', async (t)
   const { parts, told, losses } = judge(
     ofGateway(`${jwt('a')}, authorization: { defaultAction: Deny }`) + ofRoute(cors),
   );
-  t.strictSame(parts, ['cors'], "Envoy Gateway's order");
+  t.strictSame(parts, ['cors'], 'the order of Envoy Gateway');
   t.strictSame(told['of-g'], [
     'Accepted=True',
     'Overridden=True This policy is being overridden by other securityPolicies for these routes: [shop/r]',
@@ -129,7 +129,7 @@ t.test("at each level: a rule's policy before its route's, a listener's before i
       'Accepted=True',
       'Overridden=True This policy is being overridden by other securityPolicies for these listeners: [other]',
     ],
-    'a listener that has no routes',
+    'a listener without routes',
   );
 });
 
@@ -140,7 +140,7 @@ t.test('mergeType merges policies', async (t) => {
     );
     t.strictSame(parts, ['jwt', 'apiKeyAuth', 'cors'], how);
     t.match(held, { jwt: { providers: [{ name: 'b' }] } }, 'a list is replaced');
-    t.strictSame(held?.namespaces, { apiKeyAuth: 'edge' }, 'its Secrets are where they were');
+    t.strictSame(held?.namespaces, { apiKeyAuth: 'edge' }, 'its Secrets keep their namespace');
     t.strictSame(told['of-r'], ['Accepted=True', 'Merged=True Merged with policy edge/of-g']);
     t.strictSame(told['of-g'], ['Accepted=True'], 'it is not overridden');
     t.strictSame(losses, [
@@ -150,31 +150,31 @@ t.test('mergeType merges policies', async (t) => {
   t.match(
     judge(ofRoute(`mergeType: JSONMerge, ${cors}`)),
     { parts: ['cors'], told: { 'of-r': ['Accepted=True'] } },
-    'nothing to merge with',
+    'there is nothing to merge with',
   );
   const nearest = judge(
     ofGateway(key('k')) +
       policy({ target: 'Gateway edge/g/web', spec: jwt('a') }) +
       ofRoute(`mergeType: JSONMerge, ${cors}`),
   );
-  t.strictSame(nearest.parts, ['jwt', 'cors'], "with the listener's, which is nearer than the Gateway's");
+  t.strictSame(nearest.parts, ['jwt', 'cors'], "merged with the listener's policy, which is nearer than the Gateway's");
 });
 
 t.test('a policy that cannot be merged as required closes its target', async (t) => {
   const cases: [string, string, RegExp][] = [
     [
-      'a Gateway has nothing behind it',
+      'a Gateway has no parent policy',
       ofGateway(`mergeType: JSONMerge, ${cors}`),
       /only the policy of a route is merged with another/,
     ],
     ['neither way', ofRoute('mergeType: Replace'), /'mergeType' is StrategicMerge or JSONMerge/],
     [
-      'with one that is not valid',
+      'with an invalid policy',
       ofGateway('nope: 1') + ofRoute(`mergeType: JSONMerge, ${cors}`),
       /SecurityPolicy edge\/of-g is not valid/,
     ],
     [
-      'a rule for a provider of which there is none',
+      'a rule for a missing provider',
       ofGateway(key('k')) +
         ofRoute(
           'mergeType: JSONMerge, authorization: { rules: [{ action: Allow, principal: { jwt: { provider: a, scopes: [x] } } }] }',
@@ -182,7 +182,7 @@ t.test('a policy that cannot be merged as required closes its target', async (t)
       /'a': this policy verifies no tokens/,
     ],
     [
-      'alone it is to be complete',
+      'a policy that must be complete by itself',
       ofRoute('mergeType: JSONMerge, authorization: { rules: [{ action: Deny, principal: { clientIDs: [x] } }] }'),
       /clients are identified by 'apiKeyAuth' or 'basicAuth'/,
     ],
@@ -200,28 +200,28 @@ t.test('a policy that must be inherited', async (t) => {
     /^'apiKeyAuth' of SecurityPolicy edge\/of-g would be lost, which must be inherited \(sallyport\.dev\/inherit: required\)$/;
   const around = (part: string): RegExp => new RegExp(`^'${part}' would bypass SecurityPolicy edge/of-g, `);
   const cases: [string, string, RegExp | undefined][] = [
-    ['by a route', ofRoute(cors), lost],
-    ['by a rule', policy({ target: 'HTTPRoute shop/r/first', spec: cors }), lost],
-    ['by a listener', policy({ target: 'Gateway edge/g/web', spec: cors }), lost],
+    ['overridden by a route', ofRoute(cors), lost],
+    ['overridden by a rule', policy({ target: 'HTTPRoute shop/r/first', spec: cors }), lost],
+    ['overridden by a listener', policy({ target: 'Gateway edge/g/web', spec: cors }), lost],
     [
-      'by one that is laid over a listener only',
+      'overridden by a policy for one listener only',
       policy({ target: 'Gateway edge/g/web', spec: cors }) + ofRoute(`mergeType: JSONMerge, ${cors}`),
       lost,
     ],
-    ['by another part in its place', ofRoute(`mergeType: JSONMerge, ${key('mine')}`), lost],
-    ['by the same name in another namespace', ofRoute(`mergeType: JSONMerge, ${key('k')}`), lost],
+    ['overridden by another part in its place', ofRoute(`mergeType: JSONMerge, ${key('mine')}`), lost],
+    ['overridden by the same name in another namespace', ofRoute(`mergeType: JSONMerge, ${key('k')}`), lost],
     [
-      'by another way to be known',
+      'overridden by another authentication method',
       ofRoute(`mergeType: JSONMerge, basicAuth: { users: { name: u } }`),
       around('basicAuth'),
     ],
     [
-      'by a sibling on the same target that comes first',
+      'overridden by a policy on the same target that comes first',
       policy({ name: 'a-first', target: 'Gateway edge/g', spec: cors }),
       /^edge\/of-g and edge\/a-first have the same target, and edge\/of-g must be inherited \(sallyport\.dev\/inherit: required\)$/,
     ],
     ['added to', ofRoute(`mergeType: JSONMerge, ${cors}, authorization: { defaultAction: Deny }`), undefined],
-    ['with nothing before it', '', undefined],
+    ['with no policy before it', '', undefined],
   ];
   for (const [name, documents, message] of cases) {
     const { why, told, parts } = judge(base + documents);
@@ -241,7 +241,7 @@ t.test('a policy that must be inherited', async (t) => {
   t.match(
     judge(ofGateway('nope: 1', required) + ofRoute(cors)).why,
     /'spec' of SecurityPolicy edge\/of-g would be lost/,
-    'one that is not valid',
+    'an invalid policy',
   );
   for (const [annotation, message] of [
     ['sallyport.dev/inherit: yes', /must be 'required' or absent, not 'yes'/],

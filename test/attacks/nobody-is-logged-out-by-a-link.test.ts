@@ -36,22 +36,22 @@ const elsewhere: readonly [string, string, Headers][] = [
   ['a picture', 'GET', { 'sec-fetch-site': 'cross-site', 'sec-fetch-dest': 'image', 'sec-fetch-mode': 'no-cors' }],
   ['a link', 'GET', { 'sec-fetch-site': 'cross-site', 'sec-fetch-dest': 'document', 'sec-fetch-user': '?1' }],
   ['a form', 'POST', { 'sec-fetch-site': 'cross-site', origin: 'https://evil.test' }],
-  ['a form of a page without a name', 'POST', { origin: 'null' }],
+  ['a form on a page without an origin', 'POST', { origin: 'null' }],
   ['a form, in an older browser', 'POST', { origin: 'https://evil.test' }],
   ['a form that claims two sites', 'POST', { 'sec-fetch-site': 'same-origin, cross-site' }],
   ['a picture, in an older browser', 'GET', { referer: 'https://evil.test/page' }],
   ['a link of a host with our name as its beginning', 'GET', { referer: `http://${host}.evil.test/` }],
-  ['a page that has our name in its own', 'GET', { referer: `https://evil.test/${own}` }],
+  ['a page whose host name contains ours', 'GET', { referer: `https://evil.test/${own}` }],
   ['our own name under another scheme', 'POST', { origin: `https://${host}` }],
-  ['a link of a page that hides where it is', 'GET', {}],
+  ['a link on a page that hides its URL', 'GET', {}],
   [
-    'a picture that a user put on a page of ours',
+    'a picture that a user put on one of our pages',
     'GET',
     { 'sec-fetch-site': 'same-origin', 'sec-fetch-dest': 'image' },
   ],
-  ['a frame on a page of ours', 'GET', { 'sec-fetch-site': 'same-origin', 'sec-fetch-dest': 'iframe' }],
+  ['a frame on one of our pages', 'GET', { 'sec-fetch-site': 'same-origin', 'sec-fetch-dest': 'iframe' }],
   ['prefetching', 'GET', { 'sec-fetch-site': 'none', 'sec-purpose': 'prefetch;prerender' }],
-  ['prefetching of a link of ours', 'GET', { 'sec-fetch-site': 'same-origin', purpose: 'prefetch' }],
+  ['prefetching of one of our links', 'GET', { 'sec-fetch-site': 'same-origin', purpose: 'prefetch' }],
   ['prefetching, in an older browser', 'GET', { referer: `${own}/`, 'x-moz': 'prefetch' }],
 ];
 
@@ -67,15 +67,15 @@ for (const [name, method, headers] of elsewhere)
     t.match(await answer.text(), /<form method="post" action="\/logout">.*<button>Log out<\/button>/);
     t.equal((await browser.get(`${own}/`)).status, 200, 'the session continues');
     const sure = await browser.get(`${own}/logout`, { origin: own, 'sec-fetch-site': 'same-origin' }, 'POST');
-    t.equal(sure.status, 302, 'and the button ends it');
+    t.equal(sure.status, 302, 'the button ends the session');
     t.equal((await browser.get(`${own}/`)).status, 302);
   });
 
 const ours: readonly [string, string, Headers][] = [
-  ['a link on a page of ours', 'GET', { 'sec-fetch-site': 'same-origin', 'sec-fetch-dest': 'document' }],
+  ['a link on one of our pages', 'GET', { 'sec-fetch-site': 'same-origin', 'sec-fetch-dest': 'document' }],
   ['a link on a page of the same site', 'GET', { 'sec-fetch-site': 'same-site', 'sec-fetch-dest': 'document' }],
   ['an address that was typed', 'GET', { 'sec-fetch-site': 'none', 'sec-fetch-dest': 'document' }],
-  ['a script of ours', 'GET', { 'sec-fetch-site': 'same-origin', 'sec-fetch-dest': 'empty' }],
+  ['one of our scripts', 'GET', { 'sec-fetch-site': 'same-origin', 'sec-fetch-dest': 'empty' }],
   ['a link, in an older browser', 'GET', { referer: `${own}/page?x=1` }],
   ['a form, in an older browser', 'POST', { origin: own }],
   ['a program', 'POST', {}],
@@ -85,7 +85,7 @@ for (const [name, method, headers] of ours)
   t.test(`${name} ends the session`, async (t) => {
     const browser = await loggedIn();
     t.equal((await browser.get(`${own}/logout`, headers, method)).status, 302);
-    t.equal((await browser.get(`${own}/`)).status, 302, 'there is a login to be done');
+    t.equal((await browser.get(`${own}/`)).status, 302, 'there is no session to end');
   });
 
 t.test('other methods end no session', async (t) => {

@@ -62,10 +62,10 @@ const unsafeHint =
 
 t.test('a CA without its store does not start and refuses commands', async (t) => {
   const cases: [string, (place: Place) => void, string][] = [
-    ['it is gone', ({ store }) => rmSync(store), 'it does not exist'],
-    ['it was cut to nothing', ({ store }) => truncateSync(store, 0), 'it is empty'],
+    ['the store is gone', ({ store }) => rmSync(store), 'it does not exist'],
+    ['the store was truncated to nothing', ({ store }) => truncateSync(store, 0), 'it is empty'],
     [
-      'another program made a file of that name',
+      'another program created a file of that name',
       ({ store }) => {
         rmSync(store);
         const db = new DatabaseSync(store);
@@ -75,7 +75,7 @@ t.test('a CA without its store does not start and refuses commands', async (t) =
       'it has no tables of ours',
     ],
     [
-      'its deny list is gone',
+      'the deny list is gone',
       ({ store }) => {
         const db = new DatabaseSync(store);
         db.exec('DROP TABLE denied_ids');
@@ -96,7 +96,7 @@ t.test('a CA without its store does not start and refuses commands', async (t) =
       };
       await t.rejects(start(place.dir), error);
       await t.rejects(openOperator({ dir: place.dir }), error);
-      t.equal(sizeOf(place.store), before, 'nothing was made in its place');
+      t.equal(sizeOf(place.store), before, 'no store was created in its place');
     });
   }
 });
@@ -232,7 +232,7 @@ async function heldSvid(t: Test): Promise<Held> {
 
 /** Ways in which a file is lost, with the message for it. */
 const losses: Readonly<Record<string, (file: string) => void>> = {
-  'cut in the middle': (file) => truncateSync(file, Math.floor(statSync(file).size / 2)),
+  'truncated in the middle': (file) => truncateSync(file, Math.floor(statSync(file).size / 2)),
   empty: (file) => truncateSync(file, 0),
   gone: (file) => rmSync(file),
   unreadable(file) {
@@ -259,7 +259,7 @@ for (const name of ['denied.json', 'bundle.json', 'both'])
         t.equal(
           agent.identity.current(),
           undefined,
-          'no peer is checked against a deny list that may have less than the last',
+          'no peer is checked against a deny list that may be shorter than the last',
         );
         const file = join(held.outDir, names[0]!);
         t.match(held.captured.withCode('generation_damaged'), [
@@ -274,7 +274,7 @@ for (const name of ['denied.json', 'bundle.json', 'both'])
         await held.ca.start();
         held.clock.advance(20_000);
         await until(() => agent.identity.current(), 'bundle and deny list');
-        t.equal(agent.identity.current()?.svid.serial, held.serial, 'the same SVID, for no token');
+        t.equal(agent.identity.current()?.svid.serial, held.serial, 'the same SVID, without a token');
         t.ok(agent.identity.current()?.denied.serials.has('ab'));
         t.ok(isWhole(held.outDir));
         t.equal(held.ca.count('/v1/svid'), 0);
@@ -303,10 +303,10 @@ t.test('a damaged SVID is restored from the previous generation, and the unreada
     writeGeneration(held.outDir, { svid: await createSvid(authority, web), bundles: authority.bundles, denied });
     truncateSync(join(held.outDir, file), 40);
     const agent = held.start();
-    t.equal(agent.identity.current()?.svid.serial, held.serial, `${file}: the deny list is whole, so it is served`);
+    t.equal(agent.identity.current()?.svid.serial, held.serial, `${file}: the deny list is complete, so it is served`);
     t.match(held.captured.withCode('generation_damaged'), [{ msg: /the SVID is kept$/ }]);
     held.clock.advance(1000);
-    t.equal(basename(generationsIn(held.outDir)[0]!), '3', 'and written again');
+    t.equal(basename(generationsIn(held.outDir)[0]!), '3', 'the file is written again');
     await agent.close();
 
     for (const generation of generationsIn(held.outDir)) truncateSync(join(generation, file), 40);
@@ -351,8 +351,8 @@ t.test('a running agent rewrites damaged files, asks the CA, and presents the sa
   rmSync(join(held.outDir, 'denied.json'));
   mkdirSync(join(held.outDir, 'denied.json'));
   held.clock.advance(1000);
-  t.ok(isWhole(held.outDir), 'a name that leads elsewhere is set right');
-  t.ok(statSync(join(held.outDir, 'denied.json.before')).isDirectory(), 'and the previous file is kept');
+  t.ok(isWhole(held.outDir), 'a name that links elsewhere is corrected');
+  t.ok(statSync(join(held.outDir, 'denied.json.before')).isDirectory(), 'the previous file is kept');
 });
 
 t.test('an agent whose SVID the CA no longer knows joins with a token', async (t) => {
@@ -364,7 +364,7 @@ t.test('an agent whose SVID the CA no longer knows joins with a token', async (t
   const agent = held.start(tokenFile);
   agent.renewNow();
   await until(() => agent.status().lastError, 'the refusal');
-  t.equal(agent.identity.current()?.svid.serial, held.serial, 'meanwhile it serves the SVID that it has');
+  t.equal(agent.identity.current()?.svid.serial, held.serial, 'meanwhile the agent serves its SVID');
   held.clock.advance(10_000);
   await until(() => agent.identity.current()?.svid.serial !== held.serial, 'another SVID');
   t.equal(held.ca.count('/v1/svid'), 1);

@@ -74,8 +74,12 @@ const withNames = (...names: Buffer[]): Buffer[] => [
 ];
 
 const cases: readonly Case[] = [
-  { name: 'as it should be', good: true },
-  { name: 'a stranger between', good: true, order: ({ leaf, stranger, ca }) => [leaf, stranger.issuer, ca] },
+  { name: 'the valid chain', good: true },
+  {
+    name: 'an unrelated certificate between',
+    good: true,
+    order: ({ leaf, stranger, ca }) => [leaf, stranger.issuer, ca],
+  },
   {
     name: 'the root before its intermediate',
     good: true,
@@ -110,7 +114,7 @@ const cases: readonly Case[] = [
   { name: 'an unknown critical extension in the intermediate', good: false, ca: [...caExtensions, unknown] },
   { name: 'an intermediate for clients only', good: false, ca: [...caExtensions, extendedUsage(clientAuth)] },
   { name: 'an intermediate for both sides', good: true, ca: [...caExtensions, extendedUsage(serverAuth, clientAuth)] },
-  { name: 'an intermediate that is no CA', good: false, ca: [basicConstraints(false), keyUsage(0x06)] },
+  { name: 'an intermediate that is not a CA', good: false, ca: [basicConstraints(false), keyUsage(0x06)] },
   { name: 'an intermediate that may not sign', good: false, ca: [basicConstraints(true), keyUsage(0x80)] },
   { name: 'constrained to our host', good: true, ca: [...caExtensions, nameConstraints([uriName('demo.test')], [])] },
   {
@@ -120,18 +124,18 @@ const cases: readonly Case[] = [
   },
   { name: 'excluded from our host', good: false, ca: [...caExtensions, nameConstraints([], [uriName('demo.test')])] },
   {
-    name: 'excluded from our host, uncritically',
+    name: 'excluded from our host, not critical',
     good: false,
     ca: [...caExtensions, nameConstraints([], [uriName('demo.test')], false)],
   },
   {
-    name: 'constrained to other DNS names, and it has one',
+    name: 'constrained to other DNS names, and the leaf has one',
     good: false,
     leaf: withNames(dnsName('orders.shop')),
     ca: [...caExtensions, nameConstraints([dnsName('bank.test')], [])],
   },
   {
-    name: 'constrained to other DNS names, and it has none',
+    name: 'constrained to other DNS names, and the leaf has none',
     good: true,
     ca: [...caExtensions, nameConstraints([dnsName('bank.test')], [])],
   },
@@ -142,7 +146,7 @@ const cases: readonly Case[] = [
     ca: [...caExtensions, nameConstraints([emailName('demo.test')], [])],
   },
   {
-    name: 'constraints that cannot be read',
+    name: 'unreadable constraints',
     good: false,
     ca: [...caExtensions, extension('2.5.29.30', false, Buffer.from('300b'.padEnd(26, '0'), 'hex'))],
   },
@@ -204,7 +208,8 @@ t.test('both directions reach the same verdict', async (t) => {
     });
     const dialed = await dial(shown, ours);
     t.same({ in: text !== '', out: dialed === '' }, { in: one.good, out: one.good }, `${one.name}: ${dialed}`);
-    if (!one.good) t.match(dialed, /^upstream_identity: the upstream's certificate is refused: ./, 'with the reason');
+    if (!one.good)
+      t.match(dialed, /^upstream_identity: the upstream's certificate is refused: ./, 'the log has the reason');
   }
 });
 
@@ -275,7 +280,7 @@ t.test("a federated root with our root's name and key identifier affects none of
     extensions: [...leafExtensions(uri), authorityKeyId(own)],
   });
   const shown = { chainPem: formatPem([theirs]), keyPem: formatKey(key) };
-  t.equal((await askAsPeer(mesh.inPort, mesh.authority, shown, request)).text, '', 'a peer of ours by their CA');
+  t.equal((await askAsPeer(mesh.inPort, mesh.authority, shown, request)).text, '', 'one of our peers under their CA');
 });
 
 /** OpenSSL's verdict with all roots in one pool. */
@@ -350,7 +355,7 @@ t.test('the required Node version is the same everywhere', (t) => {
   const read = (file: string): string => readFileSync(join(root, file), 'utf8');
   const { engines } = JSON.parse(read('package.json')) as { engines: { node: string } };
   const least = engines.node.replace('>=', '');
-  t.match(engines.node, /^>=\d+\.\d+$/, 'no upper end: 24.21 and 26 do');
+  t.match(engines.node, /^>=\d+\.\d+$/, 'there is no upper bound: 24.21 and 26 work');
   t.match(read('README.md'), `Node ${least} or later`);
   t.match(read('setup.mjs'), `Node ${least} or later`);
   t.match(read('sidecar/bin.mjs'), 'or later is required');
@@ -358,7 +363,7 @@ t.test('the required Node version is the same everywhere', (t) => {
   t.notMatch(
     read('cert-agent/identity/own-handshake.ts'),
     /24\.20\.0/,
-    'and the start check requires no single version',
+    'the start check requires no particular version',
   );
   t.end();
 });

@@ -98,7 +98,7 @@ t.test('an app that is silent or never stops responding costs a bounded time', a
   });
   const ask = async (): Promise<number> => (await fetch(`http://127.0.0.1:${scene.port}/app-health`)).status;
   t.equal(await ask(), 503, 'silence');
-  t.equal(await ask(), 200, 'a head is enough');
+  t.equal(await ask(), 200, 'the head is sufficient');
   await until(() => scene.asked.every(({ socket }) => socket.destroyed), 'both connections to be closed');
   t.strictSame(
     scene.lines.flatMap(({ code, msg }) => (/^app_(?:un)?healthy$/.test(String(code)) ? [String(msg)] : [])),

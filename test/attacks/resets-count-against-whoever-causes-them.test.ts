@@ -91,7 +91,7 @@ async function stillGoesOn(t: Test, long: Awaited<ReturnType<typeof startLong>>,
   const before = long.got();
   say();
   await until(() => long.got() > before || long.isOver(), 'the long stream to continue');
-  t.notOk(long.isOver(), 'it was not cut');
+  t.notOk(long.isOver(), 'the connection was not cut');
 }
 
 /** Speaks HTTP/2 in plaintext, frame by frame, until the other side closes or has reset `most` streams. */
@@ -184,7 +184,7 @@ t.test('resets that a client provokes count against that client (MadeYouReset, C
   const mesh = await startMesh(t, { app: app.port, ordersYaml: 'defaultMtls: PERMISSIVE\n' });
   const long = await startLong(t, mesh.outPort);
   const ways: readonly (readonly [name: string, make: (stream: number) => Buffer])[] = [
-    ['WINDOW_UPDATE of nothing', (id) => Buffer.concat([post(id), frame(8, 0, id, u32(0))])],
+    ['WINDOW_UPDATE of 0', (id) => Buffer.concat([post(id), frame(8, 0, id, u32(0))])],
     ['a window that overflows', (id) => Buffer.concat([post(id), frame(8, 0, id, u32(2 ** 31 - 1))])],
     [
       'a body longer than its Content-Length',
@@ -197,7 +197,7 @@ t.test('resets that a client provokes count against that client (MadeYouReset, C
     ['trailers with a pseudo-header', (id) => Buffer.concat([post(id), frame(headers, whole, id, get())])],
     ['trailers in capitals', (id) => Buffer.concat([post(id), frame(headers, whole, id, block([['X-A', '1']]))])],
     [
-      'trailers that end nothing',
+      'trailers that do not end the stream',
       (id) => Buffer.concat([post(id), frame(headers, endHeaders, id, block([['x-a', '1']]))]),
     ],
     [

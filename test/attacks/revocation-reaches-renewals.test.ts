@@ -61,7 +61,7 @@ t.test('revoking a certificate denies everything that was renewed from it, and n
     t.match(await askRenewal(one), { answer: { status: 403, json: { code: 'id_denied', message: /is revoked$/ } } });
     t.match(await ca.operator.show(one.serial), { revoked: { reason: 'copied' } });
   }
-  t.notOk(list.serials.has(other.serial), 'a certificate from another token is another line');
+  t.notOk(list.serials.has(other.serial), 'a certificate from another token belongs to another family');
   t.equal((await askRenewal(other)).answer.status, 200);
   t.match(ca.logged.join(''), /"code":"revoked","target":"\w+","reason":"copied","certificates":4,"renewals":3/);
 });
@@ -121,7 +121,7 @@ t.test('renewals that race with the revocation are refused or denied', async (t)
   t.ok(given.length > 0);
   t.equal(done.renewals, 1 + given.length);
   const { serials } = await denied();
-  for (const one of given) t.ok(serials.has(one), 'every issued one is on the list');
+  for (const one of given) t.ok(serials.has(one), 'every issued certificate is on the list');
   for (const { status, json } of answers) if (status !== 200) t.equal(json.code, 'id_denied');
 });
 
@@ -133,7 +133,7 @@ t.test('a serial that was never issued is not denied: the error names the neares
   for (const wrong of [typo, serial.slice(0, 10)]) {
     const error = { code: 'not_found', message: `no certificate ${wrong} is on record`, hint };
     await t.rejects(ca.operator.revoke(wrong, 'x'), error);
-    await t.rejects(ca.operator.revoke(wrong, 'x', { force: true }), error, 'a serial is nothing that is yet to come');
+    await t.rejects(ca.operator.revoke(wrong, 'x', { force: true }), error, 'a serial in the future cannot be denied');
     await t.rejects(ca.operator.show(wrong), error);
   }
   const before = await denied();
@@ -144,7 +144,7 @@ t.test('a serial that was never issued is not denied: the error names the neares
   };
   await t.rejects(ca.operator.revoke('spiffe://demo.test/ns/shop/sa/report', 'x'), unknown);
   await t.rejects(ca.operator.revoke('SPIFFE://demo.test/ns/shop/sa/report', 'x'), unknown, 'in every spelling');
-  t.same(await denied(), before, 'and the list stays as it was');
+  t.same(await denied(), before, 'the list is unchanged');
 
   const coming = 'spiffe://demo.test/ns/shop/sa/report';
   await ca.operator.revoke(coming, 'not yet', { force: true });
@@ -230,7 +230,7 @@ t.test('a store of version 1 is migrated, and its revocations reach the renewals
   }
   const again = await startTestCa(t, { dir: place });
   const bundle = await ask(again.address.port, readFileSync(join(place, 'bundle.pem'), 'utf8'), { path: '/v1/bundle' });
-  t.equal(bundle.json.sallyport_denied.sequence, 5001, 'agents see it as new');
+  t.equal(bundle.json.sallyport_denied.sequence, 5001, 'agents get it as a new list');
 });
 
 t.test('the commands report the family, of a running CA and of a stopped one', async (t) => {

@@ -92,7 +92,7 @@ t.test('a gateway refuses a client by the chain that it presents', async (t) => 
     ['with a look-alike issuer first', [leaf, lookalike.issuer, above]],
     ['with the same issuer twice', [leaf, above, above]],
     ['with the leaf again, as if it were a CA', [leaf, leaf, above]],
-    ["with another client's certificate behind", [leaf, above, good.chain[0]!]],
+    ["with another client's certificate after it", [leaf, above, good.chain[0]!]],
   ] as const)
     t.equal(await ask(chain, bad.keyPem), 'refused', name);
   t.equal(await ask(bad.chain, bad.keyPem, { maxVersion: 'TLSv1.2' }), 'refused', 'TLS 1.2');
@@ -116,10 +116,10 @@ t.test('a revoked client is refused over HTTP/2', async (t) => {
 
 t.test('other CRLs do not hide the one that revokes', async (t) => {
   for (const [name, other] of [
-    ['an older one', await listOf(issuer, 49)],
-    ['one of a forger, with a greater number', await listOf(forger, 99)],
+    ['an older CRL', await listOf(issuer, 49)],
+    ["a forger's CRL with a greater number", await listOf(forger, 99)],
     [
-      'one of another CA with the same names',
+      'a CRL of another CA with the same names',
       await listOf({ key: lookalike.issuerKey, certificate: lookalike.issuer }, 99),
     ],
     ['garbage', 'garbage'],
@@ -134,9 +134,12 @@ t.test('other CRLs do not hide the one that revokes', async (t) => {
 
 t.test('another policy for the same listener does not hide the CRL', async (t) => {
   for (const [name, validation] of [
-    ['one that needs no certificate', '{ caCertificateRefs: [{ kind: ConfigMap, name: ca }], optional: true }'],
-    ['one with another list', '{ crl: { refs: [{ kind: ConfigMap, name: older }] } }'],
-    ['one for leaves only', '{ crl: { refs: [{ kind: ConfigMap, name: older }], onlyVerifyLeafCertificate: true } }'],
+    ['a policy that requires no certificate', '{ caCertificateRefs: [{ kind: ConfigMap, name: ca }], optional: true }'],
+    ['a policy with another CRL', '{ crl: { refs: [{ kind: ConfigMap, name: older }] } }'],
+    [
+      'a policy that checks only leaves',
+      '{ crl: { refs: [{ kind: ConfigMap, name: older }], onlyVerifyLeafCertificate: true } }',
+    ],
   ] as const) {
     await gateway.write(
       'a-policy.yaml',

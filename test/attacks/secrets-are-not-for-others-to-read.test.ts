@@ -76,8 +76,8 @@ t.test('our own open file is closed with a warning; group access is accepted and
     t.equal(modeOf(file), after, mode.toString(8));
     t.equal(guardSecret(file), undefined, 'logged once');
   }
-  t.equal(guardSecret(join(tempDir(t), 'none')), undefined, 'a missing file is for its reader to report');
-  t.equal(guardSecret('/dev/null'), undefined, 'a device is nothing to close');
+  t.equal(guardSecret(join(tempDir(t), 'none')), undefined, 'a missing file is left to its reader');
+  t.equal(guardSecret('/dev/null'), undefined, 'a device does not need closing');
 });
 
 t.test(
@@ -234,7 +234,7 @@ t.test('the key of identity.files is checked', async (t) => {
   t.match(refused.lastProblem(), refusal(key));
   chmodSync(key, 0o600);
   clock.advance(1000);
-  t.ok(refused.identity.current(), 'it is looked at again until it is closed');
+  t.ok(refused.identity.current(), 'the file is checked again until it is closed');
 });
 
 t.test('passphrases, Redis passwords and the keys of a CA are checked', async (t) => {
@@ -304,7 +304,7 @@ admin: 15000
   if (!isRoot) return;
   for (const name of secrets) chmodSync(giveAway(at(name)), 0o644);
   const closed = (await readConfiguration(at('gateway.yaml'))).gateway;
-  t.same(closed?.certificates['shop/pair'], { certificate: 'certificate', key: '' }, 'as if it were not there');
+  t.same(closed?.certificates['shop/pair'], { certificate: 'certificate', key: '' }, 'the file is treated as missing');
   t.equal(closed?.sessionKeys, '');
   t.same(closed?.documents.secrets, []);
   t.equal(closed?.documents.configMaps.length, 2, 'the rest is served');
@@ -334,8 +334,8 @@ t.test('--out writes a file for its owner only', async (t) => {
     out,
     '--json',
   ]);
-  t.notMatch(json.stdout, readFileSync(out, 'utf8').trim(), 'the token is in the file alone');
-  t.equal(modeOf(out), 0o600, 'also in place of one that was open');
+  t.notMatch(json.stdout, readFileSync(out, 'utf8').trim(), 'the token is only in the file');
+  t.equal(modeOf(out), 0o600, 'the same applies in place of an open file');
   const before = await runSallyport(t, ['ca', 'token', 'ls', '--dir', dir, '--json']);
   const nowhere = join(tempDir(t), 'none', 'x');
   t.match(await runSallyport(t, ['ca', 'token', 'create', '--dir', dir, '--spiffe-id', web, '--out', nowhere]), {
@@ -343,5 +343,5 @@ t.test('--out writes a file for its owner only', async (t) => {
     stderr: `cannot write ${nowhere}: ENOENT [config_unreadable]`,
   });
   const after = await runSallyport(t, ['ca', 'token', 'ls', '--dir', dir, '--json']);
-  t.equal(after.stdout, before.stdout, 'nor is there a token that was not printed');
+  t.equal(after.stdout, before.stdout, 'no unprinted token is created either');
 });

@@ -93,7 +93,7 @@ t.test('SIGUSR1 opens no debugger in any long-running command or its children', 
   for (const [name, child, started] of commands) {
     await child.waitFor(started);
     const pids = [child.process.pid!, ...(isLinux ? descendants(child.process.pid!) : [])];
-    if (name === 'sidecar' && isLinux) t.ok(pids.length >= 2, 'the worker is there');
+    if (name === 'sidecar' && isLinux) t.ok(pids.length >= 2, 'the worker is running');
     for (const pid of pids) for (let i = 0; i < 3; i++) signal(pid, 'SIGUSR1');
     for (const pid of pids) signal(pid, 'SIGHUP');
   }
@@ -126,7 +126,7 @@ setInterval(() => console.log('debugger ' + inspector.url()), 20).unref();
   const child = startProcess(t, process.execPath, [early]);
   await child.waitFor(/debugger ws:|debugger undefined/);
   await child.waitFor(/debugger undefined/);
-  t.pass('it is closed');
+  t.pass('the debugger is closed');
   await child.stop();
 });
 
@@ -181,7 +181,7 @@ for (const signal of ['SIGUSR1', 'SIGHUP'] as const)
     const [before, already] = [readRecordsOr(`${log}.1`).length, readRecordsOr(log).length];
     for (let i = 0; i < 20; i++) await refusedRequest(port);
     await until(() => readRecordsOr(log).length >= already + 20, 'records in the new file');
-    t.equal(readRecordsOr(`${log}.1`).length, before, 'the renamed file is left alone');
+    t.equal(readRecordsOr(`${log}.1`).length, before, 'the renamed file is unchanged');
     await child.stop();
   });
 

@@ -85,7 +85,7 @@ t.test('one verdict checks few signatures and is quick', async (t) => {
         name,
       );
     });
-    t.ok(performance.now() - started < muchMs, `${name}: in a moment`);
+    t.ok(performance.now() - started < muchMs, `${name}: quickly`);
     t.ok(checks <= 4 * chain.length + 1, `${name}: ${checks} checks for ${chain.length} certificates`);
   }
 });
@@ -149,7 +149,7 @@ const spki = (bytes: Buffer): KeyObject => createPublicKey({ key: bytes, format:
 const ordinary = Buffer.from(newKey(2048).export({ format: 'jwk' }).n!, 'base64url');
 const weak: readonly (readonly [name: string, key: KeyObject, why: RegExp])[] = [
   ['short RSA', spki(forgeRsaKey(1024, 17)), /^RSA of 1024 bits$/],
-  ['RSA that is nearly long enough', spki(forgeRsaKey(2040, 17)), /^RSA of 2040 bits$/],
+  ['an RSA key that is slightly too short', spki(forgeRsaKey(2040, 17)), /^RSA of 2040 bits$/],
   ['long RSA', spki(forgeRsaKey(8192, 17)), /^RSA of 8192 bits$/],
   ['an exponent as long as the modulus', spki(forgeRsaKey(2048, 2048)), /^RSA with an exponent of 2\^33 or more$/],
   ['an exponent of 34 bits', spki(forgeRsaKey(4096, 34)), /^RSA with an exponent of 2\^33 or more$/],
@@ -319,7 +319,7 @@ t.test('a listener stalls for a moment at most, and keeps serving', async (t) =>
     const { issuer, issuerKey } = target.authority;
     const extensions = leafExtensions(target.uri);
     const leaf = forge({ subject: '', issuer: 'outside.test issuer', key, by: issuerKey, extensions });
-    await attack(t, target, [{ name: 'Ed448 that OpenSSL likes', chain: [leaf, issuer], key }]);
+    await attack(t, target, [{ name: 'an Ed448 key, which OpenSSL accepts', chain: [leaf, issuer], key }]);
     const said = await until(
       () => target.lines.find(({ msg }) => /a key of its chain is refused: ed448$/.test(String(msg))),
       'the log line with the reason',
@@ -347,9 +347,9 @@ t.test('thousands of credentials cost little', async (t) => {
 });
 
 t.test('the cached data of unknown clients is bounded in bytes', async (t) => {
-  t.equal(fieldName('x-short'), fieldName('x-short'), 'a name is kept');
+  t.equal(fieldName('x-short'), fieldName('x-short'), 'a name is cached');
   const long = `x-${'y'.repeat(100)}`;
-  t.not(fieldName(long), fieldName(long), 'a long one is not');
+  t.not(fieldName(long), fieldName(long), 'a long name is not cached');
 
   const key = await createKey('k');
   let verified = 0;
@@ -370,9 +370,9 @@ t.test('the cached data of unknown clients is bounded in bytes', async (t) => {
   for (let i = 0; i < 600; i++) await ask(`invented${i}`);
   const before = verified;
   t.match(await ask(good), { kind: 'verified' });
-  t.equal(verified, before, 'tokens that a client invents do not drive out a good one');
+  t.equal(verified, before, 'tokens that a client invents do not evict a good one');
   t.match(await ask('invented0'), { kind: 'refused' });
-  t.equal(verified, before + 1, 'the first of them is forgotten');
+  t.equal(verified, before + 1, 'the first of them is evicted');
 });
 
 t.test('a head that arrives byte by byte is not copied for each byte', (t) => {
@@ -426,6 +426,6 @@ t.test('one SVID that is renewed again and again does not evict other verdicts',
   ];
   for (const one of [first, second, third]) t.ok((await checksFor(one)) > 0, 'the first time');
   for (const one of [second, third]) t.equal(await checksFor(one), 0, 'remembered');
-  t.ok((await checksFor(first)) > 0, 'the oldest is forgotten');
-  for (const one of [third, first]) t.equal(await checksFor(one), 0, 'and remembered again');
+  t.ok((await checksFor(first)) > 0, 'the oldest is evicted');
+  for (const one of [third, first]) t.equal(await checksFor(one), 0, 'it is cached again');
 });

@@ -75,7 +75,7 @@ t.test('the unknown client that has been idle longest makes room; an SVID keeps 
     t.match(await one.say(), /^HTTP\/1\.1 200 [\s\S]*keep-alive: timeout=14\r\n/i);
     strangers.push(one);
   }
-  t.match(await strangers[0]!.say(), /^HTTP\/1\.1 200 /, 'the second is idle longest now');
+  t.match(await strangers[0]!.say(), /^HTTP\/1\.1 200 /, 'the second is now idle longest');
   t.equal(await status(), 200);
   await strangers[1]!.closed;
   t.notOk(strangers[0]!.isClosed());
@@ -105,7 +105,7 @@ t.test('one address gets at most a quarter of the connections, with or without a
   for (const one of members) t.match(await one.say(), /^HTTP\/1\.1 200 /);
   const third = await hold(t, ca, svid);
   t.equal(await third.say(), '', 'refused');
-  for (const one of [...members, ...others]) t.match(await one.say(), /^HTTP\/1\.1 200 /, 'those that are open stay');
+  for (const one of [...members, ...others]) t.match(await one.say(), /^HTTP\/1\.1 200 /, 'open connections stay open');
   t.match(dropsIn(ca).at(-1), {
     msg: '2 connections are open from 127.0.0.1: refused the connection from 127.0.0.1',
   });
@@ -204,7 +204,7 @@ t.test('a client that is refused an upgrade and does not close makes room at onc
   const all = [];
   for (let count = 0; count < 4; count++) all.push(await askHalfOpen(t, ca.address.port, '/v1/watch', 'none'));
   for (const one of all) t.equal(one.status, '403');
-  t.equal(await status(), 200, 'at once');
+  t.equal(await status(), 200, 'the connection is closed at once');
   for (const one of all) await until(() => one.isGone(), 'the end of the connection');
 });
 
@@ -224,7 +224,7 @@ t.test('the plaintext port behaves the same, and the process survives a reset me
   for (let count = 0; count < 4; count++) all.push(await askHalfOpen(t, port, '/v1/watch', 'plaintext'));
   for (const one of all) t.equal(one.status, '404');
   const next = await askHalfOpen(t, port, '/v1/watch', 'plaintext');
-  t.equal(next.status, '404', 'at once');
+  t.equal(next.status, '404', 'the connection is closed at once');
   for (const one of [...all, next]) await until(() => one.isGone(), 'the end of the connection');
 });
 

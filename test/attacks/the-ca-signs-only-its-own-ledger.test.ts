@@ -51,7 +51,7 @@ const attacks: readonly (readonly [string, string, RegExp, (db: DatabaseSync) =>
     (db) => cut(db, 1),
   ],
   [
-    'cut with its heads, and padded beyond what was seen',
+    'truncated with its heads, and padded past the last seen head',
     'ledger_forked',
     /is not the one that the CA has signed$/,
     (db) => pad(db, cut(db, 1), remembered.sequence + 5),

@@ -196,7 +196,7 @@ t.test("a known head exposes a ledger that was cut with its heads or signed agai
     db.exec(`DELETE FROM ledger WHERE sequence > ${heads[0]!.sequence}`);
     db.exec(`DELETE FROM ledger_heads WHERE sequence > ${heads[0]!.sequence}`);
   });
-  t.match(await run('verify', '--dir', cut), { code: 0 }, 'nothing in it shows it');
+  t.match(await run('verify', '--dir', cut), { code: 0 }, 'the ledger itself does not show it');
   t.match(await run('verify', '--dir', cut, '--head', seen), { code: 1, stdout: /the end is missing\n/ });
   const signed = changed(t, (db, dir) => {
     const records = rewrite(db, forgedLines);
@@ -205,7 +205,7 @@ t.test("a known head exposes a ledger that was cut with its heads or signed agai
     const { sequence, hash, time, signature, issuer } = head;
     db.prepare('INSERT INTO ledger_heads VALUES (?, ?, ?, ?, ?)').run(sequence, hash, time, signature, issuer);
   });
-  t.match(await run('verify', '--dir', signed), { code: 0 }, 'nor here');
+  t.match(await run('verify', '--dir', signed), { code: 0 }, 'the export does not show it either');
   t.match(await run('verify', '--dir', signed, '--head', seen), { code: 1, stdout: /is not the one that was seen/ });
 });
 

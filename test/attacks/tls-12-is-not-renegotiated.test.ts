@@ -62,7 +62,7 @@ t.test('a gateway does not renegotiate, with and without client certificates', a
     ['shop/g:444', shown],
   ] as const) {
     const socket = await shake({ port: gateway.port(listener), servername: 'a.test', ...more });
-    t.equal(socket.getProtocol(), 'TLSv1.2', 'it does speak 1.2');
+    t.equal(socket.getProtocol(), 'TLSv1.2', 'the server speaks TLS 1.2');
     t.not(await renegotiate(socket), 'served', listener);
   }
   await gateway.write(
@@ -74,7 +74,11 @@ t.test('a gateway does not renegotiate, with and without client certificates', a
     ),
   );
   const later = await shake({ port: gateway.port('shop/g:443'), servername: 'a.test' });
-  t.not(await renegotiate(later), 'served', 'nor after a change, which sets all options anew');
+  t.not(
+    await renegotiate(later),
+    'served',
+    'renegotiation is refused after a change, too, which sets all options again',
+  );
 });
 
 t.test('a sidecar that is configured for TLS 1.2 does not renegotiate', async (t) => {

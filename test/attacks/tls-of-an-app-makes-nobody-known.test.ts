@@ -52,7 +52,7 @@ t.test('a mesh certificate inside of the app’s own TLS is not an identity', as
       /HTTP/,
       alpn.join(' ') || 'no ALPN',
     );
-  t.equal(app.first.length, 0, 'the app has seen no client');
+  t.equal(app.first.length, 0, 'the app sees no client identity');
   const [record] = await mesh.records('orders', 5);
   t.match(record, { peer_id: null, decision: 'deny', policy: 'none', code: 'policy_denied' });
 });
@@ -62,7 +62,7 @@ t.test('a client that offers the mesh protocol must present a mesh certificate',
   const stranger = await createCredential(await createAuthority('demo.test'), 'spiffe://demo.test/ns/shop/sa/web');
   for (const [name, shown] of [
     ['no certificate', {}],
-    ['of another CA', { cert: stranger.chainPem, key: stranger.keyPem }],
+    ['a certificate of another CA', { cert: stranger.chainPem, key: stranger.keyPem }],
   ] as const)
     t.notMatch(
       await ask({ ...shown, ALPNProtocols: ['http/1.1', meshAlpn], ca: mesh.authority.bundlePem }),
@@ -108,7 +108,7 @@ t.test('a DENY of a server name applies to every spelling and any split into rec
   const pieces: Buffer[] = [];
   for (const byte of hello.subarray(5)) pieces.push(Buffer.from([22, 3, 1, 0, 1, byte]));
   for (const [name, bytes] of [
-    ['a name that is none', dotted],
+    ['an invalid server name', dotted],
     ['a record for each byte', Buffer.concat(pieces)],
     ['half of a hello', hello.subarray(0, at + 3)],
     ['a hello that never ends', Buffer.concat(Array.from({ length: 400 }, () => Buffer.from([22, 3, 1, 0, 1, 1])))],
@@ -122,7 +122,7 @@ t.test('a DENY of a server name applies to every spelling and any split into rec
     await once(socket, 'close');
     t.equal(got, 0, name);
   }
-  t.equal(app.first.length, 1, 'the app has seen the one that may');
+  t.equal(app.first.length, 1, 'the app saw the allowed one');
 });
 
 t.test('an HTTP authorizer cannot check a stream, so the stream is refused', async (t) => {

@@ -108,13 +108,17 @@ async function attack(t: Test, world: World): Promise<void> {
   t.not(session, '');
 
   const back = callback.slice(origins[0]!.length);
-  t.strictSame(await statuses(world, back, attempt), all(400), 'a state that was spent is spent everywhere');
-  t.equal(provider.granted.count, 1, 'and its code was shown to the provider once');
+  t.strictSame(await statuses(world, back, attempt), all(400), 'a state that was used is used everywhere');
+  t.equal(provider.granted.count, 1, 'its code was sent to the provider once');
 
   await until(() => Date.now() > loggedInAt + accessSeconds * 1000, 'the access token to end');
-  t.strictSame(await statuses(world, '/', session), all(200), 'no session ends by a refresh');
-  t.equal(provider.granted.count, 2, 'one refresh for all of them');
-  t.strictSame(await statuses(world, '/', session), all(200), 'nor for a late request with the old cookie');
+  t.strictSame(await statuses(world, '/', session), all(200), 'no session ends because of a refresh');
+  t.equal(provider.granted.count, 2, 'one refresh serves all of them');
+  t.strictSame(
+    await statuses(world, '/', session),
+    all(200),
+    'a late request with the old cookie does not end it either',
+  );
   t.equal(provider.granted.count, 2);
 
   const fresh = new Browser();
@@ -124,8 +128,8 @@ async function attack(t: Test, world: World): Promise<void> {
   t.not(copy, session);
   t.equal(await statusOf(`${origins[0]}/logout`, copy, 'POST'), 302);
   await until(async () => (await statuses(world, '/', copy)).every((one) => one === 302), 'the logout to be known');
-  t.strictSame(await statuses(world, '/', copy), all(302), 'a copy of the cookie is worth nothing anywhere');
-  t.strictSame(await statuses(world, '/', session), all(302), 'nor is the one before it');
+  t.strictSame(await statuses(world, '/', copy), all(302), 'a copy of the cookie is useless everywhere');
+  t.strictSame(await statuses(world, '/', session), all(302), 'so is the previous cookie');
 }
 
 t.test('two workers accept a token once', async (t) => attack(t, await startWorkers(t)));
@@ -141,6 +145,6 @@ t.test('two gateways with Redis accept a token once, and Redis sees no token', {
   watcher.write('MONITOR\r\n');
   await until(() => seen.includes('+OK'), 'the monitor');
   await attack(t, await startPair(t, redis));
-  t.match(seen, /"sallyport:session:[\w-]{32}" "[\w-]{16}" "[\w-]{200,}" "60000"/, 'a refresh went through it');
-  t.notMatch(seen, /eyJ/, 'and no JWT, nor a claim of one');
+  t.match(seen, /"sallyport:session:[\w-]{32}" "[\w-]{16}" "[\w-]{200,}" "60000"/, 'a refresh went through Redis');
+  t.notMatch(seen, /eyJ/, 'Redis saw no JWT and no claim of one');
 });
