@@ -89,7 +89,7 @@ t.test('admin pages answer', async (t) => {
   t.equal(
     (await ask('/')).text,
     'Test\n\nGET    /state    how it is\nPOST   /echo     what was sent\nGET    /broken   fails\nGET    /under/*  all below\n',
-    'the index is the table',
+    'the index equals the table',
   );
   t.match(await ask('/state'), { status: 200, text: '{\n  "ok": true\n}\n' });
   t.match(await ask('/state', { method: 'HEAD' }), { status: 200, text: '' });
