@@ -53,7 +53,7 @@ t.test('an agent gets the current document unless it already has it, and each la
   for (const one of [fresh, known])
     t.same(JSON.parse(one.state.lines[1]!), { etag: '"1-6"', document: answer(1, 6).document });
   cell.set(answer(1, 7, 100_000));
-  t.same(JSON.parse(known.state.lines[2]!), { etag: '"1-7"' }, 'a large one is fetched');
+  t.same(JSON.parse(known.state.lines[2]!), { etag: '"1-7"' }, 'a large document is fetched');
   t.end();
 });
 
@@ -77,13 +77,13 @@ t.test('acknowledgements of documents that the CA has not sent, and malformed on
   web.say(5);
   t.match(agents.connected(), [{ id: id('web'), acknowledged: { bundle: 1, denied: 5, roots: [root], sidecars: 1 } }]);
   const refused = { code: 'acknowledgement_invalid' };
-  t.throws(() => web.say(6), refused, 'of the future');
+  t.throws(() => web.say(6), refused, 'an acknowledgement of a future document');
   t.throws(() => web.say(5, { bundle: 2 }), refused);
   for (const text of ['', '{', '[]', '{"bundle":1}', '{"bundle":-1,"denied":5,"roots":[],"sidecars":1}'])
     t.throws(() => web.line(text), refused, text);
   t.throws(() => web.say(5, { roots: ['x'] }), refused);
   t.throws(() => web.say(5, { roots: Array.from({ length: 17 }, () => root) }), refused);
-  t.match(agents.connected(), [{ acknowledged: { denied: 5 } }], 'the last good one stays');
+  t.match(agents.connected(), [{ acknowledged: { denied: 5 } }], 'the last good document stays');
   t.throws(() => {
     for (let n = 0; n < 200; n++) web.say(5);
   }, /acknowledges too often/);

@@ -78,7 +78,7 @@ t.test('an existing CA is never replaced', async (t) => {
   const message = `${dir} already contains a CA: ${join(dir, 'root.key')} exists`;
   await t.rejects(initCa({ dir, trustDomain: 'demo.test' }), { code: 'ca_exists', message });
   rmSync(caFilesOf(dir).intermediate);
-  await t.rejects(initCa({ dir, trustDomain: 'demo.test' }), { code: 'ca_exists' }, 'not even the rest of one');
+  await t.rejects(initCa({ dir, trustDomain: 'demo.test' }), { code: 'ca_exists' }, 'no other file is created either');
   t.equal(readFileSync(caFilesOf(dir).rootKey, 'utf8'), before);
 });
 
@@ -123,7 +123,7 @@ t.test('a passphrase is the first line of its file, or comes from the environmen
   writeFileSync(file, 'first line \nsecond\n');
   t.equal(readPassphrase(file, {}), 'first line ');
   t.equal(readPassphrase(undefined, { SALLYPORT_CA_PASSPHRASE: 'env' }), 'env');
-  t.equal(readPassphrase(file, { SALLYPORT_CA_PASSPHRASE: 'env' }), 'first line ', 'the flag comes first');
+  t.equal(readPassphrase(file, { SALLYPORT_CA_PASSPHRASE: 'env' }), 'first line ', 'the flag takes precedence');
   t.equal(readPassphrase(undefined, {}), undefined);
   writeFileSync(file, '\n');
   t.throws(() => readPassphrase(file, {}), { code: 'config_invalid', message: `${file} has an empty passphrase` });

@@ -78,7 +78,7 @@ t.test('the responses of the CA are as described', async (t) => {
     const operation = document.paths[path]?.[question.body === undefined ? 'get' : 'post'];
     if (status === 200 && question.body !== undefined) {
       const asked = operation?.requestBody?.content?.['application/json']?.schema;
-      t.equal(problemsOf(asked ?? {}, question.body), '', `${name}: the question`);
+      t.equal(problemsOf(asked ?? {}, question.body), '', `${name}: the request`);
     }
     const described = operation?.responses[String(status)];
     t.ok(described, `${name} is described`);

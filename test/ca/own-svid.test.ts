@@ -32,7 +32,7 @@ t.test("the CA's own certificate gets a new address when the machine has one", a
   t.equal(
     leaf(),
     second,
-    'a name that is gone waits for the next renewal, so that one that comes and goes costs nothing',
+    'a removed name waits for the next renewal, so that a name that comes and goes costs nothing',
   );
   clock.advance(1_800_001);
   await own.rotate();

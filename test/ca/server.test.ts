@@ -88,7 +88,7 @@ t.test('OpenSSL accepts the chain for both sides of TLS', async (t) => {
         printed = execFileSync('openssl', [...verify, 'chain.pem'], { cwd: place, encoding: 'utf8', stdio: 'pipe' });
       } catch (error) {
         if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
-        return t.comment('openssl is not installed: its opinion was not asked');
+        return t.comment('openssl is not installed: skipped');
       }
       t.match(printed, 'chain.pem: OK', `${name}, ${purpose}`);
     }
@@ -153,17 +153,23 @@ t.test('invalid requests are refused with a code and a message', async (t) => {
       /^the join token was already used with another key/,
     ],
     ['a CSR with a wrong signature', { csr: broken.toString('base64'), token }, 400, 'csr_invalid', /not signed by/],
-    ['a CSR that is none', { csr: 'AAAA', token }, 400, 'csr_invalid', /^the CSR is not PKCS#10 DER/],
+    ['a malformed CSR', { csr: 'AAAA', token }, 400, 'csr_invalid', /^the CSR is not PKCS#10 DER/],
     [
-      'a life too short',
+      'a lifetime that is too short',
       { csr, token, ttlSeconds: 59 },
       400,
       'ttl_out_of_range',
       /^a certificate cannot live for 59 seconds/,
     ],
-    ['a life too long', { csr, token, ttlSeconds: 86_401 }, 400, 'ttl_out_of_range', /cannot live for 86401 seconds$/],
+    [
+      'a lifetime that is too long',
+      { csr, token, ttlSeconds: 86_401 },
+      400,
+      'ttl_out_of_range',
+      /cannot live for 86401 seconds$/,
+    ],
     ['half a second', { csr, token, ttlSeconds: 60.5 }, 400, 'body_invalid', /^'ttlSeconds': /],
-    ['base64 that is none', { csr: '-'.repeat(8), token }, 400, 'body_invalid', /^'csr': is not base64$/],
+    ['malformed base64', { csr: '-'.repeat(8), token }, 400, 'body_invalid', /^'csr': is not base64$/],
     ['no token', { csr }, 400, 'body_invalid', /^the body: needs exactly one of 'token' and 'kubernetesToken'$/],
     ['an unknown field', { csr, token, id: web }, 400, 'body_invalid', /Unrecognized key: "id"/],
     ['no JSON', `{"token":"${token}`, 400, 'body_invalid', /^the body is not JSON$/],
@@ -174,7 +180,7 @@ t.test('invalid requests are refused with a code and a message', async (t) => {
   for (const [name, body, status, code, message] of cases) {
     const answer = await call({ path: '/v1/svid', body });
     t.match(answer, { status, json: { code, message } }, name);
-    t.notOk(answer.text.includes(token), `${name}: the answer does not hold the token`);
+    t.notOk(answer.text.includes(token), `${name}: the response does not contain the token`);
   }
   t.equal((await enrol({ csr: other, token })).status, 200, 'the token is still unused');
 });
@@ -189,7 +195,7 @@ t.test('a token gives its first key the same certificate until it expires', asyn
   t.match(await enrol({ csr: other.csr, token }), { status: 403, json: { code: 'token_used' } });
   await pass(3_600_001);
   const late = await enrol({ csr: key.csr, token });
-  t.equal(late.status, 200, 'cut off for longer than its certificate lived, it gets another');
+  t.equal(late.status, 200, "after an outage longer than its certificate's lifetime, it gets another certificate");
   t.not(late.json.serial, first.json.serial);
   t.match(await enrol({ csr: other.csr, token }), { status: 403, json: { code: 'token_used' } });
   await pass(3_600_000);
@@ -230,7 +236,7 @@ t.test('an expired SVID renews within the window, unless it was revoked or is no
   const [short, revoked] = [await enrolled(web, 60), await enrolled(web, 60)];
   await ca.operator.revoke(String(revoked.answer.json.serial), 'lost');
   await pass(120_001);
-  t.match((await call({ path: '/v1/bundle' })).json.sallyport_denied, { serials: [] }, 'the list has dropped it');
+  t.match((await call({ path: '/v1/bundle' })).json.sallyport_denied, { serials: [] }, 'the deny list has dropped it');
   t.match(await renew(revoked.svid), { status: 403, json: { code: 'id_denied' } });
   t.equal((await renew(short.svid)).status, 200);
   await pass(dayMs);
@@ -242,7 +248,7 @@ t.test('an expired SVID renews within the window, unless it was revoked or is no
   await ca.operator.revoke(denied, 'stolen');
   t.match(await renew(old.svid), { status: 403, json: { code: 'id_denied' } });
   await ca.operator.allow(denied);
-  t.match(await renew(old.svid), { status: 403, json: { code: 'id_denied' } }, 'what it had before stays denied');
+  t.match(await renew(old.svid), { status: 403, json: { code: 'id_denied' } }, 'the earlier certificates stay denied');
 });
 
 t.test('expired certificates do not renew where the operator has turned it off', async (t) => {
@@ -332,7 +338,7 @@ t.test("the CA's own SVID is renewed at half of its lifetime, with all TLS optio
   await t.rejects(call({ path: '/healthz', tls: { maxVersion: 'TLSv1.2' } }), { message: /alert protocol version/ });
   const { svid } = await enrolled();
   const renewed = await call({ path: '/v1/svid/renew', body: { csr: (await newKey()).csr }, svid });
-  t.equal(renewed.status, 200, 'it still requests certificates');
+  t.equal(renewed.status, 200, 'the port still requests certificates');
   t.match(await ca.operator.show(server.serialNumber), { evidence: 'self' }, 'it is on record like every other');
 });
 

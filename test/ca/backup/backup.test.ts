@@ -110,7 +110,7 @@ t.test('a backup behind the ledger of the directory is refused, unless forced', 
 
   const done = await restoreCa({ from: backup, dir, clock, force: true });
   t.match(done, { unknown: false, lost: { from: before.sequence + 1, to: after.sequence } });
-  t.same(readdirSync(done.aside!).toSorted(), names.toSorted(), 'everything of before is kept');
+  t.same(readdirSync(done.aside!).toSorted(), names.toSorted(), 'all earlier files are kept');
   const ca = await startTestCa(t, { dir, passphrase: 'secret' });
   const { records } = ca.operator;
   const { trustDomain, roots } = await records.state();
@@ -227,7 +227,7 @@ t.test('a backup whose files do not match its manifest is refused', async (t) =>
     ['no manifest', (at) => rmSync(join(at, 'manifest.json')), /manifest\.json cannot be read/],
     ['a cut manifest', (at) => truncateSync(join(at, 'manifest.json'), 100), /manifest\.json cannot be read/],
     [
-      'a path out of the directory',
+      'a path outside the directory',
       (at) =>
         change(join(at, 'manifest.json'), ({ files }) => {
           (files as Record<string, unknown>)['../../escaped'] = { sha256: 'ab'.repeat(32), bytes: 1, mode: 0o600 };
@@ -269,7 +269,7 @@ t.test('a backup that would be useless is refused', async (t) => {
   const [one, two] = await Promise.allSettled([1, 2].map((n) => operator.records.backup(join(place, `b${n}`))));
   t.equal(one?.status, 'fulfilled');
   t.match(two, { reason: { code: 'backup_failed', message: 'another backup is being written' } });
-  t.same(readdirSync(place).toSorted(), ['b1', 'backup', 'ca'], 'nothing half is left');
+  t.same(readdirSync(place).toSorted(), ['b1', 'backup', 'ca'], 'no half-made file is left');
   writeFileSync(join(dir, 'huge'), '');
   truncateSync(join(dir, 'huge'), 65 * 1_048_576);
   t.match(await refusal(join(place, 'b3')), {
@@ -367,7 +367,7 @@ t.test(
       t.same(
         names.filter((name) => !kept.includes(name)),
         [],
-        'everything of before is in one place',
+        'all earlier files are in one place',
       );
       t.same(
         readdirSync(dir).filter((name) => name.startsWith('.')),

@@ -51,7 +51,11 @@ t.test('a backup from the middle of a root rotation is restored to the same step
     await again.close();
     const isThere = readCaCertificates(restored).bundle.roots.some((root) => root.equals(old[0]!));
     t.equal(isThere, step !== 'draining', 'the old root');
-    t.match(await verified(t, restored), { faultCount: 0, uncovered: 0 }, 'its heads verify, also once it is gone');
+    t.match(
+      await verified(t, restored),
+      { faultCount: 0, uncovered: 0 },
+      'heads of the old root verify, also after its removal',
+    );
     if (step !== 'draining') continue;
     // A backup of before: the roots have nothing in common, and the ledger knows it.
     const older = backups[0]![0];
@@ -70,7 +74,7 @@ t.test('after the issuer was rotated, heads of the old one verify, and a backup 
   const dir = await makeCa(t, { dir: join(place, 'ca') });
   const ca = await startTestCa(t, { dir });
   await ca.operator.rotate({ kind: 'issuer', step: 'activate' });
-  t.match(await ca.operator.records.heads(2, 10), [{}], 'signed at once');
+  t.match(await ca.operator.records.heads(2, 10), [{}], 'a head is signed at once');
   const backup = join(place, 'backup');
   await ca.operator.records.backup(backup);
   await ca.close();

@@ -52,7 +52,7 @@ async function certificateOf(ca: TestCa, dns: readonly string[]) {
   const answer = await ask(ca.address.port, root, { path: '/v1/svid', body: { csr: key.csr, token } });
   const chain = (answer.json.chain as string[]).map((one) => Buffer.from(one, 'base64'));
   const peer = verifyChain(chain, onlyBundle(readCaCertificates(ca.dir).bundle), emptyDenyList, Date.now());
-  t.equal(peer.id.uri, web, 'every peer accepts it');
+  t.equal(peer.id.uri, web, 'every peer accepts the certificate');
   return { answer, key, root, names: leafOf(answer).subjectAltName };
 }
 

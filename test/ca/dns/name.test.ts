@@ -39,7 +39,7 @@ t.test('DNS names are checked', async (t) => {
   ];
   for (const [text, message] of wrong)
     t.throws(() => parseDnsName(text), { code: 'dns_name_invalid', message }, JSON.stringify(text));
-  t.equal(domainToASCII('1.2'), '1.0.0.2', 'which a client would look up');
+  t.equal(domainToASCII('1.2'), '1.0.0.2', 'a client would look up such a name');
 });
 
 t.test('patterns may have a wildcard above one label', async (t) => {
@@ -56,6 +56,10 @@ t.test('a list has 16 names at most, each once', async (t) => {
 
 t.test('a name is allowed by itself or by the wildcard of exactly one label', async (t) => {
   t.strictSame(patternsFor('web.shop.test'), ['web.shop.test', '*.shop.test']);
-  t.strictSame(patternsFor('*.shop.test'), ['*.shop.test', '*.shop.test'], 'a wildcard by itself only');
+  t.strictSame(
+    patternsFor('*.shop.test'),
+    ['*.shop.test', '*.shop.test'],
+    'only the wildcard itself allows a wildcard',
+  );
   t.strictSame(patternsFor('web'), ['web', 'web']);
 });

@@ -58,7 +58,7 @@ t.test('no name is allowed until an operator allows it', async (t) => {
     });
   await t.rejects(operator.createToken('spiffe://demo.test/a', 600_000, ['WEB']), { code: 'dns_name_invalid' });
   await t.rejects(operator.dns.allow('*'), { code: 'dns_name_invalid' });
-  t.equal((await operator.listTokens()).length, 0, 'and no token is on record');
+  t.equal((await operator.listTokens()).length, 0, 'no token is on record');
 });
 
 t.test('the names of a token are in its certificate, in each renewal and in the record', async (t) => {
@@ -99,9 +99,13 @@ t.test('a name that is no longer allowed is left out at the next renewal, and th
   t.match(logged('dns_names_left_out'), [{ level: 'warn', id: first.id, names: ['pay.test'] }]);
   t.match(await recordOf(second.answer.json.serial), { names: 'web.shop.test', leftOut: 'pay.test' });
   const third = await renew(second);
-  t.equal(logged('dns_names_left_out').length, 1, 'it is said once');
+  t.equal(logged('dns_names_left_out').length, 1, 'the change is logged once');
   await operator.dns.allow('pay.test');
-  t.equal(namesIn((await renew(third)).answer), `URI:${first.id}, DNS:pay.test, DNS:web.shop.test`, 'it comes back');
+  t.equal(
+    namesIn((await renew(third)).answer),
+    `URI:${first.id}, DNS:pay.test, DNS:web.shop.test`,
+    'the name is added again',
+  );
   await operator.dns.disallow('pay.test');
   await t.rejects(operator.dns.disallow('pay.test'), { code: 'not_found', hint: /ca dns ls/ });
 });

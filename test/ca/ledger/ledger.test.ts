@@ -74,7 +74,7 @@ t.test('old records are pruned up to a signed head, and the rest verifies', asyn
   const [pruned] = await lastRecords(records, { limit: 1, acts: ['checkpoint'] });
   t.match(pruned, { caller: 'self', answer: 'pruned', details: { upTo: first - 1, records: Number, token: Number } });
   t.match(ca.logged.join(''), '"code":"ledger_pruned"');
-  t.match(await verified(records, clock.now() - 2 * day), { faultCount: 0 }, 'a part too');
+  t.match(await verified(records, clock.now() - 2 * day), { faultCount: 0 }, 'a part is pruned too');
   await ca.close();
 });
 

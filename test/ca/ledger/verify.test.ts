@@ -87,7 +87,7 @@ t.test('each edit of each record is detected', async (t) => {
   for (let n = 1; n <= 9; n++) {
     const changed = lines.with(at(n), lines[at(n)]!.replace('10.0.0.1', '10.0.0.2'));
     await first(t, changed, 'edited', n, `record ${n} was changed: its hash does not match`);
-    t.equal((await verify(changed)).faultCount, 1, 'and nothing else');
+    t.equal((await verify(changed)).faultCount, 1, 'no other fault is reported');
   }
 });
 
@@ -128,7 +128,7 @@ t.test('a truncated copy is detected by its own heads, or by a known head', asyn
     8,
     'it ends with record 7, but a head covers 9: the end is missing',
   );
-  t.match(await verify(cut), { faultCount: 0, covered: 6, uncovered: 1 }, 'cut together with its heads');
+  t.match(await verify(cut), { faultCount: 0, covered: 6, uncovered: 1 }, 'truncated together with its heads');
   const seen = [{ sequence: 9, hash: whole.heads[2]!.hash }];
   t.match(await verify(cut, { seen }), { faults: [{ kind: 'truncated', sequence: 8 }] });
   t.match(await verify(lines, { seen }), { faultCount: 0 });

@@ -79,7 +79,7 @@ t.test('a token that would be useless is not created', async (t) => {
   ];
   for (const [id, ttl, code, message] of cases) {
     await t.rejects(remote.createToken(id, ttl), { code, message }, `${id} ${ttl}`);
-    await t.rejects(ca.operator.createToken(id, ttl), { code, message }, 'the same without a socket');
+    await t.rejects(ca.operator.createToken(id, ttl), { code, message }, 'the same holds without a socket');
   }
 });
 

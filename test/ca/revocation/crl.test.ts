@@ -57,7 +57,7 @@ t.test('every revoked certificate is on the CRL, by serial and by ID', async (t)
   t.ok(crl!.number! > before.number!, 'its number grows');
   t.equal(verifyCrl(crl!, [issuer], clock.now(), 'x'), issuer);
   t.equal(crl!.nextUpdate, clock.now() + crlLifeMs);
-  t.equal(verifyCrl(ofRoot!, [root], clock.now(), 'x'), root, 'and the list of the root');
+  t.equal(verifyCrl(ofRoot!, [root], clock.now(), 'x'), root, 'the CRL of the root is signed again, too');
   t.match(answer.headers, { 'content-type': 'application/x-pem-file', 'cache-control': 'no-cache' });
   const etag = String(answer.headers['etag']);
   t.match(await call({ path: '/v1/crl.pem', headers: { 'if-none-match': etag } }), { status: 304, text: '' });
@@ -71,7 +71,7 @@ t.test('an entry stays for a day after the certificate has expired', async (t) =
   t.ok(await has());
   clock.advance(crlLifeMs);
   await ca.upkeep();
-  t.ok(await has(), 'although the deny list has dropped it');
+  t.ok(await has(), 'the deny list has dropped it');
   clock.advance(120_000);
   await ca.upkeep();
   await ca.operator.revoke((await enrolled()).serial, 'y');
@@ -94,7 +94,7 @@ t.test('a CRL is signed again at half of its lifetime, with a greater number', a
 });
 
 t.test('OpenSSL verifies a CRL, and refuses certificates by it', async (t) => {
-  if (!haveCommand('openssl')) return t.comment('openssl is not installed: its opinion was not asked');
+  if (!haveCommand('openssl')) return t.comment('openssl is not installed: skipped');
   const [good, bad] = [await enrolled(86_400), await enrolled(86_400)];
   await ca.operator.revoke(bad.serial, 'superseded');
   const place = tempDir(t);
@@ -166,7 +166,7 @@ t.test('each issuer has its own CRL while its certificates are valid, and so has
   t.same([...(await listOf(old.keyId))], [old.serial]);
   t.same([...(await listOf(next.keyId))], [next.serial]);
   const now = parseCrl(await fetchBytes(rotating.ocspAddress!.port, '/v1/crl'), 'now');
-  t.same([...now.serials], [next.serial], 'the list of the issuer of now');
+  t.same([...now.serials], [next.serial], 'the CRL of the current issuer');
   const all = async () => {
     const text = (await fetchBytes(rotating.ocspAddress!.port, '/v1/crl.pem')).toString();
     return { crls: parseCrls(Buffer.from(text), 'x'), issuers: readPemBlocks(text, 'x').map((one) => readIssuer(one)) };
@@ -180,7 +180,10 @@ t.test('each issuer has its own CRL while its certificates are valid, and so has
   const afterRoot = await all();
   t.equal(afterRoot.crls.length, 5, 'three issuers, two roots');
   for (const crl of afterRoot.crls)
-    t.ok(verifyCrl(crl, [...afterRoot.issuers, rootOnly], Date.now(), 'x'), 'by the old root and what it certified');
+    t.ok(
+      verifyCrl(crl, [...afterRoot.issuers, rootOnly], Date.now(), 'x'),
+      'signed by the old root and by the key that it certified',
+    );
 });
 
 t.test('an earlier issuer whose key is gone has no CRL, and the CA reports it', async (t) => {
@@ -198,7 +201,7 @@ t.test('an earlier issuer whose key is gone has no CRL, and the CA reports it', 
   const second = await startTestCa(t, { dir });
   t.match(second.logged.join(''), /issuer_key_missing/);
   const { text } = await ask(second.address.port, pem, { path: '/v1/crl.pem' });
-  t.equal(parseCrls(Buffer.from(text), 'x').length, 2, 'of the issuer of now, and of the root');
+  t.equal(parseCrls(Buffer.from(text), 'x').length, 2, 'the CRLs of the current issuer and the root');
 });
 
 async function fetchBytes(port: number, path: string): Promise<Buffer> {
@@ -248,11 +251,11 @@ t.test('a CRL is signed once per change for all clients, and then served in less
   const begun = maker.current();
   denied.set({ ...emptyDenyList, sequence: 3 });
   const last = await maker.current();
-  t.equal(reads, 3, 'a change during the making is on the next');
+  t.equal(reads, 3, 'a change during the signing is in the next CRL');
   t.ok(last.number > (await begun).number || last === (await begun));
   fails = true;
   denied.set({ ...emptyDenyList, sequence: 4 });
-  t.equal(await maker.current(), last, 'the last one while the store fails');
+  t.equal(await maker.current(), last, 'the last CRL is served while the store fails');
   clock.advance(crlLifeMs + 1000);
-  await t.rejects(Promise.resolve(maker.current()), { message: 'no disk' }, 'until it ends');
+  await t.rejects(Promise.resolve(maker.current()), { message: 'no disk' }, 'until it expires');
 });

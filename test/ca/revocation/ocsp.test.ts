@@ -108,10 +108,10 @@ t.test('the certificate that signs responses may do nothing else', async (t) => 
   t.ok(isSignedBy(publicKey, reply.algorithm, reply.body, reply.signature));
   t.match(reply.answers[0], { serial, thisUpdate: clock.now(), nextUpdate: clock.now() + responseLifeMs });
   const later = readOcspResponse(await post(requestOf({ serials: [serial], hash: 'sha256' })));
-  t.same(later.certificates, reply.certificates, 'the same for a while');
+  t.same(later.certificates, reply.certificates, 'the same response for a while');
   clock.advance(13 * 3_600_000);
   const renewed = readOcspResponse(await post(requestOf({ serials: [serial] })));
-  t.notSame(renewed.certificates, reply.certificates, 'and another after half a day');
+  t.notSame(renewed.certificates, reply.certificates, 'another response after half a day');
 });
 
 t.test('responses are kept until the deny list changes, and for half of their lifetime', async (t) => {
@@ -135,8 +135,8 @@ t.test('one address gets a share of the responses that must be signed; cached on
   let refused = 0;
   for (let i = 0; i < 80; i++) if (errorOf(await post(fresh())) === tryLater) refused++;
   t.equal(refused, 31, 'fifty in a second, one of them the first');
-  t.same(statusesOf(await post(kept)), ['good'], 'what is kept is still answered');
-  t.same(statusesOf(await post(fresh(), '127.0.0.2')), ['good'], 'another address is not touched');
+  t.same(statusesOf(await post(kept)), ['good'], 'cached responses are still served');
+  t.same(statusesOf(await post(fresh(), '127.0.0.2')), ['good'], 'another address is not affected');
   clock.advance(1000);
   t.same(statusesOf(await post(fresh())), ['good'], 'a second later');
 });
@@ -165,7 +165,11 @@ t.test('the CA signs no response for other issuers', async (t) => {
   const { serial } = await enrolled();
   const other = await createAuthority('demo.test');
   t.equal(errorOf(await post(requestOf({ serials: [serial], issuer: other.issuer }))), unauthorized);
-  t.equal(errorOf(await post(requestOf({ serials: [serial], hash: 'md5' }))), unauthorized, 'nor a broken hash');
+  t.equal(
+    errorOf(await post(requestOf({ serials: [serial], hash: 'md5' }))),
+    unauthorized,
+    'a broken hash gets no signature either',
+  );
 });
 
 t.test('malformed requests get a malformedRequest response, whatever they are', async (t) => {
@@ -198,7 +202,7 @@ t.test('malformed requests get a malformedRequest response, whatever they are', 
   const began = performance.now();
   const nested = await post(deepOctets());
   t.ok(errorOf(nested) === malformed || statusesOf(nested).length === 1);
-  t.ok(performance.now() - began < 500, 'in no time');
+  t.ok(performance.now() - began < 500, 'immediately');
   for (let round = 0; round < 300; round++) {
     const garbage = Buffer.from(good);
     for (let i = 0; i < 3; i++) garbage[Math.floor(Math.random() * good.length)] = randomBytes(1)[0]!;
@@ -240,7 +244,7 @@ t.test('certificates of a replaced issuer get responses from its own signer whil
     [fresh, after.issuer],
   ] as const) {
     const [signer] = reply.certificates.map((one) => new X509Certificate(one));
-    t.ok(signer!.verify(readIssuer(issuer).publicKey), 'delegated by the issuer that is asked about');
+    t.ok(signer!.verify(readIssuer(issuer).publicKey), 'the signer is delegated by the issuer in question');
   }
 });
 
@@ -290,7 +294,7 @@ t.test('a stream of garbage ends, and does not affect other clients', async (t) 
 });
 
 t.test('the OpenSSL client accepts the responses', async (t) => {
-  if (!haveCommand('openssl')) return t.comment('openssl is not installed: its opinion was not asked');
+  if (!haveCommand('openssl')) return t.comment('openssl is not installed: skipped');
   const [good, bad] = [await enrolled(), await enrolled()];
   await ca.operator.revoke(bad.serial, 'superseded');
   const place = tempDir(t);

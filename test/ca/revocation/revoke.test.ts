@@ -73,7 +73,7 @@ t.test('a revoked ID gets no renewal and no certificate for old or new tokens un
   t.notOk((await denied()).ids.has(id));
   t.match(await renew(one.svid), refused, 'earlier certificates stay denied');
   t.match(await call({ path: '/v1/svid', body: { csr, token } }), { status: 401, json: { code: 'token_expired' } });
-  t.equal((await renew((await enrolled(id)).svid)).status, 200, 'a new token starts again');
+  t.equal((await renew((await enrolled(id)).svid)).status, 200, 'a new token starts a new family');
 });
 
 t.test('each change has a new sequence, and a serial leaves the list when it has expired', async (t) => {
@@ -82,7 +82,7 @@ t.test('each change has a new sequence, and a serial leaves the list when it has
   const before = await denied();
   clock.advance(3_600_000);
   await ca.upkeep();
-  t.ok((await denied()).serials.has(one.serial), 'a peer with a slow clock may still accept it');
+  t.ok((await denied()).serials.has(one.serial), 'a peer with a slow clock may still accept the certificate');
   clock.advance(61_000);
   await ca.upkeep();
   const after = await denied();

@@ -53,7 +53,7 @@ t.test('a new issuer signs at once and verifies by the same root, and the old on
   activateFiles(dir, state, 1234);
   authority.reload();
   t.equal(fingerprintOf(authority.above[0]!), state.newIssuer);
-  t.equal(readState(dir), undefined, 'nobody has to be waited for');
+  t.equal(readState(dir), undefined, 'no workload blocks the step');
   t.strictSame(previousTimes(dir), [1234]);
   t.match(verify(await leafFrom(dir), dir), { id });
   t.strictSame(authority.chainOf(old[0]!), old, 'a leaf of the old issuer has its old chain');
@@ -91,7 +91,7 @@ t.test('a cancelled rotation leaves everything unchanged, with a newer bundle', 
   cancelFiles(dir, distributeFiles(dir, state));
   const after = readCaCertificates(dir).bundle;
   t.strictSame(after.roots, bundle.roots);
-  t.equal(after.sequence, bundle.sequence + 2, 'agents never take an older one');
+  t.equal(after.sequence, bundle.sequence + 2, 'agents never accept an older bundle');
   t.equal(existsSync(rotationFilesOf(dir).next), false);
 });
 

@@ -131,8 +131,13 @@ t.test('a certificate that peers would not accept is not installed', async (t) =
   const table: [name: string, pem: string, code: string, message: RegExp][] = [
     ['nothing', '', 'issuer_unusable', /no certificate/],
     ['a request', csr, 'issuer_unusable', /no certificate/],
-    ['a broken one', '-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n', 'certificate_unreadable', /./],
-    ['for another request', await sign(root, other.csr), 'key_mismatch', /request that waits/],
+    [
+      'a certificate with a broken signature',
+      '-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n',
+      'certificate_unreadable',
+      /./,
+    ],
+    ['a certificate for another request', await sign(root, other.csr), 'key_mismatch', /request that waits/],
     ['the root', formatPem([root.certificate]), 'key_mismatch', /request that waits/],
     ['no CA', await sign(root, csr, noCa), 'issuer_unusable', /CA:TRUE/],
     ['no cRLSign', await sign(root, csr, { keyUsage: ['keyCertSign'] }), 'issuer_unusable', /lacks cRLSign/],
@@ -151,22 +156,27 @@ t.test('a certificate that peers would not accept is not installed', async (t) =
       /must be spiffe:\/\/demo.test/,
     ],
     [
-      'an expired one',
+      'an expired certificate',
       await sign(root, csr, { notBefore: now - 9 * dayMs, notAfter: now - 1000 }),
       'issuer_unusable',
       /expired/,
     ],
     [
-      'one that ends within a day',
+      'a certificate that expires within a day',
       await sign(root, csr, { notAfter: now + dayMs - 60_000 }),
       'issuer_unusable',
       /expires at .*, in less than 24 h/,
     ],
-    ['one of the future', await sign(root, csr, { notBefore: now + dayMs }), 'issuer_unusable', /not valid yet/],
-    ['of another root', await sign(other.root, csr), 'issuer_unusable', /no valid path/],
+    [
+      'a certificate from the future',
+      await sign(root, csr, { notBefore: now + dayMs }),
+      'issuer_unusable',
+      /not valid yet/,
+    ],
+    ['a certificate under another root', await sign(other.root, csr), 'issuer_unusable', /no valid path/],
     ['without the CA between', await sign(elsewhere, csr), 'issuer_unusable', /no valid path/],
     [
-      'below a CA that allows none',
+      'below a CA that allows no CAs below it',
       (await sign(narrow, csr)) + formatPem([narrow.certificate]),
       'issuer_unusable',
       /no valid path/,
@@ -180,7 +190,7 @@ t.test('a certificate that peers would not accept is not installed', async (t) =
   }
   const certificate = await sign(root, csr, { permittedUriHost: 'demo.test' });
   await rotateStopped(dir, { step: 'install', certificate }, undefined);
-  t.match(verify(await leafFrom(dir), dir), { id }, 'the right one is, afterwards');
+  t.match(verify(await leafFrom(dir), dir), { id }, 'the right certificate is installed afterwards');
   const again = rotateStopped(dir, { step: 'install', certificate }, undefined);
   await t.rejects(again, { code: 'rotation_refused', message: /no request waits/ });
 });
@@ -214,7 +224,7 @@ t.test('only a root can be the external root', async (t) => {
     const [dir, externalRoot] = [join(tempDir(t), 'ca'), join(tempDir(t), 'root.pem')];
     writeFileSync(externalRoot, pem);
     await t.rejects(initCa({ dir, trustDomain: 'demo.test', externalRoot }), { code }, name);
-    t.notOk(existsSync(dir), `${name}: nothing was made`);
+    t.notOk(existsSync(dir), `${name}: no file was created`);
   }
   const absent = initCa({ dir: join(tempDir(t), 'ca'), trustDomain: 'demo.test', externalRoot: '/nowhere/root.pem' });
   await t.rejects(absent, { code: 'config_unreadable' });
@@ -238,7 +248,7 @@ t.test('a running CA gets its next issuer, and signs with the current one until 
   const before = readCaCertificates(dir).intermediate;
   const old = await leafFrom(dir);
   const refused = operator.rotate({ kind: 'issuer', step: 'activate' });
-  await t.rejects(refused, { code: 'root_key_missing', hint: /ca issuer request/ }, 'the root is elsewhere');
+  await t.rejects(refused, { code: 'root_key_missing', hint: /ca issuer request/ }, 'the root key is elsewhere');
   const first = await request(operator);
   t.match(await operator.rotationStatus(), { request: first, next: 'sallyport ca issuer install FILE' });
   const meanwhile = operator.rotate({ kind: 'issuer', step: 'activate' });
@@ -272,7 +282,7 @@ t.test('the root is rotated to an external one, and the old key does not stay in
   await t.rejects(operator.rotate({ kind: 'issuer', step: 'request' }), { code: 'rotation_refused' });
   const wrong = await sign(await makeRoot(), csr);
   const install = (certificate: string) => operator.rotate({ kind: 'issuer', step: 'install', certificate });
-  await t.rejects(install(wrong), { code: 'issuer_unusable' }, 'it must be of the new root');
+  await t.rejects(install(wrong), { code: 'issuer_unusable' }, 'the issuer must be under the new root');
   t.match(await install(await sign(root, csr)), { state: { kind: 'root', step: 'prepared' } });
   t.match(verify(await leafFrom(dir), dir), { id }, 'the old issuer signs');
   await operator.rotate({ kind: 'root', step: 'distribute' });

@@ -163,7 +163,11 @@ export function testStoreContract(t: Test, open: (place: string) => Promise<Stor
     t.same(await store.recordCertificate(renewal({ names: [good] }), 'test'), { outcome: 'renamed', names: [] });
     t.same(await store.recordCertificate(renewal({}), 'test'), { outcome: 'recorded' });
     const stranger = renewal({ names: [good], evidence: { kind: 'svid', reference: 'f00d' } });
-    t.same(await store.recordCertificate(stranger, 'test'), { outcome: 'renamed', names: [] }, 'of an unknown line');
+    t.same(
+      await store.recordCertificate(stranger, 'test'),
+      { outcome: 'renamed', names: [] },
+      'a renewal of an unknown family',
+    );
     t.same(await store.recordCertificate(certificate({ names: ['localhost'] }), 'test'), { outcome: 'recorded' });
   });
 
@@ -199,7 +203,7 @@ export function testStoreContract(t: Test, open: (place: string) => Promise<Stor
     t.same(
       await store.recordCertificate(certificate({ id: db }), 'test'),
       { outcome: 'recorded' },
-      'others are not touched',
+      'other families are not affected',
     );
     t.equal(await store.allowId(web, now, 'test'), true);
     t.equal(await store.allowId(web, now, 'test'), false);
@@ -270,7 +274,7 @@ export function testStoreContract(t: Test, open: (place: string) => Promise<Stor
       t.same(
         await store.recordCertificate(from(one.serial), 'test'),
         { outcome: 'revoked' },
-        'off the list, but not forgotten',
+        'the serial leaves the list, but is remembered',
       );
     t.same(await store.recordCertificate(from(other.serial), 'test'), { outcome: 'recorded' });
   });
@@ -288,10 +292,10 @@ export function testStoreContract(t: Test, open: (place: string) => Promise<Stor
     t.same(
       await store.recordCertificate(from(other.serial), 'test'),
       { outcome: 'recorded' },
-      'others are not touched',
+      'other families are not affected',
     );
     const later = () => from(family[63]!.serial, { issuedAt: now + 1000 });
-    t.same(await store.recordCertificate(later(), 'test'), { outcome: 'recorded' }, 'one has expired');
+    t.same(await store.recordCertificate(later(), 'test'), { outcome: 'recorded' }, 'one of them has expired');
     t.same(await store.recordCertificate(later(), 'test'), { outcome: 'exhausted' });
     t.equal((await store.listCertificates({})).length, 67, 'refused ones are not on record');
     t.same(await store.denySerial(family[1]!.serial, 'x', now + 1000, 'test'), {
@@ -302,7 +306,7 @@ export function testStoreContract(t: Test, open: (place: string) => Promise<Stor
     t.same(
       await store.recordCertificate(from(first.serial), 'test'),
       { outcome: 'recorded' },
-      'what is revoked takes no place',
+      'revoked names take no place',
     );
   });
 
@@ -313,7 +317,7 @@ export function testStoreContract(t: Test, open: (place: string) => Promise<Stor
     t.equal(
       done.filter(({ outcome }) => outcome === 'recorded').length,
       64,
-      'also in the family of one that is not on record',
+      'also in the family of a certificate that is not on record',
     );
     t.equal(done.filter(({ outcome }) => outcome === 'exhausted').length, 16);
   });
@@ -394,7 +398,7 @@ export function testStoreContract(t: Test, open: (place: string) => Promise<Stor
     await store.allowId(db, now + 500, 'test');
     t.match(await store.denyList(), { sequence: now + 500, time: now + 500 });
     await store.denyId(db, 'x', now, 'test');
-    t.match(await store.denyList(), { sequence: now + 501 }, 'a clock that goes back does not lower it');
+    t.match(await store.denyList(), { sequence: now + 501 }, 'a clock that is set back does not lower the sequence');
   });
 
   using('a serial leaves the list a minute after its certificate has expired', async (t, store) => {
