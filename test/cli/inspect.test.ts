@@ -204,7 +204,7 @@ t.test('inspect connects and shows the peer', async (t) => {
   t.test('a server that requires a client SVID and gets none', async (t) => {
     const port = await serveTls(t, { requestCert: true, ca: authority.bundlePem, rejectUnauthorized: true });
     const { code, stdout } = await runSallyport(t, ['inspect', `127.0.0.1:${port}`]);
-    t.equal(code, 0, 'its certificate is good');
+    t.equal(code, 0, "the server's certificate is valid");
     t.match(stdout, /then {7}the peer (?:refused|closed)/);
   });
 

@@ -74,7 +74,7 @@ t.test('check: good, bad with all positions, standard input, sidecar.yaml, kubec
     'one name twice',
   );
   t.match(await check(at('experimental.yaml')), { code: 0 }, 'Istio accepts it');
-  t.match(await check(at('target.yaml')), { code: 0 }, 'and this one');
+  t.match(await check(at('target.yaml')), { code: 0 }, 'Istio accepts this one, too');
   t.match(await check(at('idle.yaml')), {
     code: 1,
     stderr: /DENY without rules never denies anything \(write rules: \[\{\}\]/,
@@ -236,7 +236,7 @@ spec: { rules: [{ when: [{ key: "request.auth.claims[groups]", values: [clerks] 
       .split('\n')
       .map((line) => JSON.parse(line) as object),
     [{ allowed: true, policy: 'shop/seen' }, { allowed: false }],
-    'headers are what policies see behind the step that verifies tokens',
+    'headers are those that policies see after the step that verifies tokens',
   );
   const one = await runSallyport(t, [
     'policy',
@@ -549,7 +549,7 @@ t.test('diff and replay of no documents fail', async (t) => {
   t.match(
     await run('diff', at('old.yaml'), at('old.yaml'), '--log', at('outbound.json')),
     { code: 2, stderr: /a log belongs to one workload, but the policies apply to shop\/app=orders, shop / },
-    'a log says nothing of several workloads',
+    'a log does not distinguish several workloads',
   );
   t.match(await run('diff', at('root.yaml'), at('root.yaml')), { code: 0 }, 'policies of the root namespace alone');
   t.match(await run('diff', at('none.yaml'), at('none.yaml')), { code: 2, stderr: /nothing was compared \[usage\]/ });
