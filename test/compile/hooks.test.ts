@@ -126,7 +126,7 @@ t.test('hooks that always run', async (t) => {
   const [[, withPlan] = []] = compile([capability], appliedTo({ rule: { made: plan } })).hooks;
   t.equal(withPlan!.guard, noGuard);
   const { capability: usual, compiled: never } = madeUp('made', [fieldFor('rule', 'made')]);
-  t.strictSame([compile([usual]).names, never], [[], []], 'others are not compiled without one');
+  t.strictSame([compile([usual]).names, never], [[], []], 'other hooks are not compiled without a plan');
 });
 
 const secretOf = (name: string, value: string) => ({ namespace: 'shop', name, data: { key: value } });
@@ -141,7 +141,7 @@ t.test('the hooks of a policy are kept until their inputs change', async (t) => 
     ['the same', security, world, true],
     ['an equal policy of the next generation', structuredClone(security), world, true],
     ['another part of the policy', policyWith({ made: { secret: 'used' }, cors: {} }), world, false],
-    ['a Secret that it names', security, { ...world, secrets: [secretOf('used', '2')] }, false],
+    ['a Secret that the policy names', security, { ...world, secrets: [secretOf('used', '2')] }, false],
     [
       'a Secret of that name in another namespace',
       security,
@@ -149,13 +149,13 @@ t.test('the hooks of a policy are kept until their inputs change', async (t) => 
       true,
     ],
     [
-      'a Secret that it does not name',
+      'a Secret that the policy does not name',
       security,
       { ...world, secrets: [secretOf('used', '1'), secretOf('other', '2')] },
       true,
     ],
     ['a file that the capability reads', security, { ...world, files: { pages: { a: '2' }, text: '1' } }, false],
-    ['a file that it does not read', security, { ...world, files: { pages: { a: '1' }, text: '2' } }, true],
+    ['a file that the capability does not read', security, { ...world, files: { pages: { a: '1' }, text: '2' } }, true],
   ];
   for (const [name, changed, nextWorld, isKept] of rows)
     await t.test(name, async (t) => {
@@ -167,7 +167,7 @@ t.test('the hooks of a policy are kept until their inputs change', async (t) => 
       const other = compile([capability, cors], appliedTo({ security: changed }), { ...nextWorld, kept });
       t.equal(compiled.length, isKept ? 1 : 2);
       t.equal(one.hooks[0]![1] === other.hooks[0]![1], isKept);
-      t.equal(one.hooks[0]![2] === other.hooks[0]![2], isKept, 'a guard says which policy it is of');
+      t.equal(one.hooks[0]![2] === other.hooks[0]![2], isKept, 'a guard names its policy');
     });
 });
 
@@ -182,7 +182,7 @@ t.test('kept hooks belong to no rule: their site names the policy alone', async 
   t.match(
     compiled[1]!.site,
     { name: 'httproute/shop/r/rule/0', policy: '', path: '/a' },
-    'from a filter it is of the rule',
+    'the hook of a filter belongs to the rule',
   );
 });
 
@@ -274,11 +274,11 @@ t.test('a filter replaces a field of the policy, unless both apply', async (t) =
   const [one, both] = [madeUp('made', fields).capability, madeUp('made', fields, { combines: true }).capability];
   const filters = [{ type: 'Made', made: 1 }] as never;
   const rows: [string, ...Parameters<typeof displacedBy>, number][] = [
-    ['both are there', filters, { made: plan }, [one], 1],
+    ['both are configured', filters, { made: plan }, [one], 1],
     ['both apply', filters, { made: plan }, [both], 0],
     ['no filter', [], { made: plan }, [one], 0],
     ['a filter of another type', [{ type: 'Other' }] as never, { made: plan }, [one], 0],
-    ['the policy says nothing', filters, {}, [one], 0],
+    ['the policy has no such field', filters, {}, [one], 0],
     ['no policy', filters, undefined, [one], 0],
   ];
   for (const [name, of, security, table, count] of rows) t.equal(displacedBy(of, security, table).length, count, name);
