@@ -154,7 +154,7 @@ for (const [kind, spec] of [
   ['PeerAuthentication', peers],
 ] as const) {
   t.test(`${kind}: each field with each wrong type is refused`, async (t) => {
-    t.strictSame(problemsOf(document(kind, spec)), [], 'unchanged it is valid');
+    t.strictSame(problemsOf(document(kind, spec)), [], 'unchanged, the document is valid');
     let tried = 0;
     for (const path of placesIn(spec)) {
       for (const value of wrong) {
@@ -162,7 +162,7 @@ for (const [kind, spec] of [
         const problems = problemsOf(document(kind, withValue(spec, path, value)));
         tried++;
         const where = `${path.join('.')} = ${JSON.stringify(value)}`;
-        if (problems.length === 0) t.fail(`${where} was taken`);
+        if (problems.length === 0) t.fail(`${where} was accepted`);
         else if (!problems.every((one) => /^0\.yaml:\d+:\d+: \S/.test(one))) t.fail(`${where}: ${problems}`);
       }
     }

@@ -24,12 +24,12 @@ const refusals: [name: string, documents: string, yaml: string, expected: RegExp
     /gateway\.yaml:5:1: unknown key 'backend' \(did you mean 'backends'\?\)/,
   ],
   [
-    'a backend without upstream',
+    'a backend without an upstream',
     gateway,
     'backends: { shop/a:80: b }\n',
     /gateway\.yaml:5:\d+: backends.*there is no upstream 'b'/,
   ],
-  ['a backend that is no place', gateway, 'backends: { a: b }\n', /gateway\.yaml:5:\d+: .*backends/],
+  ['a backend with an invalid reference', gateway, 'backends: { a: b }\n', /gateway\.yaml:5:\d+: .*backends/],
   [
     'two listeners at one address',
     gateway,
@@ -37,13 +37,18 @@ const refusals: [name: string, documents: string, yaml: string, expected: RegExp
     /gateway\.yaml:5:\d+: .*127\.0\.0\.1:1 is already the address of a\/b:80/,
   ],
   [
-    'an upstream that leads back',
+    'an upstream that points back to the gateway',
     gateway,
     'listeners: { a/b:80: "0.0.0.0:8080" }\nupstreams: { a: { endpoints: ["127.0.0.1:8080"] } }\n',
     /gateway\.yaml:6:\d+: .*requests would loop for ever/,
   ],
-  ['an admin port for all', gateway, 'admin: 0.0.0.0:15000\n', /gateway\.yaml:5:\d+: .*'0\.0\.0\.0' is not loopback/],
-  ['a document that is no YAML', 'kind: [\n', '', /all\.yaml:\d+:\d+: /],
+  [
+    'an admin port on all addresses',
+    gateway,
+    'admin: 0.0.0.0:15000\n',
+    /gateway\.yaml:5:\d+: .*'0\.0\.0\.0' is not loopback/,
+  ],
+  ['a document that is not YAML', 'kind: [\n', '', /all\.yaml:\d+:\d+: /],
   [
     'a policy of a kind that a gateway does not serve',
     'apiVersion: gateway.envoyproxy.io/v1alpha1\nkind: SecurtyPolicy\nmetadata: { name: a }\n',
@@ -66,7 +71,7 @@ for (const [name, documents, yaml, expected] of refusals)
     writeFileSync(join(dir, 'gateway.yaml'), `${identity}documents: documents/\n${yaml}`);
     try {
       readStatus(join(dir, 'gateway.yaml'), Date.now());
-      t.fail('it was read');
+      t.fail('the document was read');
     } catch (error) {
       if (!(error instanceof SallyportError)) throw error;
       t.equal(error.code, 'config_invalid');

@@ -69,12 +69,12 @@ const wrong: [string, (text: string) => string, string[]][] = [
   ],
   ['a duplicate key', (text) => `${text}admin: 1\n`, ['x.yaml:14:1: Map keys must be unique']],
   [
-    'an upstream named like what every object has',
+    'an upstream with the name of an inherited property',
     (text) => text.replace('upstream: db', 'upstream: constructor'),
     ["x.yaml:8:29: outbound[1].upstream: there is no upstream 'constructor'"],
   ],
   [
-    'an authorizer in the clear',
+    'an authorizer in plaintext',
     (text) => `${text}extensionProviders: [{ name: a, envoyExtAuthzHttp: { service: authz.shop, port: 80 } }]\n`,
     [
       "x.yaml:14:63: extensionProviders[0].envoyExtAuthzHttp.service: 'authz.shop' is neither an upstream nor loopback: it would receive requests in the clear",
@@ -89,12 +89,12 @@ const wrong: [string, (text: string) => string, string[]][] = [
     ],
   ],
   [
-    'an authorizer of no form',
+    'an authorizer without a form',
     (text) => `${text}extensionProviders: [{ name: a }]\n`,
     ["x.yaml:14:22: extensionProviders[0]: needs exactly one of 'envoyExtAuthzHttp' and 'envoyExtAuthzGrpc'"],
   ],
   [
-    'an authorizer that is to get the body',
+    'an authorizer that would get the body',
     (text) =>
       `${text}extensionProviders: [{ name: a, envoyExtAuthzGrpc: { service: db, port: 80, includeRequestBodyInCheck: {} } }]\n`,
     ["x.yaml:14:77: unknown key 'includeRequestBodyInCheck'"],
@@ -115,7 +115,7 @@ const wrong: [string, (text: string) => string, string[]][] = [
     ["x.yaml:14:89: extensionProviders[1].name: two extension providers are named 'a'"],
   ],
   [
-    'a path normalisation that there is not',
+    'an unknown path normalisation',
     (text) => `${text}pathNormalization: { normalization: SOME }\n`,
     ['x.yaml:14:37: pathNormalization.normalization: invalid option'],
   ],
@@ -130,7 +130,7 @@ const wrong: [string, (text: string) => string, string[]][] = [
     ['x.yaml:8:13: outbound[1].port: port 15001 is already used by outbound[0]'],
   ],
   [
-    'an upstream that is not there',
+    'an unknown upstream',
     (text) => text.replace('upstream: db', 'upstream: dbs'),
     ["x.yaml:8:29: outbound[1].upstream: there is no upstream 'dbs'"],
   ],
@@ -140,12 +140,12 @@ const wrong: [string, (text: string) => string, string[]][] = [
     ["x.yaml:8:5: outbound[1].upstream: a tcp port needs 'upstream': TCP has no Host to choose by"],
   ],
   [
-    'an identity that is no SPIFFE ID',
+    'an identity that is not a SPIFFE ID',
     (text) => text.replace('identity: spiffe://demo.test/ns/shop/sa/db', 'identity: none'),
     ["x.yaml:10:80: upstreams.db.identity: 'none'"],
   ],
   [
-    'a host that means two upstreams',
+    'a host of two upstreams',
     (text) =>
       text.replace(
         'policies:',
@@ -166,7 +166,7 @@ const wrong: [string, (text: string) => string, string[]][] = [
     ["x.yaml:3:11: identity: needs exactly one of 'files:' and 'ca:'"],
   ],
   [
-    'a CA that is not https',
+    'a CA URL that is not https',
     (text) => text.replace(/identity: .*\n/, 'identity: { ca: { url: "http://ca:1", bundle: b, outDir: d } }\n'),
     ['x.yaml:3:24: identity.ca.url: expected an https:// URL'],
   ],
@@ -190,14 +190,14 @@ const wrong: [string, (text: string) => string, string[]][] = [
     ],
   ],
   [
-    'an outbound port that others reach',
+    'an outbound port that other hosts can reach',
     (text) => text.replace('port: 15001', 'port: 15001, bind: 0.0.0.0'),
     [
       "x.yaml:7:26: outbound[0].bind: '0.0.0.0' is not loopback, and everyone who can connect to this port speaks as this workload",
     ],
   ],
   [
-    'an admin port that others reach',
+    'an admin port that other hosts can reach',
     (text) => text.replace('admin: 15000', 'admin: "[::]:15000"'),
     ["x.yaml:12:8: admin: '::' is not loopback: use 'health' for what others may see"],
   ],
@@ -222,7 +222,7 @@ for (const [name, change, expected] of wrong) {
   t.test(name, async (t) => {
     try {
       parseSettings(change(good), 'x.yaml');
-      t.fail('it was taken');
+      t.fail('the value was accepted');
     } catch (error) {
       t.ok(error instanceof SallyportError);
       t.equal((error as SallyportError).code, 'config_invalid');

@@ -101,19 +101,22 @@ t.test('edits, new files, renames and removals cause a reload', async (t) => {
   const watched = await follow(t, directory);
   const at = (name: string): string => join(directory, name);
   const file = at('sidecar.yaml');
-  t.ok(await watched.isRead(file, () => appendFileSync(file, '# edited\n')), 'sidecar.yaml in place');
+  t.ok(await watched.isRead(file, () => appendFileSync(file, '# edited\n')), 'sidecar.yaml written in place');
   writeFileSync(at('next'), settingsText('access.log'));
-  t.ok(await watched.isRead(file, () => renameSync(at('next'), file)), 'renamed over');
+  t.ok(await watched.isRead(file, () => renameSync(at('next'), file)), 'renamed over the old file');
   const document = at('policies/policy.yaml');
-  t.ok(await watched.isRead(document, () => appendFileSync(document, '# edited\n')), 'a document in place');
+  t.ok(await watched.isRead(document, () => appendFileSync(document, '# edited\n')), 'a document written in place');
   const other = at('policies/other.yaml');
-  t.ok(await watched.isRead(other, () => writeFileSync(other, allowAll.replace('allow-all', 'other'))), 'a new one');
-  t.ok(await watched.isRead(other, () => renameSync(other, at('other.yaml'))), 'one that is moved away');
+  t.ok(
+    await watched.isRead(other, () => writeFileSync(other, allowAll.replace('allow-all', 'other'))),
+    'a new document',
+  );
+  t.ok(await watched.isRead(other, () => renameSync(other, at('other.yaml'))), 'a document that is moved away');
   const notes = at('policies/notes.txt');
-  t.ok(await watched.isRead(notes, () => writeFileSync(notes, '')), 'any name may be one that is reported');
+  t.ok(await watched.isRead(notes, () => writeFileSync(notes, '')), 'any name may be a configured one');
   const policies = at('policies');
-  t.notOk(await watched.isRead(policies, () => renameSync(policies, at('was'))), 'without them nothing is valid');
-  t.ok(await watched.isRead(policies, () => renameSync(at('was'), policies)), 'the directory is back');
+  t.notOk(await watched.isRead(policies, () => renameSync(policies, at('was'))), 'without the files nothing is valid');
+  t.ok(await watched.isRead(policies, () => renameSync(at('was'), policies)), 'the directory exists again');
 });
 
 t.test("a Kubernetes volume is read when '..data' is switched", async (t) => {
@@ -136,7 +139,7 @@ t.test("a Kubernetes volume is read when '..data' is switched", async (t) => {
       await watched.isRead(join(volume, '..data'), () => swap(version, `${settingsText('access.log')}# ${version}\n`)),
     );
   const log = join(volume, 'access.log');
-  t.notOk(await watched.isRead(log, () => writeFileSync(log, 'line\n')), 'and the log beside it is not');
+  t.notOk(await watched.isRead(log, () => writeFileSync(log, 'line\n')), 'the log beside it causes none');
 });
 
 t.test('which events cause a reload', async (t) => {
@@ -150,7 +153,7 @@ t.test('which events cause a reload', async (t) => {
     ...{ policies: documents, gateway: undefined, accessLog, learn: undefined },
   });
   const found = { contents: [documents], links: [join(documents, 'shared.yaml')] };
-  t.ok(files.concerns('access.log', directory), 'before the first reading all do');
+  t.ok(files.concerns('access.log', directory), 'before the first load all events count');
   files.found(naming(join(documents, 'access.log')), found);
   const cases: [string | null, string, boolean][] = [
     ['sidecar.yaml', directory, true],
@@ -173,9 +176,9 @@ t.test('which events cause a reload', async (t) => {
   files.found(naming(join(directory, 'link', 'access.log')), found);
   t.notOk(files.concerns('access.log', documents), 'the log is named through a link');
   files.found(naming(join(documents, 'log.json')), found);
-  t.ok(files.concerns('log.json', documents), 'a log under the name of a document');
+  t.ok(files.concerns('log.json', documents), 'a log with the name of a document');
   files.found(naming('stdout'), found);
-  t.ok(files.concerns('access.log', documents), 'no log of ours');
+  t.ok(files.concerns('access.log', documents), 'a file that is not our log');
   files.lost();
-  t.ok(files.concerns('other.yaml', directory), 'after a failure all do');
+  t.ok(files.concerns('other.yaml', directory), 'after a failure all events count');
 });
