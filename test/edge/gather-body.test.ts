@@ -32,7 +32,7 @@ t.test(
     const before = heldBytes();
     const failed: unknown[] = [];
     const gathered = gatherBody(exchange).then(
-      () => t.fail('half a body goes nowhere'),
+      () => t.fail('half a body is not forwarded'),
       (error) => failed.push(error),
     );
     exchange.carrier!.requestData(Buffer.from('one'));
@@ -70,7 +70,7 @@ t.test('a step that reads more continues where a step that reads less has stoppe
       path.release();
       const rest =
         most === 7 ? ['data 012345', 'data 6789'] : trailers === emptyFields ? [] : ['data 0123456789', 'end'];
-      t.strictSame(carrier.told, rest, 'what the head does not carry');
+      t.strictSame(carrier.told, rest, "bytes that the head's segment does not carry");
       t.equal(heldBytes(), before);
     }
 });

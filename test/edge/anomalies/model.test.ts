@@ -59,7 +59,7 @@ t.test('nothing is reported during the learning period', async (t) => {
 t.test('each kind of anomaly is reported', async (t) => {
   const { pass } = createModel();
   for (let i = 0; i < 150; i++) pass(usual());
-  for (let i = 0; i < 1000; i++) t.strictSame(pass(usual()), [], 'what is usual is not reported');
+  for (let i = 0; i < 1000; i++) t.strictSame(pass(usual()), [], 'usual behaviour is not reported');
   t.strictSame(pass(seen({ requests: 100 })), ['rate ann']);
   t.strictSame(pass(seen({ requests: 100 })), [], 'once in ten windows');
   t.strictSame(pass(seen({ largestRequest: 50_000 })), ['requestSize ann']);
@@ -67,7 +67,11 @@ t.test('each kind of anomaly is reported', async (t) => {
   t.strictSame(pass(seen({ requests: 20, errors: 12 })), ['errors ann']);
   t.strictSame(pass(seen({ requests: 10, errors: 10 })), [], 'too few to tell');
   t.strictSame(pass(seen({ key: 'bob', caller: 'bob', requests: 1000 })), ['newCaller bob']);
-  t.strictSame(pass(seen({ key: 'bob', caller: 'bob', requests: 3000, paths: ['GET /x'] })), [], 'it is learned first');
+  t.strictSame(
+    pass(seen({ key: 'bob', caller: 'bob', requests: 3000, paths: ['GET /x'] })),
+    [],
+    'the behaviour is learned first',
+  );
   t.strictSame(pass(seen({ paths: ['GET /a', 'GET /b', 'POST /a'] })), ['newPath ann', 'newPath ann']);
   t.strictSame(pass(seen({ paths: ['GET /b'] })), []);
   t.strictSame(pass(seen({ route: 'other', paths: ['GET /z'] })), [], 'a new route learns for itself');
@@ -101,7 +105,7 @@ t.test('an attack does not become usual at once, and lasting behaviour does', as
   const told: string[] = [];
   for (let requests = 14; requests < 14_000; requests *= 1.5)
     told.push(...slow.pass(seen({ requests: Math.floor(requests) })));
-  t.ok(told.includes('rate ann'), 'no one doubles it step by step');
+  t.ok(told.includes('rate ann'), 'a client cannot double it step by step unnoticed');
 });
 
 t.test('memory is bounded', async (t) => {

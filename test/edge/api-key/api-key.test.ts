@@ -97,7 +97,7 @@ t.test('a client without a valid key is refused', async (t) => {
   t.equal(
     edge.paths[rows.findIndex(([name]) => name === 'a wrong one in the query')],
     '/a?b=c',
-    'the guess is not on record',
+    'the guessed key is not on record',
   );
 });
 

@@ -123,7 +123,7 @@ t.test('a rule keeps its responses when another rule takes its number', async (t
   await withRules(all);
   t.equal(String((await get('/p')).body), 'role undefined');
   await withRules(internal, all);
-  t.match((await get('/p', { 'x-internal': '1' })).headers['cache-status'], /; hit/, 'each still has its own');
+  t.match((await get('/p', { 'x-internal': '1' })).headers['cache-status'], /; hit/, 'each rule still has its own');
   t.match((await get('/p')).headers['cache-status'], /; hit/);
 });
 
@@ -177,7 +177,7 @@ t.test("a HEAD updates a stored response by the backend's fields, not by those t
   await get('/');
   await get('/', {}, { method: 'HEAD' });
   const again = await get('/');
-  t.equal(asked.length, 3, 'it is still stale');
+  t.equal(asked.length, 3, 'the response is still stale');
   t.equal(again.headers['x-add'], 'a, y');
 });
 
@@ -198,7 +198,7 @@ t.test('a policy that is removed and added again starts with an empty cache', as
   say(saying('kept', minute));
   await get('/k');
   await gateway.write('all.yaml', `# moved\n${documentsOf('', '')}`);
-  t.match((await get('/k')).headers['cache-status'], /; hit/, 'an unchanged policy keeps it');
+  t.match((await get('/k')).headers['cache-status'], /; hit/, 'an unchanged policy keeps its cache');
 });
 
 t.test('headers that identify callers, or that change the request for the app, prevent storing', async (t) => {
@@ -220,7 +220,7 @@ t.test('headers that identify callers, or that change the request for the app, p
   say(saying('for all', { 'cache-control': 'public, max-age=60' }));
   const before = asked.length;
   for (const key of ['ann', 'bob']) await get('/public', { 'x-api-key': key });
-  t.equal(asked.length, before + 1, 'if the app permits it');
+  t.equal(asked.length, before + 1, 'only if the app permits it');
   const telling = [
     ...['x-override-host', 'x-override-url', 'x-rewrite-uri', 'request-uri'],
     ...['x-matched-path', 'x-method', 'x-httpd-method', 'x-http-path-override', 'x-http-method-override'],
@@ -236,7 +236,7 @@ t.test('a well-known identity header that is part of the key identifies no calle
     t.equal(String((await get('/', { 'x-api-key': key })).body), `for ${key}`);
   t.equal(asked.length, 2);
   for (let i = 0; i < 2; i++) await get('/', { authorization: 'Basic x' });
-  t.equal(asked.length, 4, 'but Authorization always does');
+  t.equal(asked.length, 4, 'Authorization always does');
 });
 
 t.test('a purge matches a URL in any of its spellings', async (t) => {

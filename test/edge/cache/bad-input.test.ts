@@ -48,7 +48,7 @@ t.test('the store counts its bytes, and evicts the least recently used first', a
   store.add(entries[5]!);
   t.equal(store.find({ url: 'b', partition: '' }, emptyFields).entry, undefined);
   t.equal(store.find({ url: 'a', partition: '' }, emptyFields).entry, entries[0]);
-  t.equal(store.reserve(entryOf('g'), 20_000), false, 'more than there can be');
+  t.equal(store.reserve(entryOf('g'), 20_000), false, 'more than can exist');
   for (const entry of entries) store.remove(entry);
   t.equal(store.bytes, 0);
 });
@@ -125,7 +125,7 @@ t.test('a response of unknown length that becomes too large continues for its re
   say((_, answer) => void answer.writeHead(200, minute).end(body));
   waiting[0]!.writeHead(200, minute).end(body);
   const heard = await Promise.all(clients);
-  t.equal(heard.filter((one) => one.cut || one.body.equals(body)).length, 5, 'whole, or visibly cut');
+  t.equal(heard.filter((one) => one.cut || one.body.equals(body)).length, 5, 'complete, or visibly truncated');
   t.equal(heard[0]!.body.equals(body), true);
   t.ok(asked.length <= 5);
   await until(() => heldBytes() === 0, 'nothing to be held any more');
@@ -165,7 +165,7 @@ t.test('requests that are reset at once do not leave the backend working', async
   await until(() => closed === 5, 'those that no client wants to end');
   say(saying('x', minute));
   for (const answer of waiting) if (!answer.destroyed) saying('x', minute)(undefined as never, answer);
-  t.equal(String((await other).body), 'x', 'the one that another client waits for goes on');
+  t.equal(String((await other).body), 'x', 'the request that another client waits for continues');
 });
 
 t.test('a 206 and a response to a range are not stored', async (t) => {

@@ -39,7 +39,7 @@ t.test('a failure is not shared: one of the waiting requests asks for all', asyn
   t.equal((await leader).status, 503);
   for (const { status, body } of await Promise.all(others)) t.strictSame([status, String(body)], [200, 'fine']);
   // A request that dies on a reused connection is sent again once.
-  t.ok(asked.filter(({ headers }) => headers['x-bad'] === undefined).length === 1, 'one request for all');
+  t.ok(asked.filter(({ headers }) => headers['x-bad'] === undefined).length === 1, 'one request serves all');
 });
 
 t.test('slowness is not shared: after 5 s each waiting request asks for itself', async (t) => {
@@ -78,7 +78,7 @@ t.test('an error for one request neither removes a fresh response nor ends waiti
     const clients = Array.from({ length: 5 }, () => get(`${path}/new`));
     await until(() => waiting.length > 0, 'a request');
     await until(async () => (await get('/none', { 'cache-control': 'only-if-cached' })).status === 504, 'a later one');
-    t.equal(waiting.length, 1, `${status}: one for all`);
+    t.equal(waiting.length, 1, `${status}: one response for all`);
     for (const answer of waiting) saying('fine', minute)(asked[0]!, answer);
     for (const { body } of await Promise.all(clients)) t.equal(String(body), 'fine');
   }
@@ -213,11 +213,11 @@ t.test('a backend that answers 304 to a request without a condition', async (t) 
   say((_, answer) => void answer.writeHead(304, { etag: '"x"' }).end());
   t.equal((await get('/')).status, 502);
   t.equal(asked.length, 1);
-  t.equal((await get('/', { 'if-none-match': '"x"' })).status, 304, 'with one, it is for the client');
+  t.equal((await get('/', { 'if-none-match': '"x"' })).status, 304, 'with a condition, the 304 is for the client');
   say(saying('old', { 'cache-control': 'max-age=0, stale-while-revalidate=0', 'last-modified': 'x' }));
   await get('/old');
   say((_, answer) => void answer.writeHead(304, { 'last-modified': 'y' }).end());
-  t.equal((await get('/old')).status, 502, 'about another response, and again without a condition');
+  t.equal((await get('/old')).status, 502, 'about another response, and repeated without a condition');
 });
 
 t.test('a response larger than half the memory is passed on, and evicts nothing', async (t) => {

@@ -125,7 +125,7 @@ t.test('unsafe methods invalidate their URL, and the URLs that they name on the 
   t.equal(String((await get('/c')).body), 'x');
   say(saying('', {}, 500));
   await get('/c', {}, { method: 'DELETE' });
-  t.match((await get('/c')).headers['cache-status'], /hit/, 'not if it failed');
+  t.match((await get('/c')).headers['cache-status'], /hit/, 'not if the request failed');
   t.equal(asked.length, 7);
   const quoted = "/d?name='x'";
   await get(quoted);
@@ -205,7 +205,7 @@ t.test('a backend that stops sharing a response: the waiting requests ask for th
   say((_, answer) => saying(`for ${asked.length}`, { 'cache-control': 'private' })(_, answer));
   saying('for 1', { 'cache-control': 'private' })(asked[0]!, waiting[0]!);
   const bodies = (await Promise.all(clients)).map(({ body }) => String(body));
-  t.equal(new Set(bodies).size, 5, 'no response twice');
+  t.equal(new Set(bodies).size, 5, 'no response is delivered twice');
   t.equal(asked.length, 5);
 });
 

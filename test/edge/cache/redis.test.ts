@@ -93,7 +93,7 @@ t.test('nothing in Redis can break a response', skip, async (t) => {
   }
   await client.hSet(key!, variant!, withFields(['age', '1'], ['cache-status', 'x']));
   const heard = await two.get('/');
-  t.equal(String(heard.body), 'good', 'but for fields that are never stored');
+  t.equal(String(heard.body), 'good', 'except for fields that are never stored');
   t.match(heard.headers, { age: /^\d$/, 'cache-status': /^sallyport; hit/ });
 });
 
@@ -152,7 +152,7 @@ t.test('invalidations by requests do not empty the caches', skip, async (t) => {
   await until(async () => !(await isKept('/mark')), 'the other to hear of the last');
   t.equal(await isKept('/keep'), true);
   const records = await Promise.all(['invalidations', 'purges'].map((name) => client.xLen(`sallyport:cache:${name}`)));
-  t.ok(records[0]! + records[1]! < 200, 'many in one record');
+  t.ok(records[0]! + records[1]! < 200, 'many variants in one record');
 });
 
 t.test('variants in Redis are bounded', skip, async (t) => {
@@ -167,7 +167,7 @@ t.test('variants in Redis are bounded', skip, async (t) => {
   t.strictSame(
     (await held()).toSorted((a, b) => a - b),
     [1, 32],
-    'nothing with a long head, and no more',
+    'no variant with a long head, and no more',
   );
 });
 
@@ -236,7 +236,7 @@ t.test('the cache works without Redis, and again when Redis returns', skip, asyn
   await redis.kill();
   await until(() => one.gateway.lines.some(({ code }) => code === 'redis_unavailable'), 'the log to say so');
   t.equal((await one.get('/b')).status, 200);
-  t.match((await one.get('/b')).headers['cache-status'], /hit/, 'its own memory still serves');
+  t.match((await one.get('/b')).headers['cache-status'], /hit/, 'its own memory still serves the response');
   await redis.again();
   one.say(saying('c', minute));
   // A purge of another gateway may have been missed: what memory holds is dropped.

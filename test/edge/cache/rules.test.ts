@@ -46,7 +46,7 @@ const why = (
 t.test('directives are parsed as the standard defines, and unreadable ones are noted', async (t) => {
   const read = (text: string) => Object.fromEntries(parseDirectives(text));
   t.strictSame(read('Max-Age=60, no-cache="a, b", PUBLIC'), { 'max-age': '60', 'no-cache': 'a,b', public: '' });
-  t.strictSame(read('max-age=1, max-age=60'), { 'max-age': '1' }, 'the first counts');
+  t.strictSame(read('max-age=1, max-age=60'), { 'max-age': '1' }, 'the first directive counts');
   t.strictSame(read('a b, ;x, max-age="5"'), { [unreadable]: '', 'max-age': '5' });
   t.strictSame(read('private="\\x", , no-store, '), { private: 'x', 'no-store': '' });
   const started = performance.now();
@@ -61,7 +61,7 @@ t.test('a targeted field is parsed as a dictionary', async (t) => {
   };
   t.strictSame(read('max-age=60, no-store'), { 'max-age': '60', 'no-store': '' });
   t.strictSame(read('max-age=60;a=1, private=?0'), { 'max-age': '60' });
-  t.strictSame(read('max-age="60"'), {}, 'not an integer');
+  t.strictSame(read('max-age="60"'), {}, 'a value that is not an integer');
   t.strictSame(read('private="x-a", no-cache=("a" b;c=1 )  '), { private: 'x-a', 'no-cache': '' });
   t.strictSame(read('private="x-a", private="x-b", max-age=1, max-age=2'), { private: 'x-a,x-b', 'max-age': '2' });
   for (const name of ['private', 'no-cache'])
@@ -92,7 +92,11 @@ t.test('a targeted field is parsed as a dictionary', async (t) => {
   t.equal(termsOf({ 'cdn-cache-control': 'max-age=10', 'cache-control': 'no-store' }).lifetime, 10);
   t.equal(termsOf({ 'cdn-cache-control': '&', 'cache-control': 'max-age=5' }).lifetime, 5);
   t.equal(why({ 'cdn-cache-control': '&', 'cache-control': 'max-age=5' }), 'unreadable');
-  t.equal(why({ 'cdn-cache-control': 'max-age=60.0', 'cache-control': 'max-age=5' }), 'freshness', 'no fallback');
+  t.equal(
+    why({ 'cdn-cache-control': 'max-age=60.0', 'cache-control': 'max-age=5' }),
+    'freshness',
+    'there is no fallback',
+  );
   const expires = new Date(now + 9000).toUTCString();
   t.equal(why({ 'cdn-cache-control': 'private', 'cache-control': 'max-age=5', expires }), 'private');
 });
@@ -139,7 +143,7 @@ t.test('a field that the gateway adds, changes or removes does not select by Var
     'x-envoy-attempt-count',
   ])
     t.equal(of(vary), undefined, vary);
-  t.equal(of('x-a', ['x-a']), undefined, 'a client takes it away by Connection');
+  t.equal(of('x-a', ['x-a']), undefined, 'a client removes the field by Connection');
 });
 
 t.test('a response that is specific to one request is not stored', async (t) => {
@@ -167,11 +171,11 @@ t.test('how long a response is fresh', async (t) => {
   t.equal(termsOf({ age: '30' }).initialAge, 30);
   t.equal(termsOf({ age: '30, 40' }).initialAge, 30);
   t.equal(termsOf({ age: 'x' }).initialAge, 0);
-  t.equal(readTerms(replyOf({ date }), now - 3000, now + 5000, false).initialAge, 8, 'with the time on its way');
+  t.equal(readTerms(replyOf({ date }), now - 3000, now + 5000, false).initialAge, 8, 'with the time in transit');
   const lastModified = new Date(now - 100_000).toUTCString();
   t.equal(termsOf({ 'last-modified': lastModified }, 200, true).lifetime, 10);
   t.equal(termsOf({ 'last-modified': lastModified }, 201, true).lifetime, 0);
-  t.equal(termsOf({ 'last-modified': lastModified }).lifetime, 0, 'by switch only');
+  t.equal(termsOf({ 'last-modified': lastModified }).lifetime, 0, 'only with the setting');
 });
 
 t.test('which responses are stored', async (t) => {
@@ -179,7 +183,7 @@ t.test('which responses are stored', async (t) => {
   t.equal(why(fresh), undefined);
   t.equal(why(fresh, { status: 599 }), undefined);
   t.equal(why({}), 'freshness');
-  t.equal(why({ etag: '"a"' }), undefined, 'to be validated');
+  t.equal(why({ etag: '"a"' }), undefined, 'stored, and validated before use');
   t.equal(why(fresh, { status: 206 }), 'status 206');
   t.equal(why({ 'cache-control': 'no-store, max-age=60' }), 'no-store');
   t.equal(why({ 'cache-control': 'no-store, must-understand, max-age=60' }), undefined);

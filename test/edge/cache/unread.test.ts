@@ -47,7 +47,7 @@ t.test('a response that turns out too large ends with its last client', async (t
   const world = await startCached(t, '', '', 'limits: { heldBytes: 4194304 }\n');
   const open = beginning(world, Buffer.alloc(300_000));
   for (let i = 0; i < 20; i++) await leave(t, world, `/${i}`);
-  t.equal(open.size, 20, 'it could still be stored');
+  t.equal(open.size, 20, 'the response could still be stored');
   for (const answer of open) answer.end(Buffer.alloc(20_000_000));
   await until(() => open.size === 0, 'no request at the backend');
   await nothingHeld();

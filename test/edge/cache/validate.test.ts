@@ -31,7 +31,7 @@ t.test('a new Vary selects from then on', async (t) => {
     say(saying('old', stale));
     await get(`/${vary}`);
     say(unchanged({ vary }));
-    t.equal(String((await get(`/${vary}`)).body), 'old', 'for the one that waits');
+    t.equal(String((await get(`/${vary}`)).body), 'old', 'for the request that waits');
     say(saying('new', minute));
     t.equal(String((await get(`/${vary}`)).body), 'new');
   }
@@ -122,7 +122,11 @@ t.test('a 304 about another response, or for one client, removes no fresh respon
       const before = asked.length;
       say((_, answer) => void answer.writeHead(304, fresh).end());
       t.equal(String((await get(path)).body), 'fresh');
-      t.equal(asked.length - before, i === 0 ? 1 : 0, 'validated after an anonymous client, else as fresh as before');
+      t.equal(
+        asked.length - before,
+        i === 0 ? 1 : 0,
+        "validated after an anonymous client's request, else as fresh as before",
+      );
     }
 });
 
@@ -198,5 +202,5 @@ t.test('a head that grows is counted, and the updated response replaces the one 
   t.strictSame([store.size, store.bytes, two.isGone], [1, one.headBytes, true]);
   one.freshen({ ...one, fields: addFields(emptyFields, [['x-b', 'b'.repeat(20_000)]]) });
   store.replaceHead(one);
-  t.strictSame([store.size, store.bytes, one.isGone], [0, 0, true], 'more than there is room for');
+  t.strictSame([store.size, store.bytes, one.isGone], [0, 0, true], 'more than fits');
 });

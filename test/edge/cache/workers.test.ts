@@ -59,5 +59,5 @@ t.test('an invalidation reaches all workers, whichever worker handles it', async
     await askAs('HTTP/1.1', port('default/g:80'), { method: 'POST', body: 'x' });
     await until(() => isEverywhere(next), `all workers to have heard of ${next}`);
   }
-  t.pass('they did');
+  t.pass('the workers did');
 });

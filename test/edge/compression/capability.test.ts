@@ -42,7 +42,7 @@ const requests: [name: string, headers: Headers, known: Partial<Exchange>, codin
   ['a client that prefers gzip', { 'accept-encoding': 'br;q=0.5, gzip' }, {}, 'gzip'],
   ['a client that prefers no coding', { 'accept-encoding': 'gzip;q=0.5, identity' }, {}, undefined],
   ['a client that excludes all codings', { 'accept-encoding': '*;q=0' }, {}, undefined],
-  ['a client that says nothing', {}, {}, undefined],
+  ['a client without Accept-Encoding', {}, {}, undefined],
   ['HTTP/1.0', { 'accept-encoding': 'gzip' }, { minor: 0 }, undefined],
   ['gRPC', { 'accept-encoding': 'gzip' }, { grpc: true }, undefined],
   ['a WebSocket', { 'accept-encoding': 'gzip' }, { webSocket: true }, undefined],
@@ -67,7 +67,7 @@ const responses: [name: string, answer: Answered, coding: Coding][] = [
   ['coded already', { headers: { ...json, 'content-encoding': 'zstd' } }, undefined],
   ['a part', { status: 206, headers: json }, undefined],
   ['a part with another status', { headers: { ...json, 'content-range': 'bytes 0-1/2' } }, undefined],
-  ['under a digest', { headers: { ...json, 'repr-digest': 'sha-256=:x:' } }, undefined],
+  ['a response with a digest', { headers: { ...json, 'repr-digest': 'sha-256=:x:' } }, undefined],
   ['no-transform of the backend', { headers: { ...json, 'cache-control': 'public, No-Transform' } }, undefined],
   ['not modified', { status: 304, headers: json, body: '' }, undefined],
   ['short', { headers: json, body: text.slice(0, 1023) }, undefined],
@@ -98,7 +98,7 @@ t.test('the head of an encoded response', async (t) => {
   const plain = await serve(hooks(), {}, { headers, body: text });
   t.strictSame(plain.client.headers, { ...headers, vary: 'Origin, Accept-Encoding' }, 'a cache keeps the two apart');
   const varied = await serve(hooks(), asked, { headers: { ...json, vary: 'accept-encoding' }, body: text });
-  t.equal(varied.client.headers['vary'], 'accept-encoding', 'said once');
+  t.equal(varied.client.headers['vary'], 'accept-encoding', 'the field appears once');
   const weak = await serve(hooks(), asked, { headers: { ...json, etag: 'W/"a"' }, body: text });
   t.equal(weak.client.headers['etag'], 'W/"a"');
 });
@@ -229,7 +229,7 @@ t.test('at most 128 streams of one process are compressed; further responses are
   t.equal(all.every(isCoded), true);
   t.equal(isCoded(begin(shared)), false);
   all[0]!.exchange.downstream.abort();
-  t.equal(isCoded(begin(shared)), true, 'a place that is free again is given on, once');
+  t.equal(isCoded(begin(shared)), true, 'a freed place is passed on once');
   t.equal(isCoded(begin(shared)), false);
   for (const { exchange } of all) exchange.downstream.abort();
 });

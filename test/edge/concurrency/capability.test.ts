@@ -43,18 +43,18 @@ const pairs: [name: string, plan: object, first: Partial<Exchange>, second: Part
   ['of a route with room', { maxInFlight: 2 }, {}, {}, 'passed'],
   ['of each client: one address', perClient, {}, {}, 'concurrency_limited'],
   ['of each client: two addresses', perClient, {}, ip('192.0.2.2'), 'passed'],
-  ['an IPv6 client has all of its network', perClient, ip('2001:db8::1'), ip('2001:db8::2'), 'concurrency_limited'],
+  ['an IPv6 client is its whole network', perClient, ip('2001:db8::1'), ip('2001:db8::2'), 'concurrency_limited'],
   ['another IPv6 network', perClient, ip('2001:db8::1'), ip('2001:db8:0:1::1'), 'passed'],
   [
-    'a client that is known, from two addresses',
+    'an authenticated client from two addresses',
     perClient,
     { clientId: 'a' },
     { clientId: 'a', ...ip('192.0.2.2') },
     'concurrency_limited',
   ],
-  ['two known clients behind one address', perClient, { clientId: 'a' }, { clientId: 'b' }, 'passed'],
+  ['two authenticated clients behind one address', perClient, { clientId: 'a' }, { clientId: 'b' }, 'passed'],
   [
-    'clients without an address are one',
+    'clients without an address count as one',
     perClient,
     { clientIp: undefined },
     { clientIp: undefined },
@@ -72,7 +72,7 @@ for (const [name, plan, first, second, outcome] of pairs)
     if (outcome === 'passed') return;
     t.equal(other.exchange.decision, 'deny');
     other.leave();
-    t.equal((await enter(phases, second)).outcome, outcome, 'a request that was refused has not been counted');
+    t.equal((await enter(phases, second)).outcome, outcome, 'a refused request has not been counted');
     one.leave();
     t.equal((await enter(phases, second)).outcome, 'passed', 'the place is free again');
   });
@@ -122,7 +122,11 @@ t.test('other workers ask the first worker', async (t) => {
   const one = await enter(await hooks(plan, a.shared));
   t.equal(one.outcome, 'passed');
   t.equal((await enter(await hooks(plan, b.shared))).outcome, 'concurrency_limited');
-  t.equal((await enter(await hooks(plan, own))).outcome, 'concurrency_limited', 'the first counts with them');
+  t.equal(
+    (await enter(await hooks(plan, own))).outcome,
+    'concurrency_limited',
+    "the first worker counts the others' requests",
+  );
   one.leave();
   t.match(a.told, [{ op: 'leave' }]);
   served.answer(1, a.told[0]);
@@ -139,7 +143,7 @@ t.test('a worker that ends releases its requests, and its late messages count no
   served.gone!(1);
   one.leave();
   served.answer(1, a.told[0]);
-  t.equal((await enter(await hooks(plan, a.shared, 'another rule'))).outcome, 'passed', 'it was started again');
+  t.equal((await enter(await hooks(plan, a.shared, 'another rule'))).outcome, 'passed', 'the worker was restarted');
   served.answer(1, a.told[0]);
   const outcomes = [
     await enter(await hooks(plan, own)),
@@ -157,7 +161,7 @@ t.test('no request is admitted if the first worker is late, and its late answer 
   const phases = await hooks({ maxInFlight: 1 }, shared);
   t.equal((await enter(phases)).outcome, 'concurrency_limited');
   lates[0]!(false as never);
-  t.strictSame(told, [], 'it had no room');
+  t.strictSame(told, [], 'the first worker had no room');
   lates[0]!(true as never);
   t.match(told, [{ op: 'leave', key: '192.0.2.1' }]);
 });

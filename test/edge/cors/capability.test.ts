@@ -46,7 +46,7 @@ const preflights: [name: string, plan: object, asked: ReturnType<typeof prefligh
     },
   ],
   [
-    'with credentials a star is what was asked for: to a browser it would be a name',
+    "with credentials a star is replaced by the request's value: a browser would take it for a name",
     {
       allowOrigins: ['*'],
       allowMethods: ['*'],
@@ -71,7 +71,7 @@ for (const [name, plan, asked, told] of preflights)
   t.test(`preflight: ${name}`, async (t) => {
     const hooks = await filter(plan);
     const { backend, client } = await serve(hooks, asked);
-    t.equal(backend, undefined, 'it is answered here');
+    t.equal(backend, undefined, 'the preflight is answered here');
     t.strictSame(client, { status: 204, headers: told, body: '' });
     const { exchange } = createExchange(asked.known, asked.headers);
     t.strictSame(Object.fromEntries(JSON.parse(hooks!.preflight!(exchange))), told, 'rules are compared by the same');
@@ -108,7 +108,7 @@ const origins: [pattern: string, origin: string, isAllowed: boolean][] = [
 for (const [pattern, origin, isAllowed] of origins)
   t.test(`${pattern} ${isAllowed ? 'allows' : 'does not allow'} ${origin}`, async (t) => {
     const { client, backend } = await serve(await policy({ allowOrigins: [pattern] }), { headers: { origin } });
-    t.ok(backend, 'the request is served all the same');
+    t.ok(backend, 'the request is served anyway');
     t.equal(client.headers['access-control-allow-origin'], isAllowed ? origin : undefined);
   });
 
@@ -145,7 +145,7 @@ for (const [name, plan, headers, told] of responses)
       'x-other': '1',
     };
     const { client } = await serve(await filter(plan), { headers }, { headers: saidByBackend });
-    t.strictSame(client.headers, { 'x-other': '1', ...told }, "the backend's word is replaced");
+    t.strictSame(client.headers, { 'x-other': '1', ...told }, "the backend's value is replaced");
   });
 
 t.test('a browser may read a refusal too', async (t) => {

@@ -106,7 +106,7 @@ t.test('on the wire: CSRF is checked before authentication', async (t) => {
   const forged = await post({ origin: 'https://evil.test' });
   t.equal(forged.status, 403);
   t.equal(await forged.text(), 'Invalid origin');
-  t.equal((await post({ origin: edge.url })).status, 401, 'not authenticated');
+  t.equal((await post({ origin: edge.url })).status, 401, 'the request is not authenticated');
   t.equal((await post({ origin: edge.url, 'x-key': 'a-key-that-is-readable' })).status, 200);
   t.match(edge.refused[0], {
     code: 'csrf_origin_mismatch',

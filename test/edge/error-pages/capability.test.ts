@@ -42,10 +42,10 @@ const rows: [name: string, code: Code, headers: Headers, status: number, told: H
   ['a browser gets the page of the status', 'no_route', html, 404, page, '<p>gone id-1</p>'],
   ['a page for one status before that of its class', 'overloaded', html, 503, page, '<p>busy</p>'],
   ['else the page of its class', 'rule_broken', html, 500, page, '<p>server</p>'],
-  ['of the clients as well', 'host_missing', html, 400, page, '<p>client</p>'],
-  ['a client that says nothing gets text', 'no_route', {}, 404, plain, 'no route'],
-  ['a client that takes anything gets text', 'no_route', { accept: '*/*' }, 404, plain, 'no route'],
-  ['a client that takes no form of ours gets text', 'no_route', { accept: 'image/png' }, 404, plain, 'no route'],
+  ['the same for a client error', 'host_missing', html, 400, page, '<p>client</p>'],
+  ['a client without Accept gets text', 'no_route', {}, 404, plain, 'no route'],
+  ['a client that accepts anything gets text', 'no_route', { accept: '*/*' }, 404, plain, 'no route'],
+  ['a client that accepts none of our forms gets text', 'no_route', { accept: 'image/png' }, 404, plain, 'no route'],
   [
     'a program that asks for a problem',
     'no_route',
@@ -62,16 +62,9 @@ const rows: [name: string, code: Code, headers: Headers, status: number, told: H
     problem,
     '{"type":"about:blank","title":"Not Found","status":404,"detail":"no route"}',
   ],
+  ['a client that prefers text', 'no_route', { accept: 'application/json;q=0.5, text/plain' }, 404, plain, 'no route'],
   [
-    'one that would rather have text',
-    'no_route',
-    { accept: 'application/json;q=0.5, text/plain' },
-    404,
-    plain,
-    'no route',
-  ],
-  [
-    'one that refuses pages',
+    'a client that refuses pages',
     'no_route',
     { accept: 'text/html;q=0, application/json' },
     404,
@@ -115,7 +108,11 @@ t.test('the text of an external authorizer is not changed', async (t) => {
   const own = await serve(refusing('ext_authz_denied'), { headers: html, known: { denial: worded('own words') } });
   t.match(own.client, { status: 403, headers: { 'content-type': 'text/x-own' }, body: 'own words' });
   const empty = await serve(refusing('ext_authz_denied'), { headers: html, known: { denial: worded('') } });
-  t.match(empty.client, { status: 403, headers: page, body: '<p>client</p>' }, 'but one without words gets the page');
+  t.match(
+    empty.client,
+    { status: 403, headers: page, body: '<p>client</p>' },
+    'a refusal without a text gets the page',
+  );
 });
 
 t.test('HEAD gets the head of the page and no body', async (t) => {

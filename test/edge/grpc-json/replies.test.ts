@@ -327,11 +327,11 @@ t.test('streams: the head and each message are sent on at once', async (t) => {
     respondWith(cut.exchange, head());
     cut.exchange.downstream.write(framed(order({ sku: 'a' })));
     cut.exchange.downstream.end(fields({ 'grpc-status': '8', 'grpc-message': 'full' }));
-    if (failed === undefined) t.ok(cut.sent.aborted, 'an array is cut');
+    if (failed === undefined) t.ok(cut.sent.aborted, 'an array is truncated');
     else t.equal(cut.sent.pieces.at(-1)?.toString(), failed);
     const early = await begin('/v1/orders', using);
     respondWith(early.exchange, { headers: { 'content-type': 'application/grpc', 'grpc-status': '5' }, body: '' });
-    t.match(early.sent.replies[0], { status: 404 }, 'before the first message it is a status');
+    t.match(early.sent.replies[0], { status: 404 }, 'before the first message the response is a status');
   }
 });
 

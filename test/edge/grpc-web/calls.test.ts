@@ -60,7 +60,7 @@ t.test('which requests are gRPC-Web, and what the backend gets', async (t) => {
     known: { method: 'GET' },
     headers: { 'content-type': 'application/grpc-web' },
   });
-  t.equal(backend!.headers['content-type'], 'application/grpc-web', 'a GET is no call');
+  t.equal(backend!.headers['content-type'], 'application/grpc-web', 'a GET is not a call');
 });
 
 const call = (type = 'application/grpc-web') => {
@@ -99,7 +99,7 @@ t.test('bad bodies are refused, and never end as complete requests at the backen
   const rows: readonly (readonly [why: string, type: string, body: Buffer | string, message: string])[] = [
     ['a cut message', '', message.subarray(0, 7), 'the body ends within a message'],
     ['a cut prefix', '', Buffer.from([0, 0, 0]), 'the body ends within a message'],
-    ['a length that lies', '', Buffer.from([0, 255, 255, 255, 255, 1]), 'the body ends within a message'],
+    ['a false length', '', Buffer.from([0, 255, 255, 255, 255, 1]), 'the body ends within a message'],
     ['trailers in a request', '', frame('a: b\r\n'), 'a message of the body has an unknown flag'],
     ['an unknown flag', '', Buffer.from([2, 0, 0, 0, 0]), 'a message of the body has an unknown flag'],
     ['no base64', '-text', 'AAAA*AAA', 'the body is not base64'],
@@ -141,9 +141,9 @@ const trailersOf = (fields: Record<string, string>) => addFields(emptyFields, Ob
 t.test('trailers are the last frame', async (t) => {
   const { exchange, sent } = call();
   respondWith(exchange, grpc({ headers: { 'x-own': '1' } }));
-  t.equal(sent.replies.length, 1, 'the head waits for nothing');
+  t.equal(sent.replies.length, 1, 'the head does not wait');
   exchange.downstream.write(message);
-  t.equal(sent.pieces.length, 1, 'nor does a message');
+  t.equal(sent.pieces.length, 1, 'a message does not wait either');
   exchange.downstream.end(trailersOf({ 'Grpc-Status': '0', 'x-trailer': 'there' }));
   t.same(Buffer.concat(sent.pieces), Buffer.concat([message, frame('grpc-status: 0\r\nx-trailer: there\r\n')]));
   t.same(sent.trailers, emptyFields);

@@ -68,7 +68,7 @@ t.test('methods and names are read', async (t) => {
     ['a resource', request('resources/read', { uri: 'file:///docs/a.txt' }), 'passed'],
     ['a subscription', request('resources/subscribe', { uri: 'file:///docs/a.txt' }), 'passed'],
     ['another subscription', request('resources/subscribe', { uri: 'file:///home/a.txt' }), denied],
-    ['the end of one', request('resources/unsubscribe', { uri: 'file:///home/a.txt' }), denied],
+    ['the end of a task', request('resources/unsubscribe', { uri: 'file:///home/a.txt' }), denied],
     ['a completion', request('completion/complete', { ref: { type: 'ref/prompt', name: 'Code Review' } }), 'passed'],
     ['of another prompt', request('completion/complete', { ref: { type: 'ref/prompt', name: 'x' } }), denied],
     [
@@ -89,7 +89,7 @@ t.test('methods and names are read', async (t) => {
       denied,
     ],
     ['with an unknown filter', request('subscriptions/listen', { notifications: { taskIds: ['1'] } }), denied],
-    ['the begin of a session', request('initialize', { protocolVersion: '2025-11-25' }), 'passed'],
+    ['the beginning of a session', request('initialize', { protocolVersion: '2025-11-25' }), 'passed'],
     ['a list', request('tools/list', undefined, 'a'), 'passed'],
     ['an extension that is named', request('tasks/get', { taskId: '1' }), 'passed'],
     ['an unknown method', request('tools/run', { name: 'get_weather' }), denied],
@@ -297,7 +297,7 @@ t.test('messages that two parsers read differently are refused', async (t) => {
     ],
     ['a coding', `{${call}}`, '415 content_encoding_unsupported -32600', { 'content-encoding': 'gzip' }],
     ['a coding for WSGI', `{${call}}`, '415 content_encoding_unsupported -32600', { content_encoding: 'gzip' }],
-    ['a charset that is right', `{${call}}`, 'passed', { 'content-type': 'application/json;charset=UTF-8' }],
+    ['a valid charset', `{${call}}`, 'passed', { 'content-type': 'application/json;charset=UTF-8' }],
     ['headers that agree', `{${call}}`, 'passed', { 'mcp-method': 'tools/call', 'mcp-name': 'get_weather' }],
     ['a name in base64', `{${call}}`, 'passed', { 'mcp-name': '=?base64?Z2V0X3dlYXRoZXI=?=' }],
     ['another method', `{${call}}`, '400 mcp_header_mismatch -32020', { 'mcp-method': 'ping' }],
@@ -341,7 +341,7 @@ t.test('batches', async (t) => {
   t.equal(await outcome(post(`[${weather},${ping}]`)), 'passed');
   t.equal(await outcome(post(`[${weather}]`, { 'mcp-protocol-version': '2025-03-26' })), 'passed');
   const { client, backend } = await post(`[${weather},${ping},${other}]`);
-  t.equal(backend, undefined, 'nothing of it is done');
+  t.equal(backend, undefined, 'no message of the batch is executed');
   t.match(
     { ...client, body: JSON.parse(client.body) as object },
     {

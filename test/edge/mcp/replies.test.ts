@@ -131,7 +131,7 @@ t.test('lists in JSON are filtered', async (t) => {
   });
   t.equal(escaped.client.body, '{"result":{"tools":[]}}');
   const same = '{ "result": { "tools": [ {"name":"get_\\u0061"} ] } }';
-  t.equal((await serve(hooks, list, { headers: json, body: same })).client.body, same, 'bytes are kept');
+  t.equal((await serve(hooks, list, { headers: json, body: same })).client.body, same, 'the bytes are unchanged');
 });
 
 t.test('results that are no lists go on as they are', async (t) => {
@@ -248,7 +248,7 @@ t.test('a list that arrives in pieces is filtered', async (t) => {
   respondWith(exchange, { headers: json, framing: 'chunked' });
   for (const piece of ['{"result":{"to', 'ols":[{"na', 'me":"delete"},{"name":"get"}]}}'])
     exchange.downstream.write(Buffer.from(piece));
-  t.strictSame(sent.replies, [], 'nothing goes out before it is complete');
+  t.strictSame(sent.replies, [], 'nothing is sent before the list is complete');
   t.ok(heldBytes() > before);
   exchange.downstream.end(emptyFields);
   t.equal(text(sent.pieces), '{"result":{"tools":[{"name":"get"}]}}');
@@ -258,7 +258,7 @@ t.test('a list that arrives in pieces is filtered', async (t) => {
   respondWith(cut.exchange, { headers: json, framing: 'chunked' });
   cut.exchange.downstream.write(Buffer.from('{"result":'));
   for (const finish of cut.exchange.phases!.finished) finish(cut.exchange);
-  t.equal(heldBytes(), before, 'a response that is cut gives back what it held');
+  t.equal(heldBytes(), before, 'a truncated response releases its buffer');
   const long = await begin(list);
   respondWith(long.exchange, { headers: json, framing: 'chunked' });
   for (let i = 0; i < 3; i++) long.exchange.downstream.write(Buffer.alloc(1000, 'x'));
@@ -299,7 +299,7 @@ t.test('events are filtered in pieces of any size', async (t) => {
   const broken = await begin({ known: { method: 'GET' } });
   respondWith(broken.exchange, { headers: events, framing: 'chunked' });
   broken.exchange.downstream.write(Buffer.from('data: 1\n\ndata: {"result":{"tools":x}}\n\n'));
-  t.equal(broken.sent.aborted, true, 'a stream that cannot be read is cut');
+  t.equal(broken.sent.aborted, true, 'an unreadable stream is cut');
   t.strictSame(broken.told, ['gone']);
   const reader = new EventReader({ data: (data) => data, id: (id) => id, limit: 1 << 24 });
   const started = performance.now();
@@ -350,7 +350,7 @@ t.test('sessions belong to their caller', async (t) => {
       ? `${served.client.status} ${served.client.code}`
       : [served.backend.headers['mcp-session-id'], served.client.headers['mcp-session-id'] === session];
   };
-  t.strictSame(await use({}), ['server-1', true], 'the client keeps its id');
+  t.strictSame(await use({}), ['server-1', true], 'the client keeps its ID');
   t.strictSame(await use({ method: 'GET' }), ['server-1', true]);
   const strange = '404 mcp_session_unknown';
   const peer = { peer: { id: { uri: 'spiffe://demo.test/x' } } };
@@ -359,7 +359,7 @@ t.test('sessions belong to their caller', async (t) => {
   t.equal(await use({ authMethod: 'basic' }), strange, 'the same name by another method');
   t.equal(await use({ auth: { issuer: 'i', subject: 's', principal: 'i/s', claims: {} } }), strange);
   t.equal(await use({}, {}, hooks, peer), strange);
-  t.equal(await use({}, { 'mcp-session-id': 'server-1' }), strange, "the server's own id");
+  t.equal(await use({}, { 'mcp-session-id': 'server-1' }), strange, "the server's own ID");
   t.equal(await use({}, { mcp_session_id: session }), strange, 'two spellings');
   t.equal(await use({}, { 'mcp-session-id': session.slice(0, -2) }), strange);
   t.equal(await use({}, { 'mcp-session-id': '' }), strange);
@@ -414,13 +414,17 @@ t.test('streams are resumed by their own caller only', async (t) => {
   };
   t.equal(await resume('ann'), '7-1');
   t.equal(await resume('bob'), 'mcp_session_unknown');
-  t.equal(await resume('ann', '7-1'), 'mcp_session_unknown', "the server's own id");
+  t.equal(await resume('ann', '7-1'), 'mcp_session_unknown', "the server's own ID");
   t.equal(await resume('ann', '7-1', 'DELETE'), 'none', 'no stream is resumed');
   const { client: started } = await serve(hooks, ask('initialize'), {
     headers: { ...json, 'mcp-session-id': '7-1' },
     body: '{}',
   });
-  t.equal(await resume('ann', started.headers['mcp-session-id']), 'mcp_session_unknown', 'a session is no event');
+  t.equal(
+    await resume('ann', started.headers['mcp-session-id']),
+    'mcp_session_unknown',
+    'a session ID is not an event ID',
+  );
 });
 
 t.test('refusals of other steps pass unchanged', async (t) => {

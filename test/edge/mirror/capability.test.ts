@@ -52,7 +52,7 @@ function createMirror(name: string, acquire?: () => never) {
       },
       pause() {},
       resume() {},
-      takeSocket: () => t.fail('not asked for') as never,
+      takeSocket: () => t.fail('no copy was requested') as never,
     };
   };
   const route = { name, cluster: name, destination: { acquire: acquire ?? connect } } as unknown as Route;
@@ -85,9 +85,9 @@ const shares: [name: string, plan: object, drawn: number, isCopied: boolean][] =
   ['10 percent: drawn', to('a', { percent: 10 }), 0.099, true],
   ['10 percent: not drawn', to('a', { percent: 10 }), 0.1, false],
   ['no percent', to('a', { percent: 0 }), 0, false],
-  ['one of four: drawn', to('a', { fraction: { numerator: 1, denominator: 4 } }), 0.249, true],
-  ['one of four: not drawn', to('a', { fraction: { numerator: 1, denominator: 4 } }), 0.25, false],
-  ['a fraction is of a hundred', to('a', { fraction: { numerator: 5 } }), 0.049, true],
+  ['one of four: sampled', to('a', { fraction: { numerator: 1, denominator: 4 } }), 0.249, true],
+  ['one of four: not sampled', to('a', { fraction: { numerator: 1, denominator: 4 } }), 0.25, false],
+  ['a fraction with a denominator', to('a', { fraction: { numerator: 5 } }), 0.049, true],
 ];
 
 for (const [name, plan, drawn, isCopied] of shares)
@@ -159,17 +159,21 @@ t.test('a body that arrives later goes to both, with its trailers', async (t) =>
   exchange.carrier!.requestEnd(trailers);
   t.strictSame(carrier.told, ['data one', 'data two', 'end']);
   t.match(noted[0], { body: 'onetwo', ended: { 'x-sum': '1' } });
-  t.strictSame(noted[0]!.ended, { 'x-sum': '1' }, 'what a step took out of the head does not come behind the body');
+  t.strictSame(
+    noted[0]!.ended,
+    { 'x-sum': '1' },
+    'a field that a step removed from the head does not return in trailers',
+  );
   noted[0]!.events.upstreamReply({} as never, Buffer.alloc(0));
   t.strictSame(shared.outcomes, { answered: 1, failed: 0, dropped: 0 });
 });
 
 const ends: [name: string, how: (of: Awaited<ReturnType<typeof stream>>) => void, outcome: string][] = [
-  ['it answers in pieces', ({ noted }) => noted[0]!.events.upstreamEnd(emptyFields), 'answered'],
-  ['it breaks off', ({ noted }) => noted[0]!.events.upstreamFailed(new Error() as never), 'failed'],
-  ['the client goes before its body is complete', ({ exchange }) => exchange.carrier!.downstreamGone(), 'dropped'],
+  ['the mirror responds in pieces', ({ noted }) => noted[0]!.events.upstreamEnd(emptyFields), 'answered'],
+  ['the mirror breaks off', ({ noted }) => noted[0]!.events.upstreamFailed(new Error() as never), 'failed'],
+  ['the client leaves before its body is complete', ({ exchange }) => exchange.carrier!.downstreamGone(), 'dropped'],
   ['the request is answered before its body is complete', ({ finish }) => finish(), 'dropped'],
-  ['the process leaves', ({ shared }) => shared.drop(), 'dropped'],
+  ['the process exits', ({ shared }) => shared.drop(), 'dropped'],
 ];
 
 for (const [name, how, outcome] of ends)
@@ -179,8 +183,8 @@ for (const [name, how, outcome] of ends)
     t.equal(one.shared.outcomes[outcome as 'answered'], 1);
     t.equal(one.noted[0]!.destroyed, outcome === 'dropped');
     one.exchange.carrier!.requestData(Buffer.from('late'));
-    t.equal(one.noted[0]!.body, '', 'it gets nothing more');
-    t.equal(one.carrier.told.at(-1), 'data late', 'and the request goes on');
+    t.equal(one.noted[0]!.body, '', 'the mirror gets nothing more');
+    t.equal(one.carrier.told.at(-1), 'data late', 'the request continues');
   });
 
 t.test('a mirror without a connection buffers 64 KB and then drops its copy; one that refuses fails', async (t) => {

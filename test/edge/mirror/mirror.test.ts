@@ -108,9 +108,9 @@ t.test('mirrors get copies', async (t) => {
       const v = version === 'HTTP/2' ? 2 : 1;
       const headers = { 'x-gone': '1', 'x-own': '2', cookie: 'a=b' };
       const plain = await askAs(version, port, { path: `/get?v=${v}`, headers });
-      t.equal(plain.body.toString(), 'app', "the app's answer is the answer");
+      t.equal(plain.body.toString(), 'app', "the client gets the app's response");
       const [get, got] = await both(`/v2/get?v=${v}`);
-      t.strictSame(got, get, 'the head as the backend gets it, rewrites included');
+      t.strictSame(got, get, 'the mirror gets the head that the backend gets, rewrites included');
       t.match(got.headers, { 'x-set': 'both', 'x-own': '2', 'x-forwarded-for': '127.0.0.1' });
 
       await askAs(version, port, { method: 'POST', path: `/whole?v=${v}`, body: 'all at once' });
@@ -128,7 +128,7 @@ t.test('mirrors get copies', async (t) => {
       await askAs(version, port, { path: `/never?v=${v}` });
       t.notOk(
         mirror.arrived.some(({ url }) => url.startsWith('/never')),
-        'a share of nothing',
+        'a share of zero',
       );
     });
   await until(async () => (await outcomes(gateway))['answered'] === 6 + 2, 'all to be counted');
@@ -153,9 +153,9 @@ t.test('a mirror that hangs, is gone, or reads nothing does not affect clients',
     const answer = await askAs(version, ask, { method: 'POST', path: '/big', body: pieces(400, 32_768) });
     t.equal(answer.body.toString(), 'app');
   }
-  t.equal(app.arrived.filter(({ body }) => body.length === 400 * 32_768).length, 2, 'whole, to the app');
+  t.equal(app.arrived.filter(({ body }) => body.length === 400 * 32_768).length, 2, 'complete, to the app');
   await until(async () => (await outcomes(gateway))['dropped'] === (before['dropped'] ?? 0) + 2, 'both to be dropped');
-  t.equal(heldBytes() < 1024 * 1024, true, 'and nothing of them is held');
+  t.equal(heldBytes() < 1024 * 1024, true, 'no byte of the copies is held');
   // Gone altogether.
   for (const socket of sockets) socket.destroy();
   await new Promise((resolve) => hanging.close(resolve));
@@ -291,7 +291,7 @@ t.test('bytes that a slow mirror does not read are buffered up to a limit, then 
   t.equal(mirror.destroyed, 1);
   t.equal(heldBytes(), before);
   exchange.carrier!.requestEnd(emptyFields);
-  t.equal(passed.length, 7, 'and all of it has gone to the backend');
+  t.equal(passed.length, 7, 'the backend has received all of it');
 
   const other = new Noting();
   const left = exchangeFor(other, 1, { framing: 'chunked', carrier });
@@ -299,7 +299,7 @@ t.test('bytes that a slow mirror does not read are buffered up to a limit, then 
   await settled();
   left.carrier!.requestData(Buffer.from('half'));
   left.carrier!.downstreamGone();
-  t.equal(other.destroyed, 1, 'half a request is not sent as if it were all');
+  t.equal(other.destroyed, 1, 'half a request is not sent as a complete one');
   t.equal(passed.at(-1), 'gone');
 });
 
@@ -325,7 +325,7 @@ t.test('copies in flight are bounded', async (t) => {
   for (const events of all) events.upstreamReply({} as never, Buffer.alloc(0));
   mirrorRequest(exchangeFor(mirror, 1), undefined);
   await settled();
-  t.equal(mirror.sent.length, 257, 'and there is room again');
+  t.equal(mirror.sent.length, 257, 'there is room again');
   mirror.events!.upstreamFailed({} as never);
 });
 

@@ -79,7 +79,7 @@ t.test('a login creates a session, and the app receives the user', async (t) => 
     code_challenge: /^[\w-]{43}$/,
   });
   const { response, url } = await browser.walk(asked.href);
-  t.equal(url, `${edge.url}/a?b=c`, 'it ends at the requested page');
+  t.equal(url, `${edge.url}/a?b=c`, 'the login ends at the requested page');
   const app = await passed(response);
   t.match(app, { path: '/a?b=c', method: 'oidc', sub: 'ann', claims: { groups: ['clerks'] } });
   t.match(app.fields['authorization'], /^Bearer \S+$/);
@@ -120,8 +120,8 @@ t.test('two tabs log in at once, and each login works once', async (t) => {
   t.match(await replay.text(), /This login has expired/);
   const thief = new Browser();
   for (const [key, value] of kept) thief.cookies.set(key, value);
-  t.equal((await thief.get(one.url)).status, 400, 'with all its cookies, too');
-  t.equal((await new Browser().get(two.url)).status, 400, 'nor without any');
+  t.equal((await thief.get(one.url)).status, 400, 'the code works once, even with all its cookies');
+  t.equal((await new Browser().get(two.url)).status, 400, 'the code does not work without cookies either');
   t.match(edge.refused, [
     { code: 'oidc_state_invalid', message: /did not begin/ },
     { code: 'oidc_state_invalid', message: 'the callback of this login was used before' },
@@ -179,12 +179,12 @@ t.test('expired tokens are refreshed once for all requests that arrive meanwhile
   clock.add(61_000);
   const all = await Promise.all([1, 2, 3].map((i) => browser.get(`${edge.url}/${i}`)));
   for (const one of all) t.equal((await passed(one)).sub, 'ann');
-  t.equal(provider.granted.count, 2, 'one refresh for all of them');
+  t.equal(provider.granted.count, 2, 'one refresh serves all of them');
   const fresh = browser.named('sallyport-session')[0]![1];
   t.not(fresh, old);
   browser.cookies.set(browser.named('sallyport-session')[0]![0], old);
   const late = await browser.get(`${edge.url}/late`);
-  t.equal((await passed(late)).sub, 'ann', 'and for a request in flight with the old cookie');
+  t.equal((await passed(late)).sub, 'ann', 'also for a request in flight with the old cookie');
   t.equal(provider.granted.count, 2);
   clock.add(61_000);
   await passed(await browser.get(`${edge.url}/next`));
@@ -195,9 +195,9 @@ t.test('expired tokens are refreshed once for all requests that arrive meanwhile
   t.equal(down.status, 503, 'refused while the provider is down');
   t.match(edge.refused.at(-1), { code: 'oidc_provider_unavailable' });
   provider.breakWith(undefined);
-  t.equal((await passed(await browser.get(`${edge.url}/up`))).sub, 'ann', 'and refreshed when it is back');
+  t.equal((await passed(await browser.get(`${edge.url}/up`))).sub, 'ann', 'the tokens are refreshed when it is back');
   clock.add(8 * 24 * 3_600_000);
-  t.equal((await browser.get(`${edge.url}/`)).status, 302, 'a week after the login a new one is needed');
+  t.equal((await browser.get(`${edge.url}/`)).status, 302, 'a week after the login a new login is required');
 });
 
 t.test('a refresh token that the provider rejects leads to a login', async (t) => {
@@ -254,8 +254,8 @@ t.test('programs get a 401 and no redirect', async (t) => {
     ['a script that asks for HTML', { 'sec-fetch-mode': 'cors' }, 'GET', 401],
     ['an opened page', { 'sec-fetch-mode': 'navigate' }, 'GET', 302],
     ['an old script', { 'x-requested-with': 'XMLHttpRequest' }, 'GET', 401],
-    ['what denyRedirect names', { 'x-app': 'mobile/1' }, 'GET', 401],
-    ['what it does not name', { 'x-app': 'web' }, 'GET', 302],
+    ['a path that denyRedirect names', { 'x-app': 'mobile/1' }, 'GET', 401],
+    ['a path that it does not name', { 'x-app': 'web' }, 'GET', 302],
   ];
   for (const [name, headers, method, status] of cases) {
     const response = await browser.get(`${edge.url}/`, headers, method);
@@ -690,7 +690,7 @@ t.test("a session does not become another user's, and one that is too large is r
     { sub: 'ann', fields: { authorization: 'Bearer short' } },
     'a refresh may give no ID token',
   );
-  t.equal(browser.named('sallyport-session').length, 1, 'and the rest of the longer one is deleted');
+  t.equal(browser.named('sallyport-session').length, 1, 'the remaining pieces of the longer one are deleted');
   const next = await begin(edge);
   const good = await idToken(liar, next.nonce);
   liar.token = (response) => json(response, tokensWith(good, { access_token: 'x'.repeat(20_000) }));

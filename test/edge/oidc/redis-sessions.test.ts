@@ -35,7 +35,7 @@ t.test('one owner gets the claim, and the others get the result', { skip: noRedi
   t.strictSame(await two.claim('a', 'second', 60_000), { answer: 'sealed' });
   t.equal(await one.claim('b', 'first', 60_000), 'mine');
   await one.settle('b', 'first', undefined, 60_000);
-  t.equal(await two.claim('b', 'second', 60_000), 'mine', 'a failed claim is free');
+  t.equal(await two.claim('b', 'second', 60_000), 'mine', 'a failed claim is released');
   t.equal(await one.claim('c', 'first', 30), 'mine');
   await until(
     async () => (await two.claim('c', 'second', 60_000)) === 'mine',

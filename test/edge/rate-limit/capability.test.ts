@@ -36,7 +36,7 @@ const pairs: [name: string, rule: object, first: Asked, second: Asked, isRefused
     true,
   ],
   [
-    'a header that does not',
+    'a header that does not match',
     selecting({ headers: [{ name: 'X-A', value: '1' }] }),
     { headers: { 'x-a': '1' } },
     { headers: { 'x-a': '2' } },

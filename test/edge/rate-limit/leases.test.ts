@@ -71,7 +71,7 @@ for (const [requests, periodMs] of [
     for (let from = 0; from < passed.length; from += 7)
       for (let to = from; to < passed.length; to++)
         worst = Math.max(worst, to - from + 1 - requests - rate * (passed[to]! - passed[from]! + leaseMs));
-    t.ok(worst <= 1e-6, `at most the limit and what comes back in ${leaseMs} ms (${worst})`);
+    t.ok(worst <= 1e-6, `at most the limit and the refill of ${leaseMs} ms (${worst})`);
     // All returned tokens were used, apart from those on loan when the test ends.
     const had = requests + rate * (passed.at(-1)! - 1000);
     t.ok(passed.length > Math.min(asked, had) * 0.6, `${passed.length} of ${Math.min(asked, had)} passed`);
@@ -99,7 +99,7 @@ t.test('unused tokens are returned, and a flood over a limit sends no queries', 
   for (let i = 0; i < 20; i++) if (!(await take(one))) t.fail('there is room');
   let passed = 0;
   while (await take(two)) passed++;
-  t.ok(passed < 80, `${passed} and what the first worker has on loan`);
+  t.ok(passed < 80, `${passed} plus the first worker's loans`);
   const asked = two.asked;
   for (let i = 0; i < 1000; i++) if (await take(two)) t.fail('there is none');
   t.equal(two.asked, asked);
@@ -122,12 +122,12 @@ t.test('several buckets give tokens together or not at all', async (t) => {
     [await allowed(wide, narrow), await allowed(wide, narrow), await allowed(wide, narrow)],
     [true, true, false],
   );
-  t.ok(await allowed(wide), 'the one that has room is not shut with the other');
+  t.ok(await allowed(wide), 'the bucket that has tokens is not blocked with the other');
   now += leaseMs;
   worker.leases.sweep();
   let more = 0;
   while (await allowed(wide)) more++;
-  t.equal(more, 7, 'what was refused cost nothing');
+  t.equal(more, 7, 'a refused request costs nothing');
 });
 
 t.test('the limits of a route use leases', async (t) => {

@@ -38,7 +38,7 @@ t.test('an exhausted bucket stays exhausted, however many keys are invented', as
   t.equal(drain(table, 'victim', 1), 10);
   let passed = 0;
   for (let i = 0; i < 20_000; i++) if (take(table, `invented-${i}`, 1)) passed++;
-  t.equal(take(table, 'victim', 1), false, 'its bucket was not forgotten');
+  t.equal(take(table, 'victim', 1), false, 'its bucket was not evicted');
   t.equal(table.facts().buckets, 500, 'one rule has half of the table');
   t.equal(passed, 499 + 10, 'those with room, and one bucket for all others');
   t.ok(table.facts().overflowed > 19_000);
@@ -49,15 +49,15 @@ t.test('a flooded rule leaves room for others', async (t) => {
   for (let i = 0; i < 1000; i++) take(table, `flood-${i}`, 1, 'flooded');
   for (let i = 0; i < 50; i++) t.ok(take(table, `other-${i}`, 1, 'other'));
   t.match(table.facts(), { buckets: 100 });
-  t.equal(take(table, 'other-0', 1, 'other'), true, 'a bucket of its own, not the one for all');
+  t.equal(take(table, 'other-0', 1, 'other'), true, 'a bucket of its own, not the shared one');
 });
 
 t.test('buckets that are full again make room', async (t) => {
   const table = new LocalLimits(100);
   for (let i = 0; i < 50; i++) take(table, `old-${i}`, 0);
-  t.equal(drain(table, 'new', 50), 10, 'the bucket that those without room share');
+  t.equal(drain(table, 'new', 50), 10, 'the shared bucket of those without room');
   t.equal(take(table, 'newer', 50), false);
-  t.equal(drain(table, 'new', 100), 10, 'a bucket of its own: the old ones are full, and no different from none');
+  t.equal(drain(table, 'new', 100), 10, 'a bucket of its own: the old ones are full, and equal to none');
   t.equal(table.facts().buckets, 50);
 });
 
@@ -66,7 +66,7 @@ t.test('a decision does not reuse a slot that it has just found', async (t) => {
   const rule = table.rule('rule');
   table.begin();
   const slots = ['a', 'b', 'c', 'd'].map((key) => table.find(key, rule, 5));
-  t.strictSame(slots, [0, 1, overflow, overflow], 'all of them are full, and still none was taken for another');
+  t.strictSame(slots, [0, 1, overflow, overflow], 'all of them are full, and none was taken for another');
   table.begin();
   t.not(table.find('c', rule, 5), overflow);
 });
@@ -75,7 +75,7 @@ t.test('only tokens that have not been refilled meanwhile are given back', async
   for (const [name, after, left] of [
     ['at once', 0, 10],
     ['half of it', 50, 10],
-    ['all of it has come back', 100, 10],
+    ['all of it has been refilled', 100, 10],
   ] as const) {
     const table = new LocalLimits();
     take(table, 'a', 0);
@@ -85,7 +85,7 @@ t.test('only tokens that have not been refilled meanwhile are given back', async
   const table = new LocalLimits();
   t.equal(drain(table, 'a', 0), 10);
   table.giveBack('a', intervalMs, 0, 60);
-  t.equal(drain(table, 'a', 60), 1, 'what came back by itself is not given twice');
+  t.equal(drain(table, 'a', 60), 1, 'refilled tokens are not given twice');
 });
 
 const random = createRandom();
@@ -112,6 +112,6 @@ t.test(`no period admits more requests than the bucket holds and refills (SEED=$
         const most = capacity + (passed[to]! - passed[from]!) / interval + 1e-6;
         if (to - from + 1 > most) t.fail(`${to - from + 1} of at most ${most} in round ${round}`);
       }
-    t.ok(passed.length >= Math.min(capacity, 400 / 10), 'and something passes');
+    t.ok(passed.length >= Math.min(capacity, 400 / 10), 'some requests pass');
   }
 });

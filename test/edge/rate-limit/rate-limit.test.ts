@@ -112,15 +112,15 @@ t.test('several rules: all must have tokens, and none counts a refused request',
     t.match(
       fieldsOf(ask(ann)),
       { 'RateLimit-Limit': '2', 'RateLimit-Remaining': '1' },
-      `${name}: the one with least left`,
+      `${name}: the one with the fewest tokens left`,
     );
     t.equal(ask(ann).allowed, true);
     for (let i = 0; i < 50; i++) t.match(ask(ann), { allowed: false, rule: 'each', retryAfterS: 30 });
-    t.equal(ask({ headers: { 'x-user': 'bob' } }).allowed, true, `${name}: what ann tried in vain is no cost of bob's`);
+    t.equal(ask({ headers: { 'x-user': 'bob' } }).allowed, true, `${name}: ann's refused requests cost bob nothing`);
     t.equal(ask({ headers: { 'x-user': 'eve' } }).allowed, true);
     t.equal(ask().allowed, true);
     t.match(ask({ headers: { 'x-user': 'joe' } }), { allowed: false, rule: 'all', retryAfterS: 1 });
-    t.match(ask(ann), { allowed: false, rule: 'each' }, `${name}: of two that refuse, the one that takes longer`);
+    t.match(ask(ann), { allowed: false, rule: 'each' }, `${name}: of two that refuse, the longer wait`);
     clock.now += 1000;
     t.equal(ask({ headers: { 'x-user': 'joe' } }).allowed, true);
   }
@@ -236,7 +236,7 @@ const cases: Case[] = [
     [[{ path: '/a/b' }, 'same']],
   ],
   [
-    'all but a path',
+    'all paths but one',
     [{ ...anything, path: { type: 'Exact', value: '/healthz', invert: true } }],
     { path: '/' },
     [[{ path: '/healthz' }, 'none']],

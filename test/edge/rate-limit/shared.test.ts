@@ -84,7 +84,7 @@ t.test('tokens return by the clock of Redis, and keys expire when buckets are fu
   t.strictSame(took.slice(0, 3), [true, true, true]);
   t.equal(took.at(-1), false);
   const ttl = Number(/:(-?\d+)/.exec(await commandRedis(port, 'PTTL', redisKey('a')))![1]);
-  t.ok(ttl > 0 && ttl <= 1200, `a bucket that is full in ${ttl} ms is forgotten then`);
+  t.ok(ttl > 0 && ttl <= 1200, `a bucket that is full after ${ttl} ms expires then`);
   await until(async () => (await shared.take([bucket]))!.allowed, 'a token to return', 2000);
   await until(async () => /:0\r/.test(await commandRedis(port, 'EXISTS', redisKey('a'))), 'the key to expire');
 });
@@ -147,7 +147,7 @@ t.test(
     await redis.again();
     await until(() => shared.ready, 'Redis to be found again');
     t.match(log.withCode('redis_available'), [{ decisions: 40 }]);
-    t.equal(await countAllowed([gateway(shared, [hourly(7)])], 20), 7, 'and it decides again');
+    t.equal(await countAllowed([gateway(shared, [hourly(7)])], 20), 7, 'Redis decides again');
     t.equal(log.withCode('redis_unavailable').length, 1);
   },
 );

@@ -84,7 +84,7 @@ t.test('a client that sends Expect: 100-continue gets one 100 from the gateway',
     sent.interim.map(({ status }) => status),
     [100],
   );
-  t.equal(exchange.expectContinue, false, 'the app is not asked');
+  t.equal(exchange.expectContinue, false, 'the app does not get it');
   holding.requestEnd(emptyFields);
   await step;
 });

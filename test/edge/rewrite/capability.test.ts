@@ -69,7 +69,7 @@ const redirects: [name: string, plan: object, asked: Asked, status: number, loca
     'https://b.test:8443/',
   ],
   [
-    'a port that the scheme has anyway is not written',
+    'the default port of a scheme is not written',
     { hostname: 'b.test' },
     { connection: tls, rules: { policyPort: 443 } },
     302,
@@ -98,13 +98,19 @@ const redirects: [name: string, plan: object, asked: Asked, status: number, loca
   ],
   ['a port alone', { port: 8081 }, { known: plain }, 302, 'http://shop.test:8081/'],
   [
-    'back to where it is asked is a loop',
+    'a redirect to the same URL is a loop',
     { scheme: 'https' },
     { connection: tls, rules: { policyPort: 443 } },
     500,
     undefined,
   ],
-  ['to the same path is a loop too', full('/'), { connection: tls, rules: { policyPort: 443 } }, 500, undefined],
+  [
+    'a redirect to the same path is a loop too',
+    full('/'),
+    { connection: tls, rules: { policyPort: 443 } },
+    500,
+    undefined,
+  ],
   [
     '303 after a POST is no loop: it is asked by GET',
     { statusCode: 303 },
@@ -114,14 +120,14 @@ const redirects: [name: string, plan: object, asked: Asked, status: number, loca
   ],
   ['303 after a GET is a loop', { statusCode: 303 }, { connection: tls, rules: { policyPort: 443 } }, 500, undefined],
   [
-    'without a Host there is no host to redirect to',
+    'without a Host there is no target host',
     { scheme: 'https' },
     { known: { ...plain, authority: '' } },
     400,
     undefined,
   ],
   [
-    'without a Host to a host that is named',
+    'without a Host, to a configured host',
     { scheme: 'https', hostname: 'b.test' },
     { known: { ...plain, authority: '' } },
     302,

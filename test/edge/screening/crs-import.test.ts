@@ -80,7 +80,7 @@ t.test('rules are imported', async (t) => {
   t.ok(first!.isAbout('header', 'User-Agent'));
   t.notOk(first!.isAbout('header', 'Referer'));
   t.notOk(first!.isAbout('query', 'pass'));
-  t.strictSame(compileCrs(rules, 1), [], 'rules of a higher level do not run');
+  t.strictSame(compileCrs(rules, 1), [], 'rules of a higher paranoia level do not run');
 });
 
 t.test('a directory without rules is refused', async (t) => {

@@ -74,7 +74,7 @@ t.test('each part of a request is screened', async (t) => {
     ['escaped JSON', { headers: json, body: JSON.stringify({ a: xss }).replaceAll('<', '\\u003c') }, 'body a'],
     ['key of JSON', { headers: json, body: '{"user":{"$ne":null}}' }, 'name \\*'],
     ['first of two equal keys', { headers: json, body: `{"a":"${xss}","a":"x"}` }, 'body'],
-    ['a JSON that is none', { headers: json, body: `{'a':'${xss}'}` }, 'body'],
+    ['JSON that is malformed', { headers: json, body: `{'a':'${xss}'}` }, 'body'],
     ['form', { headers: form, body: `a=b&c=${encodeURIComponent(xss)}` }, 'body c'],
     ['name in a form', { headers: form, body: 'user[$ne]=x' }, 'name \\*'],
     ['multipart', { headers: multipart, body: part('name="c"', xss) }, 'body c'],

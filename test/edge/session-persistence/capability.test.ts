@@ -23,12 +23,12 @@ async function ask(written: object, headers: Headers = {}, path = '/', connectio
 const hour = { absoluteTimeout: '1h' };
 
 const rows: [name: string, plan: object, headers: Headers, isKept: boolean][] = [
-  ['a cookie that it has been given', {}, { cookie: `sallyport-session=${value(0)}` }, true],
+  ['a cookie that the gateway issued', {}, { cookie: `sallyport-session=${value(0)}` }, true],
   ['among others', {}, { cookie: `a=b; sallyport-session=${value(0)}; c=d` }, true],
   ['no cookie', {}, {}, false],
   ['a cookie of another name', {}, { cookie: `other=${value(0)}` }, false],
   ['a cookie of a name that is configured', { sessionName: 'mine' }, { cookie: `mine=${value(0)}` }, true],
-  ['a header where a cookie is meant', {}, { 'sallyport-session': value(0) }, false],
+  ['a header where a cookie is expected', {}, { 'sallyport-session': value(0) }, false],
   ['a header', { type: 'Header' }, { 'x-sallyport-session': value(0) }, true],
   [
     'a header of a name that is configured, whatever its case',
@@ -36,10 +36,10 @@ const rows: [name: string, plan: object, headers: Headers, isKept: boolean][] = 
     { 'x-mine': value(0) },
     true,
   ],
-  ['a cookie where a header is meant', { type: 'Header' }, { cookie: `x-sallyport-session=${value(0)}` }, false],
+  ['a cookie where a header is expected', { type: 'Header' }, { cookie: `x-sallyport-session=${value(0)}` }, false],
   ['within its time', hour, { cookie: `sallyport-session=${value(now - 3_599_000)}` }, true],
   ['past its time', hour, { cookie: `sallyport-session=${value(now - 3_600_000)}` }, false],
-  ['from the future: it was never given', hour, { cookie: `sallyport-session=${value(now + 5000)}` }, false],
+  ['from the future: the gateway never issued it', hour, { cookie: `sallyport-session=${value(now + 5000)}` }, false],
   ['no session at all', {}, { cookie: 'sallyport-session=x' }, false],
   ['a name of another length', {}, { cookie: `sallyport-session=${value(0)}x` }, false],
 ];
@@ -54,7 +54,7 @@ for (const [name, plan, headers, isKept] of rows)
 
 const forms: [name: string, plan: object, path: string, isSecure: boolean, expected: RegExp][] = [
   [
-    'as long as the browser runs',
+    'a cookie for the lifetime of the browser session',
     {},
     '/',
     false,
@@ -63,13 +63,13 @@ const forms: [name: string, plan: object, path: string, isSecure: boolean, expec
   ['on the path of its rule', {}, '/shop', false, /; Path=\/shop; /],
   ['over TLS', {}, '/', true, /; Path=\/; Secure; HttpOnly; /],
   [
-    'past the browser',
+    'a lifetime past the browser session',
     { ...hour, cookieConfig: { lifetimeType: 'Permanent' } },
     '/',
     false,
     /; Path=\/; Max-Age=3600; HttpOnly/,
   ],
-  ['with a time, but for the browser only', hour, '/', false, /; Path=\/; HttpOnly/],
+  ['with a lifetime, but for the browser session only', hour, '/', false, /; Path=\/; HttpOnly/],
 ];
 
 for (const [name, plan, path, isSecure, expected] of forms)
@@ -89,7 +89,7 @@ t.test('a header gets the form in which it is read', async (t) => {
 t.test('a session selects the same backend each time, and sessions spread over all backends', async (t) => {
   const first = await ask({}, { cookie: `sallyport-session=${value(0)}` });
   const renamed = await ask({ sessionName: 'mine', ...hour }, { cookie: `mine=${value(now)}` });
-  t.equal(first.chosen, renamed.chosen, 'by the session alone');
+  t.equal(first.chosen, renamed.chosen, 'chosen by the session alone');
   const chosen = await Promise.all(Array.from({ length: 200 }, async () => (await ask({})).chosen));
   const quarters = [0, 1, 2, 3].map((n) => chosen.filter((one) => Math.floor(one * 4) === n).length);
   t.equal(

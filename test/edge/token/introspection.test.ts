@@ -75,7 +75,7 @@ t.test('a token is introspected once, and again after a minute', async (t) => {
   t.equal(endpoint.asked.length, 1);
   now += 2000;
   endpoint.answer = (_, response) => json(response, { active: false });
-  t.equal((await fetch(edge.url, { headers: bearer('opaque') })).status, 401, 'it was revoked');
+  t.equal((await fetch(edge.url, { headers: bearer('opaque') })).status, 401, 'the token was revoked');
   t.equal(endpoint.asked.length, 2);
 });
 

@@ -365,7 +365,7 @@ t.test('multipart forms are compared', async (t) => {
   const png = field('file', '; filename="a.png"\r\nContent-Type: image/png');
   const rows: readonly (readonly [why: string, body: string, outcome: string])[] = [
     [
-      'all of it',
+      'the complete form',
       partsOf([
         a,
         [field('size'), '7'],
@@ -392,9 +392,9 @@ t.test('multipart forms are compared', async (t) => {
     ['an unknown part', partsOf([a, [field('more'), '']]), 'request_invalid | body #/more additionalProperties'],
     ['none', '--b--\r\n', 'request_invalid | body # required'],
     ['no end', partsOf([a], ''), 'form_invalid'],
-    ['a thousand parts, none ended', `--b\r\n${field('name')}\r\n\r\n`.repeat(1000), 'form_invalid'],
+    ['a thousand parts without an end', `--b\r\n${field('name')}\r\n\r\n`.repeat(1000), 'form_invalid'],
     ['too many parts', partsOf(Array(1001).fill([field('tags'), 'x'])), 'form_invalid'],
-    ['something in front', `x\r\n${partsOf([a])}`, 'form_invalid'],
+    ['bytes before the first boundary', `x\r\n${partsOf([a])}`, 'form_invalid'],
     ['something behind', `${partsOf([a])}x`, 'form_invalid'],
     ['a part without a name', partsOf([['Content-Disposition: form-data', 'x']]), 'form_invalid'],
     ['two names', partsOf([[field('name', '; name="size"'), 'x']]), 'form_invalid'],

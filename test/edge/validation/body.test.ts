@@ -58,7 +58,7 @@ const passing: readonly (readonly [why: string, body: string | Buffer, sent?: Se
     `{"id":"${id}"}`,
     { headers: { 'content-type': 'application/vnd.shop+json; charset="UTF-8"' } },
   ],
-  ['no body where none is usual', '', { known: { method: 'GET' }, headers: {} }],
+  ['no body, as is usual for the method', '', { known: { method: 'GET' }, headers: {} }],
   ['gzip', gzipSync(`{"id":"${id}"}`), { headers: { ...json, 'content-encoding': 'gzip' } }],
   ['zstd', zstdCompressSync(`{"id":"${id}"}`), { headers: { ...json, 'content-encoding': 'zstd' } }],
   ['no coding', `{"id":"${id}"}`, { headers: { ...json, 'content-encoding': 'identity' } }],
@@ -155,7 +155,7 @@ t.test('each violation names its position, and no value', async (t) => {
   t.notMatch(client.body, /secret/i);
   const [[name, text]] = exchange.noted as [[string, string]];
   t.equal(name, 'validation');
-  t.notMatch(text, /secret|more/i, 'nor what a client calls its properties');
+  t.notMatch(text, /secret|more/i, 'property names of the client are not repeated either');
   t.match(exchange.failure!.message, /^RequestValidation shop\/v: body /);
 });
 
@@ -292,14 +292,14 @@ t.test('a body in pieces is gathered with its trailers and compared as a whole',
   await t.rejects(bad.step, { code: 'request_invalid' });
   const empty = gather(enforced);
   empty.exchange.carrier!.requestEnd(addFields(emptyFields, [['x-sum', '1']]));
-  await t.rejects(empty.step, { code: 'request_invalid' }, 'nothing, with trailers');
+  await t.rejects(empty.step, { code: 'request_invalid' }, 'an empty body with trailers');
 });
 
 t.test('in mode Report a body that is too long is forwarded as it arrives', async (t) => {
   const { exchange, step } = gather(reported);
   const holding = exchange.carrier as unknown as { release(): void };
   t.equal(exchange.carrier!.requestData(Buffer.alloc(1000)), true);
-  t.equal(exchange.carrier!.requestData(Buffer.alloc(1000)), false, 'its sender waits');
+  t.equal(exchange.carrier!.requestData(Buffer.alloc(1000)), false, 'the sender waits');
   await step;
   exchange.carrier!.requestData(Buffer.from('late'));
   const carrier = createCarrier();
@@ -314,6 +314,6 @@ t.test('in mode Report a body that is too long is forwarded as it arrives', asyn
 t.test('a request that was compared stays valid when the schema changes', async (t) => {
   const { exchange } = await send(`{"id":"${id}"}`);
   t.equal(enforced!.guard!.stillHolds(exchange, undefined), true);
-  t.equal(enforced!.guard!.stillHolds(createExchange().exchange, undefined), false, 'one that was not compared');
+  t.equal(enforced!.guard!.stillHolds(createExchange().exchange, undefined), false, 'a request that was not compared');
   t.equal(reported!.guard!.stillHolds(createExchange().exchange, undefined), true);
 });

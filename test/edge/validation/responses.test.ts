@@ -131,7 +131,7 @@ t.test('a body in pieces is compared in the form in which the backend sends it',
 t.test('a body that is too long, or does not end, leaves nothing in memory', async (t) => {
   counted.length = 0;
   const long = await stream(['x'.repeat(999), 'x'.repeat(999), 'x']);
-  t.equal(heldBytes(), long.before, 'it is let go at once');
+  t.equal(heldBytes(), long.before, 'the body is released at once');
   long.exchange.downstream.end(emptyFields);
   t.strictSame(counted, ['request Enforce valid', 'response Report unchecked']);
   const cut = await stream(['x'.repeat(500)]);
