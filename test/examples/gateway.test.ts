@@ -24,7 +24,7 @@ t.test('the tour: each layer refuses what it is responsible for', { skip }, asyn
     for (const line of expected) t.match(printed[index], patternOf(line));
   const steps = printed[0]!.split('\n').filter((line) => /^(ok|FAILED) /.test(line));
   const said = blocks[0]!.expected.filter((line) => line.startsWith('ok '));
-  t.equal(steps.length, said.length, 'and no other step');
+  t.equal(steps.length, said.length, 'no other step does');
 });
 
 t.test('Ctrl-C leaves nothing behind', async (t) => {

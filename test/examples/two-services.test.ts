@@ -54,7 +54,7 @@ t.test('the demo does what it should, and --keep leaves it running until the pri
       name,
     );
   }
-  t.equal(lines.filter((line) => /^(ok|FAILED) /.test(line)).length, steps.length, 'and no other step');
+  t.equal(lines.filter((line) => /^(ok|FAILED) /.test(line)).length, steps.length, 'no other step does');
   t.match(demo.stdout(), / 0 failed of \d{2,}, /);
   const next = lines.filter((line) => /^ {2}(curl|http_proxy|npx)\b/.test(line));
   t.equal(next.length, 10);
@@ -92,7 +92,7 @@ t.test('the commands of the README do what it says', { skip }, async (t) => {
   t.equal(code, 0, output);
   for (const [index, { commands, expected }] of blocks.entries())
     for (const line of expected) t.match(printed[index], patternOf(line), `after ${commands}`);
-  t.same(readdirSync(copy).includes('run'), false, 'and its last command removes what the others made');
+  t.same(readdirSync(copy).includes('run'), false, 'the last command removes what the others created');
 });
 
 /** Everything that the page says of a finished tour, and what its buttons get. */
