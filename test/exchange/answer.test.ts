@@ -67,7 +67,7 @@ t.test('a rule changes responses one hook after another; without rules they are 
       addFields(fields, [[name, Object.keys(headersIn(fields)).join()]]);
   exchange.phases = { ...phasesOf(undefined), reply: [add('b'), add('c')] };
   t.strictSame(headersIn(leaving(exchange, plain).fields), { a: '1', b: 'a', c: 'a,b' });
-  t.strictSame(headersIn(plain.fields), { a: '1' }, 'the one that came is not changed');
+  t.strictSame(headersIn(plain.fields), { a: '1' }, 'the original response is not changed');
 });
 
 t.test('fields for every response are added', async (t) => {
