@@ -32,7 +32,7 @@ fuzz(
   (der) => {
     const { id } = verifyChain([der, issuer], authority.bundles, emptyDenyList, Date.now());
     // Bytes after the certificate are not part of it.
-    assert.ok(der.subarray(0, leaf.length).equals(leaf), `${id.uri} was believed`);
+    assert.ok(der.subarray(0, leaf.length).equals(leaf), `${id.uri} was accepted`);
   },
   [...['certificate_unreadable', 'svid_invalid', 'svid_untrusted', 'svid_expired', 'svid_not_yet_valid']],
 );

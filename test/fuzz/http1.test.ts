@@ -37,7 +37,7 @@ fuzz(
   (bytes, random) => {
     const ours = decodeWith(bytes, cut(random, bytes));
     const theirs = decodeSimply(bytes.toString('latin1'));
-    if (theirs === undefined) assert.equal(ours.ended, false, 'only ours found an end');
+    if (theirs === undefined) assert.equal(ours.ended, false, 'only our parser found an end');
     else assert.deepEqual(ours, { ended: true, body: theirs.body, rest: theirs.rest });
   },
   ['chunk_malformed', 'head_malformed', 'head_too_many_fields', 'head_invalid_characters'],

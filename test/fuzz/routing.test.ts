@@ -118,7 +118,7 @@ t.test('made-up hosts do not grow memory', async (t) => {
   const grown = usedMb() - before;
   // A thousand hosts are cached; together with the heads that they are slices of, they would take 16 MB.
   t.ok(grown < 4, `${grown.toFixed(1)} MB more after 20,000 hosts`);
-  t.equal(own.listenerFor('a'), 'l', 'with the table still alive');
+  t.equal(own.listenerFor('a'), 'l', 'the table is still referenced');
 });
 
 setFlagsFromString('--expose-gc');
