@@ -125,21 +125,21 @@ t.test('backend responses are changed as the rule says', async (t) => {
     await t.test(version, async (t) => {
       const { headers } = await ask(version, { path: '/own' });
       t.match(headers, { 'x-set': 'a', 'x-add': 'b', 'x-of': 'backend', 'x-content-type-options': 'nosniff' });
-      t.equal(headers['x-frame-options'], 'SAMEORIGIN', 'what the backend says itself stays');
+      t.equal(headers['x-frame-options'], 'SAMEORIGIN', "the backend's own values stay");
       for (const name of ['x-other', 'referrer-policy', 'server', 'x-powered-by', 'strict-transport-security'])
         t.notOk(name in headers, name);
       const secure = await askSecurely(version, { path: '/own' });
       t.equal(secure.headers['strict-transport-security'], 'max-age=31536000; includeSubDomains');
 
       const cors = await ask(version, { path: '/cors', headers: { origin: 'https://shop.test' } });
-      t.equal(cors.headers['access-control-allow-origin'], 'https://shop.test', "one word, and that is the rule's");
+      t.equal(cors.headers['access-control-allow-origin'], 'https://shop.test', "one value, which is the rule's");
       t.notOk('access-control-max-age' in cors.headers);
       t.equal(cors.headers['vary'], 'X-Own, Origin');
       const stranger = await ask(version, { path: '/cors', headers: { origin: 'https://else.test' } });
-      t.notOk('access-control-allow-origin' in stranger.headers, "the backend's word opens nothing");
+      t.notOk('access-control-allow-origin' in stranger.headers, "the backend's value allows nothing");
 
       const hop = await ask(version, { path: '/hop' });
-      t.equal(hop.headers['x-frame-options'], 'DENY', 'a backend cannot declare ours hop-by-hop');
+      t.equal(hop.headers['x-frame-options'], 'DENY', 'a backend cannot declare our fields hop-by-hop');
       t.notOk('x-mine' in hop.headers);
       t.equal((await ask(version, { path: '/away' })).headers['location'], 'http://a.test:80/x');
     });
@@ -153,7 +153,7 @@ t.test('HTTP is redirected to HTTPS', async (t) => {
     const { status, headers } = await ask(version, { path: '/a?b=c', host: 'a.test' });
     t.equal(status, 301);
     t.equal(headers['location'], 'https://a.test/a?b=c');
-    t.equal(headers['x-content-type-options'], 'nosniff', 'an answer of our own has them as well');
+    t.equal(headers['x-content-type-options'], 'nosniff', 'our own responses have the fields as well');
     t.notOk('strict-transport-security' in headers, 'RFC 6797 section 7.2');
   }
   const [record] = await gateway.records(1);
@@ -182,11 +182,11 @@ t.test('refusals have the form that the client accepts', async (t) => {
     ['anything', '*/*', 'text/plain; charset=utf-8'],
     ['JSON', 'application/json', 'application/problem+json'],
     ['problems', 'application/problem+json, text/html;q=0.5', 'application/problem+json'],
-    ['JSON first of equals', 'application/json, text/plain, */*', 'application/problem+json'],
+    ['JSON, the first of equals', 'application/json, text/plain, */*', 'application/problem+json'],
     ['a browser', browser, 'text/html; charset=utf-8'],
     ['anything but HTML', 'text/html;q=0, */*', 'text/plain; charset=utf-8'],
     ['pictures', 'image/png', 'text/plain; charset=utf-8'],
-    ['a weight that is none', 'text/html;q=x, application/json;q=0.1', 'application/problem+json'],
+    ['an invalid weight', 'text/html;q=x, application/json;q=0.1', 'application/problem+json'],
   ];
   for (const [name, accept, type] of cases)
     await t.test(name, async (t) => {
@@ -221,7 +221,7 @@ t.test('refusals have the form that the client accepts', async (t) => {
   await t.test('a status without a configured page, and HEAD', async (t) => {
     const refused = await ask('HTTP/1.1', { path: '/broken', headers: { accept: browser } });
     t.match(refused, { status: 500, headers: { 'content-type': 'text/plain; charset=utf-8' } });
-    t.notMatch(refused.body.toString(), /nowhere|Service|default/i, 'and nothing of what is behind us');
+    t.notMatch(refused.body.toString(), /nowhere|Service|default/i, 'the page shows nothing of the backend');
     const head = await ask('HTTP/1.1', { method: 'HEAD', path: '/missing', headers: { accept: 'application/json' } });
     t.equal(head.body.length, 0);
     t.equal(head.headers['content-type'], 'application/problem+json');
@@ -277,42 +277,42 @@ t.test('compression', async (t) => {
     coding?: string;
     vary?: false;
   }[] = [
-    { name: 'the shorter of equals', accept: both, coding: 'br' },
-    { name: 'the one that is liked better', accept: 'br;q=0.5, gzip;q=0.6', coding: 'gzip' },
+    { name: 'the smaller one of equals', accept: both, coding: 'br' },
+    { name: 'the preferred coding', accept: 'br;q=0.5, gzip;q=0.6', coding: 'gzip' },
     { name: 'an old name', accept: 'x-gzip', coding: 'gzip' },
     { name: 'any', accept: '*', coding: 'br' },
-    { name: 'any but one', accept: 'br;q=0, *', coding: 'gzip' },
-    { name: 'a no', accept: 'gzip;q=0, br;q=0.000' },
-    { name: 'a weight that is none is a no', accept: 'gzip;q=2' },
-    { name: 'rather as it is', accept: 'identity, gzip;q=0.5' },
-    { name: 'what we do not make', accept: 'zstd, deflate' },
-    { name: 'not a word of it' },
-    { name: 'an empty word', accept: '' },
+    { name: 'any coding but one', accept: 'br;q=0, *', coding: 'gzip' },
+    { name: 'a weight of 0', accept: 'gzip;q=0, br;q=0.000' },
+    { name: 'an invalid weight counts as 0', accept: 'gzip;q=2' },
+    { name: 'identity preferred', accept: 'identity, gzip;q=0.5' },
+    { name: 'a coding that we do not support', accept: 'zstd, deflate' },
+    { name: 'no Accept-Encoding' },
+    { name: 'an empty Accept-Encoding', accept: '' },
     { name: 'long, with its length', path: '/long', accept: 'gzip', coding: 'gzip' },
     { name: 'long, in brotli', path: '/long', accept: 'br', coding: 'br' },
     { name: 'long, in chunks', path: '/chunked', accept: both, coding: 'br' },
-    { name: 'a picture that is text', path: '/svg', accept: both, coding: 'br' },
+    { name: 'an image that is text', path: '/svg', accept: both, coding: 'br' },
     { name: 'a script', path: '/js', accept: both, coding: 'br' },
     { name: 'a 404', path: '/missing', accept: both, coding: 'br' },
-    { name: 'what cannot be made shorter', path: '/random', accept: both },
-    { name: 'too short to gain', path: '/short', accept: both, vary: false },
-    { name: 'a picture', path: '/png', accept: both, vary: false },
+    { name: 'a body that cannot be made smaller', path: '/random', accept: both },
+    { name: 'too short for compression', path: '/short', accept: both, vary: false },
+    { name: 'an image', path: '/png', accept: both, vary: false },
     { name: 'gRPC-Web', path: '/grpc-web', accept: both, vary: false },
-    { name: 'coded already', path: '/coded', accept: both, vary: false },
+    { name: 'encoded already', path: '/coded', accept: both, vary: false },
     { name: 'under a digest', path: '/digest', accept: both, vary: false },
-    { name: 'not to be transformed', path: '/no-transform', accept: both, vary: false },
+    { name: 'no-transform from the backend', path: '/no-transform', accept: both, vary: false },
     {
-      name: 'not to be transformed, says the client',
+      name: 'no-transform from the client',
       accept: both,
       headers: { 'cache-control': 'no-transform' },
       vary: false,
     },
-    { name: 'a part', path: '/range', accept: both, vary: false },
+    { name: 'a partial response', path: '/range', accept: both, vary: false },
     { name: 'an unknown status', path: '/teapot', accept: both, vary: false },
     { name: 'events', path: '/events', accept: both, vary: false },
     { name: 'nothing', path: '/empty', accept: both, vary: false },
-    { name: 'HEAD of what would be coded', method: 'HEAD', path: '/long', accept: 'gzip', coding: 'gzip' },
-    { name: 'HEAD of what would not', method: 'HEAD', path: '/png', accept: 'gzip', vary: false },
+    { name: 'HEAD of a response that would be encoded', method: 'HEAD', path: '/long', accept: 'gzip', coding: 'gzip' },
+    { name: 'HEAD of a response that would not', method: 'HEAD', path: '/png', accept: 'gzip', vary: false },
   ];
   for (const { name, path = '/text', accept, method = 'GET', headers = {}, coding, vary } of cases)
     await t.test(name, async (t) => {
@@ -353,7 +353,7 @@ t.test('compression', async (t) => {
   const records = await gateway.records(1);
   t.ok(
     records.some(({ bytes_sent: sent, path }) => path === '/long' && (sent as number) < long.length / 2),
-    'bytes_sent is what was sent',
+    'bytes_sent counts encoded bytes',
   );
 });
 
@@ -431,8 +431,8 @@ t.test('compression delays nothing and never completes a truncated response', as
         await until(() => begun > 0 && waiting.length > 0, 'its beginning');
         waiting.pop()!();
         const half = await broken;
-        t.equal(half.cut, true, 'what broke off does not look complete');
-        t.throws(() => decode[coding]!(half.body), 'nor to the decoder');
+        t.equal(half.cut, true, 'a truncated response does not look complete');
+        t.throws(() => decode[coding]!(half.body), 'the decoder reports it as truncated');
         t.equal((await ask(version, { path: '/cut-short', headers })).cut, true);
       });
   await t.test('a client that does not read pauses the backend, and all ends when it leaves', async (t) => {
@@ -493,7 +493,7 @@ spec:
   const { ask, gateway } = await start(t, app, toApp);
   t.notOk(
     'content-encoding' in (await ask('HTTP/2', { path: '/text', headers: { 'accept-encoding': 'br' } })).headers,
-    'off by itself',
+    'off by default',
   );
   await gateway.write('policy.yaml', policy);
   const headers = { 'accept-encoding': 'br, gzip' };

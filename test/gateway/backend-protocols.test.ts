@@ -86,7 +86,7 @@ const grpcWeb = documentOf(
 
 /** What is spoken, and what does not fit. */
 const cases: Readonly<Record<string, [documents: string, yaml: string, spoken: RegExp, losses?: RegExp]>> = {
-  'nothing said': [webRoute, '', /Service shop\/a:80 \(upstream 'a'\): HTTP\/1\.1 without TLS$/],
+  'nothing configured': [webRoute, '', /Service shop\/a:80 \(upstream 'a'\): HTTP\/1\.1 without TLS$/],
   'a GRPCRoute': [grpcRoute, '', /HTTP\/2 without TLS, for GRPCRoute shop\/calls$/],
   h2c: [webRoute + service('kubernetes.io/h2c'), '', /HTTP\/2 without TLS, by its appProtocol kubernetes\.io\/h2c$/],
   ws: [webRoute + service('kubernetes.io/ws'), '', /HTTP\/1\.1 without TLS, by its appProtocol/],
@@ -120,7 +120,7 @@ const cases: Readonly<Record<string, [documents: string, yaml: string, spoken: R
     /^GRPCWeb shop\/w calls gRPC, which needs HTTP\/2, and Service shop\/a:80 is spoken to in HTTP\/1\.1: write/,
   ],
   'a translation to gRPC over h2c': [webRoute + grpcWeb + service('kubernetes.io/h2c'), '', /HTTP\/2 without TLS/],
-  'no TLS where it says TLS': [
+  'no TLS where the protocol says TLS': [
     webRoute + service('https'),
     '',
     /not at all: its appProtocol https means TLS, but neither 'identity' nor a BackendTLSPolicy says which peer to expect$/,
@@ -132,7 +132,7 @@ const cases: Readonly<Record<string, [documents: string, yaml: string, spoken: R
     ]),
   ),
   'tls with a policy': [webRoute + service('tls') + tls, '', /HTTP\/2 or HTTP\/1\.1 over TLS$/],
-  'a port of UDP beside the one of TCP': [
+  'a UDP port beside the TCP port': [
     webRoute +
       service('https').replace(
         '[{ port: 80',

@@ -49,15 +49,15 @@ t.test('a preflight is routed to the rule of the method that it asks for', async
   };
   const from = (one: string): Record<string, string> => ({ origin: `https://${one}.test` });
   t.equal(await preflight('/one', 'POST', from('post')), '204 https://post.test');
-  t.equal(await preflight('/one', 'PUT', from('post')), '404', 'of a method that no rule takes');
+  t.equal(await preflight('/one', 'PUT', from('post')), '404', 'a method that no rule accepts');
   t.equal(await preflight('/two', 'POST', from('post')), '204 https://post.test');
-  t.equal(await preflight('/two', 'POST', from('any')), '204', 'not by the rule of other methods');
+  t.equal(await preflight('/two', 'POST', from('any')), '204', 'not the rule of other methods');
   t.equal(await preflight('/two', 'DELETE', from('delete')), '204 https://delete.test');
   t.equal(await preflight('/two', 'PATCH', from('any')), '204 https://any.test');
   t.equal(await preflight('/own', 'PUT', from('put')), '200 OPTIONS', 'a rule for OPTIONS gets the preflight');
-  t.equal(await preflight('/app', 'PUT'), '200 OPTIONS', 'an app that answers preflights itself is asked');
+  t.equal(await preflight('/app', 'PUT'), '200 OPTIONS', 'an app that answers preflights itself gets it');
   const plain = await ask(gateway.port('shop/g:80'), '/one', { method: 'OPTIONS', headers: { host: 'a' } });
-  t.equal(plain.status, 404, 'OPTIONS that is none is not of that rule');
+  t.equal(plain.status, 404, 'OPTIONS that is not a preflight does not use that rule');
 });
 
 t.test('a preflight is routed to the rule of the headers that it announces, if all candidates agree', async (t) => {
@@ -92,17 +92,17 @@ t.test('a preflight is routed to the rule of the headers that it announces, if a
     return `${status} ${String(headers['access-control-allow-origin'] ?? '')}`.trim();
   };
   t.equal(await preflight('/one', 'content-type, X-TENANT'), '204 https://a.test');
-  t.equal(await preflight('/one', 'content-type'), '404', 'a request without that header is not of that rule');
+  t.equal(await preflight('/one', 'content-type'), '404', 'a request without that header does not use that rule');
   t.equal(await preflight('/same', 'x-tenant'), '204 https://a.test');
   t.equal(await preflight('/same', ''), '204 https://a.test');
   t.equal(
     await preflight('/other', 'x-tenant'),
     '404',
-    'one of them does not let this origin in, and its value is not known yet',
+    "one of them does not allow this origin, and the header's value is not known yet",
   );
-  t.equal(await preflight('/other', 'x-tenant', 'https://c.test'), '204', 'both do not');
+  t.equal(await preflight('/other', 'x-tenant', 'https://c.test'), '204', 'both refuse');
   t.equal(await preflight('/inner/canary', ''), '204 https://a.test');
-  t.equal(await preflight('/inner/canary', 'x-tenant'), '404', 'nor by the rule that the request would fall to');
+  t.equal(await preflight('/inner/canary', 'x-tenant'), '404', 'the rule of the request does not answer either');
 });
 
 function complaints(t: Owner, documents: string): string[] {
@@ -146,7 +146,7 @@ const app = (hosts: string, path = '/', name = 'app'): string =>
 t.test('a login whose callback has no route is reported', (t) => {
   const back = 'https://a.test/callback';
   const rows: [name: string, documents: string, expected: RegExp | undefined][] = [
-    ['all is well', app('a.test') + login(back), undefined],
+    ['a valid login', app('a.test') + login(back), undefined],
     [
       'a path that no route serves',
       app('a.test', '/app') + login(back),
@@ -159,13 +159,13 @@ t.test('a login whose callback has no route is reported', (t) => {
       /CallbackNotServed: HTTPRoute.* shop\/other|CallbackNotServed: .*httproute\/shop\/other/,
     ],
     [
-      'two hosts, and one to come back to',
+      'two hosts, with a callback on one',
       app('a.test, b.test') + login(back),
       /LoginsComplete=False HostNotServed: .*b\.test.*a\.test/,
     ],
     ['two hosts of one domain', app('a.test, b.a.test') + login(back, ', cookieDomain: a.test'), undefined],
     [
-      'two hosts, of which one is of the domain',
+      'two hosts, one of them in the domain',
       app('a.test, b.a.test, c.test') + login(back, ', cookieDomain: a.test'),
       /HostNotServed: .*c\.test/,
     ],

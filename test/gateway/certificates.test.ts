@@ -103,12 +103,12 @@ t.test('the client chooses between an ECDSA and an RSA certificate', async (t) =
   ];
   for (const [name, key, options, expected] of cases)
     t.equal(shown(await shake(name, options, key)), expected, `${name} ${JSON.stringify(options)}`);
-  await t.rejects(shake('two.mixed.test', onlyEcdsa), 'no certificate that bears the name can be shown to it');
+  await t.rejects(shake('two.mixed.test', onlyEcdsa), 'no certificate with that name can be presented to it');
 
   const next = await rsaFor('both.test', 'more.test');
   await gateway.write('rotated.yaml', secret('both-rsa', next));
   await until(async () => /more\.test/.test(shown(await shake('both.test', onlyRsa))), 'the new certificate');
-  t.equal(shown(await shake('both.test', onlyEcdsa)), 'ec DNS:both.test', 'the other goes on');
+  t.equal(shown(await shake('both.test', onlyEcdsa)), 'ec DNS:both.test', 'the other connection continues');
 });
 
 t.test('a client that offers only HTTP/1.0 by ALPN is served', async (t) => {
@@ -174,12 +174,16 @@ t.test('a certificate that OpenSSL refuses is left out, and a request for it end
       socket.once('error', reject);
     });
   for (const name of ['bad.test', 'good.test', 'bad.test'])
-    t.equal(await shakeAt('shop/g:443', name), 'ec DNS:good.test', `who asks for ${name} gets what there is`);
+    t.equal(
+      await shakeAt('shop/g:443', name),
+      'ec DNS:good.test',
+      `a client that asks for ${name} gets the available certificate`,
+    );
   t.equal(
     await shakeAt('shop/g:444', 'good.test'),
     'ec DNS:good.test',
-    'beside one of the same name the good one serves',
+    'the valid certificate of the same name serves',
   );
   const said = other.lines.filter((one) => /cannot be served: .*too small/.test(String(one['msg'])));
-  t.ok(said.length >= 2, 'each that is left out is said');
+  t.ok(said.length >= 2, 'each certificate that is left out is reported');
 });

@@ -101,7 +101,7 @@ t.test('the CRL of a ClientTrafficPolicy, and its changes while connections are 
   t.equal(lost.status, '200');
   await gateway.write('crl.yaml', data('ConfigMap', 'crl', { 'ca.crl': await crl([bad]) }));
   await isOver(lost.socket);
-  t.notOk(kept.socket.destroyed, 'who is not revoked goes on');
+  t.notOk(kept.socket.destroyed, 'a client that is not revoked continues');
   t.equal(await statusOf(gateway, bad), 'refused');
   t.equal(await statusOf(gateway, good), '200');
   await said(gateway, 'client_certificate_revoked');
@@ -158,8 +158,8 @@ t.test('the authorities of a ClientTrafficPolicy, and clients without a certific
     'crl.yaml': data('ConfigMap', 'crl', { 'ca.crl': await crl([bad]) }),
   });
   const anonymous = await ask(gateway);
-  t.equal(anonymous.status, '200', 'none is allowed');
-  t.equal(await statusOf(gateway, bad), 'refused', 'one that is shown must be valid');
+  t.equal(anonymous.status, '200', 'no certificate is allowed');
+  t.equal(await statusOf(gateway, bad), 'refused', 'a presented certificate must be valid');
   t.equal(await statusOf(gateway, good), '200');
   await gateway.write('policy.yaml', policyOf(`{ ${refs}, crl: ${crlRef} }`));
   await isOver(anonymous.socket);
@@ -170,7 +170,7 @@ t.test('the authorities of a ClientTrafficPolicy, and clients without a certific
     policyOf('{ crl: { refs: [{ kind: ConfigMap, name: gone }] } }', 'q', 'name: g, sectionName: clients') +
       policyOf(`{ ${refs}, optional: true }`, 'r'),
   );
-  t.equal(await statusOf(gateway), 'refused', 'and never takes away what another demands');
+  t.equal(await statusOf(gateway), 'refused', 'a policy never removes what another one requires');
   t.equal(await statusOf(gateway, good), '200');
 });
 

@@ -93,7 +93,7 @@ t.test('a connected client is refused when its credential is withdrawn or anothe
   await t.rejects(openWebSocket(t, port, { 'x-api-key': bob }), /401/);
   await gateway.write('keys.yaml', keys({ ann: 'ann-has-another-key', cat }));
   await isOver(ofAnn!);
-  t.pass('a key that was replaced is a key that is gone');
+  t.pass('a replaced key no longer counts');
 
   const ofCat = await openWebSocket(t, port, { 'x-api-key': cat });
   await gateway.write('policy.yaml', policyOf('ws', byToken('iss.test')));
@@ -106,13 +106,13 @@ t.test('a connected client is refused when its credential is withdrawn or anothe
   await goesOn(byIss);
   await gateway.write('policy.yaml', policyOf('ws', byToken('other.test')));
   await isOver(byIss);
-  t.pass('nor does the word of an issuer count that is not trusted any more');
+  t.pass('an assertion of an issuer that is no longer trusted does not count');
 
   await gateway.write('policy.yaml', policyOf('ws', 'cors: { allowOrigins: ["*"] }'));
   const anonymous = await openWebSocket(t, port, {});
   await gateway.write('policy.yaml', policyOf('ws', 'extAuth: { http: { backendRef: { name: asked, port: 80 } } }'));
   await isOver(anonymous);
-  t.pass('and about whom no authorizer was asked, has to come again');
+  t.pass('a request about which no authorizer was asked must be sent again');
 });
 
 t.test('headers that only the gateway and its proxies may set are removed', async (t) => {
@@ -141,11 +141,15 @@ t.test('headers that only the gateway and its proxies may set are removed', asyn
   const seen = await get('/asked', lie);
   t.equal(seen['x-current-user'], undefined, 'without a value from the authorizer the header is absent');
   t.equal(seen['x_current_user'], undefined);
-  t.match(seen, { 'x-echo': 'mine', authorization: 'Bearer mine' }, 'what it was told, and credentials, are the own');
+  t.match(
+    seen,
+    { 'x-echo': 'mine', authorization: 'Bearer mine' },
+    "the authorizer's value and the credentials are kept",
+  );
   t.equal((await get('/open', lie))['x-current-user'], undefined, 'on any route');
   const cookie = '__Host-sallyport-session-abc=1.sealed; theme=dark';
   await get('/asked', { cookie, 'x-echo': cookie });
-  t.equal(authorizer.asked.at(-1)!.headers.cookie, 'theme=dark', 'nor does an authorizer see a session');
+  t.equal(authorizer.asked.at(-1)!.headers.cookie, 'theme=dark', 'an authorizer does not see a session either');
 
   const names = [
     ...['Client-Cert', 'Client-Cert-Chain', 'X-Original-URL', 'X-Rewrite-URL', 'X-Forwarded-Prefix', 'Remote-User'],
@@ -176,8 +180,8 @@ t.test('headers that a policy sets are removed from requests while the policy ca
     ask(gateway.port('shop/g:80'), path, { headers: { host: 'a.test', 'x-partner': 'root' } });
   t.equal((await get('/open')).echo.headers['x-partner'], undefined);
   await gateway.write('keys.yaml', secretOf('others', { a: 'b' }));
-  t.equal((await get('/key')).status, 500, 'its Secret is gone');
-  t.equal((await get('/open')).echo.headers['x-partner'], undefined, 'and clients still cannot set its header');
+  t.equal((await get('/key')).status, 500, 'its Secret is missing');
+  t.equal((await get('/open')).echo.headers['x-partner'], undefined, 'clients still cannot set its header');
 });
 
 t.test('a header that a rule removes is removed in every spelling, and from trailers', async (t) => {
@@ -230,7 +234,11 @@ t.test('a credential in a query is not recorded, wherever the request ends', asy
   const get = (path: string, more: object = {}) =>
     ask(gateway.port('shop/g:80'), path, { headers: { host: 'a.test' }, ...more });
   const good = await get(`/key?a=1&api_key=${key}`);
-  t.match(good, { status: 200, echo: { path: `/key?a=1&api_key=${key}` } }, 'the app gets it where it is to');
+  t.match(
+    good,
+    { status: 200, echo: { path: `/key?a=1&api_key=${key}` } },
+    'the app gets the credential where the policy says so',
+  );
   t.equal((await get(`/key?api_key=${key}&api_key=${key}`)).status, 401, 'twice');
   t.equal((await get(`/key?%61pi_key=${key}`, { method: 'POST', body: 'x'.repeat(1025) })).status, 413, 'too large');
   t.equal((await get(`/judged?api_key=${key}`)).status, 403);
@@ -277,7 +285,7 @@ t.test('a removed port keeps no connection under its old rules', async (t) => {
   await gateway.write('gateway.yaml', gatewayOf(web));
   await Promise.all([isOver(gone!), isOver(stream!)]);
   kept!.write(request);
-  t.match(await new Promise((resolve) => kept!.once('data', resolve)), /^HTTP\/1\.1 200/, 'others go on');
+  t.match(await new Promise((resolve) => kept!.once('data', resolve)), /^HTTP\/1\.1 200/, 'other connections continue');
 });
 
 t.test('a stream does not bypass a policy for requests', async (t) => {
@@ -313,7 +321,7 @@ t.test('a stream does not bypass a policy for requests', async (t) => {
   t.equal((await ask(gateway.port('shop/g:80'), '/', { headers: { host: 'a.test' } })).status, 403);
   await isOver(open);
   const next = connect({ host: '127.0.0.1', port: gateway.port('shop/g:5432') });
-  await t.rejects(goesOn(next), { message: 'it was closed' }, 'and no new one is accepted');
+  await t.rejects(goesOn(next), { message: 'it was closed' }, 'no new stream is accepted');
   t.match((await gateway.records(3)).at(-1), { route_name: 'tcproute/shop/db/rule/0', code: 'rule_broken' });
 });
 
@@ -345,7 +353,7 @@ t.test('a policy that is attached to nothing, or displaced by another, is logged
   );
   t.equal(said.length, 2);
   const { status } = await ask(gateway.port('shop/g:80'), '/', { headers: { host: 'a.test' } });
-  t.equal(status, 200, 'the older one holds');
+  t.equal(status, 200, 'the older policy applies');
 });
 
 t.test('a policy for a missing rule closes its route, and no other', async (t) => {

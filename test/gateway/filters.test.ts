@@ -105,7 +105,7 @@ const rewrites: [name: string, match: string, rewrite: string, asked: string, pa
   ['host', '/', 'hostname: inside.test', '/x?y=1', '/x?y=1', 'inside.test'],
   ['whole path', '/a', 'path: { type: ReplaceFullPath, replaceFullPath: /new }', '/a/b?y=1', '/new?y=1', 'H'],
   ['prefix', '/a', 'path: { type: ReplacePrefixMatch, replacePrefixMatch: /b }', '/a/c', '/b/c', 'H'],
-  ['prefix to nothing', '/a', 'path: { type: ReplacePrefixMatch, replacePrefixMatch: / }', '/a?y=1', '/?y=1', 'H'],
+  ['a prefix removed', '/a', 'path: { type: ReplacePrefixMatch, replacePrefixMatch: / }', '/a?y=1', '/?y=1', 'H'],
   ['both', '/a', 'hostname: i.test, path: { type: ReplacePrefixMatch, replacePrefixMatch: /b }', '/a', '/b', 'i.test'],
 ];
 
@@ -251,7 +251,7 @@ t.test('redirects are answered', async (t) => {
   const posted = await at(seeOtherHost, '/x', { method: 'POST' });
   t.equal(posted.status, 303, 'after a POST the client gets the new URL');
   t.match(posted.headers, { location: `http://${seeOtherHost}/x` });
-  t.equal((await at(seeOtherHost, '/x')).status, 500, 'who got it has it');
+  t.equal((await at(seeOtherHost, '/x')).status, 500, 'a client that has received it may keep it');
   t.equal((await at(redirectHosts[6]!, '/other')).status, 404, 'a path that the rule does not match');
   const hostless = await exchangeBytes(port, 'GET /foo HTTP/1.0\r\n\r\n');
   t.match(hostless, /^HTTP\/1\.1 404 /, 'without a Host no listener matches');
@@ -290,7 +290,7 @@ t.test('CORS is answered', async (t) => {
     'access-control-max-age': '60',
     vary: 'Origin',
   });
-  t.equal(allowed.headers['x-app'], undefined, 'the backend is not asked');
+  t.equal(allowed.headers['x-app'], undefined, 'the backend does not get it');
   const cases: [string, boolean][] = [
     ['https://a.wide.test', true],
     ['https://a.b.wide.test', true],
@@ -309,7 +309,7 @@ t.test('CORS is answered', async (t) => {
     const answer = await preflight(corsHost, origin);
     t.equal(answer.headers['access-control-allow-origin'], may ? origin : undefined, origin);
     t.equal(answer.headers['access-control-allow-methods'] !== undefined, may, origin);
-    t.equal(answer.headers.vary, 'Origin', 'what depends on the origin says so');
+    t.equal(answer.headers.vary, 'Origin', 'a response that depends on the origin has Vary');
   }
   const open = await preflight(openHost, 'https://a.test', { 'access-control-request-headers': 'x-any' });
   t.match(open.headers, {
@@ -320,7 +320,7 @@ t.test('CORS is answered', async (t) => {
   });
   t.equal(open.headers['access-control-allow-credentials'], undefined);
   const bare = await preflight(methodsHost, 'https://a.test');
-  t.equal(bare.headers['access-control-allow-headers'], undefined, 'a list of nothing is no list');
+  t.equal(bare.headers['access-control-allow-headers'], undefined, 'an empty list counts as no list');
   t.equal(bare.headers['access-control-expose-headers'], 'x-b', 'with credentials a star is the name of a header');
   const named = await preflight(openCredentialsHost, 'https://a.test', { 'access-control-request-headers': 'x-any' });
   t.match(
@@ -331,7 +331,7 @@ t.test('CORS is answered', async (t) => {
       'access-control-allow-headers': 'x-any',
       'access-control-allow-credentials': 'true',
     },
-    'with credentials a browser takes no star',
+    'with credentials a browser accepts no star',
   );
   const simple = await at(corsHost, '/', { headers: { origin: 'https://app.test' } });
   t.match(simple, { status: 200, echo: { app: 'a' } });
@@ -343,7 +343,7 @@ t.test('CORS is answered', async (t) => {
   const foreign = await at(corsHost, '/', { headers: { origin: 'https://evil.test' } });
   t.equal(foreign.headers['access-control-allow-origin'], undefined);
   const plain = await at(corsHost, '/', { method: 'OPTIONS', headers: { origin: 'https://app.test' } });
-  t.equal(plain.echo.method, 'OPTIONS', 'OPTIONS without its second field is no preflight');
+  t.equal(plain.echo.method, 'OPTIONS', 'OPTIONS without its second field is not a preflight');
 });
 
 t.test('backends are chosen by weight', async (t) => {
@@ -351,8 +351,8 @@ t.test('backends are chosen by weight', async (t) => {
   const apps = await Promise.all(Array.from({ length: count }, async () => (await at(weightHost)).echo.app));
   const share = apps.filter((app) => app === 'a').length / count;
   // Six standard deviations: one run in five hundred million is outside.
-  t.ok(Math.abs(share - 0.75) < 6 * Math.sqrt((0.75 * 0.25) / count), `${share} of them went to a, 0.75 is meant`);
-  t.equal(apps.filter((app) => app !== 'a' && app !== 'b').length, 0, 'none to the one of weight 0');
+  t.ok(Math.abs(share - 0.75) < 6 * Math.sqrt((0.75 * 0.25) / count), `${share} of them went to a, 0.75 is expected`);
+  t.equal(apps.filter((app) => app !== 'a' && app !== 'b').length, 0, 'no request goes to the one of weight 0');
   const mixed = await Promise.all(Array.from({ length: 200 }, async () => (await at(shareHost)).status));
   const failed = mixed.filter((status) => status === 500).length / mixed.length;
   t.ok(
@@ -379,11 +379,11 @@ t.test('sessions keep their backend', async (t) => {
   for (let i = 0; i < 20; i++) {
     const again = await at(cookieHost, '/shop/y', { headers: { cookie: `other=1; ${value}; more=2` } });
     t.equal(again.echo.app, app);
-    t.equal(again.headers['set-cookie'], undefined, 'who has one gets none');
+    t.equal(again.headers['set-cookie'], undefined, 'a client that has a cookie gets none');
   }
   const apps = new Set<string>();
   for (let i = 0; i < 40; i++) apps.add((await at(cookieHost, '/shop')).echo.app);
-  t.strictSame([...apps].toSorted(), ['a', 'b'], 'others go elsewhere');
+  t.strictSame([...apps].toSorted(), ['a', 'b'], 'other clients go elsewhere');
   for (const forged of [
     'sid=',
     'sid=x',
@@ -405,7 +405,7 @@ t.test('sessions keep their backend', async (t) => {
   t.match(permanent.headers['set-cookie'], [/^sid=[^;]+; Path=\/; Max-Age=3600; HttpOnly; SameSite=Lax$/]);
   const old = `${Math.floor(Date.now() / 1000 - 3601).toString(36)}.AAAAAAAAAAAAAAAA`;
   const late = await at(permanentHost, '/r', { headers: { cookie: `sid=${old}` } });
-  t.match(late.headers['set-cookie'], [/^sid=/], 'a session that is over is begun anew');
+  t.match(late.headers['set-cookie'], [/^sid=/], 'an expired session is started again');
   const endpoint = await at(endpointsHost);
   const own = endpoint.headers['set-cookie']?.[0]?.split(';', 1)[0] ?? '';
   for (let i = 0; i < 20; i++)

@@ -29,16 +29,16 @@ t.test('a new GRPCRoute does not displace a catch-all HTTPRoute', async (t) => {
     /HTTPRoute shop\/site has the same host name and is in force/,
   );
   const again = planOf(base + grpc + http, { last: next.plan });
-  t.equal(again.said['HTTPRoute shop/site g']?.[0], accepted, 'and does not later');
+  t.equal(again.said['HTTPRoute shop/site g']?.[0], accepted, 'the route does not take over later either');
   const dated = documentOf('GRPCRoute', 'api', all, ', creationTimestamp: "2020-01-01T00:00:00Z"');
   t.equal(
     planOf(base + http + dated, { last: plan }).said['HTTPRoute shop/site g']?.[0],
     accepted,
-    'an old one neither',
+    'an older one does not either',
   );
-  t.equal(planOf(base + http + grpc).said['GRPCRoute shop/api g']?.[0], accepted, 'else the name decides');
+  t.equal(planOf(base + http + grpc).said['GRPCRoute shop/api g']?.[0], accepted, 'otherwise the name decides');
   const left = planOf(base + grpc, { last: next.plan });
-  t.equal(left.said['GRPCRoute shop/api g']?.[0], accepted, 'what is gone blocks nothing');
+  t.equal(left.said['GRPCRoute shop/api g']?.[0], accepted, 'a removed route blocks nothing');
 });
 
 t.test('a route is in force if that listener serves it', async (t) => {
@@ -134,9 +134,9 @@ t.test("after a restart the document's creation time decides, then the time of i
   write('grpc.yaml', documentOf('GRPCRoute', 'a', all), 1_600_000_000);
   t.equal(winner(), 'GRPCRoute');
   write('http.yaml', documentOf('HTTPRoute', 'z', all, ', creationTimestamp: "2015-01-01T00:00:00Z"'), 1_700_000_000);
-  t.equal(winner(), 'HTTPRoute', 'the document says so');
+  t.equal(winner(), 'HTTPRoute', 'the document has a creation time');
   write('http.yaml', documentOf('HTTPRoute', 'z', all), 1_600_000_000);
-  t.equal(winner(), 'GRPCRoute', 'the name');
+  t.equal(winner(), 'GRPCRoute', 'the name decides');
 });
 
 t.test('`gateway status` shows what the running gateway has in force', async (t) => {

@@ -61,14 +61,14 @@ function refusalOf(t: Owner, documents: string): string {
 }
 
 t.test('mistakes that show only when rules are compiled', async (t) => {
-  t.same(judge(t, gateway + route), [], 'all is well');
+  t.same(judge(t, gateway + route), [], 'everything is valid');
   const keys = 'apiKeyAuth: { credentialRefs: [{ name: keys }], extractFrom: [{ headers: [x-api-key] }] }';
   const invalid = /^SecurityPolicy p: Accepted=False Invalid: /;
   const cases: [name: string, said: string[], expected: RegExp][] = [
     ['a short key', judge(t, gateway + route + policy(keys) + secret('keys', { c: 'short' })), invalid],
     ['no Secret', judge(t, gateway + route + policy(keys)), invalid],
     [
-      'passwords in a form that is not taken',
+      'passwords in an unsupported form',
       judge(
         t,
         gateway + route + policy('basicAuth: { users: { name: users } }') + secret('users', { '.htpasswd': 'a:b' }),
@@ -76,7 +76,7 @@ t.test('mistakes that show only when rules are compiled', async (t) => {
       invalid,
     ],
     [
-      'an authorizer that is nowhere',
+      'an authorizer that does not exist',
       judge(t, gateway + route + policy('extAuth: { http: { backendRef: { name: gone, port: 80 } } }')),
       /^SecurityPolicy p: Accepted=False Invalid: there is no Service shop\/gone/,
     ],
@@ -98,7 +98,7 @@ t.test('mistakes that show only when rules are compiled', async (t) => {
       /^SecurityPolicy p: Accepted=False Invalid: .*a session key has 5 bytes/,
     ],
     [
-      'session keys that are not there',
+      'missing session keys',
       judge(
         t,
         gateway + route + policy(oidc) + secret('oidc', { 'client-secret': 'x'.repeat(32) }),
@@ -107,7 +107,7 @@ t.test('mistakes that show only when rules are compiled', async (t) => {
       /^SecurityPolicy p: Accepted=False Invalid: .*the file of 'sessionKeys' in gateway\.yaml is missing or empty/,
     ],
     [
-      'a backend in the clear',
+      'a backend in plaintext',
       judge(t, gateway + route, 'upstreams: { a: { endpoints: ["10.1.2.3:80"] } }\nbackends: { shop/a:80: a }\n'),
       /^HTTPRoute r: BackendsAvailable=False InvalidBackend: upstream 'a' has neither 'identity' nor/,
     ],
@@ -117,7 +117,7 @@ t.test('mistakes that show only when rules are compiled', async (t) => {
       /^HTTPRoute r: BackendsAvailable=False EndpointsNotFound: Service shop\/a:80 has no endpoint/,
     ],
     [
-      'a certificate that is not there',
+      'a missing certificate',
       judge(
         t,
         documentOf(
@@ -130,14 +130,14 @@ t.test('mistakes that show only when rules are compiled', async (t) => {
       /^Gateway g: ResolvedRefs=False InvalidCertificateRef: a file that 'certificates' names for shop\/cert is missing or empty$/,
     ],
     [
-      'a file that is not read, in a directory below',
+      'an unread file in a subdirectory',
       judge(t, gateway + route, backed, {
         'documents/team/policy.yaml.bak': policy('authorization: { defaultAction: Deny }'),
       }),
       /^documents\/team\/policy\.yaml\.bak:1:1: this file is not read: only files that end in \.yaml, \.yml or \.json are read$/,
     ],
     [
-      'error pages that are not there',
+      'missing error pages',
       judge(t, gateway + route, `${backed}errorPages: pages\n`),
       /^gateway\.yaml:1:1: errorPages: .* contains no page$/,
     ],
@@ -157,7 +157,7 @@ t.test('BackendTLSPolicy names a port by its name or its number; an unknown one 
     '---\napiVersion: v1\nkind: Service\nmetadata: { name: a, namespace: shop }\nspec: { ports: [{ name: web, port: 80 }] }\n';
   t.same(judge(t, gateway + route + named + tls('web')), []);
   t.same(judge(t, gateway + route + named + tls('80')), []);
-  t.same(judge(t, gateway + route + tls('80')), [], 'without the Service the number is all that is known');
+  t.same(judge(t, gateway + route + tls('80')), [], 'without the Service only the number is known');
   t.match(judge(t, gateway + route + named + tls('https')), [
     /^HTTPRoute r: BackendsAvailable=False InvalidBackend: BackendTLSPolicy shop\/b is for port 'https' of Service shop\/a, which it does not have$/,
     /^BackendTLSPolicy b: Accepted=False TargetNotFound: BackendTLSPolicy shop\/b is for port 'https'/,
@@ -173,7 +173,7 @@ t.test('documents with small mistakes', async (t) => {
   t.match(
     said,
     [/^SecurityPolicy p: .*unknown key 'defaultAktion' \(did you mean 'defaultAction'\?\)/],
-    'with its hint',
+    'the problem has a hint',
   );
   const parents = '{ parentRef: [{ name: g }], rules: [{ backendRefs: [{ name: a, port: 80 }] }] }';
   t.match(judge(t, gateway + documentOf('HTTPRoute', 'slip', parents)), [

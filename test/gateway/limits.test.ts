@@ -105,14 +105,14 @@ t.test('a body of unknown length is limited', async (t) => {
       const ask = (path: string, bytes: number, headers = {}): ReturnType<typeof askAs> =>
         askAs(version, gateway.port(key), { method: 'POST', path, headers, body: body(bytes) });
       t.equal((await ask('/fits', 100_000)).status, 200);
-      t.equal(app.bodies.at(-1), 100_000, 'as long as it may be');
+      t.equal(app.bodies.at(-1), 100_000, 'a body of the maximum length');
       const told = await ask('/told', 100_001, { 'content-length': '100001' });
       t.equal(told.status, 413);
-      t.notOk(app.begun.includes('/told'), 'one that declares too long a body does not reach the app');
+      t.notOk(app.begun.includes('/told'), 'a request that declares too long a body does not reach the app');
       const refused = await ask('/over', 200_000);
       t.match({ status: refused.status, body: refused.body.toString() }, { status: 413, body: 'body too large' });
       await until(() => app.cut.includes('/over'), 'the app to see that it is not whole');
-      t.equal((await ask('/early', 200_000)).cut, true, 'an answer that has begun is cut');
+      t.equal((await ask('/early', 200_000)).cut, true, 'a response that has begun is cut');
       app.cut.length = 0;
       app.begun.length = 0;
     });
@@ -148,7 +148,7 @@ t.test('requestBuffer: nothing is forwarded before the whole body has arrived', 
       const held = heldBytes();
       slow.write(Buffer.alloc(20_000, 'a'));
       await until(() => heldBytes() >= held + 20_000, 'the first half to be held');
-      t.strictSame(app.begun, [], 'the app knows nothing of it');
+      t.strictSame(app.begun, [], 'the app does not get it');
       slow.end(Buffer.alloc(20_000, 'b'));
       t.equal((await asked).body.toString(), 'ok');
       t.equal(app.bodies.at(-1), 40_000);
@@ -294,19 +294,19 @@ t.test('a minimum rate', async (t) => {
     readonly slow: boolean;
   }
   const cases: Record<string, Look> = {
-    'nothing within the grace': { looks: [[4.9, 0, true]], slow: false },
-    'nothing after it': { looks: [[5.1, 0, true]], slow: true },
-    'no client waited': { looks: [[60, 0, false]], slow: false },
+    'nothing within the grace period': { looks: [[4.9, 0, true]], slow: false },
+    'nothing after the grace period': { looks: [[5.1, 0, true]], slow: true },
+    'the client was not waiting': { looks: [[60, 0, false]], slow: false },
     'just fast enough': { looks: Array(120).fill([1, 240, true]), slow: false },
     'a little too slow': { looks: Array(120).fill([1, 220, true]), slow: true },
-    'a fast start saves for a stall': {
+    'a fast start compensates for a stall': {
       looks: [
         [1, 1_000_000, true],
         [25, 0, true],
       ],
       slow: false,
     },
-    'but not for ever': {
+    'a fast start does not compensate forever': {
       looks: [
         [1, 1_000_000, true],
         [31, 0, true],
@@ -326,8 +326,8 @@ t.test('a minimum rate', async (t) => {
   }
   const taken = new Pace(0, 1000);
   t.equal(taken.isTakenSlowly(4000, 3400, 2400, 240), false);
-  t.equal(taken.isTakenSlowly(14_000, 3400, 2400, 240), false, 'what waits has its time');
-  t.equal(taken.isTakenSlowly(20_000, 3400, 2400, 240), true, 'and no more than that');
+  t.equal(taken.isTakenSlowly(14_000, 3400, 2400, 240), false, 'buffered bytes have time to be sent');
+  t.equal(taken.isTakenSlowly(20_000, 3400, 2400, 240), true, 'the time is limited');
 });
 
 interface Front {
@@ -415,7 +415,7 @@ t.test('a body that arrives too slowly is refused', async (t) => {
       await until(() => front.connections[1]?.speaker?.inFlight === 1, 'the next');
       await until(() => front.connections[1]?.socket.isPaused() || version === 'HTTP/2', 'it to be paused');
       pass(front, 60);
-      t.equal(front.finished.length, 1, 'a client whom we have paused owes us nothing');
+      t.equal(front.finished.length, 1, 'a client that we have paused does not have to send');
       front.connections[1]!.socket.destroy();
       paused.end();
       await kept;
@@ -430,7 +430,7 @@ t.test('a body that arrives too slowly is refused', async (t) => {
       stream.write('a');
       await until(() => front.connections[2]?.speaker?.inFlight === 1, 'the stream');
       pass(front, 60);
-      t.equal(front.finished.length, 2, 'nor does a stream of messages');
+      t.equal(front.finished.length, 2, 'a stream of messages does not have to send either');
       front.connections[2]!.socket.destroy();
       stream.end();
       await grpc;
@@ -451,7 +451,7 @@ t.test('a client that waits for a 100 is not slow', async (t) => {
   client.write('a');
   await until(() => begun === 1, 'its first byte');
   pass(front, 6, 100);
-  t.match(front.finished[0]?.failure, { code: 'body_too_slow' }, 'from its first byte on it may be');
+  t.match(front.finished[0]?.failure, { code: 'body_too_slow' }, 'from its first byte on it may be slow');
 });
 
 t.test('a response that is read too slowly is cut', async (t) => {
@@ -486,7 +486,7 @@ t.test('a response that is read too slowly is cut', async (t) => {
       const idle = await startSleeper(t, version, front.port, '/wait');
       await until(() => front.connections[2]?.speaker?.inFlight === 1, 'the last');
       pass(front, 600);
-      t.equal(front.connections[2]!.socket.destroyed, false, 'who is owed an answer is not slow');
+      t.equal(front.connections[2]!.socket.destroyed, false, 'a client that waits for its response is not slow');
       idle.destroy();
     });
 });

@@ -117,7 +117,7 @@ t.test('local limits: each client, header, claim and key has its own', async (t)
   });
 
   await gateway.write('more.yaml', 'apiVersion: v1\nkind: Namespace\nmetadata: { name: x }\n');
-  t.equal(await ask(gateway, '/all', 1), '429', 'a change of something else refills no bucket');
+  t.equal(await ask(gateway, '/all', 1), '429', 'another change refills no bucket');
 });
 
 t.test('two gateways share a limit through Redis, across an outage of Redis', { skip: noRedis }, async (t) => {

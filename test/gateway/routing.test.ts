@@ -223,7 +223,7 @@ t.test('regular expressions cost little, for any pattern and request', async (t)
   );
   t.equal((await at(`/${'a'.repeat(9000)}`)).echo.headers['x-mark'], 'evil');
   t.equal((await at('/v12/x')).echo.headers['x-mark'], 'version');
-  t.equal((await at('/x/v12/x')).status, 404, 'the whole path');
+  t.equal((await at('/x/v12/x')).status, 404, 'the whole path matches');
   t.equal((await at('/x', { 'x-a': 'aaa' })).echo.headers['x-mark'], 'header');
   t.equal((await at('/x?q=123')).echo.headers['x-mark'], 'query');
   t.equal((await at('/x?q=1234')).status, 404);

@@ -62,7 +62,7 @@ t.test("the responder's response is stapled", async (t) => {
   t.equal(responder.asked, 1, 'one request for all clients');
 
   t.test('OpenSSL verifies the staple', async (t) => {
-    if (!haveCommand('openssl')) return t.comment('openssl is not installed: its opinion was not asked');
+    if (!haveCommand('openssl')) return t.comment('openssl is not installed: skipped');
     const place = tempDir(t);
     writeFileSync(join(place, 'ca.pem'), formatPem([ca.certificate]));
     const args = [
@@ -98,5 +98,5 @@ t.test('a responder that fails never stops serving', async (t) => {
     t.equal(await staple(gateway.port('shop/g:443')), undefined, 'served, without a staple');
   }
   const gateway = await start(t, namingResponder('http://127.0.0.1:1/'));
-  t.equal(await staple(gateway.port('shop/g:443')), undefined, 'also when nothing listens there');
+  t.equal(await staple(gateway.port('shop/g:443')), undefined, "the same when the responder's port is closed");
 });

@@ -125,7 +125,7 @@ const nameOf = (socket: TLSSocket): string | undefined => socket.getPeerX509Cert
 t.test('TLS is passed through by its server name', async (t) => {
   const { socket, line } = await dialTls('a.inner.test');
   t.equal(line, 'passed');
-  t.match(nameOf(socket), /DNS:inner\.test/, 'the handshake was with the server behind');
+  t.match(nameOf(socket), /DNS:inner\.test/, 'the handshake was with the backend');
   socket.destroy();
   const record = await until(
     async () => (await gateway.records(1)).find((one) => one['requested_server_name'] === 'a.inner.test'),
@@ -154,7 +154,7 @@ t.test('a connection that is not TLS is closed', async (t) => {
 t.test('TCP by weight, and open streams stay while their backend is named', async (t) => {
   const streams = await Promise.all(Array.from({ length: 120 }, () => dialTcp('shop/g:5432')));
   const share = streams.filter(({ line }) => line === 'one').length / streams.length;
-  t.ok(Math.abs(share - 0.75) < 6 * Math.sqrt((0.75 * 0.25) / 120), `${share} of them went to one, 0.75 is meant`);
+  t.ok(Math.abs(share - 0.75) < 6 * Math.sqrt((0.75 * 0.25) / 120), `${share} of them went to one, 0.75 is expected`);
   const [toOne, toTwo] = ['one', 'two'].map((name) => streams.find(({ line }) => line === name)!.socket);
   await gateway.write('weights.yaml', weights(1, 0));
   for (const socket of [toOne!, toTwo!]) {
@@ -279,7 +279,7 @@ backends: { shop/app:80: app, shop/passed:80: passed, shop/ended:80: ended }
   t.equal(await firstLine(dial('b.front.test')), 'ended');
   const through = dial('a.inner.test');
   t.equal(await firstLine(through), 'passed');
-  t.match(nameOf(through), /DNS:inner\.test/, 'the handshake was with the server behind');
+  t.match(nameOf(through), /DNS:inner\.test/, 'the handshake was with the backend');
   const web = dial('a.front.test');
   web.write('GET / HTTP/1.1\r\nHost: a.front.test\r\n\r\n');
   t.match(await firstLine(web), /^HTTP\/1\.1 200 /);
@@ -348,7 +348,11 @@ backends: { shop/main:80: main, shop/second:80: second }
         error ? reject(error) : resolve(value.toString()),
       );
     });
-  t.equal(await call('Get', 'x'), 'xby the gateway', 'a unary call, with what the rule adds, without its blanks');
+  t.equal(
+    await call('Get', 'x'),
+    'xby the gateway',
+    'a unary call, with the metadata of the rule, without spaces around it',
+  );
   await t.rejects(call('Get', 'fail'), { code: status.FAILED_PRECONDITION, details: 'not now: 100 %' });
   const put = (to: string): Promise<string> =>
     new Promise((resolve, reject) => {
@@ -367,7 +371,7 @@ backends: { shop/main:80: main, shop/second:80: second }
   chat.on('error', () => {});
   chat.write(Buffer.from('hello'));
   const said = await new Promise<Buffer>((resolve) => chat.once('data', resolve));
-  t.equal(said.toString(), 'echo hello', 'both ways');
+  t.equal(said.toString(), 'echo hello', 'both directions');
   chat.end();
   const list = client['List']!(Buffer.from('3'));
   let bytes = 0;
@@ -376,5 +380,5 @@ backends: { shop/main:80: main, shop/second:80: second }
   });
   await new Promise((resolve) => list.on('end', resolve));
   t.equal(bytes, 3 * 65_536);
-  t.ok(second.produced() > 0 && main.produced() === 0, 'and it was the backend of that rule');
+  t.ok(second.produced() > 0 && main.produced() === 0, 'the call reached the backend of that rule');
 });

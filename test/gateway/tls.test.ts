@@ -175,8 +175,12 @@ t.test('TLS 1.2 is accepted and older versions are not; nothing is resumed', asy
 t.test('a connection serves the hosts of its listener only', async (t) => {
   const { socket } = await shake('a.test');
   t.match(await say(socket, 'x.wide.test'), /^HTTP\/1\.1 421 /, 'HTTP/1.1');
-  t.match(await say(socket, 'a.test'), /^HTTP\/1\.1 200 /, 'and is good for its own');
-  t.match(await say(socket, 'shut.wide.test'), /^HTTP\/1\.1 421 /, "a closed listener's host is not the next one's");
+  t.match(await say(socket, 'a.test'), /^HTTP\/1\.1 200 /, 'the connection is served for its own host');
+  t.match(
+    await say(socket, 'shut.wide.test'),
+    /^HTTP\/1\.1 421 /,
+    'the host of a closed listener is not served by another',
+  );
   t.match(await say(socket, 'nobody.test'), /^HTTP\/1\.1 404 /);
 
   const session: ClientHttp2Session = connectHttp2('https://a.test', {
@@ -222,13 +226,9 @@ t.test('clients that must present a certificate', async (t) => {
   t.match(
     xfcc,
     /^Hash=[0-9a-f]{64};Subject="CN=buyer";URI="?spiffe:\/\/outside\.test\/ns\/partner\/sa\/buyer"?;DNS="?buyer\.test"?$/,
-    'the app gets our word',
+    'the app gets our header',
   );
-  t.equal(
-    echo.raw.filter((one) => one.toLowerCase() === 'x-forwarded-client-cert').length,
-    1,
-    'and it is the only one',
-  );
+  t.equal(echo.raw.filter((one) => one.toLowerCase() === 'x-forwarded-client-cert').length, 1, 'it is the only one');
   for (const [what, credential] of Object.entries({ none: undefined, expired: late, foreign })) {
     await t.rejects(asClient(credential, 'shop/g:444'), what);
     await until(
@@ -289,9 +289,9 @@ t.test('a listener that starts to require certificates, or trusts others, re-che
   await strict.write('gateway.yaml', asking('AllowValidOnly'));
   await isOver(anonymous);
   await isOver(another);
-  t.match(await say(known, 'clients.test'), /^HTTP\/1\.1 200 /, 'who has shown one goes on');
+  t.match(await say(known, 'clients.test'), /^HTTP\/1\.1 200 /, 'a client that has presented a certificate continues');
   await strict.write('ca.yaml', caOf(stranger, authority));
-  t.match(await say(known, 'clients.test'), /^HTTP\/1\.1 200 /, 'and with one more authority, too');
+  t.match(await say(known, 'clients.test'), /^HTTP\/1\.1 200 /, 'the same with one more authority');
   await strict.write('ca.yaml', caOf(stranger));
   await isOver(known);
   t.pass('a client without a valid authority is cut off');
@@ -302,14 +302,14 @@ t.test('a certificate is rotated in its Secret', async (t) => {
   const next = await certificateFor('a.test');
   await gateway.write('a.yaml', secret('a', next));
   await until(async () => serialOf(await shake('a.test')) !== serialOf(before), 'the new certificate');
-  t.match(await say(before.socket, 'a.test'), /^HTTP\/1\.1 200 /, 'the open connection lives on');
+  t.match(await say(before.socket, 'a.test'), /^HTTP\/1\.1 200 /, 'the open connection continues');
   t.equal(
     (await shake('a.test', { maxVersion: 'TLSv1.2' })).socket.getProtocol(),
     'TLSv1.2',
     'the versions are the same',
   );
   const old = await shake('a.test', { minVersion: 'TLSv1', maxVersion: 'TLSv1.1', ciphers: 'ALL@SECLEVEL=0' });
-  t.not(old.error, undefined, 'and so is what is not let in');
+  t.not(old.error, undefined, 'the same versions are refused');
   t.equal((await shake('a.test', { ALPNProtocols: ['h2'] })).socket.alpnProtocol, 'h2');
 });
 
@@ -323,11 +323,11 @@ t.test('a certificate is rotated in its files, one after the other', async (t) =
   gateway.sidecar.reload();
   await until(async () => (await generation()) > first, 'the half of it');
   const between = await shake('pem.test');
-  t.equal(serialOf(between), serialOf(before), 'what was good is still shown');
+  t.equal(serialOf(between), serialOf(before), 'the valid certificate is still presented');
   writeFileSync(join(gateway.dir, 'pem.key'), next.keyPem);
   gateway.sidecar.reload();
   await until(async () => serialOf(await shake('pem.test')) !== serialOf(before), 'the new certificate');
-  t.match(await say(before.socket, 'pem.test'), /^HTTP\/1\.1 200 /, 'the open connection lives on');
+  t.match(await say(before.socket, 'pem.test'), /^HTTP\/1\.1 200 /, 'the open connection continues');
 });
 
 t.test('TLS 1.3 alone, where configured, before and after a rotation', async (t) => {
@@ -345,7 +345,7 @@ t.test('TLS 1.3 alone, where configured, before and after a rotation', async (t)
   const first = await shake('a.test', own);
   t.equal(first.socket.getProtocol(), 'TLSv1.3');
   t.match((await shake('a.test', { ...own, maxVersion: 'TLSv1.2' })).error, /PROTOCOL_VERSION/);
-  t.equal((await shake('', own)).error, undefined, 'a listener for all takes a client without a name');
+  t.equal((await shake('', own)).error, undefined, 'a catch-all listener accepts a client without a server name');
   await strict.write('a.yaml', secret('a', await certificateFor('a.test')));
   await until(async () => serialOf(await shake('a.test', own)) !== serialOf(first), 'the new certificate');
   t.match((await shake('a.test', { ...own, maxVersion: 'TLSv1.2' })).error, /PROTOCOL_VERSION/);

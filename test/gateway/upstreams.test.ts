@@ -68,11 +68,11 @@ t.test('the retries and timeouts of a route apply', async (t) => {
   const third = await get(gateway, '/retried');
   t.equal(third.status, 200);
   t.equal(third.headers.get('x-attempt'), '3');
-  t.equal((await get(gateway, '/little')).status, 503, 'the last answer is given when tries are used up');
+  t.equal((await get(gateway, '/little')).status, 503, 'the last response is passed on when the tries are used up');
   t.equal(asked.get('/little'), 2);
   t.equal((await get(gateway, '/plain')).status, 503);
   t.equal(asked.get('/plain'), 1);
-  t.equal((await get(gateway, '/policy')).status, 200, 'a BackendTrafficPolicy says it as well');
+  t.equal((await get(gateway, '/policy')).status, 200, 'a BackendTrafficPolicy does the same');
   t.equal((await get(gateway, '/slow')).status, 504);
   t.equal((await get(gateway, '/each')).status, 504);
   t.equal(asked.get('/each'), 2, 'a try that takes too long is made once more');
@@ -124,7 +124,7 @@ t.test('endpoints are balanced by request, and a failing one is left out', async
   t.equal(seen.size, 1, 'one user, one endpoint');
   const statuses: number[] = [];
   for (let i = 0; i < 20; i++) statuses.push((await get(gateway, '/checked')).status);
-  t.equal(statuses.filter((one) => one === 500).length, 2, 'after two errors it is left out');
+  t.equal(statuses.filter((one) => one === 500).length, 2, 'after two errors the endpoint is left out');
   const upstreams = (await (await fetch(`http://127.0.0.1:${gateway.admin}/upstreams`)).json()) as object[];
   t.match(JSON.stringify(upstreams), /"ejected/);
 });
@@ -161,7 +161,7 @@ t.test('BackendTLSPolicy: the server proves its name before any request is sent'
   });
   const good = await get(gateway, '/pay');
   t.equal(good.status, 200, await good.text());
-  t.equal((await get(gateway, '/far')).status, 500, 'neither an identity nor a policy: not in the clear');
+  t.equal((await get(gateway, '/far')).status, 500, 'neither an identity nor a policy: no plaintext');
   await gateway.write('tls.yaml', `${policy('other.partner.test')}---\n${authorities(authority.bundlePem)}\n`);
   t.equal((await get(gateway, '/pay')).status, 503, 'another name');
   await gateway.write('tls.yaml', `${policy('pay.partner.test')}---\n${authorities(other.bundlePem)}\n`);

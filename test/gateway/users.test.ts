@@ -121,8 +121,8 @@ t.test('tokens, keys, passwords, an authorizer, and authorization rules', async 
     const { status, seen } = await get(gateway, '/token', bearer(good));
     t.equal(status, 200);
     t.equal(seen['x-user'], 'ann');
-    t.equal(seen.authorization, undefined, 'the token stays here');
-    t.equal(seen['txn-token'], undefined, 'and nothing is told to an app outside the mesh');
+    t.equal(seen.authorization, undefined, 'the token is not forwarded');
+    t.equal(seen['txn-token'], undefined, 'an app outside the mesh gets no assertion');
   });
 
   await t.test('authorization rules apply', async (t) => {
@@ -216,7 +216,7 @@ t.test('an invalid policy closes its target, and reports it', async (t) => {
     'more.yaml',
     `${security('open', 'basicAuth: { users: { name: nobody } }')}---\n${secret('unrelated', { a: 'b' })}`,
   );
-  t.equal((await get(gateway, '/open')).status, 500, 'and a change closes at once');
+  t.equal((await get(gateway, '/open')).status, 500, 'a change closes it at once');
 });
 
 t.test('a policy without a known target is not accepted', async (t) => {
@@ -236,7 +236,7 @@ t.test('a policy without a known target is not accepted', async (t) => {
   let state = await page();
   while (state.lastProblem === null) state = await page();
   t.match(state.lastProblem.problems.join('\n'), /bad\.yaml:4:9: unknown key 'target'/);
-  t.equal((await get(gateway, '/open')).status, 200, 'the generation before goes on');
+  t.equal((await get(gateway, '/open')).status, 200, 'the previous generation continues');
 });
 
 t.test('a login with a real provider, through the gateway', async (t) => {
@@ -264,9 +264,9 @@ t.test('a login with a real provider, through the gateway', async (t) => {
   t.equal(response.status, 200);
   const seen = (await response.json()) as IncomingHttpHeaders;
   t.notMatch(JSON.stringify(seen), /sallyport-session/, 'no app sees the session');
-  t.equal((await browser.get(`${origin}/shop/orders`)).status, 200, 'and it stays');
+  t.equal((await browser.get(`${origin}/shop/orders`)).status, 200, 'the session stays');
   const open = (await (await browser.get(`${origin}/open`)).json()) as IncomingHttpHeaders;
-  t.notMatch(JSON.stringify(open), /sallyport-session/, 'nor does one of a route without login');
+  t.notMatch(JSON.stringify(open), /sallyport-session/, 'a route without a login does not see it either');
   t.equal(
     (await fetch(`${origin}/shop/orders`, { redirect: 'manual' })).status,
     401,
@@ -336,7 +336,7 @@ gateways: [spiffe://demo.test/ns/edge/sa/gateway]
     status: 403,
     text: 'RBAC: access denied',
   });
-  t.equal((await get(gateway, '/public')).status, 403, 'an unauthenticated caller is no clerk');
+  t.equal((await get(gateway, '/public')).status, 403, 'an unauthenticated caller does not match the role');
   const stolen = { 'txn-token': String(good.seen['txn-token']) };
-  t.equal((await get(gateway, '/public', stolen)).status, 403, 'and a token that was seen is worth nothing');
+  t.equal((await get(gateway, '/public', stolen)).status, 403, 'a captured token is useless');
 });
