@@ -47,30 +47,30 @@ t.test('each list and chain gets its verdict', async (t) => {
     ['the leaf', [revoking, ofRoot], 'client_certificate_revoked'],
     ['the intermediate', [ofIssuer, await listOf(root, { revoked: [authority.issuer] })], 'client_certificate_revoked'],
     ['no list at all', [], 'crl_missing'],
-    ['none of the issuer', [ofRoot], 'crl_missing'],
-    ['none of the root', [ofIssuer], 'crl_missing'],
+    ['no list of the issuer', [ofRoot], 'crl_missing'],
+    ['no list of the root', [ofIssuer], 'crl_missing'],
     [
-      'one of another CA with the same names',
+      'a list of another CA with the same names',
       [await listOf({ key: other.issuerKey, certificate: other.issuer }), ofRoot],
       'crl_missing',
     ],
-    ['a forged one', [await listOf(forger), ofRoot], 'crl_untrusted'],
-    ['a forged one beside the good one', [await listOf(forger, { number: 9 }), ofIssuer, ofRoot], 'good'],
-    ['one that has ended', [ended, ofRoot], 'crl_expired'],
+    ['a forged list', [await listOf(forger), ofRoot], 'crl_untrusted'],
+    ['a forged list beside the good one', [await listOf(forger, { number: 9 }), ofIssuer, ofRoot], 'good'],
+    ['an expired list', [ended, ofRoot], 'crl_expired'],
     ['the newest counts: revoked', [ofIssuer, revoking, ofRoot], 'client_certificate_revoked'],
     ['the newest counts: in any order', [revoking, ofIssuer, ofRoot], 'client_certificate_revoked'],
     [
-      'and not a newer one that is forged',
+      'a newer forged list does not count',
       [await listOf(forger, { number: 3 }), revoking, ofRoot],
       'client_certificate_revoked',
     ],
-    ['two in one file', [{ source: 'x', text: ofIssuer.text + ofRoot.text }], 'good'],
+    ['two lists in one file', [{ source: 'x', text: ofIssuer.text + ofRoot.text }], 'good'],
   ];
   for (const [name, sources, expected] of cases) t.equal(verdict(sources), expected, name);
   t.equal(verdict([ofIssuer], { onlyLeaf: true }), 'good', 'only the leaf: the root needs no list');
   t.equal(verdict([revoking], { onlyLeaf: true }), 'client_certificate_revoked');
   t.equal(verdict([ofIssuer, ofRoot], { at: now + day + 1 }), 'crl_expired', 'time alone ends it');
-  t.equal(verdict([ofIssuer, ofRoot], { of: [leaf] }), 'crl_missing', 'an issuer that is not shown');
+  t.equal(verdict([ofIssuer, ofRoot], { of: [leaf] }), 'crl_missing', 'an issuer that is not presented');
 });
 
 t.test('an authority that is an intermediate ends the path', async (t) => {

@@ -141,11 +141,11 @@ t.test('an extension that would change the meaning of a list is refused', async 
   for (const [name, list, expected] of [
     ['a delta list', forged({ extensions: [critical('2.5.29.27')] }), /a delta list/],
     [
-      'a delta list that does not say so critically',
+      'a delta list without the critical extension',
       forged({ extensions: [sequence(oid('2.5.29.27'), octets(sequence()))] }),
       /a delta list/,
     ],
-    ['a list of a part', forged({ extensions: [critical('2.5.29.28')] }), /the list of a part/],
+    ['a partial list', forged({ extensions: [critical('2.5.29.28')] }), /the list of a part/],
     ['an entry of another issuer', forged({ entry: entry(sequence(critical('2.5.29.29'))) }), /2.5.29.29/],
     ['no end', forged({ nextUpdate: false }), /no nextUpdate/],
     ['version 3', forged({ version: 2 }), /unknown version/],
@@ -165,7 +165,7 @@ t.test('an extension that would change the meaning of a list is refused', async 
   t.equal(
     refused(() => parseCrl(forged({ entry: entry() }), 'x')),
     'accepted',
-    'the same without',
+    'the same list without it',
   );
 });
 
@@ -190,7 +190,7 @@ t.test('a list that is cut anywhere, and garbage, are refused', async (t) => {
   t.match(
     refused(() => parseCrls(Buffer.from(formatCrlPem(der) + pem.slice(0, 80)), 'x')),
     /^crl_invalid/,
-    'the second',
+    'the second list',
   );
   for (let round = 0; round < 500; round++) {
     const garbage = Buffer.from(der);
@@ -219,7 +219,7 @@ t.test('100,000 entries are signed, parsed and verified within seconds', async (
   verifyCrl(crl, [issuer], now, 'x');
   const done = performance.now();
   t.equal(crl.serials.size, 100_000);
-  t.ok(turns > 3, 'other work had its turn');
+  t.ok(turns > 3, 'other work was done meanwhile');
   t.ok(done - began < 5000, `${Math.round(made - began)} ms to sign, ${Math.round(done - made)} ms to read`);
   t.comment(`${large.length} bytes, ${Math.round(made - began)} ms to sign, ${Math.round(done - made)} ms to read`);
 });

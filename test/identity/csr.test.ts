@@ -43,7 +43,7 @@ t.test('invalid requests are refused', (t) => {
     ["RSA's algorithm for an EC key", request(p256, { algorithm: rsa.sha256 }), /not accepted for its key/],
     ["another key's signature", request(other, { spki }), /not signed by its own key/],
     ['a broken signature', broken, /not signed by its own key/],
-    ['bytes behind it', Buffer.concat([request(p256), Buffer.from([0])]), /not PKCS#10 DER/],
+    ['bytes after the request', Buffer.concat([request(p256), Buffer.from([0])]), /not PKCS#10 DER/],
     ['one more field', request(p256, { more: [sequence()] }), /not PKCS#10 DER/],
     ['nothing', Buffer.alloc(0), /not PKCS#10 DER/],
     ['P-521', request(generateKeyPairSync('ec', { namedCurve: 'P-521' }).privateKey), /is not accepted/],
@@ -69,7 +69,7 @@ t.test('other encodings of the same key are refused: a client could hide bytes o
     ],
     ['no parameters', request(rsaKey, { algorithm, spki: sequence(sequence(oid('1.2.840.113549.1.1.1')), rsaBits) })],
     [
-      'an exponent with a zero in front',
+      'an exponent with a leading zero',
       request(rsaKey, { algorithm, spki: sequence(sequence(oid('1.2.840.113549.1.1.1'), element(5)), padded) }),
     ],
     ['a compressed point', request(p256, { spki: compressed(explicit) })],

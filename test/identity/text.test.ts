@@ -156,7 +156,7 @@ t.test('keys are checked', async (t) => {
     t.fail('a broken key was read');
   } catch (error) {
     t.match(error, { code: 'key_unreadable', message: /^a.key contains no readable private key/ });
-    t.notMatch(String(error), secret.slice(4, 20), 'and no part of it is in the error');
+    t.notMatch(String(error), secret.slice(4, 20), 'no part of the key is in the error');
   }
 });
 

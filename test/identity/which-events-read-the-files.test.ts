@@ -121,7 +121,7 @@ t.test("a Kubernetes volume is read when '..data' is switched, whose event names
   }
   const { asked } = watched.clock;
   await watched.after('notes', () => writeFileSync(join(directory, 'notes'), ''));
-  t.equal(watched.clock.asked, asked, 'a file beside the links');
+  t.equal(watched.clock.asked, asked, 'a file beside the links causes none');
 });
 
 t.test('which names of events count', async (t) => {
@@ -132,7 +132,7 @@ t.test('which names of events count', async (t) => {
   symlinkSync('..data/svid.pem', at('svid.pem'));
   symlinkSync(at('ring'), at('ring'));
   const names = new WatchedNames([at('svid.pem'), at('Köln.pem')]);
-  t.ok(names.concerns('access.log'), 'before the first refresh every name concerns them');
+  t.ok(names.concerns('access.log'), 'before the first refresh every name counts');
   names.refresh();
   for (const name of ['svid.pem', '..data', '..1', 'Köln.pem']) t.ok(names.concerns(name), `${name} is on the way`);
   for (const name of ['..data_tmp', 'access.log', 'svid.pem.tmp', '..2'])
@@ -140,7 +140,7 @@ t.test('which names of events count', async (t) => {
   t.ok(names.concerns(directory.split('/').at(-1)!), 'the directory itself, when it is moved or removed');
   t.ok(names.concerns('SVID.PEM'), 'in another case');
   t.ok(names.concerns('Köln.pem'.normalize('NFD')), 'with a decomposed accent');
-  t.ok(names.concerns(null), 'a platform without names');
+  t.ok(names.concerns(null), 'a platform that reports no names');
   t.ok(names.concerns('\ufffd'), 'a name that is not UTF-8');
   const ring = new WatchedNames([at('ring')]);
   ring.refresh();
