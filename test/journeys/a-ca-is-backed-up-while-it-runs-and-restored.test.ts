@@ -105,7 +105,7 @@ t.test('a backup that is killed leaves nothing under its name', async (t) => {
     backup.process.kill('SIGKILL');
     await backup.exited;
     if (!existsSync(join(place, name))) killed += 1;
-    else t.match(await restore(t, join(place, name)), { code: 0 }, 'it was complete');
+    else t.match(await restore(t, join(place, name)), { code: 0 }, 'the backup was complete');
   }
   t.ok(killed >= 1, `${killed} were killed in the middle`);
   const after = join(place, 'after');

@@ -13,7 +13,7 @@ const web = 'spiffe://demo.test/ns/shop/sa/web';
 t.test(
   'a CA with a full disk serves the bundle and the deny list, reports what it cannot do, and recovers',
   async (t) => {
-    if (spawnSync('prlimit', ['--version']).status !== 0) return void t.pass('skipped: it needs prlimit');
+    if (spawnSync('prlimit', ['--version']).status !== 0) return void t.pass('skipped: prlimit is missing');
     const ca = await makeCa(t);
     const token = join(tempDir(t), 'token');
     await ca.writeToken(web, token);
@@ -40,7 +40,7 @@ t.test(
     t.equal(bundle.status, 200, 'the bundle is served');
     t.match(bundle.text, 'spiffe://demo.test/ns/shop/sa/lost', 'with the deny list');
     const health = await call({ path: '/healthz' });
-    t.equal(health.status, 503, 'and it is not healthy');
+    t.equal(health.status, 503, 'the CA is not healthy');
     t.match(health.json, { code: 'store_failed', message: /issues nothing, but still serves bundle and deny list/ });
     const { csr } = await newKey();
     const enrol = (): Promise<Answer> =>
@@ -50,7 +50,7 @@ t.test(
     t.equal(spawnSync('prlimit', ['--pid', String(child.process.pid), '--fsize=unlimited']).status, 0);
     await child.waitFor(/"code":"store_recovered"/, 30_000);
     t.equal((await call({ path: '/healthz' })).status, 200, 'with room again it is healthy');
-    t.equal((await enrol()).status, 200, 'and issues, for the same token');
+    t.equal((await enrol()).status, 200, 'the CA issues again, for the same token');
     const own = (await call({ path: '/healthz' })).server.serialNumber.toLowerCase();
     const listed = await until(async () => {
       const { stdout } = await runSallyport(t, ['ca', 'ls', '--dir', ca.directory, '--all', '--json']);

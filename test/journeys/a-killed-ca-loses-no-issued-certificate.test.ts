@@ -44,7 +44,7 @@ t.test('a CA that is killed under load has every certificate on record that it r
   t.same(
     [...answered.values()].filter((serial) => !onRecord.has(serial)),
     [],
-    'every answered serial is on record',
+    'every confirmed serial is on record',
   );
 
   // A certificate that was lost between disk and response is returned again to the same key.

@@ -47,7 +47,11 @@ t.test('a revoked workload comes back with a new token', async (t) => {
     state: 'denied',
     waitingFor: /an operator's 'ca allow', then a new join token in .*: the ID was revoked/,
   });
-  t.equal((await fetch(`http://127.0.0.1:${admin}/healthz/ready`)).status, 503, 'it is not ready, and says why');
+  t.equal(
+    (await fetch(`http://127.0.0.1:${admin}/healthz/ready`)).status,
+    503,
+    'the workload is not ready, and says why',
+  );
   await operate('allow', id);
   await until(() => !deniedIds().includes(id), 'the ID to be allowed again');
   t.equal(chain(), before, 'the old certificate is not renewed');

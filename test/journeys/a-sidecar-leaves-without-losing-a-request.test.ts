@@ -47,7 +47,7 @@ t.test('a sidecar leaves without losing a request', async (t) => {
   t.match(await answer, /^HTTP\/1\.1 200 OK[\s\S]*in the end/);
   t.equal(await orders.exited, 0);
   t.match(orders.stderr(), /"code":"stopped"/);
-  t.match(orders.stdout(), /"response_code":200/, 'the record is written before the end');
+  t.match(orders.stdout(), /"response_code":200/, 'the record is written before the exit');
   t.equal(await web.stop(), 0);
 });
 
@@ -85,6 +85,6 @@ limits: { drain: 100ms, drainMinimum: 0s }
   gateway.process.kill('SIGTERM');
   t.equal(await gateway.exited, 0, gateway.stderr());
   t.match(gateway.stderr(), /"code":"drained".*\n.*"code":"stopped"/);
-  t.match(gateway.stdout(), /"code":"draining"/, 'and the record is written');
+  t.match(gateway.stdout(), /"code":"draining"/, 'the record is written');
   await answer;
 });

@@ -83,7 +83,7 @@ t.test('a workload that was cut off for longer than its certificate lives comes 
   await ca.serve();
   await agent.waitFor(/"code":"svid_received"/);
   const inspected = startSallyport(t, ['inspect', outDir]);
-  t.equal(await inspected.exited, 0, `the new SVID is right:\n${inspected.stdout()}${inspected.stderr()}`);
+  t.equal(await inspected.exited, 0, `the new SVID is valid:\n${inspected.stdout()}${inspected.stderr()}`);
   t.equal(await agent.stop(), 0);
 });
 

@@ -54,7 +54,7 @@ t.test('Redis is killed and returns', { skip: noRedis }, async (t) => {
   t.strictSame(
     alone.map(({ passed, ready }) => ({ passed, ready })),
     Array(3).fill({ passed: 200, ready: false }),
-    'no request fails, and no limit is hit that was not there',
+    'no request fails, and no limit is exceeded that was not used up',
   );
   t.ok(alone.every(({ fallback }) => fallback >= 190));
 
@@ -74,5 +74,5 @@ t.test('Redis is killed and returns', { skip: noRedis }, async (t) => {
     found.map(({ fallback }) => fallback),
     'Redis decided all of it',
   );
-  t.equal(sum(await askAll(100)), 0, 'a used-up limit is used up for all');
+  t.equal(sum(await askAll(100)), 0, 'a used-up limit is used up for all gateways');
 });

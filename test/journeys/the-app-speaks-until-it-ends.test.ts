@@ -43,7 +43,7 @@ t.test('without requests in flight, outbound stays open for the minimum', async 
   await child.waitFor(/"code":"draining"/);
   t.match(await exchangeBytes(out, getAndClose), /^HTTP\/1\.1 200 OK/, 'a new connection is served');
   const kept = await exchangeBytes(out, get + getAndClose);
-  t.equal(kept.match(/200 OK/g)?.length, 2, 'and kept, as before the signal');
+  t.equal(kept.match(/200 OK/g)?.length, 2, 'the connection is kept, as before the signal');
   t.equal(await child.exited, 0);
   t.ok(performance.now() - began >= 1500, 'not before the minimum is over');
 });

@@ -60,7 +60,7 @@ t.test('workers share their admin pages', async (t) => {
   }, 'thirty records');
   const refused = records.filter(({ decision }) => decision === 'deny').map((one) => one['decision_id']!);
   t.equal(refused.length, 15);
-  t.equal(new Set(refused.map((id) => id.slice(0, 8))).size, 2, 'both have refused some');
+  t.equal(new Set(refused.map((id) => id.slice(0, 8))).size, 2, 'both workers have refused requests');
 
   const page = async (path: string): Promise<unknown> => (await fetch(`http://127.0.0.1:${admin}${path}`)).json();
   for (const id of refused)

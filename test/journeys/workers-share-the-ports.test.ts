@@ -37,7 +37,7 @@ t.test('workers share the ports', async (t) => {
     /^istio_requests_total\{[^}]*reporter="source"[^}]*\} 40$/m,
     'the pages sum',
   );
-  t.match(await page('/stats/prometheus'), /^istio_build\{[^}]*\} 1$/m, 'it is one proxy');
+  t.match(await page('/stats/prometheus'), /^istio_build\{[^}]*\} 1$/m, 'the workers appear as one proxy');
   const lines = await until(() => {
     const all = readFileSync(join(dir, 'pair.log'), 'utf8').trim().split('\n');
     return all.length === 40 ? all : undefined;
@@ -56,7 +56,7 @@ t.test('workers share the ports', async (t) => {
     const all = JSON.parse(await page('/connections')) as { worker: number }[];
     return all.length === 20 ? all : undefined;
   }, 'twenty connections');
-  t.same([...new Set(connections.map(({ worker }) => worker))].sort(), [1, 2], 'each has some');
+  t.same([...new Set(connections.map(({ worker }) => worker))].sort(), [1, 2], 'each worker has some connections');
 
   t.test('a killed worker is replaced', async (t) => {
     const [child] = readFileSync(`/proc/${pair.process.pid}/task/${pair.process.pid}/children`, 'utf8')
