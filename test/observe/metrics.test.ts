@@ -123,7 +123,7 @@ t.test('the name of a service comes from its labels', async (t) => {
 t.test('outcomes are counted by status, flag and gRPC status', async (t) => {
   const { registry, metrics } = start();
   const stats = metrics.statsOf('inbound', web);
-  t.equal(metrics.statsOf('inbound', web), stats, 'a peer is looked up, not made again');
+  t.equal(metrics.statsOf('inbound', web), stats, 'a peer is looked up, not created again');
   for (const known of [
     ...[{}, {}, { status: 503, flag: 'UF' }, { status: 503, flag: 'UC' }, { grpc: true, grpcStatus: 7 }],
     ...[{ grpc: true }, { grpc: true, grpcStatus: 0, requestMessages: 3, replyMessages: 4 }],
@@ -145,12 +145,12 @@ t.test('outcomes are counted by status, flag and gRPC status', async (t) => {
     ],
   );
   const messages = async (name: string) => (await read(registry, name)).map(({ value }) => value);
-  t.strictSame(await messages('istio_request_messages_total'), [0, 0, 3], 'of gRPC only');
+  t.strictSame(await messages('istio_request_messages_total'), [0, 0, 3], 'only for gRPC');
   t.strictSame(await messages('istio_response_messages_total'), [0, 0, 4]);
   t.strictSame(
     (await read(registry, 'istio_requests_total')).length,
     values.length,
-    'a second scrape counts nothing again',
+    'a second scrape counts nothing twice',
   );
 });
 
@@ -192,7 +192,7 @@ t.test('peers beyond 10000 are counted together', async (t) => {
   for (let i = 0; i < 10_000; i++) metrics.statsOf('inbound', `spiffe://demo.test/ns/a/sa/${i}`);
   const [one, other] = [metrics.statsOf('inbound', web), metrics.statsOf('inbound', `${web}2`)];
   t.equal(one, other);
-  t.equal(metrics.statsOf('gateway', undefined, 'cluster').cluster, undefined, 'clusters too');
+  t.equal(metrics.statsOf('gateway', undefined, 'cluster').cluster, undefined, 'clusters are bounded too');
   t.equal(metrics.statsOf('inbound', 'spiffe://demo.test/ns/a/sa/5').principal, 'spiffe://demo.test/ns/a/sa/5');
   metrics.countRequest(one, ended(), 1);
   t.equal((await read(registry, 'istio_requests_total'))[0]!.labels['source_principal'], 'unknown');
