@@ -62,8 +62,8 @@ t.test('a rule without an issuer accepts tokens of any issuer that its keys veri
     t.equal(show(await check([any], bearer(await sign(ec, { iss, sub: 'ann' })))), `${iss}/ann`);
   t.equal(show(await check([any], bearer(await sign(ec, { sub: 'ann' })))), 'no principal', 'without an issuer');
   const foreign = await check([any], bearer(await sign(other, { iss: 'iss.test', sub: 'ann' })));
-  t.match(show(foreign), /^jwt_invalid: /, 'never a token that its keys do not verify');
-  t.match(foreign, { error: { message: /https:\/\/login\.test\/keys/ } }, 'which is named by its keys');
+  t.match(show(foreign), /^jwt_invalid: /, 'a token that its keys do not verify is never accepted');
+  t.match(foreign, { error: { message: /https:\/\/login\.test\/keys/ } }, 'the issuer is named by its keys');
 });
 
 t.test('a request without a token is unauthenticated and not refused', async (t) => {
@@ -90,18 +90,18 @@ t.test('bad tokens are refused', async (t) => {
     ['two parts', `${head}.${payload}`, form],
     ['four parts', `${good}.x`, form],
     ['an empty part', `${head}..${signature}`, form],
-    ['characters of no alphabet', `${head}.${payload}.@@`, form],
+    ['characters outside the alphabet', `${head}.${payload}.@@`, form],
     ['huge', `${head}.${'a'.repeat(20_000)}.${signature}`, 'jwt_invalid: Jwt is too long'],
-    ['a header that is no JSON', assemble('{', claims), 'jwt_invalid: Jwt header is an invalid JSON'],
+    ['a header that is not JSON', assemble('{', claims), 'jwt_invalid: Jwt header is an invalid JSON'],
     ['a header that is a list', assemble('[]', claims), 'jwt_invalid: Jwt header is not an object'],
-    ['a payload that is no JSON', assemble('{"alg":"ES256"}', 'x'), 'jwt_invalid: Jwt payload is an invalid JSON'],
+    ['a payload that is not JSON', assemble('{"alg":"ES256"}', 'x'), 'jwt_invalid: Jwt payload is an invalid JSON'],
     [
       'duplicate claims',
       assemble('{"alg":"ES256"}', '{"iss":"iss.test","sub":"ann","sub":"root"}'),
       'jwt_invalid: Jwt payload names a field twice',
     ],
     [
-      'a duplicate in disguise',
+      'a duplicate in an escaped spelling',
       assemble('{"alg":"ES256"}', '{"sub":"ann","\\u0073ub":"root"}'),
       'jwt_invalid: Jwt payload names a field twice',
     ],
@@ -116,13 +116,13 @@ t.test('bad tokens are refused', async (t) => {
       'jwt_invalid: Jwt header names a field twice',
     ],
     ['alg none', assemble('{"alg":"none"}', claims), alg],
-    ['alg none, in other letters', assemble('{"alg":"nOnE"}', claims), alg],
+    ['alg none, in another case', assemble('{"alg":"nOnE"}', claims), alg],
     ['HS256 over an RSA key', `${hmacHead}.${hmacBody}.${hmac}`, alg],
     ['alg of another type', assemble('{"alg":["ES256"]}', claims), alg],
     ['no alg', assemble('{}', claims), alg],
     ['crit', await sign(ec, { iss: 'iss.test' }, { crit: ['b64'], b64: true }), fails],
     [
-      'a kid that is no string',
+      'a kid that is not a string',
       assemble('{"alg":"ES256","kid":7}', claims),
       'jwt_invalid: Jwt header [kid] field is not a string',
     ],
@@ -263,8 +263,8 @@ t.test('a verified token is cached until it expires', async (t) => {
   const now = Date.now();
   t.equal(show(await ask(now)), 'iss.test/ann');
   const again = ask(now + 1000);
-  t.notOk(again instanceof Promise, 'nothing is waited for');
-  t.equal(ask(now), again, 'and nothing is made anew');
+  t.notOk(again instanceof Promise, 'nothing is awaited');
+  t.equal(ask(now), again, 'nothing is created again');
   t.equal(show(await ask(now + 61_000)), 'jwt_expired: Jwt is expired');
   t.strictSame(seen, ['verified', 'jwt_expired']);
 });
@@ -289,7 +289,7 @@ t.test('the memory of cached tokens is bounded', async (t) => {
   for (const token of tokens) await ask(token);
   t.equal(verified, 350);
   t.notOk(ask(tokens.at(-1)!) instanceof Promise, 'the newest is there');
-  t.ok(ask(tokens[0]!) instanceof Promise, 'the oldest is gone');
+  t.ok(ask(tokens[0]!) instanceof Promise, 'the oldest is evicted');
 });
 
 t.test('several values in one claim', async (t) => {

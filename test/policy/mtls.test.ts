@@ -32,7 +32,7 @@ const own = { app: 'orders' };
 
 const cases: [string, Short[], string, ('STRICT' | 'PERMISSIVE')?][] = [
   ['no document: STRICT', [], 'STRICT defaultMtls'],
-  ['no document, with the default of Istio', [], 'PERMISSIVE defaultMtls', 'PERMISSIVE'],
+  ["no document, with Istio's default", [], 'PERMISSIVE defaultMtls', 'PERMISSIVE'],
   ['the mesh', [{ namespace: root, mode: 'PERMISSIVE' }], 'PERMISSIVE istio-system/one'],
   ['the mesh has UNSET', [{ namespace: root, mode: 'UNSET' }], 'STRICT defaultMtls'],
   ['the namespace over the mesh', [{ namespace: root, mode: 'PERMISSIVE' }, { mode: 'STRICT' }], 'STRICT shop/one'],
@@ -64,7 +64,7 @@ const cases: [string, Short[], string, ('STRICT' | 'PERMISSIVE')?][] = [
     'STRICT shop/w',
   ],
   [
-    'of two of one scope the oldest',
+    'of two in one scope the oldest',
     [
       { name: 'a', mode: 'PERMISSIVE', created: '2026-02-01T00:00:00Z' },
       { name: 'b', mode: 'DISABLE', created: '2026-01-01T00:00:00Z' },
@@ -72,14 +72,14 @@ const cases: [string, Short[], string, ('STRICT' | 'PERMISSIVE')?][] = [
     'DISABLE shop/b',
   ],
   [
-    'of two without age the first by name',
+    'of two without a creation time, the first by name',
     [
       { name: 'b', mode: 'DISABLE' },
       { name: 'a', mode: 'PERMISSIVE' },
     ],
     'PERMISSIVE shop/a',
   ],
-  ['an empty selector is none', [{ selector: {}, mode: 'PERMISSIVE' }], 'PERMISSIVE shop/one'],
+  ['an empty selector selects all', [{ selector: {}, mode: 'PERMISSIVE' }], 'PERMISSIVE shop/one'],
 ];
 
 for (const [name, documents, expected, defaultMtls = 'STRICT'] of cases) {

@@ -16,7 +16,7 @@ for (const [path, normal] of vectors) {
       t.throws(() => normalizePath(path), { code: 'path_invalid', message: /^the path cannot be normalised: / });
     else {
       t.equal(normalizePath(path), normal);
-      t.equal(normalizePath(normal), normal, 'it is normal then');
+      t.equal(normalizePath(normal), normal, 'the path is normal afterwards');
     }
   });
 }

@@ -49,7 +49,7 @@ interface Asserter {
 function refuses(t: Asserter, what: () => unknown, why: RegExp, name: string): void {
   try {
     what();
-    t.fail(`${name}: it was believed`);
+    t.fail(`${name}: it was accepted`);
   } catch (error) {
     t.ok(error instanceof SallyportError, name);
     t.match(
@@ -135,13 +135,13 @@ t.test('a token contains the user that the gateway authenticated, and nothing re
   t.strictSame(
     claimsOf(sign(userWith({}, { tokenValidUntil: now + 600_000 }), ordersId))['auth'],
     { method: 'jwt', iss: 'https://idp.test', exp: (now + 600_000) / 1000 },
-    'the end of the user’s own token',
+    'the expiry of the user’s own token',
   );
-  t.equal(claimsOf(sign(userWith({ scope: 'a b' }), ordersId))['scope'], 'a b', 'words unchanged');
+  t.equal(claimsOf(sign(userWith({ scope: 'a b' }), ordersId))['scope'], 'a b', 'values unchanged');
   t.strictSame(
     claimsOf(sign(userWith({ scope: ['a b', 'c'] }), ordersId))['scope'],
     ['a b', 'c'],
-    'one word stays one',
+    'a single value stays single',
   );
   const odd = JSON.parse('{"__proto__":{"groups":["root"]},"constructor":1}') as Record<string, unknown>;
   const seen = verify(sign(userWith(odd), ordersId)).auth.claims;
@@ -161,32 +161,32 @@ t.test('when a token is renewed, and until when it is valid', async (t) => {
   identity.set(identityOf(authority, gateway));
   const first = sign(user, ordersId);
   at += 29_000;
-  t.equal(sign({ ...user, requestId: 'r-2' }, ordersId), first, 'the same for half of its life');
-  t.not(sign(user, otherId), first, 'another for another audience');
-  t.not(sign(userWith({ groups: ['a'] }), ordersId), first, 'another for other claims');
-  t.not(sign({ ...user, authMethod: 'oidc' }, ordersId), first, 'another for another method');
-  t.not(sign({ ...user, tokenValidUntil: now + 90_000 }, ordersId), first, 'and for another end');
+  t.equal(sign({ ...user, requestId: 'r-2' }, ordersId), first, 'the same token for half of its lifetime');
+  t.not(sign(user, otherId), first, 'another token for another audience');
+  t.not(sign(userWith({ groups: ['a'] }), ordersId), first, 'another token for other claims');
+  t.not(sign({ ...user, authMethod: 'oidc' }, ordersId), first, 'another token for another method');
+  t.not(sign({ ...user, tokenValidUntil: now + 90_000 }, ordersId), first, 'another token for another expiry');
   const nameless = { ...user, auth: readClaims({ groups: ['a'] }) };
   const robots = ['r1', 'r2'].map(
     (clientId) => verify(sign({ ...nameless, clientId }, ordersId), orders, at).auth.subject,
   );
-  t.strictSame(robots, ['r1', 'r2'], 'and for another name with the same claims');
+  t.strictSame(robots, ['r1', 'r2'], 'another token for another name with the same claims');
   const again = sign(user, ordersId);
   at += 31_000;
   const second = sign(user, ordersId);
-  t.not(second, again, 'then another');
+  t.not(second, again, 'then another token');
   t.equal(verify(second, orders, at).at, at);
   identity.set(identityOf(authority, await createCredential(authority, gatewayId)));
   const third = sign(user, ordersId);
-  t.not(third.split('.')[0], second.split('.')[0], 'and after a rotation, by the new leaf');
+  t.not(third.split('.')[0], second.split('.')[0], 'after a rotation, a token by the new leaf');
   t.ok(verify(third, orders, at));
 
   const end = (token: string): number =>
     (JSON.parse(Buffer.from(token.split('.')[1]!, 'base64url').toString()) as { exp: number }).exp;
   t.equal(end(sign({ ...user, tokenValidUntil: at + 20_000 }, ordersId)), Math.floor((at + 20_000) / 1000));
   for (const [name, tokenValidUntil] of [
-    ['a user whose token has ended', at - 1],
-    ['or ends within this second', at + 1],
+    ['a user whose token has expired', at - 1],
+    ['a user whose token expires within this second', at + 1],
   ] as const)
     t.throws(() => sign({ ...user, tokenValidUntil }, ordersId), { code: 'jwt_expired', message: /has expired/ }, name);
   const short = await createCredential(authority, gatewayId, { notBefore: at - 60_000, notAfter: at + 20_000 });
@@ -212,12 +212,12 @@ t.test('the cache is bounded, and not shared between peers', async (t) => {
   const sign = createTokenSigner(new LiveCell(identityOf(authority, gateway)), () => now);
   const users = Array.from({ length: 3000 }, (_, index) => userWith({ sub: `u${index}`, text: 'x'.repeat(2000) }));
   const tokens = users.map((user) => sign(user, ordersId));
-  t.not(sign(users[0]!, ordersId), tokens[0], 'the first was forgotten');
+  t.not(sign(users[0]!, ordersId), tokens[0], 'the first was evicted');
   t.equal(sign(users.at(-1)!, ordersId), tokens.at(-1), 'the last was not');
   const early = verify(tokens[0]!);
   t.equal(verify(tokens[0]!), early, 'remembered');
   for (const token of tokens) verify(token);
-  t.not(verify(tokens[0]!), early, 'and forgotten, where it is verified');
+  t.not(verify(tokens[0]!), early, "the verifier's cache is bounded as well");
   t.equal(verify(tokens.at(-1)!), verify(tokens.at(-1)!), 'verified once');
   const known = verify(tokens[0]!);
   t.equal(known.auth.subject, 'u0');
@@ -256,7 +256,7 @@ t.test('false tokens are refused', async (t) => {
     ['expired', claim({ iat: seconds - 61, exp: seconds - 1 }), /it has expired/],
     ['expires now', claim({ iat: seconds - 60, exp: Math.floor(now / 1000) }), /it has expired/],
     ['61 s', claim({ exp: seconds + 61 }), /its lifetime is 61 s; the limit is 60 s/],
-    ['an end before its beginning', claim({ iat: seconds + 9, exp: seconds + 5 }), /its lifetime is -4 s/],
+    ['an expiry before its beginning', claim({ iat: seconds + 9, exp: seconds + 5 }), /its lifetime is -4 s/],
     ['from the future', claim({ iat: seconds + 30, exp: seconds + 60 }), /it was issued in the future/],
     ['not valid yet', claim({ nbf: seconds + 30 }), /it is not valid yet/],
     ['no exp', claim({ exp: undefined }), /'exp' and 'iat' are not both numbers/],
@@ -267,12 +267,12 @@ t.test('false tokens are refused', async (t) => {
     ['without an audience', claim({ aud: undefined }), /it is not for \S+orders alone/],
     ['of another gateway', claim({ iss: otherId }), /its issuer is not the peer that presented it/],
     ['signed by another workload', forge(another), /it is signed by spiffe:\/\/demo.test\/ns\/edge\/sa\/other/],
-    ['sub that is no string', claim({ sub: 7 }), /'sub' is not a string/],
+    ['sub that is not a string', claim({ sub: 7 }), /'sub' is not a string/],
     ['no method', claim({ auth: { iss: 'x' } }), /'auth' has no 'method'/],
     ['auth as a list', claim({ auth: [] }), /'auth' has no 'method'/],
-    ['auth.exp in letters', claim({ auth: { method: 'jwt', exp: 'x' } }), /'auth.exp' is not a number/],
+    ['auth.exp as a string', claim({ auth: { method: 'jwt', exp: 'x' } }), /'auth.exp' is not a number/],
     [
-      'a user whose token ended',
+      'a user whose token has expired',
       claim({ auth: { method: 'jwt', exp: seconds - 1 } }),
       /the credential of the user has expired/,
     ],
@@ -294,10 +294,10 @@ t.test('false tokens are refused', async (t) => {
       lie({ header: { x5c: gateway.chain.map((der) => der.toString('base64url')) } }),
       /'x5c' is not base64/,
     ],
-    ['x5c of other things', lie({ header: { x5c: [7] } }), /its 'x5c' is not base64/],
-    ['x5c with a key of its own beside', lie({ header: { jwk: {}, x5c: ['AAAA'] } }), /cannot parse the certificate/],
+    ['x5c with other content', lie({ header: { x5c: [7] } }), /its 'x5c' is not base64/],
+    ['x5c with another key beside it', lie({ header: { jwk: {}, x5c: ['AAAA'] } }), /cannot parse the certificate/],
     ['another type', lie({ header: { typ: 'JWT' } }), /its type is not 'txntoken\+jwt'/],
-    ['its type in capitals', lie({ header: { typ: 'TXNTOKEN+JWT' } }), /its type is not/],
+    ['its type in upper case', lie({ header: { typ: 'TXNTOKEN+JWT' } }), /its type is not/],
     ['no type', lie({ header: { typ: undefined } }), /its type is not/],
     ['crit', lie({ header: { crit: ['exp'] } }), /it has 'crit', and no critical extension is supported/],
     ['alg none', lie({ header: { alg: 'none' } }), /its algorithm does not match the key of its leaf \(ES256\)/],
@@ -341,20 +341,20 @@ t.test('false tokens are refused', async (t) => {
     ['padding', `${stolen}=`, /its signature is not base64url/],
     ['two in one field', `${stolen}, ${stolen}`, /it does not have three parts/],
     ['JSON, not signed', assemble(header, claims), /its signature was not made with the key of its leaf/],
-    ['a payload that is no JSON', sealed(header, '{'), /its payload is not JSON/],
+    ['a payload that is not JSON', sealed(header, '{'), /its payload is not JSON/],
     ['a payload that is a list', sealed(header, '[]'), /its payload is not an object/],
-    ['a header that is a text', sealed('"x"', claims), /its header is not an object/],
+    ['a header that is a string', sealed('"x"', claims), /its header is not an object/],
     ['a claim twice', sealed(header, claims.replace('{', '{"sub":"root",')), /its payload names a field twice/],
     ['a header twice', sealed(header.replace('{', '{"alg":"none",'), claims), /its header names a field twice/],
     ['too long', claim({ text: 'x'.repeat(8192) }), /it has \d+ characters; the limit is 8192/],
   ];
   for (const [name, token, why] of cases) refuses(t, () => verify(token), why, name);
   t.equal(new Set(cases.map(([name]) => name)).size, cases.length);
-  t.ok(verify(stolen), 'the one that all are made of is the truth');
+  t.ok(verify(stolen), 'the token that all are derived from is valid');
   t.match(
     verify(claim({ aud: [ordersId], iat: seconds + 9, nbf: seconds + 9 })),
     { auth: { subject: 'ann' } },
-    'so is this',
+    'this one is valid, too',
   );
   refuses(
     t,
@@ -375,15 +375,15 @@ t.test('a signer that is denied or no longer trusted affects requests in flight 
   const changes: [string, Partial<Identity>, RegExp][] = [
     ['its serial is denied', { denied }, /certificate \w+ of \S+gateway is revoked/],
     ['its ID is denied', { denied: { ...orders.denied, ids: new Set([gatewayId]) } }, /\S+gateway is on the deny list/],
-    ['its root is gone', { bundles: namesake.bundles }, /no valid path leads from/],
-    ['its bundle is gone', { bundles: new Map() }, /no bundle for the trust domain/],
+    ['its root is removed', { bundles: namesake.bundles }, /no valid path leads from/],
+    ['its bundle is removed', { bundles: new Map() }, /no bundle for the trust domain/],
   ];
   for (const [name, change, why] of changes) {
     const next = { ...orders, ...change };
     refuses(t, () => verify(token, next), why, name);
     refuses(t, () => checkVouched(vouched, next), why, `${name}, in flight`);
   }
-  t.equal(checkVouched(vouched, { ...orders }), undefined, 'another generation that changes nothing of it');
+  t.equal(checkVouched(vouched, { ...orders }), undefined, 'another generation that changes nothing about it');
   const old = await createCredential(authority, gatewayId, { notBefore: now - 60_000, notAfter: now + 30_000 });
   const early = verify(forge(old));
   t.equal(checkVouched(early, { ...orders }), undefined);
