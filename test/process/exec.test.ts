@@ -149,7 +149,7 @@ t.test('without a certificate the app is not started', async (t) => {
   const waiting = exec(t, place, ['touch', 'ran']);
   await waiting.waitFor(/"code":"waiting"/);
   writeFileSync(join(place.dir, 'late.pem'), readFileSync(join(place.dir, 'web.pem')));
-  t.equal(await waiting.exited, 0, 'and is, once there is one');
+  t.equal(await waiting.exited, 0, 'the app starts once there is one');
   t.ok(existsSync(join(place.dir, 'ran')));
 });
 
@@ -258,7 +258,7 @@ t.test('both are killed', async (t) => {
   process.kill(Number(pid), 'SIGKILL');
   child.process.kill('SIGKILL');
   await child.exited;
-  t.pass('no process holds its streams: the guard has gone, too');
+  t.pass('no process holds its streams: the guard has exited, too');
 });
 
 t.test('a slow reader does not truncate a large output', async (t) => {
@@ -279,12 +279,12 @@ t.test('POST /quitquitquit', async (t) => {
   const alone = startSallyport(t, ['sidecar', '--config', place.config]);
   await alone.waitFor(/"code":"ready"/);
   const foreign = await post(place.admin, { origin: 'https://evil.example' });
-  t.match(await foreign.json(), { code: 'host_invalid' }, 'a web page cannot');
+  t.match(await foreign.json(), { code: 'host_invalid' }, 'a web page cannot post it');
   const rebound = await exchangeBytes(
     place.admin,
     'POST /quitquitquit HTTP/1.1\r\nHost: evil.example\r\nContent-Length: 0\r\nConnection: close\r\n\r\n',
   );
-  t.match(rebound, '"host_invalid"', 'nor by another name for this machine');
+  t.match(rebound, '"host_invalid"', 'nor under another name of this machine');
   t.equal((await fetch(`http://127.0.0.1:${place.admin}/quitquitquit`)).status, 405, 'GET does nothing');
   t.equal((await fetch(`${place.health}/quitquitquit`, { method: 'POST' })).status, 404, 'the health port has none');
   t.equal((await readReady(place.health)).status, 200);
@@ -297,7 +297,7 @@ t.test('POST /quitquitquit', async (t) => {
   t.equal((await post(second.admin)).status, 200);
   await until(async () => (await readReady(second.health)).status === 503, 'callers to be sent away');
   wrapped.process.stdin?.end('now\n');
-  t.equal(await wrapped.exited, 6, 'the app ends as it wants to');
+  t.equal(await wrapped.exited, 6, 'the app exits in its own time');
 });
 
 t.test('exec with the agent inside, and beside an agent', async (t) => {
@@ -315,7 +315,7 @@ t.test('exec with the agent inside, and beside an agent', async (t) => {
     ),
   );
   t.equal(await exec(t, place, ['test', '-s', 'web/svid.pem']).exited, 0);
-  t.equal(await exec(t, place, ['test', '-s', 'web/svid.pem']).exited, 0, 'again, without a token');
+  t.equal(await exec(t, place, ['test', '-s', 'web/svid.pem']).exited, 0, 'once more, without a token');
 
   await ca.writeToken(identity, join(place.dir, 'agent.token'));
   const agent = startSallyport(t, [

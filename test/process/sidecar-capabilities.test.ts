@@ -34,7 +34,7 @@ t.test("an inbound port refuses, adds a header, and keeps the sidecar's own fiel
     headers: { ...host, 'x-word': 'sesame', 'x-word-said': 'me' },
   });
   t.match(passed, { status: 200, headers: { 'x-note': 'hello, by sidecar.yaml' } });
-  t.equal(passed.echo.headers['x-word-said'], undefined, 'no caller says what only we may');
+  t.equal(passed.echo.headers['x-word-said'], undefined, 'no caller can set fields that only we may set');
   t.equal(passed.echo.path, '/p?word=secret&q=1');
   const [first, second, third] = await ask(mesh.outPort, '/sesame?all=secret', { headers: host }).then(() =>
     mesh.records('orders', 3),
@@ -60,7 +60,7 @@ t.test('an outbound port does the same; mesh policy still decides', async (t) =>
   t.match(await ask(mesh.outPort, '/', { headers: { ...host, 'x-word': 'sesame' } }), {
     ...{ status: 403, text: 'RBAC: access denied', headers: { 'x-note': 'hello, by sidecar.yaml' } },
   });
-  t.equal((await mesh.records('orders', 1)).length, 1, 'the first has not left');
+  t.equal((await mesh.records('orders', 1)).length, 1, 'the first request has not left');
 });
 
 /** An app that answers nothing until it is told to. */
@@ -99,7 +99,7 @@ t.test('a change reaches requests in flight; one that changes nothing keeps the 
   await mesh.setPolicy(`${allowAll}# the same\n`);
   t.equal(compiled, before, 'the plans are the same, and so are the hooks');
   await edit((text) => text.replace('word: sesame', 'word: other'));
-  t.match(await begun, { status: 403 }, 'its word does not hold any more');
+  t.match(await begun, { status: 403 }, 'the earlier approval does not hold any more');
   const [record] = await mesh.records('orders', 1);
   t.match(record, { code: 'policy_denied' });
   await edit((text) => text.replace(/wordGuard.*\n/, ''));
@@ -111,7 +111,7 @@ t.test('a change reaches requests in flight; one that changes nothing keeps the 
   const plain = ask(mesh.outPort, '/', { headers: host });
   await until(() => waiting.length === 3, 'the request at the app');
   waiting[2]!.end('plain');
-  t.equal((await plain).headers['x-note'], undefined, 'and none is left');
+  t.equal((await plain).headers['x-note'], undefined, 'no request is left');
 });
 
 t.test('a change that a sidecar cannot serve leaves the last settings in force', async (t) => {
@@ -132,7 +132,7 @@ t.test('a byte stream does not bypass a guard', async (t) => {
   const options = { app: app.port, policy: `${allowAll}${permissive}`, capabilities: madeUp };
   const mesh = await startMesh(t, { ...options, ordersYaml: guarded });
   const get = 'GET / HTTP/1.1\r\nHost: orders\r\nConnection: close\r\n\r\n';
-  t.notMatch(await askTls(mesh.inPort, get, { ca: app.authority }), /HTTP/, "inside of the app's own TLS");
+  t.notMatch(await askTls(mesh.inPort, get, { ca: app.authority }), /HTTP/, "inside the app's own TLS");
   const [record] = await mesh.records('orders', 1);
   t.match(record, { code: 'policy_denied', decision: 'deny' });
   const noted = await startMesh(t, { ...options, ordersYaml: 'note: { text: hello }\n' });
@@ -259,11 +259,11 @@ t.test('a running sidecar without such a field loads no edge module', async (t) 
     },
   );
   await child.waitFor(/"code":"ready"/);
-  t.equal((await ask(out, '/', { headers: { host: 'web' } })).status, 200, 'it serves');
+  t.equal((await ask(out, '/', { headers: { host: 'web' } })).status, 200, 'the sidecar serves');
   const loaded = readFileSync(list, 'utf8').split('\n');
   t.ok(
     loaded.some((url) => url.endsWith('/sidecar/proxy.ts')),
-    'the list is of the sidecar',
+    "the list is the sidecar's",
   );
   t.strictSame(
     loaded.filter((url) => /\/sidecar\/(?:edge|documents)\/|\/node_modules\/(?:zod|yaml)\//.test(url)),
@@ -274,6 +274,6 @@ t.test('a running sidecar without such a field loads no edge module', async (t) 
   const code = await startProcess(t, process.execPath, args, { env: { LOADED_MODULES: reads } }).exited;
   t.equal(code, 0);
   const read = readFileSync(reads, 'utf8');
-  t.match(read, '/sidecar/config/sidecar-settings.ts', 'what reads the file');
+  t.match(read, '/sidecar/config/sidecar-settings.ts', 'the code that reads the file');
   t.notMatch(read, /\/sidecar\/edge\/(?:capabilities\.ts|[^/\n]+\/)/, 'the table is not loaded to read it');
 });
