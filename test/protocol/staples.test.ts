@@ -30,7 +30,7 @@ const verdict = (der: Buffer, at = now): Promise<string> =>
 t.test('the fields of a certificate are read', async (t) => {
   t.equal(responderOf(good.chain[0]!), url);
   t.equal(responderOf(namingResponder(undefined).chain[0]!), undefined);
-  t.equal(responderOf(namingResponder('ldap://x.test/').chain[0]!), undefined, 'nothing but HTTP');
+  t.equal(responderOf(namingResponder('ldap://x.test/').chain[0]!), undefined, 'only HTTP');
   t.equal(mustStaple(good.chain[0]!), false);
   t.equal(mustStaple(namingResponder(url, { staple: true }).chain[0]!), true);
 });
@@ -38,15 +38,19 @@ t.test('the fields of a certificate are read', async (t) => {
 t.test('which responses are accepted', async (t) => {
   const foreign = newKey();
   const cases: readonly [string, Answering, RegExp][] = [
-    ['of the issuer', {}, /^good$/],
-    ['of a delegated signer', { signer: delegated(ocspSigning) }, /^good$/],
-    ['of a signer for another usage', { signer: delegated(serverAuth) }, /neither the issuer nor delegated/],
-    ['of a signer of another CA', { signer: delegated(ocspSigning, foreign) }, /neither the issuer nor delegated/],
-    ['of a signer that has expired', { signer: delegated(ocspSigning, ca.key, { notAfter: now - 1000 }) }, /neither/],
+    ['signed by the issuer', {}, /^good$/],
+    ['signed by a delegated signer', { signer: delegated(ocspSigning) }, /^good$/],
+    ['signed by a signer for another usage', { signer: delegated(serverAuth) }, /neither the issuer nor delegated/],
+    [
+      'signed by a signer of another CA',
+      { signer: delegated(ocspSigning, foreign) },
+      /neither the issuer nor delegated/,
+    ],
+    ['signed by an expired signer', { signer: delegated(ocspSigning, ca.key, { notAfter: now - 1000 }) }, /neither/],
     ['about another certificate', { other: true }, /about another certificate/],
-    ['that has ended', { now: now - 7_200_000, nextUpdate: now - 3_600_000 }, /it ended at/],
-    ['of the future', { now: now + 7_200_000 }, /of the future/],
-    ['that does not know it', { status: { kind: 'unknown' } }, /does not know/],
+    ['a response that has expired', { now: now - 7_200_000, nextUpdate: now - 3_600_000 }, /it ended at/],
+    ['a response from the future', { now: now + 7_200_000 }, /of the future/],
+    ['a response with status unknown', { status: { kind: 'unknown' } }, /does not know/],
     ['revoked', { status: { kind: 'revoked', at: now, reason: 'keyCompromise' } }, /^certificate_revoked/],
   ];
   for (const [name, answering, expected] of cases) t.match(await verdict(respond(request, answering)), expected, name);
@@ -89,23 +93,23 @@ function world(credential: Credential = good) {
 
 t.test('a response is stapled while it is valid, and renewed at half of its lifetime', async (t) => {
   const { state, staples, staple } = world();
-  t.equal(staple(), undefined, 'nothing yet');
+  t.equal(staple(), undefined, 'no staple yet');
   await staples.tick();
   const first = staple();
   t.ok(first);
   await staples.tick();
-  t.equal(state.asked, 1, 'not asked again');
+  t.equal(state.asked, 1, 'the responder is not asked again');
   state.now += 300_001;
   await staples.tick();
   t.equal(state.asked, 2);
   t.notSame(staple(), first);
   staples.follow([good.chain]);
-  t.ok(staple(), 'kept by a new generation');
+  t.ok(staple(), 'a new generation keeps it');
   state.now += 600_001;
-  t.equal(staple(), undefined, 'never one that has ended');
+  t.equal(staple(), undefined, 'an expired one is never stapled');
   staples.follow([]);
   await staples.tick();
-  t.equal(state.asked, 2, 'nothing is asked for a certificate that is gone');
+  t.equal(state.asked, 2, 'no request is made for a removed certificate');
 });
 
 t.test('failures are retried with growing pauses, and logged a few times', async (t) => {
@@ -119,7 +123,7 @@ t.test('failures are retried with growing pauses, and logged a few times', async
     state.now += 1000;
     await staples.tick();
   }
-  t.equal(staple(), held, 'what holds is stapled');
+  t.equal(staple(), held, 'a valid response is stapled');
   const first = state.asked;
   t.ok(first > 4 && first < 12, `${first} requests in ten minutes`);
   for (let minutes = 0; minutes < 600; minutes++) {
@@ -146,11 +150,11 @@ t.test('a revoked certificate loses its staple, and is logged', async (t) => {
   state.answer = (asked) => respond(asked, { now: revokedAt - 120_000 });
   state.now += 60_000;
   await staples.tick();
-  t.equal(staple(), undefined, 'an older response does not bring it back');
+  t.equal(staple(), undefined, 'an older response does not restore it');
   state.answer = (asked) => respond(asked, { now: state.now });
   state.now += 3_600_000;
   await staples.tick();
-  t.ok(staple(), 'a newer one does');
+  t.ok(staple(), 'a newer response does');
 });
 
 t.test('a response that is valid for months is renewed after a day', async (t) => {
@@ -177,7 +181,7 @@ t.test('must-staple without a staple is an error', async (t) => {
     const { captured, staples } = world(credential);
     staples.follow([credential.chain]);
     const lines = captured.lines.filter(({ code }) => code === 'staple_missing');
-    t.equal(lines.length, 1, 'said once');
+    t.equal(lines.length, 1, 'the error is logged once');
     t.match(lines[0], { level: 'error', msg: why });
   }
 });

@@ -116,7 +116,7 @@ const wrong: readonly (readonly [name: string, bytes: Buffer, said: readonly str
     ['failed upstream_protocol'],
   ],
   ['a reset', frame(3, 0, 1, [0, 0, 0, 2]), ['failed upstream_reset']],
-  ['a refusal to look at it', frame(3, 0, 1, [0, 0, 0, 7]), ['failed upstream_refused_stream']],
+  ['a refusal to process it', frame(3, 0, 1, [0, 0, 0, 7]), ['failed upstream_refused_stream']],
   ['GOAWAY before it', frame(7, 0, 0, Array(8).fill(0)), ['failed upstream_refused_stream']],
   [
     'a break-off',
@@ -180,7 +180,7 @@ t.test('an accepted stream is served although the connection is retired meanwhil
   });
   socket.emit('data', status(1, '204'));
   t.same(said, ['204']);
-  t.ok(socket.writableEnded, 'and then it closes');
+  t.ok(socket.writableEnded, 'the connection closes afterwards');
   const unused = makeClient();
   const other = unused.client.take();
   unused.client.retire();

@@ -141,14 +141,14 @@ t.test('secret fields are marked never-indexed', async (t) => {
     t.equal(encoder.end()[0]! & 0xf0, 0x10, lower);
     encoder.begin();
     encoder.add({ lower }, 'secret');
-    t.ok(encoder.end().length > 6, 'and written again each time');
+    t.ok(encoder.end().length > 6, 'the fields are written again each time');
   }
 });
 
 const broken: readonly (readonly [name: string, hex: string, why: RegExp])[] = [
   ['index 0', '80', /index 0/],
   ['an index beyond the table', 'be', /no field has the index 62/],
-  ['a number without end', 'ffffffffffffff01', /a number that is too long/],
+  ['a number without an end', 'ffffffffffffff01', /a number that is too long/],
   ['a truncated number', 'ff', /in the middle of a number/],
   ['a truncated string', '400a61', /in the middle of a string/],
   ['a table larger than ours', '3fe23f', /the table size \d+ exceeds the limit of 4096 bytes/],
@@ -186,7 +186,7 @@ t.test('malformed fields are reported, and the table stays consistent', async (t
     const decoder = new HpackDecoder(10_000, 100);
     t.ok(decoder.decode(Buffer.from(literal(name, value), 'hex')).malformed, JSON.stringify([name, value]));
     t.same(list(decoder, literal('b', '2')), ['b: 2']);
-    t.same(list(decoder, 'be'), ['b: 2'], 'the newest is where it should be');
+    t.same(list(decoder, 'be'), ['b: 2'], 'the newest entry has the right index');
   }
   const small = new HpackDecoder(100, 2);
   const { malformed } = small.decode(Buffer.from(literal('a', 'x'.repeat(80)), 'hex'));
