@@ -101,7 +101,7 @@ t.test('by hash, equal requests reach one endpoint', async (t) => {
   for (const by of ['ringHash', 'maglev'] as const) {
     const header = await serve({ headers: ['x-user'] }, by);
     const first = await Promise.all(users.map((user) => ask(header, `X-User: ${user}\r\n`)));
-    t.ok(new Set(first).size > 2, 'several have some');
+    t.ok(new Set(first).size > 2, 'several endpoints get some');
     t.same(await Promise.all(users.map((user) => ask(header, `x-user: ${user}\r\n`))), first, 'the same again');
     const query = await serve({ query: 'user' }, by);
     t.same(await Promise.all(users.map((user) => ask(query, '', `/?a=1&user=${user}`))), first, 'by query');
@@ -145,7 +145,7 @@ t.test('an endpoint that responds with errors is ejected, and returns', async (t
   const { port } = await startForwarder(t, { destination: pool });
   for (let i = 0; i < 30; i++) await ask(port);
   const [failing, ...rest] = backends.map(({ n }) => n);
-  t.equal(failing, 2, 'after two errors nothing more');
+  t.equal(failing, 2, 'no request after two errors');
   t.ok(
     rest.every((n) => n > 10),
     `the others share the rest: ${rest.join(', ')}`,
@@ -161,7 +161,7 @@ t.test('an endpoint that responds with errors is ejected, and returns', async (t
   clock.advance(2000);
   pool.tick();
   for (let i = 0; i < 6; i++) await ask(port);
-  t.equal(backends[0]!.n, 4, 'it has its turn again');
+  t.equal(backends[0]!.n, 4, 'the endpoint has its turn again');
 });
 
 t.test('without a healthy endpoint, requests are refused, or all are used if there is a panic threshold', async (t) => {
@@ -230,7 +230,7 @@ t.test('a name that resolves to other addresses: new ones are used, former ones 
   );
   for (let i = 0; i < 4; i++) await ask(forwarder.port);
   t.equal(seen['127.0.0.3'], 2);
-  t.equal(seen['127.0.0.1'], 3, 'nothing new for the one that is gone');
+  t.equal(seen['127.0.0.1'], 3, 'no new request for the removed endpoint');
   for (const one of held) one();
   t.same(await Promise.all(slow), ['200 held', '200 held'], 'its requests in flight were not cut');
   const ofEndpoints = (): number => pool.describe().endpoints.reduce((sum, { connections }) => sum + connections, 0);

@@ -121,14 +121,14 @@ for (const [name, { change, code, details }] of Object.entries(changes)) {
       /^HTTP\/1\.1 403 [\s\S]*\r\nConnection: close\r\n/,
       'a request without a response is refused',
     );
-    t.match(String(begun.got()), /\r\n4\r\nhalf\r\n$/, 'a begun response is cut without its last chunk');
+    t.match(String(begun.got()), /\r\n4\r\nhalf\r\n$/, 'a response that has begun is cut without its last chunk');
     t.equal(stream.rstCode, 12, 'a stream is reset: INADEQUATE_SECURITY, which gRPC reads as PERMISSION_DENIED');
     const frame = socket.got().subarray(socket.got().indexOf('\r\n\r\n') + 4);
     t.same([...frame.subarray(0, 4)], [0x88, code.length + 2, 0x03, 0xf0], 'a WebSocket gets a close frame, 1008');
     t.equal(frame.subarray(4).toString(), code);
     const toApp = app.received.find((one) => one.includes('GET /ws'))!;
     const masked = toApp.subarray(toApp.indexOf('\r\n\r\n') + 4);
-    t.same([...masked.subarray(0, 2)], [0x88, 0x80 | (code.length + 2)], 'and so does the app, masked');
+    t.same([...masked.subarray(0, 2)], [0x88, 0x80 | (code.length + 2)], 'the app gets one, too, masked');
     const records = await mesh.records('orders', 4);
     t.same([...new Set(records.map((one) => one['code']))], [code], 'each record has the reason');
     for (const record of records) t.match(record['response_code_details'], details);

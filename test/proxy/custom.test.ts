@@ -160,7 +160,7 @@ t.test('an unknown provider, and an unreachable one', async (t) => {
   ]);
   t.ok(
     mesh.lines.some(({ code, policy }) => code === 'provider_unknown' && policy === 'shop/ask'),
-    'it was logged when it was loaded',
+    'the problem was logged at load time',
   );
   await mesh.setPolicy(custom('{}'));
   t.match(await ask(mesh, 'GET /'), /^HTTP\/1\.1 403 /);

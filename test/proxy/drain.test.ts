@@ -83,9 +83,13 @@ t.test('each protocol is notified in its own way, and has its own time', async (
   const report = (await answer.json()) as { cut: { kind: string; remote: string }[] };
   await Promise.all(closed);
 
-  t.match(report.cut, [{ kind: 'http', port: /^outbound /, inFlight: 1 }], 'the request alone had to be cut');
+  t.match(report.cut, [{ kind: 'http', port: /^outbound /, inFlight: 1 }], 'only the request had to be cut');
   t.equal(report.cut.length, 1);
-  t.match(waiting.text(), /^HTTP\/1\.1 503 [\s\S]*\r\nConnection: close\r\n[\s\S]*draining$/, 'the response says so');
+  t.match(
+    waiting.text(),
+    /^HTTP\/1\.1 503 [\s\S]*\r\nConnection: close\r\n[\s\S]*draining$/,
+    'the response has Connection: close',
+  );
   t.match(webSocket.text(), /\r\n\r\n\u0088\u000c\u0003\u00e9going away$/, 'a WebSocket gets 1001');
   t.match(
     mesh.lines.find((one) => one['code'] === 'drained'),
@@ -98,9 +102,9 @@ t.test('each protocol is notified in its own way, and has its own time', async (
   t.same(
     await (await fetch(`http://127.0.0.1:${mesh.outAdmin}/drain`, { method: 'POST' })).json(),
     report,
-    'the same on a second call',
+    'a second call gives the same result',
   );
-  t.match(await readState(mesh.outAdmin), { ready: false }, 'its pages are still served');
+  t.match(await readState(mesh.outAdmin), { ready: false }, 'the admin pages are still served');
 });
 
 t.test('a TCP stream continues until its time is over, and is then closed on both sides', async (t) => {

@@ -51,10 +51,13 @@ t.test('peers of two trust domains are served', async (t) => {
   });
 
   const wrong: [string, Credential][] = [
-    ['theirs by our CA', await createCredential(mesh.authority, theirs)],
-    ['ours by their CA', await createCredential(other, ours)],
-    ['theirs by our CA, under an intermediate with their name', await impostor(mesh.authority, 'other.test', theirs)],
-    ['ours by their CA, under an intermediate with our name', await impostor(other, 'demo.test', ours)],
+    ['their peer under our CA', await createCredential(mesh.authority, theirs)],
+    ['our peer under their CA', await createCredential(other, ours)],
+    [
+      'their peer under our CA, with an intermediate of their name',
+      await impostor(mesh.authority, 'other.test', theirs),
+    ],
+    ['our peer under their CA, with an intermediate of our name', await impostor(other, 'demo.test', ours)],
   ];
   for (const [name, credential] of wrong) {
     t.test(`refused: ${name}`, async (t) => {
@@ -120,7 +123,7 @@ t.test('upstreams of another trust domain, and a bundle that is missing at first
   const starting = startOne(t, join(dir, 'web.yaml'));
   setTimeout(() => writeFileSync(join(dir, 'other.pem'), other.bundlePem), 300);
   const sidecar = await starting;
-  t.ok(sidecar.readiness().ready, 'ready once the bundle is there');
+  t.ok(sidecar.readiness().ready, 'the sidecar is ready once the bundle is there');
   const bank = 'GET / HTTP/1.1\r\nHost: bank\r\nConnection: close\r\n\r\n';
   t.match(await exchangeBytes(port, bank), /^HTTP\/1\.1 200 /);
   writeFileSync(join(dir, 'web.yaml'), yaml('spiffe://other.test/ns/bank/sa/boss'));

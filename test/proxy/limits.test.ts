@@ -86,7 +86,7 @@ t.test('a large body costs no memory: a slow reader slows its sender', async (t)
     await new Promise((resolve) => setTimeout(resolve, 100));
     return sent === before;
   }, 'the sender to stop');
-  t.ok(sent < 24 * 1024 * 1024, `the app was stopped after ${sent} bytes`);
+  t.ok(sent < 24 * 1024 * 1024, `the app was paused after ${sent} bytes`);
   let received = 0;
   client.on('data', (chunk: Buffer) => {
     received += chunk.length;

@@ -36,7 +36,7 @@ t.test('PERMISSIVE accepts both, and policy sees plaintext without an identity',
   const backend = await app(t);
   const mesh = await startMesh(t, { app: backend.port, policy: `${allowAll}${mode('PERMISSIVE')}` });
   t.match(await plain(mesh, 'X-Forwarded-Client-Cert: By=forged\r\n'), /^HTTP\/1\.1 200 /);
-  t.notMatch(backend.received.join(''), /forged|client-cert/i, 'a plaintext peer cannot vouch for an identity');
+  t.notMatch(backend.received.join(''), /forged|client-cert/i, 'a plaintext peer cannot assert an identity');
   t.match(await viaMtls(mesh), /^HTTP\/1\.1 200 /);
   t.match(
     backend.received.join(''),
@@ -148,7 +148,7 @@ t.test('PERMISSIVE on a tcp port: a silent client is one whose server speaks fir
   });
   t.teardown(() => tls.destroy());
   const [greeting] = (await once(tls, 'data')) as [Buffer];
-  t.equal(greeting.toString(), '220 ready\r\n', 'a handshake in time is one');
+  t.equal(greeting.toString(), '220 ready\r\n', 'a handshake within the time is accepted');
 });
 
 t.test('a silent client on a port of requests is closed in time', async (t) => {
@@ -173,16 +173,16 @@ t.test('the first bytes determine the protocol', async (t) => {
   const cases: [string, string, string | undefined][] = [
     ['nothing', '', undefined],
     ['a ClientHello', '\x16\x03\x01\x02\x00\x01', 'tls'],
-    ['the beginning of one', '\x16\x03\x01', undefined],
-    ['a handshake that is no ClientHello', '\x16\x03\x01\x02\x00\x02', 'other'],
-    ['a record of no known version', '\x16\x02', 'other'],
+    ['the beginning of a ClientHello', '\x16\x03\x01', undefined],
+    ['a handshake message other than ClientHello', '\x16\x03\x01\x02\x00\x02', 'other'],
+    ['a record of an unknown version', '\x16\x02', 'other'],
     ['SSL 2', '\x80\x2e\x01', 'other'],
     ['the preface', preface, 'http2'],
-    ['with frames behind it', `${preface}\x00\x00`, 'http2'],
-    ['half of it', preface.slice(0, 10), undefined],
+    ['with frames after it', `${preface}\x00\x00`, 'http2'],
+    ['half of the preface', preface.slice(0, 10), undefined],
     ['POST', 'P', undefined],
     ['POST, further', 'PO', 'other'],
-    ['PRI of HTTP/1.1', 'PRI / HTTP/1.1\r\n', 'other'],
+    ['PRI in HTTP/1.1', 'PRI / HTTP/1.1\r\n', 'other'],
     ['GET', 'GET / HTTP/1.1', 'other'],
   ];
   for (const [name, bytes, expected] of cases) t.equal(sniff(Buffer.from(bytes, 'latin1')), expected, name);

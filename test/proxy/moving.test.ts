@@ -135,7 +135,7 @@ t.test('a server may prove any identity of a list, and no other', async (t) => {
   }, 'responses of both');
   t.strictSame([...seen].sort(), [ids[1], ids[0]]);
   t.match(await web.ask('strange'), { status: 503 });
-  t.equal(stranger!.versions.length, 0, 'the stranger gets no request');
+  t.equal(stranger!.versions.length, 0, 'the server with an unknown identity gets no request');
   // How many requests it takes until both have answered is up to the balancer.
   const strange = await until(
     async () => (await web.records(1)).find((one) => one['authority'] === 'strange'),
@@ -144,7 +144,7 @@ t.test('a server may prove any identity of a list, and no other', async (t) => {
   const records = await web.records(1);
   t.ok(
     records.some((one) => one['peer_id'] === ids[1]),
-    'the log has its identity',
+    'the log names its identity',
   );
   t.match(strange, { code: 'upstream_identity', reason: /expected .*orders or .*canary/ });
 });
@@ -199,7 +199,7 @@ upstreams:
 `;
   const web = await startWeb(t, `trustDomainAliases: [old.test]\n${upstreams}`, '', [old, foreign]);
   t.match(await web.ask(), { status: 200, text: 'old' });
-  t.match(await web.ask('foreign'), { status: 503 }, 'a bundle alone is no other name');
+  t.match(await web.ask('foreign'), { status: 503 }, 'a bundle alone does not make an alias');
   const without = await startWeb(t, upstreams, '', [old, foreign]);
   t.match(await without.ask(), { status: 503 }, 'without the alias it is another workload');
 });

@@ -24,7 +24,7 @@ t.test('more streams than a connection may have are refused at little cost', asy
   const mesh = await startMesh(t, { app: backend.port, limits: '{ streams: 5 }' });
   const client = session(t, mesh.outPort);
   await once(client, 'remoteSettings');
-  t.equal(client.remoteSettings.maxConcurrentStreams, 5, 'it is announced');
+  t.equal(client.remoteSettings.maxConcurrentStreams, 5, 'the limit is announced');
   const peer = await createCredential(mesh.authority, 'spiffe://demo.test/ns/shop/sa/peer');
   // Node's own client respects the announced limit; this one does not.
   const seven = Buffer.concat([hello, ...Array.from({ length: 7 }, (_, i) => frame(1, 5, 2 * i + 1, getHead()))]);

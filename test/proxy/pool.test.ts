@@ -32,7 +32,11 @@ t.test('a request that fails on a reused connection is sent again', async (t) =>
   t.equal(await status(mesh.outPort, get()), '200');
   t.equal(await status(mesh.outPort, get()), '200', 'GET is sent once more, on a fresh connection');
   t.equal(backend.received.length, 2);
-  t.equal(await status(mesh.outPort, get('/', 'POST', 'abc')), '503', 'POST is not: it may have been done already');
+  t.equal(
+    await status(mesh.outPort, get('/', 'POST', 'abc')),
+    '503',
+    'POST is not: it may have been processed already',
+  );
   t.equal(backend.received.length, 2);
   const records = await mesh.records('orders', 3);
   t.match(records[2], { response_code: 503, response_flags: 'UC', code: 'upstream_closed' });
@@ -52,7 +56,7 @@ t.test('a connection near its announced end is not reused', async (t) => {
   const mesh = await startMesh(t, { app: backend.port });
   await status(mesh.outPort, get());
   await status(mesh.outPort, get());
-  t.equal(backend.received.length, 2, 'timeout=1 less the last second is nothing');
+  t.equal(backend.received.length, 2, 'timeout=1 minus the last second leaves nothing');
 });
 
 t.test('a response without a request closes the connection, and the next request uses a new one', async (t) => {
@@ -87,11 +91,11 @@ t.test('a peer that is down or does not speak TLS is 503 UF each time', async (t
   const peer = createServer((socket) => answer(socket.on('error', () => {}))).listen(mesh.inPort, '127.0.0.1');
   t.teardown(() => peer.close());
   await once(peer, 'listening');
-  t.equal(await status(mesh.outPort, get()), '503', 'it closes at once');
+  t.equal(await status(mesh.outPort, get()), '503', 'the peer closes at once');
   answer = (socket) => socket.resetAndDestroy();
-  t.equal(await status(mesh.outPort, get()), '503', 'it resets');
+  t.equal(await status(mesh.outPort, get()), '503', 'the peer resets');
   answer = (socket) => socket.end('HTTP/1.1 400 Bad Request\r\n\r\n');
-  t.equal(await status(mesh.outPort, get()), '503', 'it speaks plain HTTP');
+  t.equal(await status(mesh.outPort, get()), '503', 'the peer speaks plain HTTP');
   const flags = (await mesh.records('web', 6)).map((one) => `${one['response_flags']} ${one['code']}`);
   t.same(flags, [...Array(3).fill('UF upstream_connect'), ...Array(3).fill('UF upstream_tls')]);
 });

@@ -18,7 +18,7 @@ const get = 'GET / HTTP/1.1\r\nHost: orders\r\n\r\n';
 const bypasses: [string, (mesh: Mesh) => unknown][] = [
   ['its certificate has expired', () => {}],
   [
-    'its root is trusted no more',
+    'its root is no longer trusted',
     async ({ dir }) => writeFileSync(join(dir, 'bundle.pem'), (await createAuthority('demo.test')).bundlePem),
   ],
   [
@@ -63,10 +63,10 @@ for (const version of ['TLSv1.3', 'TLSv1.2'] as const) {
       await change(mesh);
       // The open connection ends, which also shows that the change is in force.
       if (!first.closed) await once(first, 'close');
-      t.not(sessions.length, 0, 'there is a session to try');
+      t.not(sessions.length, 0, 'the client has a session to offer');
       for (const session of sessions) {
         const again = await askAsPeer(mesh.inPort, mesh.authority, peer, get, { session, ...tls });
-        t.match(again, { text: '', reused: false }, 'it does not help');
+        t.match(again, { text: '', reused: false }, 'the session is not used');
       }
     });
   }
@@ -97,7 +97,7 @@ t.test('an upstream connection does not use an offered ticket', async (t) => {
     t.match(answer, /^HTTP\/1\.1 200 /);
   }
   t.ok(server.resumed.length >= 3);
-  t.notOk(server.resumed.includes(true), 'each handshake was whole');
+  t.notOk(server.resumed.includes(true), 'each handshake was a full one');
 });
 
 t.test('negotiated TLS parameters are in the log and the metrics, and are never guessed', async (t) => {
@@ -112,7 +112,7 @@ t.test('negotiated TLS parameters are in the log and the metrics, and are never 
     tls_group: 'X25519',
     tls_resumed: false,
   };
-  t.match((await mesh.records('orders', 1)).at(-1), agreed, 'accepting, where one group alone is allowed');
+  t.match((await mesh.records('orders', 1)).at(-1), agreed, 'inbound, where only one group is allowed');
   t.match(
     (await mesh.records('web', 1)).at(-1),
     { ...agreed, peer_id: 'spiffe://demo.test/ns/shop/sa/orders' },

@@ -125,7 +125,7 @@ for (const { name, answers, retry, request, expected, tries, flag = '-' } of cas
     const counts = backend.heads.map((head) => /\r\nx-envoy-attempt-count: (\d+)/.exec(head)?.[1]);
     t.same(counts, retry === undefined ? [undefined] : Array.from({ length: tries }, (_, i) => String(i + 1)));
     if (request?.includes('abc')) t.same(backend.bodies, Array(tries).fill('abc'));
-    t.equal(pool.takeRetry({ percent: 0, least: 1 }), true, 'its retry was given back');
+    t.equal(pool.takeRetry({ percent: 0, least: 1 }), true, 'the retry was returned to the budget');
   });
 }
 
@@ -221,7 +221,7 @@ t.test('bodies are sent again', async (t) => {
     t.equal(backend.heads.length, 1);
     t.equal(backend.bodies[0]!.length, 120_000);
   });
-  t.equal(heldBytes(), before, 'nothing is held any more');
+  t.equal(heldBytes(), before, 'the body is no longer held');
 });
 
 t.test('the budget: retries do not multiply the load of a failing upstream', async (t) => {

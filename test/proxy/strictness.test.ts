@@ -22,9 +22,9 @@ t.test('requests that the codec refuses', async (t) => {
     t.match(got, new RegExp(`^HTTP/1\\.1 ${codes[verdict as keyof typeof codes].status} `), name);
     t.equal(got.split('HTTP/1.1 ').length, 2, `${name}: one response, and the connection closes`);
     const arrived = backend.received.slice(before).join('');
-    t.notMatch(arrived, /smuggled/, `${name}: nothing behind it is served`);
+    t.notMatch(arrived, /smuggled/, `${name}: nothing after it is served`);
     // A truncated body was already begun when the error was found; it must not look complete.
-    if (arrived !== '') t.notMatch(arrived, /\r\n0\r\n\r\n$/, `${name}: the received part is visibly cut`);
+    if (arrived !== '') t.notMatch(arrived, /\r\n0\r\n\r\n$/, `${name}: the received part is visibly truncated`);
   }
   const records = await mesh.records('web', hostile.length);
   for (const [index, { name, verdict }] of hostile.entries())

@@ -142,7 +142,7 @@ t.test('tokens that are accepted, and tokens that are refused', { buffered: true
       received().includes(`\r\nTxn-Token: ${clerk}\r\n`),
       'the token is for this workload, and is passed on unchanged',
     );
-    t.match(await ask(gateway, '/pay', txn(clerk)), /^HTTP\/1\.1 200 /, 'and again, remembered');
+    t.match(await ask(gateway, '/pay', txn(clerk)), /^HTTP\/1\.1 200 /, 'the cached token works again');
     t.match(await ask(gateway, '/ann', txn(signToken(userWith({}), ordersId))), /^HTTP\/1\.1 200 /);
     t.match(await ask(gateway, '/ann', txn(signToken(userWith({ sub: 'bob' }), ordersId))), /^HTTP\/1\.1 403 /);
     t.match(await ask(gateway, '/pay', txn(signToken(userWith({ groups: ['guests'] }), ordersId))), /^HTTP\/1\.1 403 /);
@@ -241,7 +241,11 @@ t.test('tokens that are accepted, and tokens that are refused', { buffered: true
     }
     t.equal(backend.received.length, seen, 'the app saw none of them');
     t.same(await countsOf(mesh.inAdmin), { ...before, refused: before['refused']! + cases.length });
-    t.match(await ask(gateway, '/open', txn(good)), /^HTTP\/1\.1 200 /, 'the one that most are made of is good');
+    t.match(
+      await ask(gateway, '/open', txn(good)),
+      /^HTTP\/1\.1 200 /,
+      'the token that most are derived from is valid',
+    );
     const grpc = ['Content-Type: application/grpc', txn('x')];
     t.match(await ask(gateway, '/open', ...grpc), /^HTTP\/1\.1 200 .*\r\ngrpc-status: 16\r\n/is);
   });
@@ -250,8 +254,8 @@ t.test('tokens that are accepted, and tokens that are refused', { buffered: true
     scene.begin();
     const { mesh, gateway, ask } = scene;
     const next = await createCredential(mesh.authority, gatewayId);
-    t.match(await ask(next, '/pay', txn(forge(gateway))), /^HTTP\/1\.1 200 /, 'an older one');
-    t.match(await ask(gateway, '/pay', txn(forge(next))), /^HTTP\/1\.1 200 /, 'a newer one');
+    t.match(await ask(next, '/pay', txn(forge(gateway))), /^HTTP\/1\.1 200 /, 'an older leaf');
+    t.match(await ask(gateway, '/pay', txn(forge(next))), /^HTTP\/1\.1 200 /, 'a newer leaf');
   });
 
   await t.test(
@@ -269,10 +273,10 @@ t.test('tokens that are accepted, and tokens that are refused', { buffered: true
       const list = { sequence: 2, time: new Date().toISOString(), serials, ids: [] };
       writeFileSync(join(mesh.dir, 'denied.json'), JSON.stringify(list));
       t.match(await denied, /^HTTP\/1\.1 401 /, 'in flight');
-      t.match(await ask(gateway, '/open', txn(token)), /^HTTP\/1\.1 401 /, 'remembered or not');
-      t.match(await ask(gateway, '/pay', txn(forge(gateway))), /^HTTP\/1\.1 200 /, 'another leaf of it is good');
+      t.match(await ask(gateway, '/open', txn(token)), /^HTTP\/1\.1 401 /, 'cached or not');
+      t.match(await ask(gateway, '/pay', txn(forge(gateway))), /^HTTP\/1\.1 200 /, 'another leaf under it is valid');
       release();
-      t.match(await kept, /^HTTP\/1\.1 200 /, 'in flight, too');
+      t.match(await kept, /^HTTP\/1\.1 200 /, 'also in flight');
       t.match((await scene.records(5)).slice(1, 3), [
         { code: 'txn_token_invalid', path: '/open/wait', reason: /certificate \w+ of \S+gateway is revoked/ },
         { code: 'txn_token_invalid', path: '/open', reason: /is revoked/ },
@@ -330,7 +334,7 @@ t.test('tokens that are accepted, and tokens that are refused', { buffered: true
     t.match(
       last,
       { request_auth_principal: `${gatewayId}/ann` },
-      'without RequestAuthentication the assertion of the gateway counts again',
+      "without RequestAuthentication the gateway's token counts again",
     );
   });
 });
@@ -354,7 +358,7 @@ t.test('gateways that are not trusted, and no longer trusted', { buffered: true 
     for (const [name, by, said] of strangers) {
       t.match(await ask(by, '/read', txn(said)), /^HTTP\/1\.1 403 /, `${name}: it authenticates no user`);
       for (const field of [txn(said), `txn_token: ${said}`, `TXN-TOKEN: ${said}`, txn('garbage')]) {
-        t.match(await ask(by, '/open', field, 'X-Kept: 1'), /^HTTP\/1\.1 200 /, `${name}: it is not looked at`);
+        t.match(await ask(by, '/open', field, 'X-Kept: 1'), /^HTTP\/1\.1 200 /, `${name}: it is not verified`);
         t.notMatch(received(), /txn.token/i, `${name}: the app does not see it`);
         t.match(received(), /x-kept: 1/i);
       }
@@ -397,7 +401,7 @@ t.test('gateways that are not trusted, and no longer trusted', { buffered: true 
     const ended = ask(gateway, '/open/wait', txn(forge(gateway, { claims: { auth: { method: 'jwt', exp: soon } } })));
     await inFlight(mesh, 2);
     t.match(await ended, /^HTTP\/1\.1 401 /);
-    t.ok(Date.now() >= soon * 1000, 'not before its end');
+    t.ok(Date.now() >= soon * 1000, 'not before it expires');
     t.match(await scene.records(1), [{ code: 'jwt_expired' }]);
     release();
     t.match(await outlived, /^HTTP\/1\.1 200 /, 'a stream lasts longer than the minute in which it may begin');
@@ -413,7 +417,7 @@ t.test('gateways that are not trusted, and no longer trusted', { buffered: true 
     writeFileSync(file, readFileSync(file, 'utf8').replace(/^gateways: .*$/m, `gateways: [${otherId}]`));
     t.match(await asClerk, /^HTTP\/1\.1 403 .*RBAC: access denied$/s);
     release();
-    t.match(await asAnybody, /^HTTP\/1\.1 200 /, 'policy is evaluated again, without them');
+    t.match(await asAnybody, /^HTTP\/1\.1 200 /, 'policy is evaluated again, without the claims');
     t.match(await scene.records(2), [
       { code: 'policy_denied', request_auth_principal: null },
       { response_code: 200, request_auth_principal: null },
@@ -446,7 +450,7 @@ t.test("the gateway replaces the client's claims with its own token", async (t) 
     told.fields.names.map(({ lower }) => lower),
     ['x-kept', 'txn-token'],
   );
-  t.strictSame(withoutTaken(told, addFields(emptyFields, [['Txn-Token', 'x']])).names, [], 'and not in trailers');
+  t.strictSame(withoutTaken(told, addFields(emptyFields, [['Txn-Token', 'x']])).names, [], 'nor in trailers');
   const orders = identityOf(authority, await createCredential(authority, ordersId));
   t.match(verifyTransactionToken(told.fields.values[1]!, gatewayId, orders, Date.now()), {
     auth: { principal: `${gatewayId}/robot`, claims: { txn: 'r-9', auth: { method: 'apiKey' } } },

@@ -51,7 +51,7 @@ t.test('the client in HTTP/2, the app in HTTP/1.1', async (t) => {
   const app = await upgradingApp(t);
   const mesh = await startMesh(t, { app: app.port });
   const client = await session(t, mesh.outPort);
-  t.ok(client.remoteSettings.enableConnectProtocol, 'it is announced');
+  t.ok(client.remoteSettings.enableConnectProtocol, 'the protocol is announced');
   const stream = client.request({ ...extended, ':path': '/chat' });
   stream.write('first');
   const [head] = (await once(stream, 'response')) as [Record<string, unknown>];
@@ -92,7 +92,7 @@ t.test('the client in HTTP/1.1, the app in HTTP/2', async (t) => {
   const mesh = await startMesh(t, { app: await streamingApp(t, true), protocol: 'http2' });
   const got = await exchangeBytes(mesh.outPort, `${upgrade('/chat')}hello`, /hello$/);
   t.match(got, /^HTTP\/1\.1 101 Switching Protocols\r\n/);
-  t.match(got, /\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK\+xOo=\r\n/, 'the answer to the key is ours');
+  t.match(got, /\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK\+xOo=\r\n/, 'the response to the key is ours');
   t.match(got, /\r\nx-key: undefined\r\n[\s\S]*\r\n\r\necho hello$/);
 });
 

@@ -82,7 +82,7 @@ t.test('a refusal is explained by its ID, which the caller gets only where the o
   t.match(
     await ask(mesh, 'GET /orders/1'),
     /^HTTP\/1\.1 200 .*x-sallyport-decision: \S+/s,
-    'an allowed request has one as well',
+    'an allowed request has an ID as well',
   );
 });
 
@@ -136,8 +136,8 @@ t.test('a dry-run policy is never enforced, and is reported beside the enforced 
   await mesh.setPolicy(
     `${onTrial('{ rules: [{ to: [{ operation: { paths: ["/a*"] } }] }] }')}---${allowAll.replace('rules: [{}]', 'rules: [{ to: [{ operation: { paths: [/b] } }] }]')}`,
   );
-  t.match(await page(mesh, '/shadow-report'), { since: null, changes: [] }, 'another trial begins anew');
-  t.match(await ask(mesh, 'GET /a'), /^HTTP\/1\.1 403 /, 'an ALLOW on trial opens nothing');
+  t.match(await page(mesh, '/shadow-report'), { since: null, changes: [] }, 'another dry-run policy starts again');
+  t.match(await ask(mesh, 'GET /a'), /^HTTP\/1\.1 403 /, 'a dry-run ALLOW allows nothing');
   await mesh.setPolicy(
     `${onTrial('{}')}---${allowAll}`
       .replace('name: allow-all', 'name: others')
@@ -152,7 +152,7 @@ t.test("'no ALLOW would match' is reported as such", async (t) => {
     onTrial('{ rules: [{ to: [{ operation: { methods: [PUT] } }] }] }'),
     'defaultAction: allow\n',
   );
-  t.match(await ask(mesh, 'GET /'), /^HTTP\/1\.1 200 /, 'one on trial is no ALLOW policy in scope');
+  t.match(await ask(mesh, 'GET /'), /^HTTP\/1\.1 200 /, 'a dry-run policy is not an ALLOW policy in scope');
   t.match(await mesh.records('orders', 1), [
     { decision: 'allow', policy: 'default-action', shadow_decision: 'deny', shadow_policy: 'none' },
   ]);
