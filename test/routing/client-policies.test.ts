@@ -88,7 +88,7 @@ t.test('the stricter mode applies, and CRLs add up', async (t) => {
     ...{ sources: [{ text: 'one' }, { text: 'file' }], onlyLeaf: true },
   });
   t.equal(demands([], 'AllowValidOnly')?.check.crls, undefined);
-  t.equal(demands([]), undefined, 'nothing is demanded');
+  t.equal(demands([]), undefined, 'no certificate is required');
 });
 
 t.test('a CRL that cannot be resolved is a problem, and the check stays enabled', async (t) => {

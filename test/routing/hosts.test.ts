@@ -26,7 +26,7 @@ const intersections: [string | undefined, string | undefined, string | undefined
 for (const [a, b, expected] of intersections)
   t.test(`${a} and ${b}`, async (t) => {
     t.equal(intersectHosts(a, b), expected);
-    t.equal(intersectHosts(b, a), expected, 'either way');
+    t.equal(intersectHosts(b, a), expected, 'in both directions');
   });
 
 const table = compileTable(

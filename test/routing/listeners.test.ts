@@ -153,7 +153,7 @@ const cases: Readonly<Record<string, Case>> = {
       ),
     said: { 'Gateway shop/g web': served },
   },
-  'kinds that the protocol has not': {
+  'kinds that the protocol does not allow': {
     documents: gateway('{ name: web, port: 80, protocol: HTTP, allowedRoutes: { kinds: [{ kind: TCPRoute }] } }'),
     said: { 'Gateway shop/g web': unresolved('InvalidRouteKinds', ' 0') },
   },
@@ -251,7 +251,7 @@ const cases: Readonly<Record<string, Case>> = {
       configMap('ca', { 'ca.crt': authority.bundlePem }),
     said: { 'Gateway shop/g': fine, 'Gateway shop/g web': served },
   },
-  'authorities that are not there': {
+  'missing authorities': {
     documents: gateway(https('{ name: cert }'), clients(ca)) + tlsSecret('cert', good),
     said: {
       'Gateway shop/g': notValid,
@@ -338,7 +338,7 @@ const cases: Readonly<Record<string, Case>> = {
     documents: gateway(http, ', addresses: [{ value: 127.0.0.1 }, { value: 127.0.0.2 }]'),
     said: { 'Gateway shop/g': invalid('UnsupportedAddress') },
   },
-  'an address that is none': {
+  'an invalid address': {
     documents: gateway(http, ', addresses: [{ value: somewhere }]'),
     said: { 'Gateway shop/g': invalid('Invalid') },
     message: ['Gateway shop/g', 'Accepted', /an address of type IPAddress is an IPv4 or IPv6 address/],
@@ -361,7 +361,7 @@ const cases: Readonly<Record<string, Case>> = {
     said: { 'Gateway shop/bad': invalid('Invalid'), 'Gateway shop/g web': served },
     message: ['Gateway shop/bad', 'Accepted', /^all\.yaml:5:\d+: .*a port is 1 to 65535/],
   },
-  'a creation time that is none': {
+  'an invalid creation time': {
     documents: documentOf(
       'Gateway',
       'g',
@@ -456,7 +456,7 @@ t.test('a half-done rotation: the old certificate stays in use, and the status r
   const third = planOf(documents, { certificates: { 'shop/cert': { certificate: '', key: '' } }, last: second.plan });
   t.match(third.said['Gateway shop/g web']?.[3], 'Programmed=True Programmed');
   const later = planOf(documents, { certificates: half, last: third.plan, now: Date.now() + 25 * 3_600_000 });
-  t.strictSame(later.said['Gateway shop/g web'], unresolved('InvalidCertificateRef'), 'but not past its end');
+  t.strictSame(later.said['Gateway shop/g web'], unresolved('InvalidCertificateRef'), 'not past its expiry');
   const gone = planOf(documents, { last: third.plan });
   t.strictSame(gone.said['Gateway shop/g web'], unresolved('InvalidCertificateRef'), 'nor when its Secret is removed');
 });

@@ -197,7 +197,7 @@ const cases: Readonly<Record<string, Case>> = {
     said: { [key]: unresolved('InvalidKind') },
     message: [key, 'ResolvedRefs', /^example\.test\/Bucket a is not a Service$/],
   },
-  'a mirror to nowhere': {
+  'a mirror that does not exist': {
     documents: filtered('type: RequestMirror, requestMirror: { backendRef: { name: gone, port: 80 } }'),
     said: { [key]: unresolved('BackendNotFound') },
   },
@@ -283,11 +283,11 @@ const cases: Readonly<Record<string, Case>> = {
     said: { [key]: unsupported },
     message: [key, 'Accepted', /^rule 0: '\/\(\?=a\)' is not a supported regular expression \(RE2\).*no look-around/],
   },
-  'no regular expression for a header': {
+  'an invalid regular expression for a header': {
     documents: ruled('matches: [{ headers: [{ type: RegularExpression, name: x, value: "(" }] }]'),
     said: { [key]: unsupported },
   },
-  'no regular expression for a parameter': {
+  'an invalid regular expression for a parameter': {
     documents: ruled('matches: [{ queryParams: [{ type: RegularExpression, name: x, value: "[" }] }]'),
     said: { [key]: unsupported },
   },
@@ -324,11 +324,11 @@ const cases: Readonly<Record<string, Case>> = {
     said: { [key]: unsupported },
     message: [key, 'Accepted', /^rule 0: the value for header 'a' contains a control character$/],
   },
-  'a name to remove that is none': {
+  'an invalid name to remove': {
     documents: filtered('type: RequestHeaderModifier, requestHeaderModifier: { remove: ["a b"] }'),
     said: { [key]: unsupported },
   },
-  'a backend that is to break the line': {
+  "a backend's modifier that breaks the line": {
     documents: ruled(
       'backendRefs: [{ name: a, port: 80, filters: [{ type: RequestHeaderModifier, requestHeaderModifier: { set: [{ name: host, value: b }] } }] }]',
     ),
@@ -376,7 +376,7 @@ const cases: Readonly<Record<string, Case>> = {
     said: { [key]: unsupported },
     message: [key, 'Accepted', /^rule 0: 'idleTimeout' is not supported/],
   },
-  'a session whose cookie would say more': {
+  'a session whose cookie would set more': {
     documents: ruled(`sessionPersistence: { sessionName: "a=b; Domain=c" }, ${a}`),
     said: { [key]: unsupported },
   },
@@ -440,7 +440,7 @@ t.test('attached routes are counted, once for each listener', async (t) => {
       route('{ parentRefs: [{ name: g, sectionName: a }], hostnames: [c.test] }', 'none') +
       route('{ parentRefs: [{ name: g }], rules: [{ matches: [{ path: { value: nowhere } }] }] }', 'bad'),
   );
-  t.equal(planned.said['Gateway shop/g a']?.at(-1), 'HTTPRoute,GRPCRoute 3', 'a broken one has its 500');
+  t.equal(planned.said['Gateway shop/g a']?.at(-1), 'HTTPRoute,GRPCRoute 3', 'a broken route has its 500');
   t.equal(planned.said['Gateway shop/g b']?.at(-1), 'HTTPRoute,GRPCRoute 4');
 });
 
