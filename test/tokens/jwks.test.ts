@@ -93,7 +93,7 @@ t.test('the last good keys outlive an outage, but not forever', async (t) => {
   await t.rejects(source.keysFor('one'), { code: 'jwks_unavailable' });
   issuer.pages.set('/keys', jwksOf(key));
   now += minute;
-  t.ok((await source.keysFor('one')).has('one'), 'and they come back');
+  t.ok((await source.keysFor('one')).has('one'), 'the keys work again');
 });
 
 t.test(
@@ -110,7 +110,7 @@ t.test(
     t.equal(source.current(), first);
     issuer.pages.set('/keys', '{"keys":[]}');
     now += 10 * minute;
-    t.notOk((await source.keysFor('x')).has('one'), 'the issuer has changed its mind');
+    t.notOk((await source.keysFor('x')).has('one'), 'the issuer has restored the key');
   },
 );
 
