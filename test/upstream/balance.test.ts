@@ -36,7 +36,10 @@ t.test('the simple algorithms', async (t) => {
   for (const by of ['random', 'leastRequest'] as const)
     for (const one of Object.values(count({ by }))) t.ok(one > 900 && one < 1100, `${by}: ${one} of 3000`);
   const busy = count({ by: 'leastRequest' }, [endpoint('a', 9), endpoint('b', 1), endpoint('c', 9)]);
-  t.ok(busy['b']! > 1900 && busy['b']! < 2100, 'of two that are drawn the one with less: two thirds of the time');
+  t.ok(
+    busy['b']! > 1900 && busy['b']! < 2100,
+    'of two random endpoints the one with less load: two thirds of the time',
+  );
   t.same(count({ by: 'leastRequest' }, [endpoint('a', 1), endpoint('b')]), { b: 3000 }, 'of two always the idle one');
 });
 
@@ -45,7 +48,7 @@ for (const [name, make] of Object.entries(makers)) {
     const before = placesOf(ten, make(ten));
     t.same(placesOf(ten, make(ten)), before, 'the same each time');
     const turned = ten.toReversed();
-    t.same(placesOf(turned, make(turned)), before, 'in whatever order the addresses came');
+    t.same(placesOf(turned, make(turned)), before, 'whatever the order of the addresses');
     for (const one of ten) {
       const share = before.filter((place) => place === one).length / texts.length;
       t.ok(share > 0.05 && share < 0.17, `${one} has ${share} of the texts`);
@@ -54,16 +57,16 @@ for (const [name, make] of Object.entries(makers)) {
       const nine = ten.filter((one) => one !== gone);
       const after = placesOf(nine, make(nine));
       const moved = texts.filter((_, i) => after[i] !== before[i]).length;
-      t.ok(moved < texts.length * 0.2, `${moved} of ${texts.length} texts move when ${gone} goes`);
+      t.ok(moved < texts.length * 0.2, `${moved} of ${texts.length} texts move when ${gone} is removed`);
     }
     const table = make(ten);
     const without = texts.map((text) => ten[table.find(text, (member) => member !== 3)!]!);
     t.notOk(without.includes(ten[3]!), 'an unusable endpoint is not chosen');
     t.ok(
       texts.every((_, i) => before[i] === ten[3] || without[i] === before[i]),
-      'and no other text moves for it',
+      'no other text moves for it',
     );
-    t.equal(make([]).find('x', any), undefined, 'of none there is none');
+    t.equal(make([]).find('x', any), undefined, 'of no endpoints none is chosen');
     t.equal(
       table.find('x', () => false),
       undefined,
@@ -83,7 +86,7 @@ t.test('the balancer selects by hash', async (t) => {
   t.not(second, first);
   t.equal(balancer.pick(others, 'anna'), second, 'the next on the ring, each time');
   const drawn = new Set(Array.from({ length: 200 }, () => balancer.pick(all, undefined)));
-  t.equal(drawn.size, 10, 'without a text it is drawn by lot');
+  t.equal(drawn.size, 10, 'without a text it is random');
 });
 
 t.test('hashes spread texts that are almost equal', async (t) => {

@@ -116,7 +116,7 @@ t.test('after a renewal no earlier connection is reused, even if it was in use m
   await getOver(idle);
   endpoint.renew();
   t.match([endpoint.idle, endpoint.inFlight], [0, 1]);
-  t.equal(await getOver(busy), 200, 'the exchange on it goes on');
+  t.equal(await getOver(busy), 200, 'the exchange on it continues');
   await until(() => endpoint.size === 0 && breaker.connections === 0, 'both to be closed');
   const next = await acquire();
   t.equal(next.reused, false);

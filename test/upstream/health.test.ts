@@ -77,7 +77,7 @@ for (const http2 of [false, true]) {
     bad.status = 503;
     await rounds(1);
     await until(() => health()[1] === false, 'a wrong status counts at once');
-    t.equal(await ask(4), 0, 'it gets nothing');
+    t.equal(await ask(4), 0, 'it gets no request');
     t.match(lines, [{ code: 'endpoint_unhealthy', address: `127.0.0.1:${bad.port}` }]);
 
     bad.status = 204;
@@ -87,7 +87,7 @@ for (const http2 of [false, true]) {
     await until(() => health()[1] === true, 'it is well again');
     t.match(lines[1], { code: 'endpoint_healthy' });
     t.equal(await ask(4), 2);
-    t.ok(bad.connections.size <= 3, 'questions share a connection');
+    t.ok(bad.connections.size <= 3, 'checks share a connection');
   });
 }
 

@@ -31,7 +31,7 @@ const cases: [string, Partial<OutlierPlan>, (number | SallyportError)[], boolean
   ['a good response between them', {}, [500, 500, 500, 200, 500, 500], false],
   ['a 404 is a good response', {}, [500, 500, 500, 500, 404, 500], false],
   ['our own failures count with them', {}, [500, connect, connect, 503, connect], true],
-  ['a failure of another cause does not', {}, [500, 500, 500, 500, full], false],
+  ['a failure with another cause does not', {}, [500, 500, 500, 500, full], false],
   ['gateway errors alone', { consecutive5xx: 0, consecutiveGateway: 3 }, [502, 503, 504], true],
   ['another error between them', { consecutive5xx: 0, consecutiveGateway: 3 }, [502, 503, 500, 504], false],
   ['a count of 0 is switched off', { consecutive5xx: 0 }, Array(50).fill(500), false],
@@ -52,10 +52,10 @@ t.test('one endpoint may always be ejected, more only within the limit', async (
   t.equal(outliers.prevented, 1);
   t.equal(outliers.ejections, 2);
   t.equal(all[2]!.ejectedUntil, undefined);
-  t.notOk(say(2, ...bad), 'it is counted anew');
+  t.notOk(say(2, ...bad), 'the count starts again');
   t.equal(outliers.prevented, 2);
   const two = make({ maxEjectionPercent: 10 }, 2);
-  t.ok(two.say(0, ...bad), 'one of two is 50 %, and is the first');
+  t.ok(two.say(0, ...bad), 'one of two is 50 %, and the first is always allowed');
   t.notOk(two.say(1, ...bad));
 });
 

@@ -62,7 +62,7 @@ const failures: [name: string, broken: string[], of: Choice | undefined, outcome
   ['one that fails is passed over for the next', ['upstream_connect'], undefined, 'passed', 2],
   ['each is tried once', ['upstream_connect', 'upstream_tls', 'upstream_connect'], undefined, 'upstream_', 3],
   [
-    'what is not the fault of an endpoint is not tried elsewhere',
+    "a failure that is not the endpoint's is not tried elsewhere",
     Array(3).fill('not_ready'),
     undefined,
     'not_ready',
@@ -151,7 +151,7 @@ t.test('an endpoint that misbehaves is ejected, reported, and returns', async (t
     return [...new Set(got.map(({ address }) => address))].toSorted();
   };
   for (const status of [500, 200, 500]) pool.report!(first, status);
-  t.equal((await addresses()).length, 2, 'not for two that are not one after the other');
+  t.equal((await addresses()).length, 2, 'not for two failures that are not consecutive');
   pool.report!(first, 500);
   t.strictSame(await addresses(), [second]);
   const { ejections, endpoints } = pool.describe();
@@ -192,7 +192,7 @@ t.test('a wrong identity is logged once; a refused connection is not', async (t)
   t.match(pool.describe().endpoints, [{ lastProblem: null }]);
   faults.set(ports[0]!, 'upstream_identity');
   await fail();
-  t.equal(lines.length, 2, 'after a success it is news again');
+  t.equal(lines.length, 2, 'after a success it is logged again');
   faults.set(ports[0]!, 'upstream_connect');
   await fail();
   t.equal(lines.length, 2);
@@ -233,7 +233,7 @@ t.test('the pool follows its DNS names', async (t) => {
     pool.describe().endpoints.map(({ address }) => address),
     [`127.0.0.2:${app.port}`],
   );
-  t.equal(pool.inFlight, 1, 'what is in use there goes on, and counts');
+  t.equal(pool.inFlight, 1, 'connections in use continue, and count');
   t.equal(await getOver(busy), 200);
   await until(() => pool.size === 0, 'the former endpoint to be let go');
   await t.rejects(acquire(pool), { code: 'upstream_connect' });
@@ -252,7 +252,7 @@ t.test('an address with two names is one endpoint, and stays while one of them h
   await getOver(await acquire(pool));
   set('a.test', []);
   pool.tick();
-  t.strictSame([pool.describe().endpoints.length, pool.idle], [1, 1], 'with its connection');
+  t.strictSame([pool.describe().endpoints.length, pool.idle], [1, 1], 'its connection is kept');
 });
 
 t.test('an awaited endpoint is contacted before the first request, until it has responded', async (t) => {
@@ -267,7 +267,7 @@ t.test('an awaited endpoint is contacted before the first request, until it has 
   t.equal(pool.size, 1);
   await getOver(one);
   const other = await start(t, 1);
-  t.strictSame([other.pool.unanswered(), other.dialed], [undefined, []], 'others are not contacted');
+  t.strictSame([other.pool.unanswered(), other.dialed], [undefined, []], 'other endpoints are not contacted');
 });
 
 t.test('the limits of one upstream apply', async (t) => {
@@ -296,7 +296,7 @@ t.test('a place that one endpoint frees goes at once to a request that waits at 
   const turn = portOf(a);
   b.destroy();
   const got = await waiting;
-  t.equal(portOf(got), turn, 'it waited where the turn was, and the other one was freed');
+  t.equal(portOf(got), turn, 'it waited at the endpoint whose turn it was, and the other was freed');
   t.ok(performance.now() - began < 900, 'it did not wait for the tick');
   t.equal(await getOver(got), 200);
   a.destroy();

@@ -43,13 +43,13 @@ const cases: Case[] = [
     hostname: 'a.b.wild.test',
     refused: ['upstream_identity', /not for a\.b\.wild/],
   },
-  { name: 'the common name is no name', hostname: 'cn.test', refused: ['upstream_identity', /not for cn\.test/] },
+  { name: 'the common name does not count', hostname: 'cn.test', refused: ['upstream_identity', /not for cn\.test/] },
   {
-    ...{ name: 'nor where there is no other', credential: onlyName, hostname: 'cn.test' },
+    ...{ name: 'nor where there is no other name', credential: onlyName, hostname: 'cn.test' },
     refused: ['upstream_identity', /it has no alternative names/],
   },
   {
-    name: "a stranger's CA of the same name",
+    name: 'an unrelated CA of the same name',
     ca: stranger.bundlePem,
     refused: ['upstream_tls', /handshake .* failed/],
   },
@@ -69,7 +69,7 @@ const cases: Case[] = [
     ],
   },
   {
-    ...{ name: 'with alternative names the name itself is for SNI alone', hostname: 'pay.test' },
+    ...{ name: 'with alternative names the name itself is only for SNI', hostname: 'pay.test' },
     subjectAltNames: [{ type: 'URI', value: 'spiffe://backend.test/other' }],
     refused: ['upstream_identity', /not for spiffe:\/\/backend\.test\/other/],
   },

@@ -198,7 +198,7 @@ t.test('HTTP/2: no more streams than the peer accepts, including reserved ones',
     maxConcurrentStreams: 3,
   });
   const pool = startPool(t, { endpoints: onPorts(port), http2: true });
-  t.equal(await begin(await acquire(pool)), 204, 'its settings are known now');
+  t.equal(await begin(await acquire(pool)), 204, "the peer's settings are known now");
   const taken = await Promise.all(Array.from({ length: 10 }, () => acquire(pool)));
   t.same(await Promise.all(taken.map(begin)), Array(10).fill(204));
   t.ok(sessions.size >= 4, `${sessions.size} connections for ten at once, three each`);
