@@ -150,7 +150,7 @@ t.test('a capability consists of its folder and one line of the table', async (t
   const folders = [...new Set(files.flatMap((file) => folderOf(file) ?? []))].toSorted();
   const table = readFileSync(join(root, 'sidecar/edge/capabilities.ts'), 'utf8');
   for (const folder of folders) {
-    t.match(table, `from './${folder}/capability.ts'`, `${folder} stands in the table`);
+    t.match(table, `from './${folder}/capability.ts'`, `${folder} is in the table`);
     for (const file of ['README.md', 'schema.ts'])
       t.ok(existsSync(join(root, 'sidecar/edge', folder, file)), `${folder}/${file}`);
     t.not(globSync(`test/edge/${folder}/*.test.ts`, { cwd: root }).length, 0, `test/edge/${folder} has a test`);
@@ -173,13 +173,13 @@ t.test('the tree is three levels deep, test/ mirrors it, and ARCHITECTURE.md sho
   const astray = globSync('test/**/*.test.ts', { cwd: root })
     .map(dirname)
     .filter((folder) => !own.test(folder) && !folders.has(folder.replace(/^test\//, '')));
-  t.strictSame([...new Set(astray)], [], 'a folder of test/ is one of the source, or named here');
+  t.strictSame([...new Set(astray)], [], 'a folder of test/ matches one of the source, or is listed here');
   const tree = treeOf(root);
   t.comment(tree);
   const said = /<!-- tree -->\n```text\n([^`]*)```\n<!-- \/tree -->/.exec(
     readFileSync(join(root, 'ARCHITECTURE.md'), 'utf8'),
   );
-  t.equal(said?.[1], tree, 'node test/fixtures/tree.ts prints what belongs there');
+  t.equal(said?.[1], tree, 'node test/fixtures/tree.ts prints the right text');
 });
 
 t.test('agent and CA share only the network interface', async (t) => {
@@ -259,12 +259,12 @@ t.test('the modules that a running process loads', async (t) => {
   t.strictSame(
     [...sidecar].filter((file) => /^sidecar\/edge\//.test(file)),
     [],
-    'a sidecar holds nothing of the edge',
+    'a sidecar loads nothing of the edge',
   );
   const gateway = reachedFrom('sidecar/process/main.ts', 'sidecar/process/gateway.ts');
   t.strictSame(
     ['yaml', 'zod', 'undici', 'cert-agent/main.ts'].filter((one) => gateway.has(one)),
     [],
-    'and neither a gateway the YAML and schema libraries, nor a CA client that it was not asked for',
+    'a gateway loads neither the YAML and schema libraries, nor a CA client that it does not need',
   );
 });

@@ -54,14 +54,14 @@ t.test('set-up installs once, and again only when the lock file is newer', async
   const { clone, setUp, calls } = makeClone(t, installs);
   t.match(await setUp(), { code: 0, stderr: 'sallyport: installing dependencies (once) ...\n' });
   t.same(calls(), ['ci --no-audit --no-fund --loglevel=error']);
-  t.match(await setUp(), { code: 0, stderr: '' }, 'and is silent where there is nothing to do');
+  t.match(await setUp(), { code: 0, stderr: '' }, 'set-up prints nothing when there is nothing to do');
   t.equal(calls().length, 1);
   mkdirSync(join(clone, '.tap', 'plugins'), { recursive: true });
   const later = new Date(Date.now() + 60_000);
   utimesSync(join(clone, 'package-lock.json'), later, later);
   t.match(await setUp(), { code: 0 });
   t.equal(calls().length, 2);
-  t.notOk(existsSync(join(clone, '.tap', 'plugins')), 'what was built of the old packages is gone');
+  t.notOk(existsSync(join(clone, '.tap', 'plugins')), 'files built from the old packages are gone');
 });
 
 t.test('set-up explains a failure in one sentence', async (t) => {
@@ -175,7 +175,7 @@ t.test('the npm package runs under plain node', { skip: hasNpm ? false : 'there 
   t.match(
     await packaged('sidecar', '--config', config),
     { code: 2, stderr: /unknown key 'worklod'/ },
-    'its reading process too',
+    'so does its reading process',
   );
 });
 

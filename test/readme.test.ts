@@ -98,7 +98,7 @@ t.test('every block runs, in order', { skip, timeout: 120_000 }, async (t) => {
     const isFinding = findings.some((one) => one.test(line));
     t.ok(isFinding && code === '1', `'${line}' ended with ${code}`);
   }
-  t.equal(found.length, findings.length, 'what should find something does');
+  t.equal(found.length, findings.length, 'a command that should find something does');
   for (const said of ['ready\n', 'two orders\n', 'RBAC: access denied', 'Jwt is missing'])
     t.ok(output.includes(said), `${said.trim()} is answered`);
   if (!t.passing()) t.comment(output);
@@ -138,7 +138,7 @@ t.test('an excerpt of a file is valid within that file', async (t) => {
   writeFileSync(join(dir, 'policies/port.yaml'), part('apiVersion: security.istio.io/v1\nkind: PeerAuthentication'));
   writeFileSync(join(dir, 'orders.yaml'), orders);
   t.equal((await readConfiguration(join(dir, 'orders.yaml'))).documents.peerAuthentications.length, 1);
-  t.equal(tried.size, parts.length, 'all of them');
+  t.equal(tried.size, parts.length, 'no excerpt is missing');
 });
 
 /** Commands of `ca` that have commands of their own. */
