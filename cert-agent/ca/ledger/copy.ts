@@ -1,4 +1,4 @@
-// An exported copy of the ledger, JSON lines: a first line, then records in order, each head behind the record that it
+// An exported copy of the ledger, JSON lines: a first line, then records in order, each head after the record that it
 // covers. `ledger/verify.ts` checks a copy without the CA.
 
 import { formatTime } from '../../base/clock.ts';
@@ -6,7 +6,7 @@ import { SallyportError } from '../../base/errors.ts';
 import type { LedgerRecord } from './record.ts';
 import type { LedgerEnd, LedgerHead } from './table.ts';
 
-/** What a ledger contains. */
+/** The extent of a ledger. */
 export interface LedgerState {
   readonly trustDomain: string;
   /** The first record that is kept. Earlier ones were pruned; the head before it is the checkpoint. */
@@ -18,7 +18,7 @@ export interface LedgerState {
 
 /** Reads a ledger in pages. */
 export interface LedgerReader {
-  /** As of now: records may follow while it is read. */
+  /** The current extent: records may follow while it is read. */
   state(): Promise<LedgerState>;
   /** At most `count` records (500 at most), from sequence `from` on. */
   records(from: number, count: number): Promise<readonly LedgerRecord[]>;
@@ -60,7 +60,7 @@ export function headLine(head: LedgerHead): string {
 }
 
 /**
- * The lines of a copy, up to the end that the ledger has now. With `since` (milliseconds since 1970) it begins behind
+ * The lines of a copy, up to the current end of the ledger. With `since` (milliseconds since 1970) it begins after
  * the last head before that time, so that it can be verified.
  * @throws SallyportError `store_failed` when records are pruned meanwhile.
  */
@@ -86,7 +86,7 @@ export async function* copyLines(reader: LedgerReader, since?: number): AsyncGen
     }
     next = last + 1;
   }
-  // Heads beyond the end: of records that were added meanwhile, or that were removed.
+  // Heads past the end: of records that were added meanwhile, or that were removed.
   const { end: now } = await reader.state();
   for (; head !== undefined; head = await nextOf(heads))
     if (head.sequence <= last || head.sequence > now.sequence) yield headLine(head);

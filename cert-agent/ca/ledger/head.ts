@@ -25,7 +25,7 @@ export function signHead(
 }
 
 /**
- * Why a head is not what its own issuer signed, as a sentence; undefined if it is. Whether that issuer is one of the CA
+ * Why a head's signature is invalid, as a sentence; undefined if it is valid. Whether the issuer belongs to the CA
  * is another question: see `isIssued`. The issuer may have expired since: it must have been valid when it signed.
  */
 export function whyUnsigned(trustDomain: string, head: LedgerHead): string | undefined {
@@ -58,7 +58,7 @@ export function isIssued(issuer: string, roots: readonly Uint8Array[]): boolean 
   }
 }
 
-/** @throws TypeError for bytes behind a certificate: OpenSSL passes over them, and no signature covers them. */
+/** @throws TypeError for bytes after a certificate: OpenSSL ignores them, and no signature covers them. */
 function chainOf(issuer: string): readonly X509Certificate[] {
   return parseCertificates(issuer).map((der) => {
     const certificate = new X509Certificate(der);
@@ -73,13 +73,13 @@ function isSignedBy(certificate: X509Certificate, by: X509Certificate): boolean 
 
 /**
  * Certificates (DER) as base64, separated by spaces: the chain of a head's issuer, and the roots in records of starts
- * and rotations, by which later heads vouch for earlier ones.
+ * and rotations, by which later heads confirm earlier ones.
  */
 export function formatCertificates(certificates: readonly Uint8Array[]): string {
   return certificates.map((one) => Buffer.from(one).toString('base64')).join(' ');
 }
 
-/** Reads what `formatCertificates` wrote. */
+/** Reads the text of `formatCertificates`. */
 export function parseCertificates(text: string): readonly Buffer[] {
   return text.split(' ').map((one) => Buffer.from(one, 'base64'));
 }

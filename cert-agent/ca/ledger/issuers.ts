@@ -1,11 +1,11 @@
-// Who vouches for the issuers of heads. A present root vouches for its issuers at once. An earlier root is no longer in
+// Trust in the issuers of heads. A present root confirms its issuers at once. An earlier root is no longer in
 // the bundle; the CA records its roots when it starts and when it rotates one, and a good head that covers such a
-// record vouches for the roots in it, and so for the heads of their issuers.
+// record confirms the roots in it, and so the heads of their issuers.
 
 import { X509Certificate } from 'node:crypto';
 import { isIssued, parseCertificates } from './head.ts';
 
-/** Heads of one issuer that no present root vouches for. */
+/** Heads of one issuer that no present root confirms. */
 interface Waiting {
   /** The first of them. */
   readonly sequences: number[];
@@ -14,7 +14,7 @@ interface Waiting {
   matched: number;
 }
 
-/** A CA has a few in a decade. A copy that claims more is not worth more memory. */
+/** A CA has a few in a decade. A copy with more gets no more memory. */
 const mostIssuers = 1000;
 const mostRecorded = 100;
 const mostSequences = 20;
@@ -24,14 +24,14 @@ export class Issuers {
   readonly #roots: readonly Uint8Array[];
   readonly #known = new Map<string, boolean>();
   readonly #waiting = new Map<string, Waiting>();
-  /** Roots as recorded, by the first record that has them. */
+  /** Roots by the first record that names them. */
   readonly #recorded = new Map<string, number>();
 
   constructor(roots: readonly Uint8Array[]) {
     this.#roots = roots;
   }
 
-  /** True if the issuer of a head, as the head has it, leads to a present root. */
+  /** True if the issuer of a head leads to a present root, by the head's own chain. */
   isPresent(issuer: string): boolean {
     const known = this.#known.get(issuer);
     if (known !== undefined) return known;
@@ -41,7 +41,7 @@ export class Issuers {
     return found;
   }
 
-  /** Roots of the CA, as record `sequence` has them. */
+  /** Roots of the CA, named by record `sequence`. */
   note(sequence: number, roots: string): void {
     if (this.#recorded.size < mostRecorded && !this.#recorded.has(roots)) this.#recorded.set(roots, sequence);
   }
@@ -64,7 +64,7 @@ export class Issuers {
 
   /**
    * Call once, at the end: `covered` is the last record that heads of present roots cover. Returns the last one that is
-   * covered when earlier roots count too, and the issuers for which nothing vouches.
+   * covered when earlier roots count too, and the issuers without a root.
    */
   settle(covered: number): { readonly covered: number; readonly unknown: readonly Waiting[] } {
     const left = new Map(this.#waiting);
@@ -84,7 +84,7 @@ export class Issuers {
   }
 }
 
-/** What cannot be read vouches for nothing, and takes nothing from the others. */
+/** A certificate that cannot be read is ignored, and does not affect the others. */
 function readable(text: string): readonly Buffer[] {
   return parseCertificates(text).filter((one) => {
     try {

@@ -1,5 +1,5 @@
 // The last signed head, outside of the store: `ledger-head.json` in the CA's directory. At its start the CA compares the
-// ledger with it before it signs anything. Otherwise it would sign what someone who may write to the store made of it.
+// ledger with it before it signs anything. Otherwise it would sign a ledger that an intruder rewrote in the store.
 
 import { existsSync, readFileSync, renameSync } from 'node:fs';
 import { join } from 'node:path';
@@ -11,7 +11,7 @@ import { mostRecords } from './copy.ts';
 import { genesis, hashOf } from './record.ts';
 import type { LedgerEnd } from './table.ts';
 
-/** The CA's own memory of its ledger's end, outside of the store. */
+/** The CA's own record of its ledger's end, outside of the store. */
 export function lastHeadFileOf(dir: string): string {
   return join(dir, 'ledger-head.json');
 }
@@ -75,7 +75,7 @@ async function checkHead(
       `the ledger ends with record ${end.sequence}, but the CA has signed record ${sequence}: the end is missing`,
       { hint },
     );
-  // The head of what was pruned stays.
+  // The head of the pruned records stays.
   const found = sequence < first ? await store.ledgerHeadUpTo(sequence) : (await store.readLedger(sequence, 1))[0];
   if (found?.sequence !== sequence) throw forked(`record ${sequence}, which the CA has signed, is missing`);
   if (found.hash !== hash) throw forked(`record ${sequence} is not the one that the CA has signed`);

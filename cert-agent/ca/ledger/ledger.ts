@@ -9,7 +9,7 @@ import type { LedgerStore } from '../store/store.ts';
 import type { Act, Caller } from './record.ts';
 import type { LedgerHead } from './table.ts';
 
-/** What the ledger uses. The caller owns all of it, and closes the store last. */
+/** The ledger's dependencies. The caller owns all of them, and closes the store last. */
 export interface LedgerParts {
   readonly store: LedgerStore;
   readonly authority: Authority;
@@ -35,13 +35,13 @@ export interface Refusal {
 const minuteMs = 60_000;
 
 /**
- * Refusals that have records of their own, a minute; the others are counted, in one record a minute. Otherwise clients
- * could fill the disk. Those with a proved identity have a budget for each identity, so that a flood by strangers does
+ * Refusals that get their own records, per minute; the others are counted, in one record a minute. Otherwise clients
+ * could fill the disk. Each proved identity has its own budget, so that a flood by unknown clients does
  * not hide them.
  */
 const perMinute = { strangers: 60, identity: 10 } as const;
 
-/** Proved identities that are counted one by one; beyond, they share the budget of strangers. */
+/** Proved identities that have their own budget; further ones share the budget of unknown clients. */
 const mostIdentities = 10_000;
 
 /** A head is signed at least this often while there are new records. */
@@ -100,7 +100,7 @@ export class Ledger {
     await this.#append({ act: 'repeat', caller, id, answer: 'again', details: { serial } });
   }
 
-  /** Writes what was only counted, and signs a head if one is due. Call it periodically. */
+  /** Writes the counted refusals, and signs a head if one is due. Call it periodically. */
   async upkeep(): Promise<void> {
     if (this.#counted.size > 0 && this.#minuteNow() !== this.#minute) {
       const details = Object.fromEntries(this.#counted);
@@ -115,7 +115,7 @@ export class Ledger {
     const { store, clock, log, keepMs } = this.#parts;
     if (keepMs === undefined || clock.monotonic() < this.#pruneAt) return;
     const done = await store.pruneLedger(clock.now() - keepMs, clock.now());
-    // A part at a time, since the store does nothing else meanwhile. The next upkeep goes on.
+    // A part at a time, since the store is blocked meanwhile. The next upkeep continues.
     if (done === undefined) this.#pruneAt = clock.monotonic() + pruneMs;
     else {
       // A record of a prune that no head covers proves nothing.
@@ -126,7 +126,7 @@ export class Ledger {
 
   /** Signs the end of the ledger, if records were added since the last head. */
   sign(): Promise<void> {
-    // One at a time: heads grow.
+    // One at a time: heads must be in order.
     const done = this.#signing.then(() => this.#sign());
     this.#signing = done.catch(() => {});
     return done;

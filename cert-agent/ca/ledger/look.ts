@@ -96,7 +96,7 @@ export async function* csvLines(reader: LedgerReader, since?: number): AsyncGene
 }
 
 function cell(value: string | number): string {
-  // A spreadsheet would run a cell that begins like a formula.
+  // A spreadsheet would execute a cell that begins like a formula.
   const text = String(value).replace(/^[=+\-@\t\r]/, "'$&");
   return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 }

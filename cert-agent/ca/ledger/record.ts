@@ -4,7 +4,7 @@
 import { createHash, randomUUID } from 'node:crypto';
 import { formatTime } from '../../base/clock.ts';
 
-/** What the CA can have done. */
+/** The acts of a CA. */
 export const actNames = [
   ...(['start', 'stop'] as const),
   ...(['issue', 'renew', 'repeat', 'refuse'] as const),
@@ -14,7 +14,7 @@ export const actNames = [
 /** Stable: it is part of what is hashed, and read back from copies of any age. */
 export type ActName = (typeof actNames)[number];
 
-/** Whose request an act answers: the address of a client, `operator`, or `self` for what the CA does by itself. */
+/** The source of a request: the address of a client, `operator`, or `self` for acts of the CA itself. */
 export type Caller = string;
 
 /** An act before it is recorded. Details are flat, and never contain a token or a key. */
@@ -24,7 +24,7 @@ export interface Act {
   /** The SPIFFE ID that it is about. */
   readonly id?: string;
   /**
-   * What proved the identity: `token 5a0e6cf1d2b9` (the first digits of its hash), `svid SERIAL`,
+   * The proof of the identity: `token 5a0e6cf1d2b9` (the first digits of its hash), `svid SERIAL`,
    * `kubernetes POD UID`, `self`.
    */
   readonly evidence?: string;
@@ -57,8 +57,8 @@ export function hashOf(previous: string, line: string): string {
 }
 
 /**
- * A record's line: JSON with the fields of `act`. `now` is in milliseconds since 1970. Hashes of records are public, and
- * what a record may say is easily guessed: the salt keeps a guess from being checked.
+ * A record's line: JSON with the fields of `act`. `now`: milliseconds since 1970. Hashes of records are public, and
+ * the content of a record is easy to guess: the salt keeps a guess from being confirmed.
  */
 export function lineOf(sequence: number, now: number, act: Act, salt: string = randomUUID()): string {
   const { act: name, caller, id, evidence, answer, details } = act;

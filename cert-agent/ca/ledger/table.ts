@@ -1,4 +1,4 @@
-// The ledger's tables, in the store: a record is in the same transaction as what it records, so that neither exists
+// The ledger's tables, in the store: a record is in the same transaction as its act, so that neither exists
 // without the other. Runs in the store's worker.
 
 import type { DatabaseSync, SQLOutputValue } from 'node:sqlite';
@@ -23,13 +23,13 @@ export interface LedgerEnd {
   readonly hash: string;
 }
 
-/** Records that were dropped, and the head that stands for them. */
+/** Dropped records, and the head that stands for them. */
 export interface Pruned {
   readonly checkpoint: number;
   readonly records: number;
 }
 
-/** Records that one call drops, unless there is no head among them: the store does nothing else meanwhile. */
+/** Records that one call drops, unless there is no head among them: the store is blocked meanwhile. */
 const mostPruned = 20_000;
 
 export const ledgerSchema = `
@@ -67,7 +67,7 @@ export function createLedgerTable(db: DatabaseSync) {
   }
 
   function append(act: Act, now: number): LedgerEnd {
-    // Read each time: what a failed call wrote was rolled back.
+    // Read each time: a failed call is rolled back.
     const { sequence, line, hash } = nextRecord(end() ?? headEnd(lastHead.get()), now, act);
     insert.run(sequence, now, line, hash);
     return { sequence, hash };

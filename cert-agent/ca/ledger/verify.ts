@@ -9,7 +9,7 @@ import { Issuers } from './issuers.ts';
 import { genesis, hashOf } from './record.ts';
 import type { LedgerHead } from './table.ts';
 
-/** A head that was seen: an agent's `ledger-head.json`, or a note on paper. */
+/** A known head: an agent's `ledger-head.json`, or a note on paper. */
 export interface SeenHead {
   readonly sequence: number;
   readonly hash: string;
@@ -31,7 +31,7 @@ export type FaultKind =
   | 'truncated'
   | 'unsigned';
 
-/** One fault, for people. Verification goes on after it, so that each is reported once. */
+/** One fault, for people. Verification continues after it, so that each is reported once. */
 export interface Fault {
   readonly kind: FaultKind;
   /** The first record that it concerns; undefined if it concerns none. */
@@ -69,20 +69,20 @@ export interface Verification {
   readonly notCompared: readonly { readonly sequence: number; readonly why: string }[];
 }
 
-/** `seen` are heads that others have kept, such as agents: they prove a truncated copy. */
+/** `seen` are heads that others have kept, such as agents: they prove that a copy was truncated. */
 export interface VerifyOptions {
   /** The trust domain of the roots. */
   readonly trustDomain: string;
   /** The roots of the CA, DER. */
   readonly roots: readonly Uint8Array[];
   readonly seen?: readonly SeenHead[];
-  /** The copy may begin at any signed head (`--since`). Otherwise a record must say that what is before was pruned. */
+  /** The copy may begin at any signed head (`--since`). Otherwise a record must show that earlier ones were pruned. */
   readonly part?: boolean;
 }
 
 const mostFaults = 20;
 
-/** Restores are rare. A copy that claims more is not worth more memory. */
+/** Restores are rare. A copy with more gets no more memory. */
 const mostRestores = 1000;
 
 /** A record is shorter than this; a longer line is not kept. */
@@ -98,7 +98,7 @@ export class LedgerVerifier {
   #heads = 0;
   #started = false;
   #checkpoint = 0;
-  /** Up to where records say that the ledger was pruned, and the first that says so of all before the copy. */
+  /** How far records say that the ledger was pruned, and the first one that covers everything before the copy. */
   #prunedTo = 0;
   #prunedBy = Number.POSITIVE_INFINITY;
   #sequence = 0;
@@ -112,7 +112,7 @@ export class LedgerVerifier {
   #lastHead = 0;
   readonly #restored: Restored[] = [];
   readonly #issuers: Issuers;
-  /** Seen heads by sequence, each with what the copy has there. */
+  /** Seen heads by sequence, each with the copy's record at that place. */
   readonly #seen = new Map<number, { readonly hashes: readonly string[]; found?: string }>();
 
   constructor(options: VerifyOptions) {
@@ -156,7 +156,7 @@ export class LedgerVerifier {
       );
     const unlike = this.#compareSeen();
     this.#settle();
-    // A record that no head covers may be anyone's: it excuses nothing.
+    // A record that no head covers is untrusted: it excuses nothing.
     if (this.#checkpoint > 0 && this.#prunedBy > this.#proved && this.#options.part !== true)
       this.#add('gap', this.#whyNotPruned(), Math.min(this.#prunedTo, this.#checkpoint - 1) + 1);
     const notCompared = this.#explain(unlike);
@@ -194,7 +194,7 @@ export class LedgerVerifier {
     }
   }
 
-  /** Why the head proves nothing; undefined if it does, or may by what follows. */
+  /** Why the head proves nothing; undefined if it does, or if later records may show that it does. */
   #whyUnproved(head: LedgerHead): string | undefined {
     const why = whyUnsigned(this.#options.trustDomain, head);
     if (why !== undefined || this.#issuers.isPresent(head.issuer)) return why;
@@ -249,7 +249,7 @@ export class LedgerVerifier {
     } else if (hashOf(this.#hash, line) !== hash) {
       this.#add('edited', `record ${sequence} was changed: its hash does not match`, sequence);
     } else if (typeof fields['roots'] === 'string') this.#issuers.note(sequence, fields['roots']);
-    // Goes on with the hash that the copy gives, so that each fault is reported once.
+    // Continues with the hash of the copy, so that each fault is reported once.
     this.#sequence = sequence;
     this.#hash = hash;
     this.#note(sequence, hash);
@@ -410,7 +410,7 @@ function headOf(value: unknown): LedgerHead | undefined {
   return { sequence, hash, time: Date.parse(time), signature, issuer };
 }
 
-/** Base64 in its one spelling: Node ignores what does not belong there. */
+/** Base64 in its canonical spelling: Node ignores foreign characters. */
 function isBase64(value: unknown): value is string {
   return typeof value === 'string' && Buffer.from(value, 'base64').toString('base64') === value;
 }
