@@ -1,9 +1,9 @@
 // The steps of a rotation on disk. Each is complete after a kill at any point: the state is written first, and opening
-// the directory finishes what it says (`finishActivation`).
+// the directory completes the step that the state names (`finishActivation`).
 //
-//   D/rotation.json   what is under way
+//   D/rotation.json   the state of the rotation
 //   D/next/           the new key and certificate, with the names that they will have in D
-//   D/previous/TIME/  the old ones, replaced at TIME (milliseconds since 1970), until nothing is left that they signed
+//   D/previous/TIME/  the old ones, replaced at TIME (milliseconds since 1970), until all they signed has expired
 //   D/cross.pem       the new root, certified by the old one
 
 import { createPublicKey, type KeyObject, X509Certificate } from 'node:crypto';
@@ -28,7 +28,7 @@ import { readBundle, readCaCertificates, writeBundle } from '../certificates.ts'
 import { caFilesOf, readCaFile, rotationFilesOf } from '../directory.ts';
 import { type RotationKind, type RotationState, readState, writeState } from './state.ts';
 
-/** The key of the present root, and its certificate. */
+/** The key of the current root, and its certificate. */
 export interface RootSigner {
   readonly key: KeyObject;
   readonly certificate: Buffer;
@@ -52,7 +52,7 @@ export function readRootSigner(dir: string, file: string | undefined, passphrase
   return { key, certificate };
 }
 
-/** The present root, DER. @throws SallyportError `ca_missing` or `certificate_unreadable`. */
+/** The current root, DER. @throws SallyportError `ca_missing` or `certificate_unreadable`. */
 export function readRoot(dir: string): Buffer {
   const { root } = caFilesOf(dir);
   const [found] = readPemBlocks(readCaFile(dir, root), root);
@@ -127,7 +127,7 @@ export function activateFiles(dir: string, state: RotationState, now: number): R
   return finishActivation(dir, begun);
 }
 
-/** Moves what is left to move, and says that it is done. */
+/** Moves the remaining files, and records that the activation is done. */
 function finishActivation(dir: string, state: RotationState): RotationState {
   const { next, cross, state: file } = rotationFilesOf(dir);
   const previous = previousOf(dir, state);
@@ -139,7 +139,7 @@ function finishActivation(dir: string, state: RotationState): RotationState {
     if (existsSync(path) && !existsSync(kept)) renameSync(path, kept);
     renameSync(from, path);
   }
-  // A root that is kept elsewhere brings no key and no CRL: those of the old one would be mistaken for its own.
+  // An external root brings no key and no CRL: those of the old root would be taken for its own.
   const ofOldRoot = state.kind === 'root' ? [rootKey, rootCrl] : [rootKey];
   for (const path of state.external === true ? ofOldRoot : [])
     if (existsSync(path)) renameSync(path, join(previous, basename(path)));
@@ -161,7 +161,7 @@ function previousOf(dir: string, { activatedAt = 0 }: RotationState): string {
   return join(rotationFilesOf(dir).previous, String(activatedAt));
 }
 
-/** When the keys that are kept in `previous/` were replaced, milliseconds since 1970. */
+/** The times at which the keys in `previous/` were replaced, milliseconds since 1970. */
 export function previousTimes(dir: string): readonly number[] {
   const { previous } = rotationFilesOf(dir);
   return existsSync(previous) ? readdirSync(previous).map(Number).filter(Number.isSafeInteger) : [];
@@ -184,7 +184,7 @@ export function removeFiles(dir: string, state: RotationState): void {
   syncDirectory(dir);
 }
 
-/** Gives up a rotation that is not active: the new root leaves the bundle, and the new keys are deleted. */
+/** Cancels a rotation that is not active: the new root leaves the bundle, and the new keys are deleted. */
 export function cancelFiles(dir: string, state: RotationState): void {
   const { next, state: file } = rotationFilesOf(dir);
   const { bundle } = readBundle(dir);

@@ -1,4 +1,4 @@
-// The steps that replace the issuer. Peers need nothing for it: they verify what the new issuer signs by the same root.
+// The steps that replace the issuer. Peers need no change: they verify the new issuer's certificates by the same root.
 // A running CA and a command on a stopped one take the same steps.
 
 import { SallyportError } from '../../base/errors.ts';
@@ -9,7 +9,7 @@ import type { Begin } from './on-record.ts';
 import { installFiles, requestFiles } from './request.ts';
 import type { RotationState } from './state.ts';
 
-/** `activate` makes a new issuer by the root's key; `request` and `install` get one from a root that is elsewhere. */
+/** `activate` creates a new issuer with the root's key; `request` and `install` get one from an external root. */
 export type IssuerStep = 'activate' | 'request' | 'install' | 'cancel';
 
 /** One step, as an operator asks for it. */
@@ -21,19 +21,19 @@ export interface IssuerOrder {
   readonly certificate?: string | undefined;
 }
 
-/** How the step is taken here: a running CA swaps its issuer, a stopped one only moves files. */
+/** How the step is done here: a running CA swaps its issuer, a stopped one only moves files. */
 export interface IssuerContext {
   readonly by: RotationState['by'];
   readonly passphrase: string | undefined;
   /** Milliseconds since 1970. */
   readonly now: number;
   readonly begin: Begin;
-  /** Puts a prepared issuer in the place of the old one. */
+  /** Puts a prepared issuer in place of the old one. */
   readonly activate: (made: RotationState) => RotationState;
 }
 
 /**
- * Takes a step, and returns what is under way or was done by it; undefined after `cancel`.
+ * Takes a step, and returns the rotation in progress or the one that it completed; undefined after `cancel`.
  * @throws SallyportError `rotation_refused`, `root_key_missing`, `issuer_unusable` and `key_mismatch`.
  */
 export async function takeIssuerStep(
@@ -85,7 +85,7 @@ export async function takeIssuerStep(
   }
 }
 
-/** A refusal with the way to what is under way. */
+/** A refusal with the command for the rotation in progress. */
 export function rotationRefused(message: string, hint = 'sallyport ca rotate status shows what is under way') {
   return new SallyportError('rotation_refused', message, { hint });
 }

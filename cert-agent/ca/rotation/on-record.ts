@@ -1,5 +1,5 @@
-// A step of a rotation changes files, and a kill can come between them and the record of the step. So a record that it
-// begins comes first: whatever is found on disk later, the ledger says who began what led to it.
+// A step of a rotation changes files, and a kill can come between them and the record of the step. So a first record
+// says that the step begins: whatever is on disk later, the ledger shows which operator began it.
 
 import { asSallyportError, errnoOf } from '../../base/errors.ts';
 import type { Act } from '../ledger/record.ts';
@@ -9,8 +9,8 @@ import type { RotationState } from './state.ts';
 export type Begin = () => Promise<void>;
 
 /**
- * Takes a step by `take`. `record` gets the answers `begun`, and `refused` if the step fails: an operator's always, one
- * of the schedule, which tries again every few seconds, only if it had begun. The caller records its end.
+ * Takes a step by `take`. `record` gets the answers `begun`, and `refused` if the step fails: an operator's always,
+ * the schedule's, which is repeated every few seconds, only if it had begun. The caller records its end.
  */
 export async function onRecord<T>(
   { step, by }: { readonly step: string; readonly by: RotationState['by'] },

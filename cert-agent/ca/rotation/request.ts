@@ -1,5 +1,5 @@
-// An issuer whose root is kept elsewhere: the CA makes the key and a request, and installs the certificate that comes
-// back. It is installed only if peers will accept what it signs.
+// An issuer below an external root: the CA creates the key and a request, and installs the returned
+// certificate. It is installed only if peers will accept the certificates that it signs.
 //
 //   D/next/intermediate.key, D/next/issuer.csr   after `request`
 //   D/next/intermediate.pem                      after `install`
@@ -66,7 +66,7 @@ export function readRequest(dir: string): string | undefined {
   return existsSync(request) ? readFileSync(request, 'utf8') : undefined;
 }
 
-/** The only root in `file`, PEM, that another party keeps the key of. @throws SallyportError `root_unusable`. */
+/** The only root in `file`, PEM, whose key another party keeps. @throws SallyportError `root_unusable`. */
 export function readExternalRoot(file: string): Buffer {
   const blocks = readPemBlocks(readText(file), file);
   const [root] = blocks;
@@ -98,7 +98,7 @@ function formatCsr(der: Buffer): string {
 }
 
 /**
- * Checks the certificate that answers the request (PEM, followed by those between it and the root), and puts it where
+ * Checks the certificate for the request (PEM, followed by those between it and the root), and puts it where
  * activation finds it. @throws SallyportError `issuer_unusable`, `key_mismatch` or `certificate_unreadable`.
  */
 export async function installFiles(
@@ -122,7 +122,7 @@ export async function installFiles(
     state.newRoot === undefined ? bundle.roots : readPemBlocks(readFileSync(files.root, 'utf8'), files.root);
   checkIssuer(issuer, trustDomain, now);
   checkLife(issuer, roots, now);
-  // A root at the end of the file is of no use to peers.
+  // A root at the end of the file is useless to peers.
   const above = chain.filter((one) => !roots.some((root) => root.equals(one)));
   verifyAsPeers(above, { key, trustDomain, roots, now });
   writeFileDurably(files.intermediate, formatPem(above), 0o644);
@@ -131,7 +131,7 @@ export async function installFiles(
   return prepared;
 }
 
-/** What peers require of an issuer, each with its own message. RFC 5280 section 4.2.1, X509-SVID section 4. */
+/** The requirements of peers on an issuer, each with its own message. RFC 5280 section 4.2.1, X509-SVID section 4. */
 function checkIssuer(issuer: Buffer, trustDomain: string, now: number): void {
   const { isCa, keyUsage = [], uris } = readCertificateFacts(issuer);
   const { validFromDate, validToDate } = new X509Certificate(issuer);
@@ -154,7 +154,7 @@ const shortestIssuerLifeMs = 24 * 3_600_000;
 function checkLife(issuer: Buffer, roots: readonly Buffer[], now: number): void {
   const endOf = (one: Buffer): number => new X509Certificate(one).validToDate.getTime();
   const end = endOf(issuer);
-  // A root that ends sooner leaves nothing better.
+  // If the root expires sooner, no longer lifetime is possible.
   if (end >= Math.min(now + shortestIssuerLifeMs, Math.max(...roots.map(endOf)))) return;
   throw unusable(
     `it expires at ${formatTime(end)}, in less than 24 h`,

@@ -1,5 +1,5 @@
 // Rotates the issuer or the root of a running CA, step by step: prepare, distribute, activate, drain, remove. No step
-// goes on while a known workload would be locked out by it, unless the operator names that workload.
+// locks out a known workload, unless the operator names that workload.
 
 import { setTimeout as pause } from 'node:timers/promises';
 import type { Clock } from '../../base/clock.ts';
@@ -31,7 +31,7 @@ import { type Begin, onRecord } from './on-record.ts';
 import { readExternalRoot, readRequest, requestFiles } from './request.ts';
 import { type RotationKind, type RotationState, readState } from './state.ts';
 
-/** The rotation owns none of it. `denied` is the list of now. */
+/** The rotation owns none of it. `denied` is the current list. */
 export interface RotationParts {
   readonly dir: string;
   readonly passphrase: string | undefined;
@@ -54,7 +54,7 @@ export type RotationStep = 'prepare' | 'distribute' | 'activate' | 'remove' | 'c
 export interface RotationRequest {
   readonly kind: RotationKind;
   readonly step: RotationStep;
-  /** Workloads that need not be ready: SPIFFE IDs, or last parts that only one in the way of the step has. */
+  /** Workloads that need not be ready: SPIFFE IDs, or last parts that identify one blocking workload. */
   readonly except?: readonly string[];
   /** The file of the root's key, if it is not in the directory. */
   readonly rootKey?: string;
@@ -64,14 +64,14 @@ export interface RotationRequest {
   readonly certificate?: string;
 }
 
-/** What is under way, and what it waits for. */
+/** The rotation in progress, and the workloads that it waits for. */
 export interface RotationStatus extends Readiness {
   readonly state: RotationState | null;
-  /** The IDs that the step has left behind: they were in its way, and `except` named them. */
+  /** The IDs that the step has left behind: they blocked it, and `except` named them. */
   readonly excepted?: readonly string[];
   /** The request that waits for its certificate, PEM. */
   readonly request?: string;
-  /** The command for the next step; undefined when nothing is to be done by an operator. */
+  /** The command for the next step; undefined if the operator has nothing to do. */
   readonly next?: string;
   /** The issuer in use: SHA-256, and times in milliseconds since 1970. */
   readonly issuer: { readonly fingerprint: string; readonly notBefore: number; readonly notAfter: number };
@@ -104,7 +104,7 @@ export class Rotations {
   }
 
   /**
-   * What is under way, who is not ready for its next step, and the command for that. @throws SallyportError
+   * The rotation in progress, the workloads not ready for its next step, and its command. @throws SallyportError
    * `config_unreadable` or `store_failed`.
    */
   async status(): Promise<RotationStatus> {
@@ -130,7 +130,7 @@ export class Rotations {
     return done;
   }
 
-  /** What is due by itself: a new issuer at half of its life; the end of an issuer's drain. Call it periodically. */
+  /** Takes the due steps: a new issuer at half of its lifetime; the end of an issuer's drain. Call it periodically. */
   async upkeep(): Promise<void> {
     const { dir, authority, clock } = this.#parts;
     const state = readState(dir);
@@ -176,7 +176,7 @@ export class Rotations {
     const before = readState(dir);
     // No step without a record of it.
     await store.probe();
-    // Before the step: the one that goes must vouch for the heads that its issuers signed.
+    // Before the step: the outgoing root must confirm the heads that its issuers signed.
     const roots = formatCertificates(authority.bundle.current().roots);
     const caller = by === 'operator' ? 'operator' : 'self';
     const record = async (answer: string, more: Act['details']): Promise<unknown> =>
@@ -201,7 +201,7 @@ export class Rotations {
     return { ...(await this.status()), ...(excepted.length === 0 ? {} : { excepted }) };
   }
 
-  /** Adds to `excepted` which of those in the way it went past, and calls `begin` before it changes anything. */
+  /** Adds the excepted blocking workloads to `excepted`, and calls `begin` before it changes anything. */
   async #take(
     request: RotationRequest,
     by: RotationState['by'],
@@ -225,15 +225,15 @@ export class Rotations {
     await begin();
     if (step === 'distribute') return distributeFiles(dir, state);
     if (step === 'cancel') return void cancelFiles(dir, state);
-    // Connections that rest on the last certificates of the old root are being retired.
+    // Connections under the last certificates of the old root are being retired.
     if (step === 'remove') await pause(settleMs);
     if (step === 'activate') return this.#activate(state);
     return void removeFiles(dir, state);
   }
 
   /**
-   * In one turn, so that nothing is signed meanwhile: what the old issuer signed is older than this time, in the same
-   * millisecond too, and so counts as such.
+   * In one turn, so that nothing is signed meanwhile: certificates of the old issuer are older than this time, even in
+   * the same millisecond, and so count as old.
    */
   #activate(state: RotationState): RotationState {
     const { dir, authority, clock } = this.#parts;
@@ -263,7 +263,7 @@ export class Rotations {
   }
 
   /**
-   * Returns those that `except` names, of those in the way.
+   * Returns the blocking workloads that `except` names.
    * @throws SallyportError `rotation_refused` with the names of the others: the next step would lock them out.
    */
   async #refuseStragglers(state: RotationState, except: readonly string[]): Promise<readonly string[]> {
@@ -301,7 +301,7 @@ export class Rotations {
 }
 
 /**
- * The ID that an operator names: in full, or by a last part that exactly one of those in the way has.
+ * The ID that an operator names: in full, or by a last part that exactly one blocking workload has.
  * @throws SallyportError `rotation_refused` for another last part: a guess would lock out a workload. `spiffe_id_invalid`.
  */
 function exceptedBy(name: string, inTheWay: readonly string[]): string {

@@ -1,4 +1,4 @@
-// What is under way: the file `rotation.json` in the CA's directory.
+// The rotation in progress: the file `rotation.json` in the CA's directory.
 
 import { existsSync, readFileSync } from 'node:fs';
 import { z } from 'zod';
@@ -27,7 +27,7 @@ const stateSchema = z.strictObject({
   oldIssuer: sha256.optional(),
   /** The new root's key is kept elsewhere. */
   external: z.boolean().optional(),
-  /** While it is requested: a new CA has no certificate yet that says so. */
+  /** While it is requested: a new CA has no certificate yet that shows it. */
   trustDomain: z.string().optional(),
   newRoot: sha256.optional(),
   oldRoot: sha256.optional(),
@@ -35,7 +35,7 @@ const stateSchema = z.strictObject({
 
 /** A rotation under way. */
 export type RotationState = Readonly<z.output<typeof stateSchema>>;
-/** Only one of the two is under way at a time. */
+/** Only one of the two is in progress at a time. */
 export type RotationKind = RotationState['kind'];
 
 /** @throws SallyportError `config_unreadable` for a state that cannot be read: guessing could lose a key. */

@@ -12,7 +12,7 @@ import { onRecord } from './on-record.ts';
 import { readRequest } from './request.ts';
 import { type RotationState, readState } from './state.ts';
 
-/** What a step did; `state` is undefined once a request is cancelled. */
+/** The outcome of a step; `state` is undefined once a request is cancelled. */
 export interface StoppedStep {
   readonly state: RotationState | undefined;
   /** The request that waits for its certificate, PEM. */
@@ -33,7 +33,7 @@ export async function rotateStopped(
     finishStep(dir);
     await store.probe();
     const before = readState(dir);
-    // What comes next needs the agents.
+    // The following steps need the agents.
     if (before?.kind === 'root')
       throw rotationRefused(`the root is being rotated (${before.step}): start the CA with sallyport ca serve`);
     const now = systemClock.now();
