@@ -1,5 +1,5 @@
-// A shared cache by RFC 9111 for the rules of one policy. A request is served from the store, joins a response that is
-// on its way, or fetches one. Whether it may pass at all has been decided before.
+// A shared cache by RFC 9111 for the rules of one policy. A request is served from the store, joins a response that
+// is still arriving, or fetches one. Authorization has already permitted the request.
 
 import { SallyportError } from '../../../cert-agent/base/errors.ts';
 import { noBody } from '../../exchange/answer.ts';
@@ -35,25 +35,25 @@ import { type CacheCounts, type CacheOutcome, type Forwarded, formatStatus, type
 import { Entry, type Place, type Purge, Store } from './store.ts';
 import { Unshared } from './unshared.ts';
 
-/** How often one request waits for a response that is on its way: each may turn out to be for others. */
+/** How often one request waits for an arriving response: each may turn out not to be shareable. */
 const maxWaits = 4;
 
-/** How long a request waits for others' responses in all, as with nginx: a slow one may be their own fault. */
+/** How long one request waits for others' responses in total, as in nginx: the other client may cause a slow one. */
 const waitMs = 5000;
 
-/** The response whose head an exchange waits for, or has not yet taken. */
+/** The response whose head an exchange waits for, or has not taken yet. */
 const waitsFor = new Slot<Fill>();
 
-/** What a request has been told, for the `received` hook. */
+/** The Cache-Status of a request, for the `received` hook. */
 const told = new Slot<Told>();
 
 /** The request as it came, before its rule changed it. */
 const asking = new Slot<Asking>();
 
-/** What a cache shares with others. */
+/** State that a cache shares with the others. */
 export interface CacheTools {
   readonly redis?: RedisStore | undefined;
-  /** A URL was invalidated by a request: other processes and gateways hear of it. */
+  /** A request has invalidated a URL: other processes and gateways are told. */
   readonly invalidated?: (url: string) => void;
 }
 
@@ -65,10 +65,10 @@ export class Cache {
   readonly #counts: CacheCounts;
   readonly #redis: RedisStore | undefined;
   readonly #invalidated: (url: string) => void;
-  /** Questions to Redis, by URL: equal requests ask once. */
+  /** Queries to Redis, by URL: equal requests ask once. */
   readonly #asking = new Map<string, Question[]>();
   readonly #isIdentified: (of: Exchange) => boolean;
-  /** By URL, in the order of their beginning. */
+  /** By URL, oldest first. */
   readonly #fills = new Map<string, Fill[]>();
   readonly #unshared = new Unshared();
   readonly #maxEntry: number;
@@ -84,7 +84,7 @@ export class Cache {
     this.#isIdentified = compileIdentified(plan);
   }
 
-  /** Serves a request that has permission; without a response from here it is forwarded as it is. */
+  /** Serves an authorized request; if it serves no response, the request is forwarded unchanged. */
   serve(exchange: Exchange, connection: ConnectionFacts): undefined | Promise<void> {
     const why = whyBypassed(exchange) ?? (needsOrigin(exchange.fields) ? 'bypass' : undefined);
     const request = new Asking(exchange, connection, this.#plan, this.#isIdentified(exchange));
@@ -96,12 +96,12 @@ export class Cache {
     }
     const found = this.#lookUp(request);
     if (found === 'served') return undefined;
-    // Nothing waits for a HEAD: it brings no body that others could use.
+    // No request waits for a HEAD: it brings no body that others could use.
     if (exchange.method === 'HEAD') return this.#pass(exchange, { fwd: found.fwd });
     return this.#fetch(request, found);
   }
 
-  /** Applies what a response that was not fetched here means for the stored ones. `reply` is as the backend sent it. */
+  /** Updates stored responses by a response that was not fetched here. `reply` is as the backend sent it. */
   watch(exchange: Exchange, reply: Reply): undefined {
     const note = told.get(exchange);
     const request = asking.get(exchange);
@@ -111,7 +111,7 @@ export class Cache {
       this.#updateByHead(request, reply);
   }
 
-  /** Adds Cache-Status to what the client gets. */
+  /** Adds Cache-Status to the client's response. */
   received(exchange: Exchange, reply: Reply): Fields {
     const { fields } = reply;
     const note = told.get(exchange);
@@ -129,12 +129,12 @@ export class Cache {
     this.store.removeWhere(() => true);
   }
 
-  /** An exchange has ended. It may have waited for a head. */
+  /** An exchange has ended, possibly while it waited for a head. */
   finished(exchange: Exchange): void {
     this.#forgo(exchange);
   }
 
-  /** Removes what is stored, and keeps out what is on its way. Returns how many responses were removed. */
+  /** Removes stored responses, and keeps arriving ones from being stored. Returns how many responses were removed. */
   purge({ url, prefix, tag }: Purge): number {
     const isMeant = (one: { readonly url: string; readonly tags?: readonly string[] }): boolean =>
       (url !== undefined && one.url === url) ||
@@ -147,7 +147,7 @@ export class Cache {
       for (const fill of fills) {
         const { outcome } = fill;
         const tags = outcome?.kind === 'reply' ? this.#tagsOf(outcome.reply.fields) : [];
-        // The tags of a response that has no head yet are not known: it may have been made before the purge.
+        // The tags of a response without a head are unknown: it may have been generated before the purge.
         if (isMeant({ url: fill.place.url, tags }) || (tag !== undefined && outcome === undefined)) fill.doom();
       }
     return url === undefined ? this.store.removeWhere(isMeant) : this.store.removeUrl(url);
@@ -155,7 +155,7 @@ export class Cache {
 
   // -- the store ---------------------------------------------------------------------------------------------------
 
-  /** Serves from the store if that is allowed; else, what was found and why it did not do. */
+  /** Serves from the store if that is allowed; otherwise returns the entry found and why it was not served. */
   #lookUp(request: Asking): 'served' | Miss {
     const { exchange, place, directives, isIdentified } = request;
     const { entry, others } = this.store.find(place, exchange.fields);
@@ -234,7 +234,7 @@ export class Cache {
         (this.#replaceError(exchange, now.stored, outcome) || this.#takeShared(request, fill, outcome));
       this.#forgo(exchange);
       if (isServed) return;
-      // It was for others: something else may have been stored meanwhile.
+      // It was not shareable: another response may have been stored meanwhile.
       const found = this.#lookUp(request);
       if (found === 'served') return;
       now = found;
@@ -242,7 +242,7 @@ export class Cache {
     return this.#lead(request, now);
   }
 
-  /** Stores in memory what Redis has for this request. */
+  /** Copies the response that Redis has for this request into memory. */
   #askRedis({ place, exchange }: Asking, redis: RedisStore): Promise<Held | undefined> {
     const wants = (entry: Entry): boolean => selects(entry.selection, exchange.fields);
     const { url, partition } = place;
@@ -253,7 +253,7 @@ export class Cache {
       const left = this.#asking.get(url)!.filter((one) => one !== question);
       if (left.length === 0) this.#asking.delete(url);
       else this.#asking.set(url, left);
-      // It may have been read before a purge. Nor is what is fetched now written.
+      // It may have been read before a purge. The response being fetched is not written to Redis either.
       if (question.isDoomed) return undefined;
       const entry = held?.entry;
       if (entry === undefined || entry.age >= entry.terms.lifetime) return held;
@@ -265,7 +265,7 @@ export class Cache {
     return held;
   }
 
-  /** Waits for the head of another's response; undefined if it has not come after `ms` milliseconds. */
+  /** Waits for the head of another request's response; undefined if it has not arrived after `ms` milliseconds. */
   #wait(exchange: Exchange, fill: Fill, ms: number): Promise<Outcome | undefined> {
     this.#expect(exchange, fill);
     return new Promise((resolve) => {
@@ -282,7 +282,7 @@ export class Cache {
     fill.expect();
   }
 
-  /** It has taken what it waited for, or goes on without it. */
+  /** The exchange has taken the head that it waited for, or stops waiting. */
   #forgo(exchange: Exchange): void {
     const fill = waitsFor.get(exchange);
     if (fill === undefined) return;
@@ -299,7 +299,7 @@ export class Cache {
     return this.#fills.get(place.url)?.find((fill) => {
       if (fill.place.partition !== place.partition || fill.isDoomed || fill.isOver || !fill.isWhole) return false;
       const { outcome } = fill;
-      // Before its head has come, only callers without an identity can expect to share it.
+      // Before its head has arrived, only callers without an identity can expect to share it.
       if (outcome === undefined) return !isIdentified && fill.isOpen;
       if (outcome.kind !== 'reply' || outcome.entry === undefined) return false;
       // Its head is older than this request, which may ask for a newer one.
@@ -308,27 +308,27 @@ export class Cache {
     });
   }
 
-  /** It is fresh, and not for its own client alone. */
+  /** The response is fresh, and not only for its own client. */
   #isShareable(terms: Terms, isIdentified: boolean): boolean {
     return !terms.alwaysValidate && terms.lifetime > terms.initialAge && this.#mayServe(terms, isIdentified);
   }
 
-  /** Serves a request that has waited for another's response; false if that is not for it. */
+  /** Serves a request that has waited for another's response; false if it may not have that response. */
   #takeShared(request: Asking, fill: Fill, outcome: Outcome): boolean {
     const { exchange, isIdentified } = request;
-    // What failed may have failed by the other request: by its header, or by the endpoint that was chosen for it.
+    // The other request may have caused the failure: by a header, or by the endpoint chosen for it.
     if (outcome.kind === 'failed' || outcome.kind === 'mismatch') return false;
     const { entry } = outcome;
     if (entry === undefined || !selects(entry.selection, exchange.fields)) return false;
     if (!this.#isShareable(entry.terms, isIdentified)) return false;
-    // What the backend said may have been for the other client alone.
+    // The backend's response may have been for the other client only.
     if (outcome.kind === 'validated' && (entry.isGone || entry.age >= entry.terms.lifetime)) return false;
     const note: Told = { fwd: 'miss', collapsed: true, ttl: entry.terms.lifetime - entry.age };
     if (outcome.kind === 'validated' || (fill.trailers !== undefined && !entry.isGone)) {
       this.#deliver(exchange, entry, 'collapsed', note);
       return true;
     }
-    // It may have become too large to be stored, and its beginning may be gone.
+    // It may have become too large to be stored, and its beginning may be dropped already.
     if (!fill.isWhole || fill.failure !== undefined) return false;
     this.#note(exchange, 'collapsed', { ...note, fwdStatus: entry.status });
     if (isNotModified(exchange.fields, entry.terms, entry.status)) {
@@ -346,7 +346,7 @@ export class Cache {
     return true;
   }
 
-  /** Fetches for this request, and for those that wait for it meanwhile. */
+  /** Fetches for this request, and for requests that wait for it meanwhile. */
   async #lead(request: Asking, miss: Miss): Promise<void> {
     const { exchange } = request;
     const fill = this.#begin(request, miss.stored, exchange);
@@ -382,7 +382,7 @@ export class Cache {
     this.#read(exchange, fill, reply, 'via_upstream');
   }
 
-  /** Serves a stale response in place of an error, if it may be (section 4.2.4; RFC 5861 section 4). */
+  /** Serves a stale response in place of an error, if allowed (section 4.2.4; RFC 5861 section 4). */
   #replaceError(exchange: Exchange, stored: Entry | undefined, outcome: Outcome): boolean {
     if (stored === undefined || stored.isGone) return false;
     const isReached = outcome.kind !== 'failed';
@@ -404,7 +404,7 @@ export class Cache {
     fill.start();
   }
 
-  /** A fetch; with validators of what is stored, if there is any (section 4.3.1). */
+  /** A fetch; with the validators of the stored response, if there is one (section 4.3.1). */
   #begin(request: Asking, stored: Entry | undefined, leader: Exchange | undefined): Fill {
     const { exchange, connection, place, isIdentified } = request;
     const conditions = stored === undefined ? undefined : validatorsOf(stored.terms);
@@ -414,13 +414,13 @@ export class Cache {
       ...{ place, store: this.store, onward: this.#onward, maxEntry: this.#maxEntry },
       isOpen: isPlain && mayStore && !isIdentified,
       judge: (reply, asked, self) => this.#judge(reply, asked, self, { request, stored, mayStore }),
-      // Section 4: the most recent response is served. Only what came meanwhile is compared: the clocks of two servers
-      // differ, and a date ahead of the others' would keep their responses out for as long.
+      // Section 4: the most recent response is served. Only responses that arrived meanwhile are compared: the clocks
+      // of two servers differ, and a date in the future would keep the others' responses out for that time.
       isOutdated: (entry, begunAt) => {
         const now = this.store.find(place, request.fields).entry;
         return now !== undefined && now.since > begunAt && now.terms.date > entry.terms.date;
       },
-      // Each fetches it for itself, as if its length were known: those that read one together go at one pace.
+      // Each client fetches it for itself, as with a known length: clients that read one response share one pace.
       outgrown: () => this.#unshared.note(place),
       stored: (entry) => {
         if (this.#isShareable(entry.terms, false)) this.#unshared.forget(place);
@@ -446,7 +446,7 @@ export class Cache {
     else this.#fills.set(url, left);
   }
 
-  /** What a response from the backend means for the store. */
+  /** Decides how a response from the backend changes the store. */
   #judge(sent: Reply, asked: number, fill: Fill, { request, stored, mayStore }: Fetched): Outcome {
     const reply = { ...sent, fields: datedFields(sent.fields, Date.now()) };
     const { place, isIdentified } = request;
@@ -462,16 +462,16 @@ export class Cache {
     const isTooLarge = typeof reply.framing === 'number' && reply.framing > this.#maxEntry;
     if (why !== undefined || selection === undefined || isTooLarge || fill.isDoomed) {
       const isAbout = isAboutResource(reply.status);
-      // What is stored takes the place of a stored response once it is complete. Of what is not, one client's request
-      // ends nothing that is fresh: with `no-cache` and a bad header, any client could empty the cache.
+      // A storable response replaces the stored one once it is complete. A response that is not storable never removes
+      // a fresh one: with `no-cache` and a bad header, any client could empty the cache.
       const mayEnd = isAbout && !isIdentified && stored !== undefined;
       if (mayEnd && useOf(stored.terms, stored.age, noDirectives) !== 'fresh') this.store.remove(stored);
-      // A purge or an invalidation on its way says nothing about the next response: that is shared at once.
+      // A purge or an invalidation meanwhile does not concern the next response: that one is shared at once.
       const isShareable = why === undefined && selection !== undefined && !isTooLarge;
       if (isAbout && fill.isOpen && !isShareable) this.#unshared.note(place);
       return { kind: 'reply', reply, entry: undefined };
     }
-    // One of unknown length may turn out to be too large, as the one before it.
+    // A response of unknown length may turn out too large, like the one before it.
     if (this.#isShareable(terms, false)) {
       if (typeof reply.framing === 'number') this.#unshared.forget(place);
     } else if (fill.isOpen) this.#unshared.note(place);
@@ -492,9 +492,9 @@ export class Cache {
     }
     const shared = { ...reply, fields: filterFields(reply.fields, ({ lower }) => !ofOneClient.has(lower)) };
     const updated = this.#updated(stored, shared, asked, selectingOf(request, fill));
-    // What the app says to one caller changes what all get only where a 200 to the same request could have been stored.
-    // For that a caller with an identity needs permission in the 304 itself: the one that is stored was for a 200
-    // without these fields. An app that repeats nothing in a 304 for an anonymous client means what it said before.
+    // A response to one caller changes the shared one only if a 200 to the same request could have been stored.
+    // A caller with an identity needs that permission in the 304 itself: the stored one applied to a 200 without
+    // these fields. For an anonymous client, fields that the 304 omits keep their stored values.
     const { isIdentified } = request;
     const judged = isIdentified ? { terms: said, fields: reply.fields } : updated;
     const isRange = firstOf(fill.fetch.fields, 'range') !== undefined;
@@ -513,16 +513,16 @@ export class Cache {
     return { kind: 'validated', entry: stored };
   }
 
-  /** The head of a stored response with the fields of a 304, or of a response to a HEAD. */
+  /** The stored head, updated by the fields of a 304 or of a response to a HEAD. */
   #updated(stored: Entry, reply: Reply, asked: number, selecting: Selecting): Updated {
     const now = Date.now();
     const { directives } = readTerms(reply, asked, now, false);
     const merged = updatedFields(stored.fields, storedFields(reply, directives));
-    // Age is not stored, but counts for this response.
+    // Age is not stored, but applies to this response.
     const age = joinedOf(reply.fields, 'age');
     const aged = age === undefined ? merged : addFields(merged, [['age', age]]);
     const terms = readTerms({ status: stored.status, fields: aged }, asked, now, this.#plan.heuristicFreshness);
-    // It may name fields that the stored response has.
+    // It may name fields of the stored response.
     const fields = storedFields({ fields: merged, hopFields: undefined }, terms.directives);
     return { fields, terms, selection: selectionOf(varyOf(fields), selecting) };
   }
@@ -540,10 +540,10 @@ export class Cache {
   }
 
   /**
-   * One client's request shows that a stored response may not be what there is now. It may be that request's own fault:
-   * an app may answer by a header that it does not name in Vary. So what is fresh is not removed but counts as stale
+   * One client's request shows that a stored response may be outdated. That request may be the cause: an app may
+   * respond by a header that it does not name in Vary. So a fresh response is not removed but marked stale
    * (section 4.3.5): the next request validates it, which costs the backend no more than that client could ask for
-   * itself. What is stale already goes. Of a caller with an identity it says nothing about others.
+   * itself. A stale one is removed. A response to a caller with an identity says nothing about other callers.
    */
   #doubt(stored: Entry, isIdentified: boolean): void {
     if (isIdentified || stored.isGone) return;
@@ -552,8 +552,8 @@ export class Cache {
   }
 
   /**
-   * Section 4.3.5: the head of the response to a HEAD updates the stored response, or shows that it is another. Only if
-   * what it was made for is known to be the same: callers with an identity may get something else, and so do clients
+   * Section 4.3.5: the head of the response to a HEAD updates the stored response, or shows that it is outdated. Only
+   * if both were requested alike: callers with an identity may get another response, and so may clients
    * that accept other codings, whether or not the app says so in Vary.
    */
   #updateByHead(request: Asking, sent: Reply): void {
@@ -575,7 +575,7 @@ export class Cache {
     else this.#doubt(entry, false);
   }
 
-  /** Section 4.4: what changed the resource, unless it failed. */
+  /** Section 4.4: an unsafe request changed the resource, unless it failed. */
   #invalidate({ exchange, place }: Asking, { status, fields }: Reply): void {
     if (status < 200 || status >= 400 || safeMethods.has(exchange.method)) return;
     const named = [firstOf(fields, 'location'), firstOf(fields, 'content-location')];
@@ -630,31 +630,31 @@ interface Miss {
   readonly fwd: Forwarded;
 }
 
-/** What a 304 says to its own client alone. */
+/** The fields of a 304 that are for its own client only. */
 interface Own {
   readonly fields: Fields;
-  /** Its age, seconds; undefined if the stored response has it now. */
+  /** Its age, seconds; undefined if the stored response now carries it. */
   readonly age: number | undefined;
 }
 
 const nothingOwn: Own = { fields: emptyFields, age: undefined };
 
-/** A head to be judged. */
+/** A head to be evaluated. */
 type Judged = Pick<Entry, 'fields' | 'terms'>;
 
-/** A changed head, and what selects it; undefined if no later request can. */
+/** A changed head, and its selection; undefined if no later request can match. */
 interface Updated extends Judged {
   readonly selection: Selection | undefined;
 }
 
-/** A question to Redis. A purge meanwhile dooms its answer. */
+/** A query to Redis. A purge meanwhile invalidates its result. */
 interface Question {
   readonly partition: string;
   isDoomed: boolean;
   readonly held: Promise<Held | undefined>;
 }
 
-/** What a fetch was made for. */
+/** The request that a fetch was made for. */
 interface Fetched {
   readonly request: Asking;
   readonly stored: Entry | undefined;
@@ -705,19 +705,19 @@ function selectingOf({ fields }: Asking, { fetch }: Fill): Selecting {
   return { fields, forwarded: fetch.fields, hopFields: fetch.hopFields };
 }
 
-/** Coded bytes are for clients that accept the coding, whether or not the app says so. */
+/** Encoded bytes are for clients that accept the encoding, whether or not the app says so in Vary. */
 function varyOf(fields: Fields): string | undefined {
   const vary = joinedOf(fields, 'vary');
   if (firstOf(fields, 'content-encoding') === undefined) return vary;
   return vary === undefined ? 'accept-encoding' : `${vary}, accept-encoding`;
 }
 
-/** What a request says about codings. */
+/** A request's Accept-Encoding. */
 function codingsOf(fields: Fields): string {
   return joinedOf(fields, 'accept-encoding') ?? '';
 }
 
-/** Fields for one client, which a 304 never writes into what all get. */
+/** Fields for one client, which a 304 never writes into the shared response. */
 const ofOneClient: ReadonlySet<string> = new Set([
   ...['set-cookie', 'set-cookie2', 'authentication-info', 'clear-site-data'],
 ]);
@@ -742,7 +742,7 @@ function partOf(reply: Reply, status: number, range: string): Reply {
   return { ...reply, status, reason: '', fields: addFields(reply.fields, [['content-range', range]]) };
 }
 
-/** RFC 9110 section 15.4.5: what describes the response, and not its body. */
+/** RFC 9110 section 15.4.5: fields that describe the response rather than its body. */
 function notModified(reply: Reply): Reply {
   const fields = filterFields(
     reply.fields,

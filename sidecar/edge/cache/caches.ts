@@ -1,5 +1,5 @@
 // The caches of one process, by policy. A cache outlives generations that do not change its policy. A changed policy
-// begins with an empty one: what was stored under it may not be shared any more.
+// begins with an empty one: responses stored under the old one may not be shareable any more.
 
 import type { Onward } from '../../exchange/onward.ts';
 import type { RedisLink } from '../redis-link.ts';
@@ -18,7 +18,7 @@ interface Kept {
   uses: number;
 }
 
-/** How long invalidations are gathered, milliseconds: clients cause them, as many as they like. */
+/** How long invalidations are gathered, milliseconds: clients can cause any number of them. */
 const gatherMs = 50;
 
 /** The caches of one process. */
@@ -28,12 +28,12 @@ export class Caches implements CacheFacts {
   readonly #workers: number;
   /** A cache ends with the last policy that uses it. */
   readonly #byPlan = new Map<string, Kept>();
-  /** Policies that have had a cache: what an earlier one left in Redis missed invalidations meanwhile. */
+  /** Policies that have had a cache: an earlier one's entries in Redis may have missed invalidations. */
   readonly #before = new Set<string>();
   readonly #tell: (purge: Purge) => void;
 
   readonly #redis: RedisLink | undefined;
-  /** What operators purge, and what requests invalidate: the latter cannot displace the former. */
+  /** Purges by operators, and invalidations by requests: the latter cannot displace the former. */
   readonly #purges: PurgeStream | undefined;
   readonly #invalidations: PurgeStream | undefined;
   #gathered = new Set<string>();
@@ -64,13 +64,13 @@ export class Caches implements CacheFacts {
     return this.#redis !== undefined;
   }
 
-  /** Hears of other gateways' purges, after telling them of its own that Redis has missed. Runs every second. */
+  /** Reads other gateways' purges, after sending those of its own that Redis has missed. Runs every second. */
   async listen(): Promise<void> {
     const stores = this.#withRedis();
     if (stores.length === 0) return;
     const done = await Promise.all(stores.map(({ redis }) => redis!.catchUp()));
     for (const stream of [this.#purges, this.#invalidations]) {
-      // Otherwise they would read again what they have just removed.
+      // Otherwise the caches would read back the responses that they have just removed.
       if (done.every(Boolean)) await stream?.tellOwed();
       await stream?.look();
     }
@@ -121,13 +121,13 @@ export class Caches implements CacheFacts {
   purge(purge: Purge): number {
     this.#tell(purge);
     const stores = this.#withRedis();
-    // First what is stored, then the message: those who hear of it must not find it again.
+    // Redis is purged before the message is sent: gateways that read it must not find the response again.
     const done = Promise.all(stores.map(({ redis }) => redis!.purge(purge)));
     if (stores.length > 0) void this.#purges?.tell([purge], done);
     return this.purgeHere(purge);
   }
 
-  /** A request has invalidated a URL: to Redis, and to the other processes and gateways. */
+  /** A request has invalidated a URL: tells Redis, the other processes and the other gateways. */
   #invalidate(url: string, redis: RedisStore | undefined): void {
     this.#tell({ url });
     if (redis === undefined) return;

@@ -7,7 +7,7 @@ import { purgePages } from './pages.ts';
 import type { CachePlan } from './schema.ts';
 import type { Purge } from './store.ts';
 
-/** How often other gateways' purges are looked for. */
+/** How often other gateways' purges are read. */
 const purgeMs = 1000;
 
 /** A process that serves nothing knows only whether there is a Redis. */
@@ -21,7 +21,7 @@ export const cache: Service<CachePlan, Shared> = {
     { kind: 'sallyport.dev/HTTPCache', name: 'HTTPCache', schema: async () => (await import('./schema.ts')).httpCache },
   ],
   async share({ registry, workers, onward, redis, onClose }) {
-    // The first worker passes on what any of them says.
+    // The first worker relays the purges of every worker.
     const { first } = workers;
     const tell = (purge: Purge): void => (first === undefined ? workers.tellAll(purge) : first.tell(purge));
     const caches = new Caches(onward, workers.count, tell, redis);

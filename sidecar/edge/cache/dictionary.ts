@@ -1,14 +1,14 @@
-// Dictionaries of Structured Fields (RFC 9651 section 4.2.2): every form of a value is read, so that a member that we
-// have no use for does not hide those beside it. Parameters are checked and dropped.
+// Dictionaries of Structured Fields (RFC 9651 section 4.2.2). Every form of a value is read, so that a member that is
+// not used here does not hide those beside it. Parameters are checked and dropped.
 
-/** A member's value: what kind it is of, and its text. A member without a value is `true`. */
+/** A member's value: its type and its text. A member without a value is `true`. */
 export interface Member {
   readonly kind: 'integer' | 'decimal' | 'string' | 'token' | 'bytes' | 'true' | 'false' | 'date' | 'display' | 'list';
   /** Unescaped, for a string; the digits of an integer. */
   readonly value: string;
 }
 
-/** The members in order, a key that occurs twice with each of its values. Undefined if the text is no Dictionary. */
+/** The members in order, a repeated key with each of its values. Undefined if the text is not a Dictionary. */
 export function parseDictionary(text: string): readonly (readonly [key: string, member: Member])[] | undefined {
   const reader = new Reader(text.replace(/^ +| +$/g, ''));
   const found: (readonly [string, Member])[] = [];

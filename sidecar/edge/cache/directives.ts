@@ -23,15 +23,15 @@ export function firstOf({ names, values }: Fields, name: string): string | undef
 
 const none: Directives = new Map();
 
-/** The key, no token, under which directives say that a part of them cannot be read: nothing is stored then. */
+/** The key (not a token) that marks unreadable directives: nothing is stored then. */
 export const unreadable = '(unreadable)';
 
 const directive = /\s*([!#$%&'*+\-.^_`|~0-9A-Za-z]+)(?:=(?:"((?:[^"\\]|\\.)*)"|([^\s",;]*)))?\s*(?:,|$)/y;
 const nothing = /[\s,]*(?:,|$)/y;
 
 /**
- * Reads Cache-Control. Of a directive that occurs twice the first counts (section 4.2.1); of `private` and `no-cache`
- * all. Fails closed: a part that is no directive is skipped, and `unreadable` is set.
+ * Reads Cache-Control. Of a repeated directive the first counts (section 4.2.1); of `private` and `no-cache`
+ * all of them. Fails closed: a part that is not a directive is skipped, and `unreadable` is set.
  */
 export function parseDirectives(text: string | undefined): Directives {
   if (text === undefined) return none;
@@ -65,13 +65,13 @@ function note(found: Map<string, string>, name: string, quoted: string | undefin
   }
   const names = namesOr(quoted);
   const before = found.get(name);
-  // The one without names is about all of the response.
+  // The one without names applies to the whole response.
   found.set(name, before === undefined ? names : before === '' || names === '' ? '' : `${before},${names}`);
 }
 
 /**
  * The names in an argument of `private` or `no-cache`. Empty, as without an argument, for anything but a quoted list of
- * field names: `private=true` is meant for all of the response.
+ * field names: `private=true` is meant for the whole response.
  */
 function namesOr(quoted: string | undefined): string {
   const names = (quoted ?? '').split(',').map((one) => one.trim());
@@ -81,9 +81,9 @@ function namesOr(quoted: string | undefined): string {
 
 /**
  * Reads a targeted field: a Dictionary of Structured Fields (RFC 9213 section 2.1; RFC 9651 section 4.2.2). Of a key
- * that occurs twice the last number counts, and the strictest `private` and `no-cache`: two layers may each add one.
- * Undefined if there is none, or an empty one: then Cache-Control counts. So it does by the standard if the field cannot
- * be read; `unreadable` tells.
+ * that is repeated the last number counts, and the strictest `private` and `no-cache`: two layers may each add one.
+ * Undefined if there is none, or an empty one: then Cache-Control counts. By the standard it also counts if the field
+ * cannot be read; `unreadable` reports that.
  */
 export function parseTargeted(text: string | undefined): Directives | undefined | typeof unreadable {
   if (text === undefined || /^ *$/.test(text)) return undefined;
@@ -91,7 +91,7 @@ export function parseTargeted(text: string | undefined): Directives | undefined 
   if (members === undefined) return unreadable;
   const found = new Map<string, string>();
   for (const [name, { kind, value }] of members) {
-    // Section 2.1: an argument of another type than that of the directive is ignored.
+    // Section 2.1: an argument of the wrong type is ignored.
     if (seconds.has(name)) {
       if (kind === 'integer') found.set(name, value);
     } else if (kind !== 'false') note(found, name, kind === 'string' ? value : undefined, undefined);
@@ -115,7 +115,7 @@ function readSeconds(text: string): number | undefined {
   return /^\d+$/.test(text) ? Math.min(Number(text), longest) : undefined;
 }
 
-/** The seconds of an Age field: the first member of a list, and 0 for what cannot be read (section 5.1). */
+/** The seconds of an Age field: the first member of a list, and 0 if it cannot be read (section 5.1). */
 export function ageOf(fields: Fields): number {
   const text = firstOf(fields, 'age')?.split(',', 1).join('').trim();
   return text === undefined ? 0 : (readSeconds(text) ?? 0);

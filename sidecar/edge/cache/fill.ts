@@ -1,7 +1,7 @@
-// One response on its way from the backend, read by several clients while it arrives and, if it may be, stored. It is
-// fetched by an exchange of its own, so that a client that leaves ends nothing for the others. A response that is not
-// stored is held only as far as its slowest reader has not read it, and ends with its last client. All that is held is
-// counted: by the store while it is being stored, else as what waits for slow readers.
+// One response from the backend, read by several clients while it arrives and stored if allowed. It is
+// fetched by an exchange of its own, so that a client that leaves does not affect the others. A response that is not
+// stored is held only until its slowest reader has read it, and ends with its last client. All held bytes are
+// counted: by the store while the response is being stored, otherwise as bytes that wait for slow readers.
 
 import { SallyportError } from '../../../cert-agent/base/errors.ts';
 import { noBody } from '../../exchange/answer.ts';
@@ -16,21 +16,21 @@ import type { Reader, Source } from './reader.ts';
 import { conditional } from './request.ts';
 import type { Entry, Place, Store } from './store.ts';
 
-/** How much of a response that is not stored may wait for its only reader. */
+/** How much of a response that is not stored may wait for its only reader, bytes. */
 const windowBytes = 64 * 1024;
 
 /**
- * Several readers of a response that is not stored get it at the pace of the slowest: it cannot be held for one that is
- * slow, and those that have begun to read it have no other way to its rest. This much each of them reads in a second, or
- * it is cut: no client can slow others down further.
+ * Several readers of a response that is not stored get it at the pace of the slowest: it cannot be held for a slow
+ * one, and readers that have begun cannot get the rest elsewhere. A reader that reads less than this per second
+ * is cut: no client can slow the others down further.
  */
 const leastPaceBytes = 256 * 1024;
 const paceMs = 1000;
 
-/** How long a response without a client may take to be complete, and no longer than a stream may idle. */
+/** How long a response without a client may take to complete; at most the idle limit of a stream. */
 const unreadMs = 10_000;
 
-/** What a fetch came to, once its head is known. */
+/** The outcome of a fetch, once its head has arrived. */
 export type Outcome =
   /** The backend's response, to be read from the fill; `entry` if it is being stored. */
   | { readonly kind: 'reply'; readonly reply: Reply; readonly entry: Entry | undefined }
@@ -40,10 +40,10 @@ export type Outcome =
   | { readonly kind: 'mismatch' }
   | { readonly kind: 'failed'; readonly error: SallyportError };
 
-/** Judges a head: what is made of it. `reply` is without the fields for one client. */
+/** Decides what to do with a response once its head has arrived. `reply` is without the fields for one client. */
 export type Judge = (reply: Reply, asked: number, fill: Fill) => Outcome;
 
-/** What a fill uses. The callbacks are synchronous; `judge` is called once, with the head. */
+/** A fill's dependencies. The callbacks are synchronous; `judge` is called once, with the head. */
 export interface FillParts {
   readonly place: Place;
   readonly store: Store;
@@ -53,13 +53,13 @@ export interface FillParts {
   readonly isOpen: boolean;
   /** The largest body that is stored, bytes. */
   readonly maxEntry: number;
-  /** It is too large to be stored, which its head did not show. */
+  /** The response turned out too large to be stored, which its head did not show. */
   readonly outgrown: () => void;
-  /** Something newer has been stored since it was begun, performance.now(). */
+  /** A newer response has been stored since this one was begun, performance.now(). */
   readonly isOutdated: (entry: Entry, begunAt: number) => boolean;
   /** A complete response has been stored. */
   readonly stored: (entry: Entry) => void;
-  /** Runs once, when nothing more will come. */
+  /** Runs once, when no more bytes will arrive. */
   readonly ended: (fill: Fill) => void;
 }
 
@@ -68,11 +68,11 @@ export class Fill implements Downstream, Source {
   readonly place: Place;
   /** Never rejects. */
   readonly head: Promise<Outcome>;
-  /** What became of the head; undefined until it has come. */
+  /** The outcome for the head; undefined until the head has arrived. */
   outcome: Outcome | undefined = undefined;
-  /** An invalidation or a purge came meanwhile: the response is not stored. */
+  /** The URL was invalidated or purged meanwhile: the response is not stored. */
   isDoomed = false;
-  /** Exchanges that wait for its head, or have not yet taken what they waited for. */
+  /** Exchanges that wait for the head, or have not taken it yet. */
   #waiting = 0;
   readonly fetch: Exchange;
   readonly #parts: FillParts;
@@ -85,12 +85,12 @@ export class Fill implements Downstream, Source {
   #first = 0;
   /** Bytes held here and counted as such. */
   #held = 0;
-  /** It has been stored: the pieces are parts of the stored body, which is lent to each reader. */
+  /** The response has been stored: the pieces are parts of the stored body, which is lent to each reader. */
   #lent: Entry | undefined = undefined;
   #entry: Entry | undefined = undefined;
   #bytes = 0;
   #isBlocked = false;
-  /** While the backend waits for several readers: when their paces are compared. */
+  /** While the backend waits for several readers: when their paces are next compared. */
   #pacing: Deadline | undefined = undefined;
   trailers: Fields | undefined = undefined;
   #failure: SallyportError | undefined = undefined;
@@ -131,13 +131,13 @@ export class Fill implements Downstream, Source {
 
   // -- from the backend --------------------------------------------------------------------------------------------
 
-  /** Early hints go to the leader alone, while it has no response yet. */
+  /** Early hints go only to the leader, and only before its response has begun. */
   informational(reply: Reply): void {
     const leader = this.#leader;
     if (leader !== undefined && !leader.responded && !leader.finished) leader.downstream.informational(reply);
   }
 
-  /** Has the head judged, and settles `head`. */
+  /** Evaluates the head, and settles `head`. */
   respond(reply: Reply, whole: Buffer | undefined): void {
     const { fetch } = this;
     this.#tellLeader();
@@ -174,19 +174,19 @@ export class Fill implements Downstream, Source {
     return !this.#isBlocked;
   }
 
-  /** It is complete, and stored unless the upstream is not trusted any more or something newer is stored. */
+  /** The response is complete. It is stored unless the upstream is no longer trusted or a newer one is stored. */
   end(trailers: Fields): void {
     if (this.isOver) return;
     this.trailers = trailers;
     const entry = this.#entry;
-    // An upstream whose certificate ended meanwhile is believed no more.
+    // An upstream whose certificate expired meanwhile is no longer trusted.
     const isRefused = this.fetch.upstreamPeer?.refusal() !== undefined;
     if (isRefused || (entry !== undefined && this.#parts.isOutdated(entry, this.#begunAt))) this.#storeNothing();
     else if (entry !== undefined) {
       this.#entry = undefined;
       entry.body = this.#join();
       this.#parts.store.add(entry);
-      // The store counts it, also if it drops it while they still read.
+      // The store counts it, even if the store drops it while clients still read.
       this.#lent = entry;
       for (let i = 0; i < this.#readers.size; i++) entry.lend();
       this.#parts.stored(entry);
@@ -195,31 +195,31 @@ export class Fill implements Downstream, Source {
     this.#feed();
   }
 
-  /** It broke off: nothing is stored, and its readers are cut. */
+  /** The response broke off: nothing is stored, and its readers are cut. */
   abort(): void {
     const { failure } = this.fetch;
     this.#fail(failure ?? new SallyportError('upstream_closed', 'the response broke off'));
   }
 
-  /** Nothing: its request has no body. */
+  /** Does nothing: the request has no body. */
   pause(): void {}
 
-  /** Nothing. */
+  /** Does nothing. */
   resume(): void {}
 
-  /** A fetch never becomes one: it is dropped. */
+  /** A fetch never becomes a tunnel: the connection is dropped. */
   tunnel(): void {
     this.drop();
   }
 
   // -- to its readers ----------------------------------------------------------------------------------------------
 
-  /** Complete or failed: nothing follows from the backend. */
+  /** Complete or failed: the backend sends nothing more. */
   get isOver(): boolean {
     return this.trailers !== undefined || this.#failure !== undefined;
   }
 
-  /** True if requests may still begin to read it. */
+  /** True if requests may still start to read the response. */
   get isWhole(): boolean {
     return this.#first === 0;
   }
@@ -229,19 +229,19 @@ export class Fill implements Downstream, Source {
     return this.#parts.isOpen;
   }
 
-  /** An exchange will take what becomes of its head; `forgo` follows. */
+  /** An exchange starts to wait for the outcome of the head; `forgo` follows. */
   expect(): void {
     this.#waiting++;
   }
 
-  /** It has taken it, or wants it no more. Otherwise clients could have the backend work by requests that they reset. */
+  /** The exchange has taken the outcome or stopped waiting. Otherwise reset requests would keep the backend working. */
   forgo(): void {
     this.#waiting--;
     this.#endIfUnread();
     this.advanced();
   }
 
-  /** A reader begins, at the first piece that is held. It leaves by `leave`. */
+  /** Adds a reader, at the first piece that is still held. It leaves by `leave`. */
   join(reader: Reader): void {
     this.#readers.add(reader);
     this.#lent?.lend();
@@ -251,7 +251,7 @@ export class Fill implements Downstream, Source {
     this.advanced();
   }
 
-  /** A reader has gone. */
+  /** A reader has left. */
   leave(reader: Reader): void {
     if (this.#readers.delete(reader)) this.#lent?.giveBack();
     this.#endIfUnread();
@@ -267,7 +267,7 @@ export class Fill implements Downstream, Source {
     this.fetch.carrier?.downstreamDrained();
   }
 
-  /** What follows for a reader; undefined if it has not come yet. */
+  /** The next bytes for a reader; undefined if they have not arrived yet. */
   next(reader: Reader): Buffer | undefined {
     const needed = this.#needed(reader);
     // The last piece may still grow.
@@ -279,7 +279,7 @@ export class Fill implements Downstream, Source {
     if (piece === undefined || piece.length === reader.taken) return undefined;
     const rest = piece.subarray(reader.taken);
     reader.taken = piece.length;
-    // A slice of a piece that grew would keep all of that state of it alive where it waits.
+    // A slice of a piece that grew later would keep that earlier copy alive while the slice waits.
     return 2 * rest.length < piece.length ? Buffer.from(rest) : rest;
   }
 
@@ -290,19 +290,19 @@ export class Fill implements Downstream, Source {
     return undefined;
   }
 
-  /** Why it ended before it was complete; undefined while it goes on, or after its end. */
+  /** Why the response ended before it was complete; undefined while it arrives, and after a complete end. */
   get failure(): SallyportError | undefined {
     return this.#failure;
   }
 
-  /** What came is not stored: it was purged or invalidated on its way. */
+  /** Keeps the response from being stored: it was purged or invalidated while it arrived. */
   doom(): void {
     this.isDoomed = true;
     this.#storeNothing();
     this.#endIfUnread();
   }
 
-  /** Ends it: no client reads it. */
+  /** Ends the fetch: no client reads it. */
   drop(): void {
     if (this.isOver) return;
     const { carrier } = this.fetch;
@@ -325,7 +325,7 @@ export class Fill implements Downstream, Source {
     else entry.isGone = true;
   }
 
-  /** It is too large after all, was purged, or makes room for others: from here on only its readers hold it. */
+  /** Stops storing: the response is too large, was purged, or makes room for others. Only its readers hold it then. */
   #storeNothing(): void {
     const entry = this.#entry;
     if (entry === undefined) return;
@@ -335,7 +335,7 @@ export class Fill implements Downstream, Source {
     this.#hold(this.#bytes);
   }
 
-  /** The body in one piece, of which what readers have not read becomes a part: it is in memory once. */
+  /** Joins the body into one piece. Unread pieces become parts of it, so that it is in memory once. */
   #join(): Buffer {
     const [only] = this.#pieces;
     if (this.#pieces.length < 2) return only ?? noBody;
@@ -349,7 +349,7 @@ export class Fill implements Downstream, Source {
     return body;
   }
 
-  /** Without a client, what is not stored ends, and what is stored has a time to be complete. */
+  /** Without a client, a response that is not stored ends, and one being stored gets a time limit. */
   #endIfUnread(): void {
     if (this.#readers.size > 0 || this.#waiting > 0) return;
     if (this.isOver) {
@@ -367,7 +367,7 @@ export class Fill implements Downstream, Source {
     for (const reader of this.#readers) reader.pump();
   }
 
-  /** Drops what all have read. */
+  /** Drops the pieces that all readers have read. */
   #trim(): void {
     // Parts of a stored body are in memory until the last reader has gone.
     if (this.#entry !== undefined || this.#lent !== undefined || this.#waiting > 0 || this.#readers.size === 0) return;
@@ -384,18 +384,18 @@ export class Fill implements Downstream, Source {
     return Math.max(this.#first, taken > 0 && taken === length ? piece + 1 : piece);
   }
 
-  /** Of several readers that the backend waits for, those are cut that hardly read. */
+  /** Cuts the slow readers when the backend waits for several readers. */
   #watchPaces(): void {
     if (this.#pacing !== undefined || this.#readers.size < 2) return;
     const before = new Map([...this.#readers].map((reader) => [reader, reader.bytes]));
     this.#pacing = deadlines.set(paceMs, () => {
       this.#pacing = undefined;
       if (this.isOver || !this.#isBlocked) return;
-      // One that has read all that came may be as fast as it likes; one that has just begun shows no pace yet.
+      // A reader that has read everything so far cannot be too slow; one that has just begun has no pace yet.
       const isSlow = (reader: Reader): boolean =>
         reader.bytes < this.#bytes && reader.bytes - (before.get(reader) ?? Number.NaN) < leastPaceBytes;
       const slow = [...this.#readers].filter(isSlow);
-      // If all are slow, none of them is there to be protected.
+      // If all readers are slow, there is none to protect.
       if (slow.length < this.#readers.size) for (const reader of slow) reader.cut(tooSlow());
       if (this.#isBlocked) this.#watchPaces();
     });
@@ -410,7 +410,7 @@ export class Fill implements Downstream, Source {
     if (this.#leader !== undefined) copyUpstream(this.fetch, this.#leader);
   }
 
-  /** Without what the path added for one client: a cookie that chooses its endpoint. */
+  /** Drops fields that the path added for one client, such as a cookie that chooses its endpoint. */
   #withoutOwn(reply: Reply): Reply {
     const { replyFields } = this.fetch;
     if (replyFields === undefined) return reply;
@@ -466,7 +466,7 @@ function tooSlow(): SallyportError {
   return new SallyportError('stream_idle', `the client reads less than ${pace}, and others wait for the same response`);
 }
 
-/** The upstream's address and identity: what the log shows, and what a change of trust is judged by. */
+/** The upstream's address and identity: for the log, and to re-evaluate it after a change of trust. */
 export function copyUpstream(from: Exchange, to: Exchange): void {
   to.upstreamAddress = from.upstreamAddress;
   to.upstreamLocalAddress = from.upstreamLocalAddress;
@@ -476,7 +476,7 @@ export function copyUpstream(from: Exchange, to: Exchange): void {
   to.validUntil = Math.min(to.validUntil, from.validUntil);
 }
 
-/** A request of our own for the same resource. The hooks of responses run for each client, and not for it. */
+/** A request of our own for the same resource. Response hooks run for each client, not for this request. */
 function fetchFor(
   of: Exchange,
   downstream: Downstream,
@@ -515,7 +515,7 @@ function fetchFor(
   return fetch;
 }
 
-/** The facts alone: a fetch outlives the connection that it was begun for. */
+/** Only the facts: a fetch outlives the connection for which it was started. */
 function factsFor(connection: Exchange['connection']): Exchange['connection'] {
   const { id, requests, peer, remoteAddress, localAddress, remoteIp, localIp, tls, serverName, listener } = connection;
   return {

@@ -1,5 +1,5 @@
-// The place of a response in the cache, and what keeps a request away from it. The key is what the backend routes by:
-// scheme, authority and path in the spelling that is evaluated and forwarded, with the query; and the rule, since rules
+// The key of a response in the cache, and the reasons to bypass the cache. The key contains what the backend routes by:
+// scheme, authority and path in the spelling that is evaluated and forwarded, the query, and the rule, since rules
 // differ in backends and rewrites.
 
 import type { Exchange } from '../../exchange/exchange.ts';
@@ -9,15 +9,15 @@ import { normalizePath, type PathNormalization, pathNormalizations } from '../..
 import type { CachePlan } from './schema.ts';
 import type { Place } from './store.ts';
 
-/** The gateway adds it when it forwards, by the connection. */
+/** The gateway adds it when it forwards, depending on the connection. */
 const clientCertField = 'x-forwarded-client-cert';
 
-/** Set by the gateway itself, from what the key has. */
+/** Set by the gateway itself, from values in the key. */
 const ownFields: ReadonlySet<string> = new Set(['x-forwarded-for', 'x-forwarded-proto', 'x-forwarded-host']);
 
 /**
- * Fields by which a client has an app answer another request than the one in the key: another method, path or host. The
- * response would be stored for the request that everybody sends.
+ * Fields that make an app answer another request than the one in the key: another method, path or host. The
+ * response would be stored for the plain request of all other clients.
  */
 const overriding = new RegExp(
   `^(?:${[
@@ -28,7 +28,7 @@ const overriding = new RegExp(
   ].join('|')})$`,
 );
 
-/** Fields by which apps know their callers, besides those that a policy names: keys, tokens, sessions and their proofs. */
+/** Fields by which apps identify callers, beside those that a policy names: keys, tokens, sessions and proofs. */
 const identifying: readonly string[] = [
   ...['proxy-authorization', 'dpop', 'signature', 'x-authorization', 'x-auth'],
   ...['api-key', 'apikey', 'x-api-key', 'x-apikey', 'x-api-token', 'x-goog-api-key', 'x-functions-key', 'x-app-key'],
@@ -83,7 +83,7 @@ export function placeOf(exchange: Exchange, { keyHeaders }: Pick<CachePlan, 'key
   return { url: urlOf(exchange), partition: `${rule} ${JSON.stringify(values)}` };
 }
 
-/** True if a request identifies its caller, to the gateway or to the app: then its response may be for them alone. */
+/** True if a request identifies its caller, to the gateway or to the app: then its response may be private. */
 export function compileIdentified({
   identityHeaders,
   keyHeaders,

@@ -3,7 +3,7 @@
 import { Counter, Gauge, type Registry } from 'prom-client';
 import { type CacheCounts, outcomes } from './status.ts';
 
-/** What is read at each scrape. */
+/** Read at each scrape. */
 export interface CacheFacts {
   readonly counts: Readonly<CacheCounts>;
   held(): { readonly entries: number; readonly bytes: number; readonly evictions: number };

@@ -1,13 +1,13 @@
-// Tells other gateways of purges by a stream in Redis, and hears of theirs. What Redis could not take is told again.
+// Sends purges to other gateways by a stream in Redis, and reads theirs. A purge that Redis missed is sent again.
 
 import type { RedisLink } from '../redis-link.ts';
 import type { Purge } from './store.ts';
 
-/** A stream keeps this many records, and a record this much text, bytes: together a bound on what it takes in Redis. */
+/** A stream keeps this many records, and a record this many bytes of text: together they bound its size in Redis. */
 const keptRecords = 1000;
 const maxRecord = 32 * 1024;
 
-/** More purges than this that wait for Redis are told as one of everything. */
+/** If more purges than this wait for Redis, one purge of everything is sent instead. */
 const maxOwed = 1000;
 
 /** One stream. */
@@ -16,16 +16,16 @@ export class PurgeStream {
   readonly #key: string;
   readonly #apply: (purge: Purge) => void;
   readonly #clear: () => void;
-  /** The last record that was heard; undefined before the first look. */
+  /** The last record that was read; undefined before the first read. */
   #last: string | undefined = undefined;
-  /** The outages of Redis until the last look. */
+  /** The outages of Redis until the last read. */
   #outages = 0;
-  /** What is not in the stream yet. */
+  /** Purges that are not in the stream yet. */
   #owed: readonly Purge[] = [];
 
   /**
    * @param apply another gateway, or this one, has purged
-   * @param clear purges may have been missed: what memory holds cannot be trusted
+   * @param clear purges may have been missed: the responses in memory cannot be trusted
    */
   constructor(link: RedisLink, name: string, apply: (purge: Purge) => void, clear: () => void) {
     this.#link = link;
@@ -35,8 +35,8 @@ export class PurgeStream {
   }
 
   /**
-   * Tells of purges, several in one record. Never rejects.
-   * @param done whether the stores in Redis have done them; if not, they are told again later
+   * Sends purges, several in one record. Never rejects.
+   * @param done whether the stores in Redis have applied them; if not, they are sent again later
    */
   async tell(purges: readonly Purge[], done: Promise<readonly boolean[]>): Promise<void> {
     const told = this.#add(purges);
@@ -44,7 +44,7 @@ export class PurgeStream {
     this.#owed = this.#owed.length + purges.length > maxOwed ? [{ prefix: '' }] : [...this.#owed, ...purges];
   }
 
-  /** Tells of what Redis could not take. Never rejects. */
+  /** Sends the purges that Redis has missed. Never rejects. */
   async tellOwed(): Promise<void> {
     const owed = this.#owed;
     if (owed.length === 0) return;
@@ -52,7 +52,7 @@ export class PurgeStream {
     await this.tell(owed, Promise.resolve([true]));
   }
 
-  /** Looks for new records. Never rejects. */
+  /** Reads new records. Never rejects. */
   async look(): Promise<void> {
     const from = this.#last;
     const answer = await this.#link.ask((client) =>

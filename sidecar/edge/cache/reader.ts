@@ -1,5 +1,5 @@
-// One client that reads a response of the cache, on its way or stored, as fast as it takes it. No more than a piece of it
-// waits for a client that does not read: what many read is in memory once.
+// One client that reads a response of the cache, stored or still arriving, at its own pace. At most one piece of the
+// body is buffered for a client that does not read: a body with many readers is in memory once.
 
 import { SallyportError } from '../../../cert-agent/base/errors.ts';
 import type { Carrier } from '../../exchange/ends.ts';
@@ -8,22 +8,22 @@ import { emptyFields, type Fields } from '../../exchange/message.ts';
 import type { Onward } from '../../exchange/onward.ts';
 import type { Entry } from './store.ts';
 
-/** How much of a stored body is written at once, bytes. It waits for a client that does not read. */
+/** How much of a stored body is written at once, bytes: the most that is buffered for a client that does not read. */
 export const pieceBytes = 64 * 1024;
 
-/** Where readers read. */
+/** The source of a reader's bytes. */
 export interface Source {
-  /** What follows for a reader; undefined if it has not come yet. */
+  /** The next bytes for a reader; undefined if they have not arrived yet. */
   next(reader: Reader): Buffer | undefined;
-  /** Known once everything has come. */
+  /** Known once the whole body has arrived. */
   readonly trailers: Fields | undefined;
-  /** Why it broke off; undefined while it goes on, or after its end. */
+  /** Why it broke off; undefined while it continues, and after its end. */
   readonly failure: SallyportError | undefined;
-  /** A reader begins; `leave` follows once. */
+  /** A reader starts; `leave` follows once. */
   join(reader: Reader): void;
   /** A reader has read on. */
   advanced(): void;
-  /** A reader has gone. */
+  /** A reader has left. */
   leave(reader: Reader): void;
 }
 
@@ -32,10 +32,10 @@ export class Reader implements Carrier {
   readonly #exchange: Exchange;
   readonly #source: Source;
   readonly #onward: Onward;
-  /** The number of the piece that it reads, and how much of it has been read. */
+  /** The number of the piece that it reads, and how many bytes of it have been read. */
   piece = 0;
   taken = 0;
-  /** What it has read in all. */
+  /** Bytes read in total. */
   bytes = 0;
   #isFull = false;
   #isOver = false;
@@ -49,7 +49,7 @@ export class Reader implements Carrier {
     exchange.carrier = this;
   }
 
-  /** Passes on what has come. */
+  /** Passes on the bytes that have arrived. */
   pump(): void {
     if (this.#isPumping || !this.#exchange.responded) return;
     this.#isPumping = true;
@@ -67,7 +67,7 @@ export class Reader implements Carrier {
     }
   }
 
-  /** Ends its client's response with `error`; others read on. */
+  /** Ends its client's response with `error`; other readers continue. */
   cut(error: SallyportError): void {
     if (this.#isOver) return;
     this.#end();
@@ -79,22 +79,22 @@ export class Reader implements Carrier {
     return true;
   }
 
-  /** Nothing. */
+  /** Does nothing. */
   requestEnd(): void {}
 
-  /** The client has room again: it gets what has come meanwhile. */
+  /** The client can take more: it gets the bytes that have arrived meanwhile. */
   downstreamDrained(): void {
     this.#isFull = false;
     this.pump();
     if (!this.#isOver) this.#source.advanced();
   }
 
-  /** It leaves the source, which goes on for others. */
+  /** Leaves the source, which continues for others. */
   downstreamGone(): void {
     this.#end();
   }
 
-  /** No byte moved for `streamIdleMs`: it alone is cut. */
+  /** No byte moved for `streamIdleMs`: only this client is cut. */
   idle(): void {
     const limit = this.#exchange.rules.limits.streamIdleMs;
     this.cut(new SallyportError('stream_idle', `no byte moved for ${limit} ms (limit streamIdleMs)`));
@@ -133,7 +133,7 @@ export class StoredPart implements Source {
     this.#entry.lend();
   }
 
-  /** Nothing waits for its reader. */
+  /** Does nothing: no backend waits for this reader. */
   advanced(): void {}
 
   /** Once for each `join`. */

@@ -1,7 +1,7 @@
-// Stored responses in Redis, shared by the workers of several gateways. It is behind the memory of each: asked before
-// the backend, written after it. Without an answer in time it is as if it held nothing.
+// Stored responses in Redis, shared by the workers of several gateways. It comes after the memory of each: read before
+// a fetch, written after it. Without a timely reply it counts as empty.
 //
-// A URL's responses are two hashes, heads and bodies, so that only the body that is wanted is read. Their keys have the
+// A URL's responses are two hashes, heads and bodies, so that only the wanted body is read. Their keys contain the
 // policy's epoch: a purge by prefix or tag begins a new one. A purge by URL deletes, and for a while keeps out what
 // other gateways fetched before it.
 
@@ -12,10 +12,10 @@ import type { RedisLink } from '../redis-link.ts';
 import { readTerms, storedFields, whyNotStored } from './response.ts';
 import { Entry, type Place, type Purge } from './store.ts';
 
-/** A larger body is kept in memory only: others wait for the same connection, limits among them. */
+/** A larger body is kept in memory only: other commands, such as rate limits, wait for the same connection. */
 const maxBytes = 64 * 1024;
 
-/** How long after a purge of a URL no gateway writes a response for it. A fetch that began before should be over. */
+/** How long after a purge of a URL no gateway writes a response for it. Earlier fetches should have ended by then. */
 const quietMs = 30_000;
 
 /** A URL's variants here, and the size of a head, bytes: all heads of a URL are read to choose one. */
@@ -60,13 +60,13 @@ interface Head {
   readonly fields: readonly (readonly [string, string])[];
   readonly selection: readonly (readonly [string, string | null])[];
   readonly tags: readonly string[];
-  /** How old it was when it was written, seconds. */
+  /** Its age when it was written, seconds. */
   readonly age: number;
 }
 
 const buffers = { typeMapping: { 36: Buffer } } as const;
 
-/** What Redis has for a place: an entry, if any, and the epoch that a later write must still be in. */
+/** The content of Redis for a place: an entry, if any, and the epoch that a later write must still match. */
 export interface Held {
   readonly epoch: string;
   readonly entry: Entry | undefined;
@@ -77,24 +77,24 @@ export class RedisStore {
   readonly #link: RedisLink;
   readonly #prefix: string;
   readonly #heuristic: boolean;
-  /** Purges that Redis has missed, and how many of them are made up for. */
+  /** Purges that Redis has missed, and how many of them have been repeated. */
   #missed = 0;
   #settled = 0;
 
-  /** @param policy with its plan: what was stored under another one is not shared */
+  /** @param policy with its plan: responses stored under another plan are not shared */
   constructor(link: RedisLink, policy: string, heuristic: boolean) {
     this.#link = link;
     this.#prefix = `sallyport:cache:2:${digest(policy).slice(0, 16)}`;
     this.#heuristic = heuristic;
   }
 
-  /** A purge has not reached Redis yet: what it holds may have been purged. */
+  /** A purge has not reached Redis yet: its content may have been purged. */
   get isBehind(): boolean {
     return this.#settled !== this.#missed;
   }
 
   /**
-   * The most recent response that `wants` chooses (RFC 9111 section 4.1). Undefined while Redis is away or lacks a
+   * The most recent response that `wants` selects (RFC 9111 section 4.1). Undefined while Redis is away or lacks a
    * purge. Never rejects.
    */
   async find({ url, partition }: Place, wants: (entry: Entry) => boolean): Promise<Held | undefined> {
@@ -120,7 +120,7 @@ export class RedisStore {
     return { epoch, entry };
   }
 
-  /** Writes a complete response, unless it was purged since `epoch` was read. Nothing waits for it. */
+  /** Writes a complete response, unless it was purged since `epoch` was read. No request waits for it. */
   put(entry: Entry, epoch: string): void {
     const { terms, body } = entry;
     const leftMs = Math.floor((terms.lifetime - entry.age) * 1000);
@@ -139,7 +139,7 @@ export class RedisStore {
   }
 
   /**
-   * Removes what it holds of a URL, or everything for a prefix or a tag. False if Redis has not confirmed it: then
+   * Removes the responses of a URL, or all of them for a prefix or a tag. False if Redis has not confirmed it: then
    * nothing is read or written until `catchUp` has removed everything.
    */
   async purge({ url }: Purge): Promise<boolean> {
@@ -152,7 +152,7 @@ export class RedisStore {
     return answer !== undefined;
   }
 
-  /** Makes up for purges that Redis has missed. False if it could not. */
+  /** Repeats purges that Redis has missed. False if it could not. */
   async catchUp(): Promise<boolean> {
     const missed = this.#missed;
     if (this.#settled === missed) return true;
@@ -169,7 +169,7 @@ export class RedisStore {
     return `${this.#prefix}:${digest(url)}`;
   }
 
-  /** Redis's own clock tells how long it was there: those of two gateways may differ. */
+  /** The clock of Redis measures how long a response was there: the clocks of two gateways may differ. */
   #entryFrom(url: string, text: Buffer, now: number): { readonly entry: Entry; readonly at: number } | undefined {
     const space = text.indexOf(' ');
     const at = Number(text.toString('latin1', 0, Math.max(space, 0)) || Number.NaN);
@@ -182,7 +182,7 @@ export class RedisStore {
     };
     const here = Date.now();
     const terms = readTerms({ status, fields: said }, here, here, this.#heuristic);
-    // What would not be stored here was not written by one of us.
+    // No gateway wrote a response that would not be stored here.
     const rules = { heuristic: this.#heuristic, shareIdentities: false };
     if (whyNotStored({ status, fields: said, framing: 0 }, terms, rules, false) !== undefined) return undefined;
     const fields = storedFields({ fields: said, hopFields: undefined }, terms.directives);
@@ -206,7 +206,7 @@ function isNewer(one: Dated, other: Dated): boolean {
 /** Statuses whose responses have no body: with one, the client would read it as the next response. */
 const bodiless: ReadonlySet<number> = new Set([204, 205, 304]);
 
-/** Redis is shared, and what stands in it may be anything: it must not break a response. */
+/** Redis is shared, so its content is untrusted: it must not break a response. */
 function parseHead(text: Buffer): Head | undefined {
   const head = parseJson(text.toString()) as Partial<Head> | undefined;
   if (typeof head !== 'object' || head === null) return undefined;
@@ -247,7 +247,7 @@ function run(client: Client, script: string, keys: readonly string[], args: read
   return client.sendCommand(['EVAL', script, String(keys.length), ...keys, ...args], buffers);
 }
 
-/** Redis sees what a response is for only as a hash. */
+/** Redis sees the URL of a response only as a hash. */
 function digest(text: string): string {
   return createHash('sha256').update(text).digest('base64url');
 }

@@ -1,4 +1,4 @@
-// What a request asks of a cache: which variant it selects, whether a stored response may serve it, and in which form
+// The demands of a request on a cache: which variant it selects, whether a stored response may serve it, and how
 // (RFC 9111 sections 4 and 5.2.1; RFC 9110 sections 13 and 14).
 
 import type { Fields } from '../../exchange/message.ts';
@@ -25,7 +25,7 @@ const addedLater: ReadonlySet<string> = new Set([
   ...['x-forwarded-client-cert', 'x-request-id', 'x-envoy-attempt-count', transactionTokenField],
 ]);
 
-/** What selects a response, and what the backend was sent. */
+/** The selection of a response, and the fields that the backend received. */
 export interface Selecting {
   /** The fields as they are when a later request is looked up. */
   readonly fields: Fields;
@@ -36,9 +36,9 @@ export interface Selecting {
 }
 
 /**
- * The selection of a response. Undefined if Vary names a field whose forwarded value is not the one that later requests
- * are compared by, as of what the gateway itself adds, or if it cannot be read: then no later request can be known to
- * get the same response.
+ * The selection of a response. Undefined if Vary cannot be read, or names a field whose forwarded value differs from
+ * the one by which later requests are compared, such as a field that the gateway adds: then no later request is known
+ * to get the same response.
  */
 export function selectionOf(
   vary: string | undefined,
@@ -101,7 +101,7 @@ function maxStaleOf(asked: Directives): number {
 }
 
 /**
- * Whether a stale response may take the place of a failure.
+ * Whether a stale response may replace a failure.
  * @param reached false if there was no response at all: then section 4.2.4 allows it without stale-if-error
  * @param disconnected how long after its freshness it may in that case, seconds
  */
@@ -116,7 +116,7 @@ export function mayReplaceError(terms: Terms, age: number, reached: boolean, dis
 /** Statuses that stale-if-error covers (RFC 5861 section 4). */
 export const errorStatuses: ReadonlySet<number> = new Set([500, 502, 503, 504]);
 
-/** The conditions of a request that a cache leaves to the origin: it stores no state to evaluate them against. */
+/** Conditions that a cache leaves to the origin: it stores no state to evaluate them. */
 export function needsOrigin(fields: Fields): boolean {
   return firstOf(fields, 'if-match') !== undefined || firstOf(fields, 'if-unmodified-since') !== undefined;
 }
@@ -145,12 +145,12 @@ function weak(tag: string): string {
   return tag.startsWith('W/') ? tag.slice(2) : tag;
 }
 
-/** The bytes that a Range asks for: from, and up to without. */
+/** The requested byte range: from (inclusive) and to (exclusive). */
 export type Span = readonly [from: number, to: number];
 
 /**
  * The part of a body of `length` bytes that a request asks for (RFC 9110 section 14.2). Undefined: all of it, also if
- * it asks for several parts, or by If-Range for another version. `none`: no such bytes.
+ * it requests several parts, or another version by If-Range. `none`: no such bytes.
  */
 export function spanOf(request: Fields, terms: Terms, length: number): Span | 'none' | undefined {
   const range = joinedOf(request, 'range');

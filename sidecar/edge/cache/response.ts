@@ -1,7 +1,7 @@
-// What a response says about its storage and its freshness, read once when it arrives (RFC 9111 sections 3 and 4.2).
+// Reads how a response may be stored and how long it is fresh, once when it arrives (RFC 9111 sections 3 and 4.2).
 // Written here and not taken from the library http-cache-semantics: that has an unfixed flaw (a client's `max-stale`
-// overrides what forbids a shared cache to reuse a response), knows no targeted fields, no qualified directives and no
-// must-understand, and holds heads as objects in which lines of one name are lost.
+// overrides directives that forbid a shared cache to reuse a response), knows no targeted fields, no qualified
+// directives and no must-understand, and holds heads as objects in which lines of one name are lost.
 
 import { addFields, filterFields } from '../../exchange/fields.ts';
 import { type Fields, isEndToEnd, type Reply } from '../../exchange/message.ts';
@@ -23,13 +23,13 @@ import {
 export interface Rules {
   /** Freshness by Last-Modified for responses that state none (section 4.2.2). */
   readonly heuristic: boolean;
-  /** Stores what a request with an identity got, without the standard's permission. */
+  /** Stores responses to requests with an identity without the standard's permission. */
   readonly shareIdentities: boolean;
-  /** The request that was forwarded asked for a part: only a response in full is one to the URL. */
+  /** The forwarded request asked for a part: only a complete response belongs to the URL. */
   readonly isRange?: boolean;
 }
 
-/** What a response says. */
+/** The terms of a response. */
 export interface Terms {
   readonly directives: Directives;
   /** Seconds. */
@@ -62,8 +62,8 @@ const understood: ReadonlySet<number> = new Set([
 ]);
 
 /**
- * Statuses about one request, and not about the URL: a failed condition or expectation, a part that is not there, too
- * many requests or headers. RFC 6585 forbids to store 428, 429, 431 and 511; of a 421 another connection may get more.
+ * Statuses about one request rather than the URL: a failed condition or expectation, a missing part, too
+ * many requests or headers. RFC 6585 forbids storing 428, 429, 431 and 511; for a 421, another connection may succeed.
  */
 const ofOneRequest: ReadonlySet<number> = new Set([206, 304, 407, 408, 412, 416, 417, 421, 426, 428, 429, 431, 511]);
 
@@ -85,7 +85,7 @@ export function readTerms(
   const read = parseTargeted(joinedOf(fields, 'cdn-cache-control'));
   const targeted = read === unreadable ? undefined : read;
   const said = targeted ?? parseDirectives(joinedOf(fields, 'cache-control'));
-  // RFC 9213 section 2.1 ignores such a field. It may have forbidden what Cache-Control permits.
+  // RFC 9213 section 2.1 ignores such a field. It may have forbidden something that Cache-Control permits.
   const directives = read === unreadable ? new Map([...said, [unreadable, '']]) : said;
   const date = parseHttpDate(firstOf(fields, 'date'), now) ?? now;
   const lastModified = firstOf(fields, 'last-modified');
@@ -93,7 +93,7 @@ export function readTerms(
   const guessed = stated === undefined && heuristic && (heuristicStatuses.has(status) || directives.has('public'));
   const noCache = directives.get('no-cache');
   const strict = noCache === '' || ['must-revalidate', 'proxy-revalidate'].some((name) => directives.has(name));
-  // Section 4.2.3: the apparent age, in the whole seconds that Date has, or the stated one with the time that the
+  // Section 4.2.3: the apparent age, in the whole seconds of Date, or the stated age plus the time that the
   // response took.
   const initialAge = Math.max(0, Math.floor(now / 1000) - date / 1000, ageOf(fields) + Math.max(0, now - asked) / 1000);
   return {
@@ -104,7 +104,7 @@ export function readTerms(
     shared: ['public', 's-maxage', 'must-revalidate'].some((name) => directives.has(name)),
     strict: strict || directives.has('s-maxage'),
     alwaysValidate: noCache === '',
-    // A server that states both s-maxage and this means this; what revalidates always stays forbidden.
+    // If a server states both s-maxage and this, this counts; directives that require revalidation still apply.
     staleWhileRevalidate: strict ? 0 : (secondsOf(directives, 'stale-while-revalidate') ?? 0),
     staleIfError: strict ? 0 : (secondsOf(directives, 'stale-if-error') ?? 0),
     etag: firstOf(fields, 'etag'),
@@ -113,7 +113,7 @@ export function readTerms(
   };
 }
 
-/** Section 4.2.1. A targeted field takes the place of Expires as well: `fields` is undefined then. */
+/** Section 4.2.1. A targeted field replaces Expires as well: `fields` is undefined then. */
 function statedLifetime(
   directives: Directives,
   fields: Fields | undefined,
@@ -124,7 +124,7 @@ function statedLifetime(
   if (stated !== undefined) return stated;
   const expires = fields === undefined ? undefined : firstOf(fields, 'expires');
   if (expires === undefined) return undefined;
-  // Section 5.3: a date that cannot be read has passed.
+  // Section 5.3: an unreadable date counts as past.
   const until = parseHttpDate(expires, now);
   return until === undefined ? 0 : Math.min(Math.max(0, (until - date) / 1000), longest);
 }
@@ -153,11 +153,11 @@ export function whyNotStored(
   const forbidden = whyForbidden(directives);
   if (forbidden !== undefined && !(forbidden === 'no-store' && mustUnderstand)) return forbidden;
   if (identified && !terms.shared && !rules.shareIdentities) return 'identity';
-  // A session for one client must not become everybody's.
+  // A session of one client must not be given to others.
   if (joinedOf(fields, 'set-cookie') !== undefined && !qualifiedNames(directives).has('set-cookie'))
     return 'set-cookie';
   if (hasStar(joinedOf(fields, 'vary'))) return 'vary';
-  // A cut of the connection would look like its end.
+  // A cut connection would look like its end.
   if (framing === 'close') return 'length';
   const explicit =
     directives.has('public') ||
@@ -183,7 +183,7 @@ export function whyForbidden(directives: Directives): 'unreadable' | 'private' |
   return directives.has('no-store') ? 'no-store' : undefined;
 }
 
-/** No freshness is stated, but a validator saves the body of the next response. */
+/** No freshness is stated, but a validator saves transferring the body again. */
 function canValidate({ etag, lastModified }: Terms, status: number): boolean {
   return heuristicStatuses.has(status) && (etag !== undefined || lastModified !== undefined);
 }
@@ -198,7 +198,7 @@ export function hasStar(vary: string | undefined): boolean {
   return vary?.split(',').some((one) => one.trim() === '*') === true;
 }
 
-/** Fields of proxies that name a client or one exchange, and Age, which is made anew for each use. */
+/** Proxy fields that name a client or one exchange, and Age, which is computed again for each use. */
 const ofOneExchange: ReadonlySet<string> = new Set([
   ...['age', 'proxy-authentication-info', 'proxy-status', 'x-request-id', 'cache-status'],
 ]);
@@ -217,7 +217,7 @@ export function storedFields(
 }
 
 /**
- * The fields with a date: that of arrival for a response without one, or with one that cannot be read (RFC 9110 section
+ * The fields with a date: the time of arrival if there is no readable one (RFC 9110 section
  * 6.6.1).
  * @param now when it arrived, milliseconds since 1970
  */

@@ -1,16 +1,16 @@
-// HTTPCache (`sallyport.dev`), a document of our own: no standard of Gateway API has a cache. Defaults are the
-// standard's own caution; what shares more has to be written.
+// HTTPCache (`sallyport.dev`), a document of our own: Gateway API defines no cache. Defaults are as cautious as the
+// standard; anything that shares more must be configured.
 
 import { z } from 'zod';
 import { duration, millisecondsOf } from '../../schema/gateway-patterns.ts';
 import { filled, lowerHeader } from '../../schema/policy-fields.ts';
 import { quantity } from '../../schema/quantity.ts';
 
-/** They are no part of any key. `x-forwarded-client-cert` is: it is known from the connection. */
+/** Not part of any key, except `x-forwarded-client-cert`, which is known from the connection. */
 const laterHeaders: ReadonlySet<string> = new Set(['x-request-id', 'x-envoy-attempt-count', 'txn-token']);
 
 export const httpCache = z.strictObject({
-  /** What the policy's responses may take in memory, in all workers together. */
+  /** The memory for the policy's responses, in all workers together. */
   memory: quantity.default(64 * 1024 * 1024),
   /** `Redis`: the Redis of gateway.yaml holds responses as well, for all gateways that use it. */
   store: z.enum(['Memory', 'Redis']).default('Memory'),
@@ -19,7 +19,7 @@ export const httpCache = z.strictObject({
   /** Guesses the freshness of responses that state none (RFC 9111 section 4.2.2). */
   heuristicFreshness: z.boolean().default(false),
   /**
-   * Shares what callers with an identity got without the standard's permission (`public`, `s-maxage`,
+   * Shares responses to callers with an identity without the standard's permission (`public`, `s-maxage`,
    * `must-revalidate`): only for rules whose responses are the same for all callers.
    */
   unsafeShareIdentities: z.boolean().default(false),
@@ -32,9 +32,9 @@ export const httpCache = z.strictObject({
     )
     .max(16, 'at most 16 headers are allowed')
     .default([]),
-  /** `Ignore`: clients cannot have a response fetched anew with Cache-Control. */
+  /** `Ignore`: clients cannot force a new fetch with Cache-Control. */
   clientDirectives: z.enum(['Honor', 'Ignore']).default('Honor'),
-  /** How long a stale response may take the place of a backend that cannot be reached (RFC 9111 section 4.2.4). */
+  /** How long a stale response may replace an unreachable backend (RFC 9111 section 4.2.4). */
   staleWhenDisconnected: duration.default('1m').transform(millisecondsOf),
   /** The response header that lists tags, for purging. */
   tagHeader: lowerHeader.default('cache-tag'),

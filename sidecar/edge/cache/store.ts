@@ -1,6 +1,6 @@
 // Stored responses in memory, with a limit in bytes. The least recently used goes first. Several responses of one URL
-// are variants, selected by Vary, and kept apart by rule. Responses that are still on their way count as well, and have
-// half of the memory at most: slow backends and clients that leave cannot push out what is complete.
+// are variants, selected by Vary, and kept apart by rule. Arriving responses count as well, and get at most
+// half of the memory: slow backends and clients that leave cannot evict complete responses.
 
 import { noBody } from '../../exchange/answer.ts';
 import { hold } from '../../exchange/held-bytes.ts';
@@ -8,28 +8,28 @@ import type { Fields, Reply } from '../../exchange/message.ts';
 import { type Selection, selects } from './request.ts';
 import type { Terms } from './response.ts';
 
-/** What an entry takes beside its body and its texts, bytes (measured over 10,000 entries). */
+/** The overhead of an entry beside its body and its texts, bytes (measured over 10,000 entries). */
 const overheadBytes = 1500;
 
-/** Variants of one URL: more than this means that Vary names something that differs for each client. */
+/** The limit on variants of one URL: with more, Vary names a field that differs for each client. */
 const maxVariants = 64;
 
-/** Where a response belongs. */
+/** The place of a response. */
 export interface Place {
-  /** Scheme, authority, path and query: what is purged and invalidated. */
+  /** Scheme, authority, path and query: the unit of purges and invalidations. */
   readonly url: string;
   /** The rule, and the headers of the key: never shared. */
   readonly partition: string;
 }
 
-/** What is purged. */
+/** The scope of a purge. */
 export interface Purge {
   readonly url?: string | undefined;
   readonly prefix?: string | undefined;
   readonly tag?: string | undefined;
 }
 
-/** What an entry is made of. */
+/** The parts of an entry. */
 export interface EntryParts extends Place {
   readonly status: number;
   readonly reason: string;
@@ -37,7 +37,7 @@ export interface EntryParts extends Place {
   readonly terms: Terms;
   readonly selection: Selection;
   readonly tags: readonly string[];
-  /** The Accept-Encoding that the backend was sent; undefined if that is not known. */
+  /** The Accept-Encoding that the backend received; undefined if unknown. */
   readonly codings?: string | undefined;
 }
 
@@ -56,12 +56,12 @@ export class Entry {
   body: Buffer = noBody;
   /** Counted by the store. */
   counted = 0;
-  /** True once it was purged, invalidated, replaced or evicted: no new request may be served from it. */
+  /** True once purged, invalidated, replaced or evicted: no new request may be served from it. */
   isGone = false;
-  /** Clients that read its body, and how much of it is counted for them alone: the store's count ends when it is gone. */
+  /** Clients that read its body, and how much of it is counted for them alone once the store no longer counts it. */
   #readers = 0;
   #held = 0;
-  /** A validation in the background is under way. */
+  /** A validation runs in the background. */
   isRevalidating = false;
   /** performance.now(): a wall clock that jumps must not make it fresh again. */
   #since = performance.now();
@@ -97,13 +97,13 @@ export class Entry {
     this.#since = performance.now();
   }
 
-  /** A client begins to read its body, which stays in memory as long as one does; `giveBack` follows. */
+  /** A client starts to read its body, which stays in memory until `giveBack`. */
   lend(): void {
     this.#readers++;
     if (this.isGone) this.holdLent();
   }
 
-  /** Once for each `lend`: the client reads no more. */
+  /** Once for each `lend`: the client no longer reads. */
   giveBack(): void {
     this.#readers--;
     if (this.#readers > 0) return;
@@ -111,7 +111,7 @@ export class Entry {
     this.#held = 0;
   }
 
-  /** The store counts it no more: once for all who still read it, it waits for slow readers. */
+  /** The store no longer counts the entry. It counts once as waiting for slow readers, for all that still read it. */
   holdLent(): void {
     if (this.#readers === 0 || this.#held > 0) return;
     this.#held = this.body.length;
@@ -137,7 +137,7 @@ export class Entry {
     };
   }
 
-  /** What its head takes in memory. */
+  /** The memory that its head takes. */
   get headBytes(): number {
     let bytes = overheadBytes + this.url.length + this.partition.length;
     for (const value of this.fields.values) bytes += value.length + 24;
@@ -154,7 +154,7 @@ export class Store {
   readonly #byUrl = new Map<string, Entry[]>();
   /** In the order of use. */
   readonly #used = new Set<Entry>();
-  /** What is on its way, in the order of its beginning, and how it gives up its place. */
+  /** Arriving responses, oldest first, each with the callback that gives up its place. */
   readonly #filling = new Map<Entry, () => void>();
   #fillingBytes = 0;
   #bytes = 0;
@@ -169,7 +169,7 @@ export class Store {
     return Math.floor(this.maxBytes / 2);
   }
 
-  /** All that is counted: complete entries, and those on their way. */
+  /** All counted bytes: complete entries and arriving ones. */
   get bytes(): number {
     return this.#bytes;
   }
@@ -199,7 +199,7 @@ export class Store {
 
   /**
    * Counts a response whose body is on its way; false if there is no room.
-   * @param giveUp called once, if it has to make room for others: nothing is counted for it any more
+   * @param giveUp called once, if it has to make room for others: it is no longer counted then
    */
   begin(entry: Entry, giveUp: () => void): boolean {
     this.#filling.set(entry, giveUp);
@@ -208,7 +208,7 @@ export class Store {
     return false;
   }
 
-  /** Counts more of a response that is on its way. Those that have been so for longest make room. */
+  /** Counts more bytes of an arriving response. The oldest arriving ones make room. */
   grow(entry: Entry, bytes: number): boolean {
     if (entry.counted + bytes > this.largest) return false;
     while (this.#fillingBytes + bytes > this.largest) {
@@ -223,7 +223,7 @@ export class Store {
     return true;
   }
 
-  /** Counts what is stored, and makes room for it; false if there is none. */
+  /** Counts bytes to store, and makes room for them; false if there is none. */
   reserve(entry: Entry, bytes: number): boolean {
     if (this.#fillingBytes + bytes > this.maxBytes) return false;
     while (this.#bytes + bytes > this.maxBytes) {
@@ -259,7 +259,7 @@ export class Store {
     this.#used.add(entry);
   }
 
-  /** Counts a stored entry again, whose head has changed, and gives it the place of what its requests select now. */
+  /** Counts a stored entry again after its head has changed, and replaces the entry that its requests select now. */
   replaceHead(entry: Entry): void {
     if (!this.#used.delete(entry)) return;
     const variants = this.#byUrl.get(entry.url)!;
@@ -276,7 +276,7 @@ export class Store {
     if (!fits) this.remove(entry);
   }
 
-  /** Takes the entry out and its bytes back. Readers of its body are not disturbed. */
+  /** Takes the entry out and releases its bytes. Readers of its body are not affected. */
   remove(entry: Entry): void {
     entry.isGone = true;
     if (!this.#used.delete(entry)) return;

@@ -1,5 +1,5 @@
 // Places whose last response could not be shared. Requests for them do not wait for each other for a while: each would
-// wait only to fetch for itself.
+// wait and then fetch for itself anyway.
 
 import { hash } from 'node:crypto';
 import { type Clock, systemClock } from '../../../cert-agent/base/clock.ts';
@@ -10,7 +10,7 @@ const maxPlaces = 10_000;
 
 /** Of one cache, for its process only. Bounded in time and number. */
 export class Unshared {
-  /** Until when, by digest: URLs are as long as clients make them. In the order of time. */
+  /** Expiry by digest, since clients choose the length of URLs. In the order of time. */
   readonly #until = new Map<string, number>();
   readonly #clock: Clock;
 
@@ -23,7 +23,7 @@ export class Unshared {
     return this.#until.size;
   }
 
-  /** True for 10 s after `note`, unless `forget` came between. */
+  /** True for 10 s after `note`, unless `forget` was called in between. */
   has(place: Place): boolean {
     if (this.#until.size === 0) return false;
     const until = this.#until.get(digestOf(place));
