@@ -1,4 +1,4 @@
-// What is in force of an OpenAPI document: plain data. Schemas are names of generated functions.
+// The part of an OpenAPI document that is in force: plain data. Schemas are names of generated functions.
 
 /** An API. */
 export interface ApiPlan {
@@ -19,7 +19,7 @@ export interface Operation {
   readonly parameters: readonly Parameter[];
   readonly body: Body | undefined;
   readonly responses: readonly Response[];
-  /** Alternatives, each a list of schemes that are all needed; undefined if the document says nothing. */
+  /** Alternatives, each a list of schemes that are all needed; undefined if the document has none. */
   readonly security: readonly (readonly Scheme[])[] | undefined;
 }
 
@@ -52,13 +52,13 @@ export interface Parameter extends Written {
   readonly schema: string | undefined;
 }
 
-/** Which values text can stand for. */
+/** The JSON values that a text can stand for. */
 export interface Shape {
   /** Types of JSON; empty if the schema does not say. */
   readonly types: readonly string[];
   readonly items?: Shape;
   readonly properties?: Readonly<Record<string, Shape>>;
-  /** The schema says what properties of other names have to be. */
+  /** The schema restricts properties of other names. */
   readonly isOpen?: boolean;
   /** The bytes of a file. */
   readonly isBinary?: boolean;

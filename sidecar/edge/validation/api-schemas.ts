@@ -1,7 +1,7 @@
 // The schemas of an OpenAPI document in JSON Schema 2020-12. Runs in the process that reads documents.
 //
-// Schemas refer to each other by their place in the document. Each place that is in use becomes an entry of `$defs`, so
-// that cycles are nothing special, and a schema that many operations use is compiled once.
+// Schemas refer to each other by their place in the document. Each place in use becomes an entry of `$defs`, so
+// that cycles need no special case, and a schema that many operations use is compiled once.
 
 import type { Choice, Discriminating, Discriminators, LeftOut } from './discriminator.ts';
 import { isKnownFormat, type SchemaProblem } from './generate.ts';
@@ -17,10 +17,10 @@ interface Api extends Discriminating {
   readonly discriminators: Discriminators;
 }
 
-/** Keywords that move the meaning of references. */
+/** Keywords that change what references mean. */
 const moving = ['$id', '$anchor', '$dynamicRef', '$dynamicAnchor', '$schema'] as const;
 
-/** Keywords whose schemas describe what an app may tell. */
+/** Keywords whose schemas describe what an app may disclose. */
 const closed: ReadonlySet<string> = new Set([
   ...['properties', 'patternProperties', 'additionalProperties', 'items', 'prefixItems', 'unevaluatedItems'],
 ]);
@@ -30,7 +30,7 @@ const none: LeftOut = new Set();
 /** The schemas of messages in one direction, as entries of `$defs`. */
 export class Schemas {
   readonly defs: Record<string, unknown> = {};
-  /** Where each comes from. */
+  /** The document path of each. */
   readonly origins = new Map<string, Path>();
   readonly #of: 'request' | 'response';
   readonly #reader: Api;
@@ -47,7 +47,7 @@ export class Schemas {
   add(schema: unknown, path: Path): string {
     const converted = this.#close(this.#convert(schema, path), schema);
     for (let next = this.#pending.pop(); next !== undefined; next = this.#pending.pop()) next();
-    // No more than a reference: its function serves.
+    // Only a reference: the function of its target is used.
     if (isNode(converted) && typeof converted['$ref'] === 'string' && Object.keys(converted).length === 1)
       return converted['$ref'].slice('#/$defs/'.length);
     const text = JSON.stringify(converted);
@@ -81,7 +81,7 @@ export class Schemas {
   }
 
   /**
-   * In JSON Schema 2020-12, without what says nothing. Paths inside stay the same.
+   * In JSON Schema 2020-12, without keywords that have no effect. Paths inside stay the same.
    * @param around schemas that hold this one in an `allOf`
    */
   #convert(schema: unknown, path: Path, leftOut: LeftOut = none, around: readonly Node[] = []): unknown {
@@ -94,7 +94,7 @@ export class Schemas {
     const { $ref } = schema;
     const name = typeof $ref === 'string' ? this.#refer($ref, [...path, '$ref'], leftOut) : undefined;
     const reference = name === undefined ? {} : { $ref: `#/$defs/${name}` };
-    // OpenAPI 3.0: what stands beside a reference is ignored.
+    // OpenAPI 3.0: keywords beside a reference are ignored.
     if ($ref !== undefined && this.#reader.is30) return reference;
     const choice = this.#reader.discriminators.choiceOf(schema, path);
     const isKept = (key: string): boolean =>
@@ -128,8 +128,8 @@ export class Schemas {
   }
 
   /**
-   * In responses, a field that a schema does not know is a violation: an app must not tell more than its API says.
-   * Nothing is known of the fields of a schema that describes none, or says itself which others there may be.
+   * In responses, a field that a schema does not know is a violation: an app must not disclose more than its API
+   * describes. A schema that describes no fields, or states which others are allowed, is left unchanged.
    */
   #close(converted: unknown, schema: unknown): unknown {
     if (this.#of === 'request' || !isNode(converted) || !this.#describes(schema, new Set())) return converted;
@@ -148,7 +148,7 @@ export class Schemas {
     return [found, ...inPlace].some((one) => this.#describes(one, seen));
   }
 
-  /** OpenAPI: an unknown format is no more than its type. */
+  /** OpenAPI: an unknown format has no effect beside its type. */
   #dropFormat(plain: Record<string, unknown>, path: Path): void {
     const { format } = plain;
     if (format === undefined || isKnownFormat(String(format))) return;
@@ -158,7 +158,7 @@ export class Schemas {
 
   /**
    * OpenAPI: a read-only property is required in responses only, and one that is write-only in requests.
-   * @param around schemas that hold this one in an `allOf`: the property may stand in another branch
+   * @param around schemas that hold this one in an `allOf`: the property may be in another branch
    */
   #dropRequired(plain: Record<string, unknown>, schema: Node, around: readonly Node[]): void {
     const { required } = schema;

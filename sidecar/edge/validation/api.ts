@@ -99,7 +99,7 @@ function responseFor({ responses }: Operation, status: number): Operation['respo
   return wanted.map((one) => responses.find((response) => response.status === one)).find((one) => one !== undefined);
 }
 
-/** The preflight for another method of the same path, which no document describes. */
+/** The preflight for another method of the same path; no document describes it. */
 function isPreflight(exchange: Exchange, { fault }: Verdict): boolean {
   return (
     fault === 'operation_method_unknown' &&
@@ -152,7 +152,7 @@ function checkParameters(
     const cookies = unquoted(parameter, pairs.cookie);
     if (cookies === undefined)
       return [{ in: 'cookie', name: parameter.name, pointer: '', code: 'ambiguous', detail: 'must have no quotes' }];
-    // As it is, and as servers read it that remove the quotes.
+    // Both as it is, and as read by servers that remove the quotes.
     const found = check(parameter, pairs);
     return found.length > 0 || cookies === pairs.cookie ? found : check(parameter, { ...pairs, cookie: cookies });
   });
@@ -364,7 +364,7 @@ function readPartValue({ type, isFile, body }: FormPart, { types, json }: Part, 
     if (typeof read.value === 'string' && !json) return { code: 'contentType', detail: 'must not be JSON' };
     return read;
   }
-  // The bytes of a file, each as a character: its length is what a schema can say of it.
+  // The bytes of a file, each as a character: a schema can only restrict its length.
   if (isFile || !said.startsWith('text/')) return { value: body.toString('latin1') };
   if (!isUtf8(body)) return { code: 'encoding', detail: 'must be UTF-8' };
   return { value: typed(body.toString('utf8'), shape) };

@@ -12,7 +12,7 @@ const stepsForPlaces = stepsForMessage;
 /** Calls of functions for one message. Recursive schemas with alternatives double them at each level. */
 const callsForMessage = 200_000;
 
-// Without limits outside of messages: schemas are validated too, and their operator wrote them.
+// No limits outside of messages: schemas are validated too, and the operator wrote them.
 let steps = Number.POSITIVE_INFINITY;
 let calls = Number.POSITIVE_INFINITY;
 let stepsOfPlaces = Number.POSITIVE_INFINITY;

@@ -101,7 +101,7 @@ export const validation: Guarding<ValidationPlan, Count | undefined> = {
     };
 
     const watches = api !== undefined && planned.plan.responses;
-    /** A response of an operation that the document has. */
+    /** A response of an operation in the document. */
     const concludeResponse = (exchange: Exchange, reply: Reply, body: Buffer | undefined): void => {
       const operation = operations.get(exchange);
       if (operation === undefined) return;
@@ -114,7 +114,7 @@ export const validation: Guarding<ValidationPlan, Count | undefined> = {
 
     return {
       ...(watches ? { watch: watchResponses(limitBytes, concludeResponse), finished: dropCopy } : {}),
-      // What the codecs and other steps refuse while a body comes has the same form.
+      // Refusals by codecs and other steps while a body arrives have the same form.
       denial: (exchange, denial) => (enforces ? asProblem(exchange, denial) : denial),
       admit(exchange) {
         if (!enforces) return;
@@ -127,17 +127,17 @@ export const validation: Guarding<ValidationPlan, Count | undefined> = {
       serve(exchange) {
         if (exchange.grpc || exchange.webSocket) return void count?.('request', mode, 'unchecked');
         if (watches) {
-          // Its path may be rewritten before the response comes.
+          // Its path may be rewritten before the response arrives.
           const found = api.find(exchange);
           if ('operation' in found) operations.set(exchange, found.operation);
         }
         if (!waitsForBody(exchange)) return inspect(exchange);
         const { framing } = exchange;
-        // In mode Report a body that is too long goes on as it comes.
+        // In mode Report a body that is too long is forwarded as it arrives.
         if (typeof framing === 'number' && framing > limitBytes) return leave(exchange);
         return gatherBody(exchange, enforces ? undefined : limitBytes).then(() => inspect(exchange));
       },
-      // What was compared has been received as a whole, and a new schema cannot take it back.
+      // A compared request has been received completely, and a new schema cannot take it back.
       guard: { known: undefined, stillHolds: (exchange) => !enforces || passed.get(exchange) === true },
     };
   },
@@ -147,9 +147,9 @@ const none = Buffer.alloc(0);
 const encodingField = 'content-encoding';
 
 /**
- * False if the app may read the body with another coding than we do. It gets the coded bytes: an app that does not
- * decode finds in those of a form what their sender wrote there (a comment of gzip is enough). No reader of JSON takes
- * the bytes that gzip, deflate or zstd begin with; those of brotli can be JSON.
+ * False if the app may decode the body differently. It gets the encoded bytes: an app that does not decode
+ * a form reads fields that its sender wrote into those bytes (a gzip comment is enough). No JSON parser accepts
+ * the first bytes of gzip, deflate or zstd; those of brotli can be JSON.
  */
 function isCodingClear(exchange: Exchange, codedForms: boolean): boolean {
   // `Content_Encoding` reaches the app, which may know it or not.
@@ -163,8 +163,8 @@ function isCodingClear(exchange: Exchange, codedForms: boolean): boolean {
 }
 
 /**
- * The verdict of a message, within the budget of one. A fault of ours refuses the message if we enforce; else it has no
- * verdict, since mode Report refuses nothing.
+ * The verdict of a message, within its budget. An internal error refuses it in mode Enforce; in mode Report it has no
+ * verdict, since that mode refuses nothing.
  */
 function withBudget(compare: () => Verdict, enforces: boolean): Verdict | undefined {
   try {
@@ -172,7 +172,7 @@ function withBudget(compare: () => Verdict, enforces: boolean): Verdict | undefi
     return inBudget(compare);
   } catch (error) {
     if (error instanceof SallyportError) return { fault: error.code, violations: [] };
-    // A text of many megabytes can fill the stack of an expression.
+    // A text of many megabytes can overflow the stack of an expression.
     if (error instanceof RangeError) return { fault: 'validation_too_costly', violations: [] };
     if (enforces) throw error;
     return undefined;

@@ -1,4 +1,4 @@
-// References that lead back to their own schema without a step into the value: `{ $ref: '#' }`. To validate under one
+// References that lead back to their own schema without a step into the value: `{ $ref: '#' }`. Validation
 // would never end.
 
 import { values } from './keywords.ts';
@@ -11,7 +11,7 @@ interface Place {
   readonly path: Path;
 }
 
-/** The paths of references in a circle, one for each. */
+/** The paths of references in a cycle, one for each cycle. */
 export function circlesIn(root: unknown): Path[] {
   const circles: Path[] = [];
   const done = new Set<Node>();
@@ -30,7 +30,7 @@ export function circlesIn(root: unknown): Path[] {
       for (const target of targets.of(schema, keyword)) walk(target.schema, target.path, [...path, keyword]);
     open.delete(schema);
     done.add(schema);
-    // Deeper in the value: a circle over it ends with the value.
+    // Deeper in the value: a cycle through it ends with the value.
     pending.push(...later);
   };
   const pending: [unknown, Path][] = [[root, []]];
@@ -40,13 +40,13 @@ export function circlesIn(root: unknown): Path[] {
 
 const unnamed = 'schema:/';
 
-/** What references lead to, by JSON pointers, anchors and identifiers (2020-12 sections 8.2 and 9.2). */
+/** Resolves references by JSON pointers, anchors and identifiers (2020-12 sections 8.2 and 9.2). */
 class Targets {
   /** Of each schema, the absolute URI that its references are relative to. */
   readonly #bases = new Map<Node, string>();
   /** By URI, with the fragment of an anchor. */
   readonly #places = new Map<string, Place>();
-  /** By their names: which of them is meant is decided at run time. */
+  /** By their names: the target is chosen at run time. */
   readonly #dynamic = new Map<string, Place[]>();
 
   constructor(root: unknown) {
@@ -106,7 +106,7 @@ class Targets {
   }
 }
 
-/** Against a base that may be a name without a hierarchy: a fragment then belongs to it as it is. */
+/** Resolves against a base that may be a name without a hierarchy: a fragment is then appended unchanged. */
 function resolved(reference: string, base: string): string {
   if (reference === '' || reference.startsWith('#')) return base + reference;
   return URL.parse(reference, base)?.href ?? reference;

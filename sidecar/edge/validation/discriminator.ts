@@ -1,7 +1,7 @@
 // The `discriminator` of OpenAPI as conditions of JSON Schema: the property's value names the schema that must hold.
 //
-// A selected schema mostly extends the one with the discriminator, which would select it again without end. So a
-// discriminator is left out in what it has selected, for the same value: it is in force there already.
+// A selected schema usually extends the one with the discriminator, which would select it again endlessly. So a
+// discriminator is left out of the schema that it selects, for the same value: it is already in force there.
 
 import { isAnnotation, values } from './keywords.ts';
 import { isNode, mapSubschemas, type Node } from './subschemas.ts';
@@ -36,7 +36,7 @@ export type LeftOut = ReadonlySet<string>;
 
 const none: LeftOut = new Set();
 
-/** More of them in each other would make too many variants of a schema. */
+/** Deeper nesting would make too many variants of a schema. */
 const maxLeftOut = 8;
 
 /** References in each other, until a schema says its type. */
@@ -66,8 +66,8 @@ export class Discriminators {
   }
 
   /**
-   * What a discriminator adds to the `allOf` of its schema.
-   * @param refer gives the converted reference for one in the document; undefined if it leads nowhere.
+   * The conditions that a discriminator adds to the `allOf` of its schema.
+   * @param refer gives the converted reference for one in the document; undefined if it has no target.
    */
   conditions(
     { property, references, isClosed, types }: Choice,
@@ -85,7 +85,7 @@ export class Discriminators {
     return [{ ...(types === undefined ? {} : { type: types }), required: [property], ...known }, ...selected];
   }
 
-  /** What is left out in the schemas that a discriminator selects. */
+  /** The discriminators to leave out of the schemas that a discriminator selects. */
   leavingOut(leftOut: LeftOut, { path }: Choice): LeftOut {
     if (leftOut.size < maxLeftOut) return new Set([...leftOut, path.join('/')]);
     this.#reader.fail([...path, 'discriminator'], 'more than 8 discriminators select in each other');
@@ -109,7 +109,7 @@ export class Discriminators {
     return new Set([...leftOut].filter((one) => within.has(one)));
   }
 
-  /** Visits a schema and all that are for the same value: in it, behind its references, and `more` references. */
+  /** Visits a schema and all schemas for the same value: in it, behind its references, and `more` references. */
   #walk(
     schema: unknown,
     path: Path,
@@ -241,7 +241,7 @@ export class Discriminators {
     return isBack;
   }
 
-  /** A mapping leads to a name or a reference. */
+  /** A mapping contains a name or a reference. */
   #targetOf(target: string, at: Path): string | undefined {
     const named = `#/components/schemas/${escaped(target)}`;
     if (this.#reader.find(named, at, true) !== undefined) return named;
@@ -297,7 +297,7 @@ function alternativesOf(schema: Node): readonly (string | undefined)[] | undefin
   });
 }
 
-/** The reference that a schema is, also as the only one in its `allOf`: the way to describe one in OpenAPI 3.0. */
+/** The reference that a schema consists of, also as the only one in its `allOf`, as OpenAPI 3.0 describes one. */
 function wrappedBy(schema: Node): string | undefined {
   const { allOf, ...beside } = schema;
   const reference = referenceOf(schema);

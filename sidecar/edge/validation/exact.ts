@@ -1,5 +1,5 @@
-// Numbers that a double does not hold: an app that reads decimals or big integers would compare another number with its
-// limits than we do. Where a schema says something about a number, such a number is refused.
+// Numbers that a double cannot hold: an app that reads decimals or big integers would compare another number with its
+// limits than we do. Where a schema restricts a number, such a number is refused.
 
 import { SallyportError } from '../../../cert-agent/base/errors.ts';
 import type { JsonRead } from '../json.ts';
@@ -9,7 +9,7 @@ import { isNode, mapSubschemas, type Node } from './subschemas.ts';
 const wide = new Set<number>();
 const inexact = new Set<number>();
 
-/** For the next message. */
+/** Resets the state for the next message. */
 export function forgetInexact(): void {
   wide.clear();
   inexact.clear();
@@ -44,15 +44,15 @@ export function isExact(value: number, says: Says): boolean {
   return true;
 }
 
-/** An extension by its name, so that it is none of JSON Schema's. */
+/** An extension by its name, so that it is not one of JSON Schema's. */
 export const exactKeyword = 'x-sallyport-exact';
 
 const limits = ['minimum', 'maximum', 'exclusiveMinimum', 'exclusiveMaximum'];
 
-/** The schema with the keyword in each part that says something about a number. */
+/** The schema with the keyword in each part that restricts a number. */
 export function withExact<T>(schema: T): T {
   if (!isNode(schema)) return schema;
-  // One that a document has is no keyword of ours.
+  // One that the document has is not ours.
   const { [exactKeyword]: _, ...plain } = mapSubschemas(schema, withExact) as Node;
   const says = saysOfNumbers(schema);
   return (says === undefined ? plain : { ...plain, [exactKeyword]: says }) as T;

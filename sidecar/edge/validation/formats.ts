@@ -1,4 +1,4 @@
-// The formats of JSON Schema and OpenAPI as checks in linear time. Strangers choose the texts: no expression here can
+// The formats of JSON Schema and OpenAPI as checks in linear time. Clients choose the texts: no expression here can
 // backtrack. (ajv-formats has some that do, `url` among them, and compiles the text of `regex`.)
 
 import { isIPv4, isIPv6 } from 'node:net';
@@ -106,7 +106,7 @@ function isUriTemplate(text: string): boolean {
 /** RFC 6901 section 3. */
 const isPointer: Format = (text) => /^(?:\/(?:[^~/]|~[01])*)*$/.test(text);
 
-/** Formats by name. Names that are no more than a hint about storage accept everything. */
+/** Formats by name. Names that only describe storage accept everything. */
 export const formats: Readonly<Record<string, Format>> = Object.freeze({
   date: isDate,
   time: isTime,

@@ -27,7 +27,7 @@ export interface Programs {
   readonly places: string;
 }
 
-/** What is wrong with a schema, and where. */
+/** A problem of a schema, and its place. */
 export interface SchemaProblem {
   readonly path: readonly (string | number)[];
   readonly message: string;
@@ -49,10 +49,10 @@ export function draftOf({ $schema }: Node): Draft | undefined {
 }
 
 function createAjv(draft: Draft, allErrors: boolean, optimize: number | false = 1): Ajv {
-  // What the generated programs require is in support.ts.
+  // support.ts provides what the generated programs require.
   const regExp = Object.assign((pattern: string) => compilePattern(pattern), { code: 'require("sallyport/pattern")' });
   const options: Options = {
-    // An unknown keyword or format would be a promise without effect.
+    // An unknown keyword or format would have no effect although its author expects one.
     ...{ strict: true, strictTypes: false, strictTuples: false, strictRequired: false, logger: false },
     // `ownProperties`: `{}` has no property `constructor`.
     ...{ ownProperties: true, allErrors, unicodeRegExp: true },
@@ -129,7 +129,7 @@ function ownUnevaluated(ajv: Ajv): void {
 }
 
 /**
- * Everything that is wrong with a schema: by its dialect, and what could not be evaluated here.
+ * All problems of a schema: against its dialect, and keywords that cannot be evaluated here.
  * @param path its place in the document
  */
 export function problemsOf(schema: unknown, draft: Draft, path: SchemaProblem['path'] = []): SchemaProblem[] {
@@ -145,7 +145,7 @@ export function problemsOf(schema: unknown, draft: Draft, path: SchemaProblem['p
   const problems: SchemaProblem[] = circlesIn(schema).map((at) => ({
     ...{ path: [...path, ...at], message: circleHint },
   }));
-  // ajv counts all items as evaluated then, and not those alone that match.
+  // ajv then counts all items as evaluated, not only those that match.
   let hasContains = false;
   walkSchema(schema, [], (one) => {
     hasContains ||= Object.hasOwn(one, 'contains');
@@ -208,7 +208,7 @@ function stepsOf(pointer: string): (string | number)[] {
 
 /**
  * Generates the function `body` for a schema that stands alone.
- * @throws Error if a reference leads nowhere.
+ * @throws Error if a reference has no target.
  */
 export function generateOne(schema: Node, draft: Draft): Programs {
   return bothPrograms((allErrors) => {
@@ -268,8 +268,8 @@ function extensionsIn(schema: Node): ReadonlySet<string> {
 }
 
 /**
- * What a called function has evaluated is merged with what its caller has, in place: without a copy, one schema would
- * know the fields of all that refer to it.
+ * ajv merges a called function's evaluated names into its caller's, in place: without a copy, one schema would
+ * know the fields of all schemas that refer to it.
  */
 const merged = /(var props\d+ = )([\w.]+\.evaluated\.props);/g;
 
@@ -279,7 +279,7 @@ const texts = /"(?:[^"\\]|\\.)*"/g;
 /** The end of a place, by a client's name. */
 const escaped = /(\w+)\.replace\(\/~\/g, ("\d+")\)\.replace\(\/\\\/\/g, ("\d+")\)/g;
 
-/** What a program calls that takes time by the length of a value: each has a counted form. */
+/** Functions that a program calls and that take time by the length of a value: each has a counted form. */
 const costly = /\bObject\.(keys|assign)\(/g;
 
 /** ajv copies all violations so far for each called function that finds more. */

@@ -7,12 +7,12 @@ import { readJson } from '../json.ts';
 import { remembered } from './exact.ts';
 import { type Validator, type Verdict, type Violation, violationsOf } from './violation.ts';
 
-/** Methods whose requests have no body as a rule (RFC 9110 section 9.3). */
+/** Methods whose requests usually have no body (RFC 9110 section 9.3). */
 const withoutBody: ReadonlySet<string> = new Set(['GET', 'HEAD', 'DELETE', 'OPTIONS', 'TRACE']);
 
 export const valid: Verdict = Object.freeze({ violations: [] });
 
-/** A request needs a body unless its method has none as a rule; each body must be JSON that matches the schema. */
+/** A request needs a body unless its method usually has none; each body must be JSON that matches the schema. */
 export function checkJsonBody(exchange: Exchange, body: Buffer, validator: Validator): Verdict {
   if (body.length === 0) return withoutBody.has(exchange.method) ? valid : { violations: [missingBody] };
   const said = headerOf(exchange, 'content-type') ?? '';

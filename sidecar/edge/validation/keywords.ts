@@ -1,4 +1,4 @@
-// The fields of OpenAPI's objects (3.1.1 section 4.8), and what the keywords of its schemas are about.
+// The fields of OpenAPI's objects (3.1.1 section 4.8), and the subjects of its schema keywords.
 
 import type { Node } from './subschemas.ts';
 
@@ -26,20 +26,20 @@ const fields = {
 /** An object of OpenAPI whose fields are checked. */
 export type Kind = keyof typeof fields;
 
-/** The names in an object that OpenAPI does not know there: a promise without effect, except `x-`. */
+/** The names in an object that OpenAPI does not define there, except `x-`: they would have no effect. */
 export function unknownFields(kind: Kind, node: Node): string[] {
   const known: readonly string[] = fields[kind];
   return Object.keys(node).filter((name) => !known.includes(name) && !name.startsWith('x-'));
 }
 
-/** Keywords that say nothing about a value. */
+/** Keywords that do not restrict a value. */
 const annotations: ReadonlySet<string> = new Set([
   ...['title', 'description', 'default', 'example', 'examples', 'deprecated', 'readOnly', 'writeOnly', '$comment'],
   ...['externalDocs', 'xml', 'discriminator', 'contentMediaType', 'contentEncoding', 'contentSchema'],
   ...['$defs', 'definitions'],
 ]);
 
-/** True for a keyword that says nothing about a value. */
+/** True for a keyword that does not restrict a value. */
 export function isAnnotation(keyword: string): boolean {
   return annotations.has(keyword) || keyword.startsWith('x-');
 }

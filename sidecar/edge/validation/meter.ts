@@ -1,5 +1,5 @@
-// Puts the spending of steps into a program of ajv: each loop spends for each round, each function for each call, and
-// each block that does much work when it is entered. What is left are blocks of a few comparisons, which count for the
+// Makes a program of ajv count its steps: each loop counts each round, each function each call, and
+// each large block its entry. The remaining blocks have a few comparisons, which count with the
 // block around them.
 
 /** Steps by the parts of a program that cost more than a statement. */
@@ -25,7 +25,7 @@ const tokens =
 interface Frame {
   /** Where its own statements begin; undefined for an object. */
   readonly start: number | undefined;
-  /** What entering it costs whatever it holds. */
+  /** The cost of entering it, whatever it contains. */
   readonly base: number;
   weight: number;
 }

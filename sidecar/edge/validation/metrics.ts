@@ -11,7 +11,7 @@ export type Direction = 'request' | 'response';
 /** Counts one message. `policy` is `namespace/name`; empty for sidecar.yaml. */
 export type Count = (policy: string, direction: Direction, mode: ValidationPlan['mode'], outcome: Outcome) => void;
 
-/** Registers the counter, and returns what increments it. */
+/** Registers the counter, and returns the function that increments it. */
 export function registerValidationMetrics(registry: Registry): Count {
   const counter = new Counter({
     name: 'sallyport_validations_total',

@@ -1,4 +1,4 @@
-// `multipleOf` in exact decimals: a quotient of doubles needs a tolerance, which accepts what is no multiple.
+// `multipleOf` in exact decimals: a quotient of doubles needs a tolerance, which accepts values that are not multiples.
 
 import { spend } from './budget.ts';
 

@@ -22,7 +22,7 @@ export interface ReadApi {
   /** Has an entry for each name of a function, and more. */
   readonly schema: { readonly $defs: Node };
   readonly problems: readonly SchemaProblem[];
-  /** What is not compared: once for each message, at its first place. */
+  /** Parts that are not compared: once for each message, at its first place. */
   readonly warnings: readonly SchemaProblem[];
   /** The place in the document of a path into `schema`. */
   placeOf(path: Path): Path;
@@ -146,7 +146,7 @@ class Reader {
       [own['parameters'], [...here, 'parameters']],
     );
     const inPath = new Set(parameters.flatMap((one) => (one.in === 'path' ? [one.name] : [])));
-    // A parameter that cannot be read may be the one that is missing.
+    // An unreadable parameter may be the one that is missing.
     const isWhole = this.#failed === failed;
     const variables = new Set([...path.matchAll(/\{([^}]*)\}/g)].map(([, name = '']) => name));
     for (const name of isWhole ? variables : [])
@@ -246,7 +246,7 @@ class Reader {
     return read;
   }
 
-  /** @param isJsonText whether the value is read as JSON, which tells types itself */
+  /** @param isJsonText whether the value is read as JSON, which carries its types */
   #schemaAt(schema: unknown, path: Path, of: 'request' | 'response' = 'request', isJsonText = false) {
     if (schema === undefined) return { schema: undefined, shape: anything };
     const name = this.#schemas[of].add(schema, path);
@@ -371,7 +371,7 @@ class Reader {
     return this.fail(at, 'the references lead in a circle');
   }
 
-  /** What a reference leads to. */
+  /** The target of a reference. */
   find(reference: string, at: Path, isQuiet = false): { readonly value: unknown; readonly path: Path } | undefined {
     const fail = (path: Path, message: string): undefined => (isQuiet ? undefined : this.fail(path, message));
     if (!reference.startsWith('#'))

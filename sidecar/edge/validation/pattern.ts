@@ -17,7 +17,7 @@ export interface Pattern {
 
 /**
  * A search for `pattern` anywhere in a text, as ECMA-262's `test` with the flag `u`.
- * @throws Error if RE2 does not have it, or it is too expensive.
+ * @throws Error if RE2 does not support it, or it is too expensive.
  */
 export function compilePattern(pattern: string): Pattern {
   const known = compiled.get(pattern);
@@ -35,7 +35,7 @@ export function compilePattern(pattern: string): Pattern {
   return made;
 }
 
-/** @throws Error if RE2 does not have it, or it is too expensive. */
+/** @throws Error if RE2 does not support it, or it is too expensive. */
 function compile(pattern: string): { readonly expression: RE2JS; readonly size: number } {
   if (pattern.length > maxLength) throw new RangeError(`it is longer than ${maxLength} characters`);
   const expression = RE2JS.compile(RE2JS.translateRegExp(withAllSpaces(pattern.replace(longProperty, '$1$2'))));

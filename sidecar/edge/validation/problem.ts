@@ -3,7 +3,7 @@
 import { type Code, codes } from '../../../cert-agent/base/errors.ts';
 import type { Verdict, Violation } from './violation.ts';
 
-/** Titles of refusals. The code is stable, and programs compare it; a title is for people. */
+/** Titles of refusals. Programs compare the stable code; a title is for people. */
 const titles: Partial<Readonly<Record<Code, string>>> = {
   request_invalid: 'The request does not match the schema',
   operation_unknown: 'The API has no operation at this path',

@@ -1,4 +1,4 @@
-// Compares responses while they pass. A copy of the body is kept up to the limit; the client waits for nothing.
+// Compares responses as they pass. A copy of the body is kept up to the limit; the client does not wait.
 
 import { brotliDecompressSync, gunzipSync, inflateSync, zstdDecompressSync } from 'node:zlib';
 import type { Downstream } from '../../exchange/ends.ts';
@@ -11,7 +11,7 @@ import { isPlain } from '../content.ts';
 /** The outcome of a response: its body, or undefined if that cannot be compared. */
 type Conclude = (exchange: Exchange, reply: Reply, body: Buffer | undefined) => void;
 
-/** Coded bodies are decoded between two requests of other clients: only small ones. */
+/** Encoded bodies are decoded between two requests of other clients: only small ones. */
 const mostCoded = 64 * 1024;
 
 const decoders: Readonly<Record<string, (body: Buffer, options: { maxOutputLength: number }) => Buffer>> = {
@@ -22,7 +22,7 @@ const decoders: Readonly<Record<string, (body: Buffer, options: { maxOutputLengt
   zstd: zstdDecompressSync,
 };
 
-/** The body without its coding; undefined if it is too large, or its coding unknown or broken. */
+/** The decoded body; undefined if it is too large, or its encoding is unknown or broken. */
 function decoded(body: Buffer, { fields }: Reply, exchange: Exchange, limit: number): Buffer | undefined {
   const coding = headerOf(exchange, 'content-encoding', fields);
   if (body.length === 0 || isPlain(coding)) return body;
@@ -63,12 +63,12 @@ export function watchResponses(limit: number, conclude: Conclude): ResponseWatch
 
 const nothing = Buffer.alloc(0);
 
-/** Gives back what a response that did not end has left. */
+/** Releases what an unfinished response has left. */
 export function dropCopy(exchange: Exchange): void {
   copies.get(exchange)?.drop();
 }
 
-/** Stands in front of the codec, and keeps what passes. */
+/** Wraps the client's codec, and keeps a copy of what passes. */
 class Copy implements Downstream {
   readonly #inner: Downstream;
   readonly #limit: number;

@@ -11,7 +11,7 @@ export interface RouteMatch {
 interface Branch {
   readonly literals: Map<string, Branch>;
   readonly templates: { readonly parts: readonly string[]; readonly branch: Branch }[];
-  /** The names of the variables on the way here, in order. */
+  /** The names of the variables on the path to this node, in order. */
   names: readonly string[];
   methods: Map<string, Operation> | undefined;
 }
@@ -74,7 +74,7 @@ function templateOf({ templates }: Branch, parts: readonly string[]): Branch {
   if (known !== undefined) return known.branch;
   const branch = newBranch();
   templates.push({ parts, branch });
-  // What has more literal characters is more specific.
+  // The template with more literal characters is more specific.
   templates.sort((a, b) => b.parts.join('').length - a.parts.join('').length);
   return branch;
 }
@@ -135,7 +135,7 @@ export function isAmbiguous(raw: string, isMatrix: boolean, escapedSlashes: bool
   return true;
 }
 
-/** More is sent by attackers only. */
+/** Only attackers send more. */
 const maxDecoded = 3;
 
 function decoded(segment: string): string {

@@ -8,7 +8,7 @@ import { draftOf, generateAll, generateOne, type Programs, problemsOf, type Sche
 import { readOpenApi } from './openapi.ts';
 import { type Node, namesIn } from './subschemas.ts';
 
-/** What is in force: plain data. */
+/** The compiled policy: plain data. */
 export interface ValidationPlan {
   readonly mode: 'Enforce' | 'Report';
   readonly limitBytes: number;
@@ -21,7 +21,7 @@ export interface ValidationPlan {
   readonly api?: ApiPlan;
   /** Names of properties that the schemas have: they may be logged. */
   readonly names: readonly string[];
-  /** What is not compared. */
+  /** Parts that are not compared. */
   readonly warnings: readonly SchemaProblem[];
 }
 
@@ -38,15 +38,15 @@ export const requestValidation = z
     mode: z.enum(['Enforce', 'Report']).default('Enforce'),
     /** Of a body, also after decompression. */
     bodyLimit: quantity.default(2 ** 20),
-    /** Accept only if the app decodes them: one that does not would read fields in the coded bytes. */
+    /** Accept only if the app decodes them: an app that does not would read fields in the encoded bytes. */
     codedForms: z.enum(['Accept', 'Refuse']).default('Refuse'),
-    /** For bodies alone. `true` and `false` say nothing about a body. */
+    /** For bodies only. `true` and `false` do not restrict a body. */
     schema: object.optional(),
     /** The whole document. */
     openapi: object.optional(),
     /** Whether responses are compared as well. They are never refused. */
     responses: z.enum(['Report', 'Off']).default('Report'),
-    /** In place of the paths of `servers`. */
+    /** Replaces the paths of `servers`. */
     basePath: z.string().regex(/^\//, 'must begin with a slash').optional(),
     /** Whether variables of a path may hold `%2F` and `%5C`. */
     escapedSlashes: z.enum(['Refuse', 'Accept']).optional(),
@@ -82,7 +82,7 @@ export const requestValidation = z
     },
   );
 
-/** What reads and compiles schemas calls itself for each level. */
+/** The code that reads and compiles schemas recurses for each level. */
 const maxDepth = 150;
 
 /** By levels, so that parts that YAML's aliases share are visited once in each. */
@@ -95,7 +95,7 @@ function isDeep(document: unknown): boolean {
   return level.size > 0;
 }
 
-/** The first are enough: a wrong version makes thousands. */
+/** The first few are enough: a wrong version causes thousands. */
 const maxProblems = 100;
 
 function compileSchema(schema: Node): Compiled | readonly SchemaProblem[] {

@@ -1,4 +1,4 @@
-// Which values a text can stand for, by the schema of its parameter or of its property of a form.
+// The values that a text can stand for, by the schema of its parameter or of its property of a form.
 
 import { isJson } from '../content.ts';
 import type { Shape } from './api-plan.ts';
@@ -9,28 +9,28 @@ type Path = readonly (string | number)[];
 
 /** Text has no deeper values: the properties of a form's property, and the items of those. */
 const maxShape = 3;
-/** References and alternatives, one in the other, until a schema says what its value is. */
+/** Nested references and alternatives, until a schema states the type of its value. */
 const maxHops = 500;
 export const anything: Shape = Object.freeze({ types: [] });
 
 /** The shapes of a document's schemas. */
 export class Shapes {
   readonly #reader: Discriminating;
-  /** Of schemas by the depth at which they stand. */
+  /** By schema and by depth. */
   readonly #shapes = Array.from({ length: maxShape + 1 }, () => new Map<unknown, Shape>());
 
   constructor(reader: Discriminating) {
     this.#reader = reader;
   }
 
-  /** Which values text can stand for under this schema. */
+  /** The values that a text can stand for under this schema. */
   shapeOf(schema: unknown, path: Path, depth = 0, hops = 0): Shape {
     if (!isNode(schema) || depth > maxShape) return anything;
     const known = this.#shapes[depth]!.get(schema);
     if (known !== undefined) return known;
     if (hops > maxHops)
       return this.#reader.fail(path, 'the references lead too far to tell how it is written') ?? anything;
-    // For a reference back to it, which says nothing new.
+    // For a reference back to it, which adds nothing.
     this.#shapes[depth]!.set(schema, anything);
     const shape = this.#shapeOf(schema, path, depth, hops);
     this.#shapes[depth]!.set(schema, shape);

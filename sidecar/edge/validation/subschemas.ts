@@ -1,4 +1,4 @@
-// The places of a JSON Schema where another schema stands.
+// The places of a JSON Schema that contain another schema.
 
 type Path = readonly (string | number)[];
 

@@ -1,4 +1,4 @@
-// Loads generated programs, and gives them what they require. Runs where requests are served; it knows no schema.
+// Loads generated programs, and provides their imports. Runs where requests are served, without any schema.
 
 import { compileFunction } from 'node:vm';
 import { countCall, spend } from './budget.ts';
@@ -15,7 +15,7 @@ export interface RawViolation {
   readonly params: Readonly<Record<string, unknown>>;
 }
 
-/** A generated function: true if the value is valid, else its `errors` say why until the next call. */
+/** A generated function: true if the value is valid; otherwise its `errors` are set until the next call. */
 export interface Validate {
   (value: unknown): boolean;
   readonly errors?: readonly RawViolation[] | null;

@@ -7,7 +7,7 @@ import { escapePart, type RawViolation, type Validate } from './support.ts';
 /** The part of a message. */
 export type Part = 'body' | 'path' | 'query' | 'header' | 'cookie';
 
-/** One place that is wrong. It has no value of the message. */
+/** One violation. It contains no value of the message. */
 export interface Violation {
   readonly in: Part;
   /** The parameter; absent for a body. */
@@ -39,7 +39,7 @@ export function isValid({ fault, violations }: Verdict): boolean {
 /** No more places than this are named. */
 export const maxViolations = 32;
 
-/** Violations that are looked at: several may be about one place. */
+/** The most violations that are examined: several may concern one place. */
 const maxRaw = 500;
 
 /** A pointer ends at the last part that fits: clients choose the names of properties. */
@@ -68,7 +68,7 @@ export function violationsOf(
     const all = places();
     if (!findPlaces(() => all(value))) raw = (all.errors ?? raw).slice(0, maxRaw);
   } catch {
-    // The first place has to do.
+    // Only the first place is reported then.
   }
   const found: Violation[] = [];
   for (const one of raw) {
@@ -86,7 +86,7 @@ export function violationsOf(
 }
 
 /**
- * Nothing counts as evaluated in an object that a part of its schema refuses: all its properties would be named, and
+ * An object that one part of its schema refuses has no evaluated properties: all of them would be named, although
  * only `other` is wrong.
  */
 function isCause(other: RawViolation, { instancePath }: RawViolation): boolean {

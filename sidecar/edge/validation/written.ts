@@ -1,5 +1,5 @@
 // Values that are written as text, in the styles of OpenAPI (3.1.0 section 4.8.12.2, after RFC 6570). A text is split
-// first and decoded then, so that an encoded comma is part of its value.
+// before it is decoded, so that an encoded comma is part of its value.
 
 import { isHeld, readJsonText } from '../json.ts';
 import type { Shape, Written } from './api-plan.ts';
@@ -8,7 +8,7 @@ import { remembered } from './exact.ts';
 /** A name with its raw text: of a query, a form or cookies. */
 export type Pair = readonly [name: string, raw: string];
 
-/** A value that was read, why it cannot be, or undefined if it is absent. */
+/** A value that was read, the reason why it cannot be read, or undefined if it is absent. */
 export type ReadValue = { readonly value: unknown } | { readonly code: string; readonly detail: string } | undefined;
 
 const repeated = { code: 'repeated', detail: 'must be there once' } as const;
@@ -17,7 +17,7 @@ const unreadable = { code: 'style', detail: 'is not written in the style of the 
 
 const jsonNumber = /^-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?$/;
 
-/** A text as the type that its schema wants. As a string if it is of none: the schema then says what is wrong. */
+/** A text as the type that its schema requires; a string if none matches: the schema then reports the error. */
 export function typed(text: string, { types }: Shape): unknown {
   if ((types.includes('integer') || types.includes('number')) && text.length <= 64 && jsonNumber.test(text)) {
     const value = Number(text);
@@ -90,7 +90,7 @@ export function readFromPairs(
   const raws = pairs.get(name);
   if (!json && style === 'deepObject') return readDeep(name, shape, pairs, decodeOne);
   if (!json && isExploded({ style, explode, shape })) {
-    // Its properties are there under their own names. A pair with its name would be another way to write it.
+    // Its properties are read under their own names. A pair with its name would be a second notation.
     if (raws !== undefined && !Object.hasOwn(shape.properties ?? {}, name)) return unreadable;
     return readProperties(shape, pairs, decodeOne);
   }
@@ -193,7 +193,7 @@ function shapeIn({ properties = {} }: Shape, key: string): Shape {
   return Object.hasOwn(properties, key) ? properties[key]! : plain;
 }
 
-/** Each property is a pair of its own. Only those that the schema names can be told from other parameters. */
+/** Each property is a pair of its own. Only those that the schema names differ from other parameters. */
 function readProperties(
   shape: Shape,
   pairs: ReadonlyMap<string, readonly string[]>,
