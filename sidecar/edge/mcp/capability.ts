@@ -1,4 +1,4 @@
-// Authorizes what MCP clients do, message by message, and shows each caller only what it may use.
+// Authorizes the actions of MCP clients, message by message, and shows each caller only what it may use.
 
 import { hash, randomBytes } from 'node:crypto';
 import type { ConnectionFacts } from '../../exchange/connection-facts.ts';
@@ -21,20 +21,20 @@ import { type Caller, compileRules } from './rules.ts';
 import type { McpPlan } from './schema.ts';
 import { CallerSeal } from './session.ts';
 
-/** What it uses of the process. */
+/** The parts of the process that it uses. */
 export interface McpShared extends Pick<Onward, 'refuse'> {
-  /** Seals sessions where no key is configured: the same in all workers, another after each start. */
+  /** Seals sessions where no key is configured: the same key in all workers, a new one after each start. */
   readonly key: Buffer;
   readonly count: CountMessage;
 }
 
-/** One request on its way. */
+/** One request in progress. */
 interface Judged {
   readonly messages: readonly Message[];
   readonly seal: CallerSeal;
   /** The server's id of the session, and the client's. */
   readonly session: readonly [own: string, sealed: string] | undefined;
-  /** The server's id of the last event that the client has. */
+  /** The server's ID of the last event that the client has received. */
   readonly lastEvent: string | undefined;
   readonly reply: McpReply;
 }
@@ -126,7 +126,7 @@ export const mcp: Guarding<McpPlan, McpShared> = {
           throw refuseMessage(exchange, 'mcp_message_invalid', `${name}: a ${method} has no body`);
         limitBody(exchange, plan.bodyLimit, name);
       },
-      // Before the body: callers without any rule cost no reading.
+      // Before the body: a body is not read for callers without any rule.
       authorize(exchange, connection) {
         if (!callerOf(exchange, connection).isAdmitted)
           throw refuseByRule(
@@ -150,7 +150,7 @@ export const mcp: Guarding<McpPlan, McpShared> = {
       rewrite(exchange) {
         const { session, lastEvent } = judged.get(exchange) ?? {};
         changeRequest(exchange, replaced, [
-          // What is coded, or a part, cannot be filtered.
+          // An encoded response, or a part of one, cannot be filtered.
           ['accept-encoding', 'identity'],
           ...(session === undefined ? [] : [[sessionField, session[0]] as const]),
           ...(lastEvent === undefined ? [] : [[eventField, lastEvent] as const]),
@@ -171,7 +171,7 @@ export const mcp: Guarding<McpPlan, McpShared> = {
         stillHolds(exchange, before) {
           if (before === known) return true;
           const { messages } = judged.get(exchange) ?? {};
-          // Streams and lists that are open were filtered by other rules: the client asks again.
+          // Open streams and lists were filtered by other rules: the client must request them again.
           if (messages === undefined || messages.length === 0 || messages.some(isFiltered)) return false;
           const caller = callerOf(exchange, exchange.connection);
           return messages.every((one) => caller.judge(one).isAllowed);
@@ -186,13 +186,13 @@ const methods: readonly string[] = ['POST', 'GET', 'DELETE'];
 const sessionField = 'mcp-session-id';
 const eventField = 'last-event-id';
 
-/** The server gets none of these from the client. */
+/** Fields of the client that the server does not get. */
 const replaced: ReadonlySet<string> = new Set([
   ...[sessionField, eventField, 'accept-encoding', 'range', 'if-range'],
   ...['if-match', 'if-none-match', 'if-modified-since', 'if-unmodified-since'],
 ]);
 
-/** Fields of a response that are about its bytes, or for other callers. */
+/** Fields of a response that describe its bytes, or apply to other callers. */
 const ofWhole: ReadonlySet<string> = new Set([
   ...[sessionField, 'cache-control', 'etag', 'last-modified', 'accept-ranges'],
   ...['content-md5', 'digest', 'content-digest', 'repr-digest'],
@@ -202,7 +202,7 @@ function isFiltered({ method }: Message): boolean {
   return method?.endsWith('/list') === true || method === 'subscriptions/listen';
 }
 
-/** One key for all workers: the first has it. */
+/** One key for all workers, which the first worker holds. */
 async function keyOf(workers: EdgeWorkers): Promise<Buffer> {
   if (workers.first === undefined) {
     const key = randomBytes(32);
@@ -235,7 +235,7 @@ function lastEventOf(exchange: Exchange, own: CallerSeal, name: string): string 
   return id;
 }
 
-/** The session for the client: what it has already, or a new one. An id that no field can hold is left out. */
+/** The client's session ID: its existing one, or a new one. An ID that no field can hold is left out. */
 function sessionFields(exchange: Exchange, fields: Fields, { seal, session }: Judged): (readonly [string, string])[] {
   const id = headerOf(exchange, sessionField, fields);
   if (id === undefined) return [];

@@ -1,14 +1,14 @@
-// Reads a stream of server-sent events (HTML, section 9.2) and writes it again, event by event. Nothing of a complete
-// event is held back.
+// Reads a stream of server-sent events (HTML, section 9.2) and writes it again, event by event. A complete event is
+// never held back.
 
 import { hold } from '../../exchange/held-bytes.ts';
 import { malformed } from './filter.ts';
 
-/** What becomes of the parts of an event. */
+/** Changes the parts of an event. */
 export interface EventRules {
   /** Its data; undefined to remove it. */
   data(text: Buffer): Buffer | undefined;
-  /** Its id; undefined if no client could send it back. */
+  /** Its ID; undefined if no client could send it back. */
   id(id: string): string | undefined;
   /** The longest event, bytes. */
   readonly limit: number;
@@ -22,20 +22,20 @@ export class EventReader {
   /** The last piece ended with CR: an LF that follows belongs to it. */
   #afterCr = false;
   #isFirst = true;
-  /** Lines of the event so far that go on as they are: `event` and `retry`. */
+  /** Lines of the current event that are passed on unchanged: `event` and `retry`. */
   #lines = '';
   #id: string | undefined = undefined;
   #data: string[] = [];
   /** Bytes of the event's complete lines. */
   #taken = 0;
-  /** What is counted as held. */
+  /** The bytes that are counted as held. */
   #held = 0;
 
   constructor(rules: EventRules) {
     this.#rules = rules;
   }
 
-  /** The bytes of what is complete. @throws SallyportError `upstream_answer_malformed`. */
+  /** The bytes of complete events. @throws SallyportError `upstream_answer_malformed`. */
   read(piece: Buffer): Buffer {
     let text = piece.toString('latin1');
     if (this.#isFirst) {
@@ -97,7 +97,7 @@ export class EventReader {
     const idLine = sealed === undefined ? '' : `id: ${sealed}\n`;
     const said = data.join('\n');
     const kept = said === '' ? said : this.#rules.data(Buffer.from(said, 'latin1'))?.toString('latin1');
-    // Without data it is no event, but its id and its retry count.
+    // Without data there is no event, but its id and its retry count.
     if (kept === undefined) return `${idLine}${lines.replace(/^event: .*\n/gm, '')}\n`;
     const dataLines =
       data.length === 0
@@ -109,7 +109,7 @@ export class EventReader {
     return `${lines}${idLine}${dataLines}\n`;
   }
 
-  /** Gives back what a stream that did not end has left. */
+  /** Releases the bytes of a stream that did not end. */
   drop(): void {
     hold(-this.#held);
     this.#held = 0;

@@ -1,5 +1,5 @@
-// Removes from a server's messages what the caller may not use. Lists are known by their form and not by their request:
-// a stream that is resumed, or a batch, holds responses to requests that were made elsewhere.
+// Removes names from a server's messages that the caller may not use. Lists are recognized by their form, not by the
+// request: a resumed stream, or a batch, contains responses to requests that were made elsewhere.
 
 import { isUtf8 } from 'node:buffer';
 import { SallyportError } from '../../../cert-agent/base/errors.ts';
@@ -25,9 +25,9 @@ const interesting =
   /"(?:tools|prompts|resources|resourceTemplates|notifications\\?\/resources\\?\/updated)"|\\u00(?:[4-7][0-9a-f]|2f)/i;
 
 /**
- * The text of one or several messages without what the caller may not use: the same bytes if nothing is removed, and
+ * The text of one or several messages without names that the caller may not use: unchanged if nothing is removed, and
  * undefined if nothing is left.
- * @throws SallyportError `upstream_answer_malformed` for what two readers could read differently.
+ * @throws SallyportError `upstream_answer_malformed` for a text that two parsers could read differently.
  */
 export function filterMessages(text: Buffer, sees: Sees): Buffer | undefined {
   // UTF-16, which some clients would read, has zeros.
@@ -42,7 +42,7 @@ export function filterMessages(text: Buffer, sees: Sees): Buffer | undefined {
 function filterRead(text: Buffer, read: JsonRead, sees: Sees): Buffer | undefined {
   if ('fault' in read) throw malformed(`is refused with ${read.fault}`);
   if (!isChanged(read.value, sees)) return text;
-  // Once more, so that numbers stay as they are written.
+  // Parsed once more, so that numbers keep their notation.
   const value: unknown = JSON.parse(text.toString('utf8'), keepNumbers);
   const left = strip(value, sees);
   return left === undefined ? undefined : Buffer.from(JSON.stringify(left));
@@ -95,7 +95,7 @@ function stripOne(message: unknown, sees: Sees): unknown {
     if (!Object.hasOwn(lists, lower)) continue;
     const [kind, named] = lists[lower]!;
     const entries = result[key];
-    // No result of the protocol has anything else here.
+    // No result of the protocol has another value here.
     if (!Array.isArray(entries)) delete result[key];
     else result[key] = entries.filter((one) => isSeen(one, kind, named, sees));
   }
@@ -111,7 +111,7 @@ function isObject(value: unknown): value is Record<string, unknown> {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
-/** A message of the server that cannot be read. */
+/** An unreadable message of the server. */
 export function malformed(why: string): SallyportError {
   return new SallyportError('upstream_answer_malformed', `a message of the MCP server ${why}`);
 }

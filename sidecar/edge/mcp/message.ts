@@ -1,5 +1,5 @@
-// Reads the JSON-RPC messages of a request (JSON-RPC 2.0; MCP, Base Protocol), and what each is about. Strict: a message
-// that two readers could take for different ones is refused.
+// Reads the JSON-RPC messages of a request (JSON-RPC 2.0; MCP, Base Protocol), and their targets. Strict: a message
+// that two parsers could read differently is refused.
 
 import type { Code } from '../../../cert-agent/base/errors.ts';
 import { readJson } from '../json.ts';
@@ -7,7 +7,7 @@ import type { Kind } from './names.ts';
 
 export type Id = string | number;
 
-/** What a message wants to use. */
+/** The target of a message. */
 export interface Target {
   readonly kind: Kind;
   readonly name: string;
@@ -77,7 +77,7 @@ function readMessage(value: unknown): Message | Unreadable {
   if (!isObject(value)) return invalid('a message is an object');
   const { jsonrpc, id, method, params } = value;
   const own = isId(id) ? id : undefined;
-  // Some readers take `Method` for `method`: nothing but the members of the standard.
+  // Some parsers take `Method` for `method`: only the members of the standard are allowed.
   if (!Object.keys(value).every((one) => members.has(one)))
     return invalid('a message has a member that JSON-RPC does not have', own);
   if (jsonrpc !== '2.0') return invalid("a message has jsonrpc: '2.0'", own);
@@ -94,7 +94,7 @@ function readMessage(value: unknown): Message | Unreadable {
   return { id: own, method, ...about, isTwin: isTwinOfKnown(method), version: versionIn(params ?? {}) };
 }
 
-/** JSON-RPC section 4: no fractions. Integers that are no double could be another one's. */
+/** JSON-RPC section 4: no fractions. An integer that is not exact as a double could be taken for another ID. */
 function isId(id: unknown): id is Id {
   return typeof id === 'string' || Number.isSafeInteger(id);
 }
@@ -106,7 +106,7 @@ function versionIn({ _meta: meta }: Members): string | undefined {
 
 type About = Pick<Message, 'targets' | 'isKnown'>;
 
-/** Methods of the protocol that name something, each with the reader of its params; a text says what is wrong. */
+/** Methods of the protocol that name something, each with the reader of its params; a text describes the fault. */
 const naming: Readonly<Record<string, (params: Members) => About | string>> = {
   'tools/call': (params) => named('tool', params, 'name'),
   'prompts/get': (params) => named('prompt', params, 'name'),
@@ -117,7 +117,7 @@ const naming: Readonly<Record<string, (params: Members) => About | string>> = {
   'subscriptions/listen': readListen,
 };
 
-/** Methods that name nothing: what a caller needs for a session, and lists, which are filtered. */
+/** Methods that name nothing: those that a session needs, and lists, which are filtered. */
 const plainMethods: ReadonlySet<string> = new Set([
   ...['initialize', 'server/discover', 'ping', 'logging/setLevel'],
   ...['tools/list', 'prompts/list', 'resources/list', 'resources/templates/list'],
@@ -179,7 +179,7 @@ function readListen(params: Members): About | string {
   return { targets: uris.map((name) => ({ kind: 'resource', name })), isKnown };
 }
 
-/** What is wrong with an object that has another spelling of one of `keys`, which some readers take for it. */
+/** The fault of an object with another spelling of one of `keys`, which some parsers accept. */
 function twinOf(value: Members, keys: readonly string[]): string | undefined {
   const folded = new Set(keys.map((one) => one.toLowerCase()));
   const isTwin = (key: string): boolean => !keys.includes(key) && folded.has(key.normalize('NFKC').toLowerCase());

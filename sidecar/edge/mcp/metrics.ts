@@ -1,4 +1,4 @@
-// How many messages were judged.
+// Counts the messages that were evaluated.
 
 import { Counter, type Registry } from 'prom-client';
 

@@ -1,9 +1,9 @@
-// Names of tools and prompts, and URIs of resources, as rules compare them. An Allow rule takes a name letter by letter,
-// so that none that only looks like it matches. A Deny rule takes all spellings that a server could read as the same.
+// Names of tools and prompts, and URIs of resources, as rules compare them. An Allow rule compares them exactly,
+// so that look-alikes do not match. A Deny rule matches all spellings that a server could read as the same.
 
 import type { Match } from '../../policy/match.ts';
 
-/** What a rule may name. */
+/** The kinds of things that a rule may name. */
 export type Kind = 'tool' | 'prompt' | 'resource';
 
 /** Compares one name. */
@@ -45,7 +45,7 @@ const uriCharacters = /^[\x21\x23-\x3b\x3d\x3f-\x5b\x5d\x5f\x61-\x7b\x7d\x7e]+$/
 
 /**
  * True for a URI (RFC 3986) that no server normalises to another: its scheme is in lower case, its path has no dot
- * segments and no empty ones, and nothing is escaped that separates or needs no escape.
+ * segments and no empty ones, and no character is escaped that separates or needs no escape.
  */
 export function isPlainUri(uri: string): boolean {
   if (!uriCharacters.test(uri)) return false;
@@ -96,7 +96,7 @@ function fold(kind: Kind, name: string): string {
   return text.normalize('NFKC').toLowerCase().trim();
 }
 
-/** The names of a rule's operation. Undefined if it names none: the rule is then about all of them. */
+/** The names of a rule's operation. Undefined if it names none: the rule then applies to all. */
 export function compileNames(
   operation: {
     readonly tools?: readonly string[] | undefined;
@@ -136,20 +136,20 @@ function isStarred(pattern: string): boolean {
   return pattern.startsWith('*') || pattern.endsWith('*');
 }
 
-/** A star at an end; alone it is about every name, also about an empty one. */
+/** A star at one end; a lone star matches every name, also an empty one. */
 function compileStar(pattern: string): Match {
   if (pattern === '*') return () => true;
   if (pattern.startsWith('*')) return (name) => name.endsWith(pattern.slice(1));
   return (name) => name.startsWith(pattern.slice(0, -1));
 }
 
-/** Without what `fold` cuts off at the end: a prefix may end in a slash. */
+/** Without the ending that `fold` removes: a prefix may end in a slash. */
 function foldPattern(kind: Kind, pattern: string): string {
   const text = kind === 'resource' ? (decoded(pattern) ?? pattern) : pattern;
   return text.normalize('NFKC').toLowerCase();
 }
 
-/** Methods are compared letter by letter by Allow rules, and without case by Deny rules. */
+/** Allow rules compare methods exactly, and Deny rules without case. */
 export function compileMethods(patterns: readonly string[] | undefined, action: 'Allow' | 'Deny'): Match | undefined {
   if (patterns === undefined) return undefined;
   const match = (action === 'Allow' ? compileAllowed : compileDenied)(patterns, 'tool');

@@ -1,5 +1,5 @@
-// Refusals in JSON-RPC's own form (section 5.1). A request with an id gets its error with status 200, as any other
-// response: clients take other statuses for the end of the connection. What has no id gets the status of its code.
+// Refusals in JSON-RPC's own form (section 5.1). A request with an ID gets its error with status 200, like any other
+// response: clients take other statuses for the end of the connection. A message without an ID gets its code's status.
 
 import { type Code, SallyportError } from '../../../cert-agent/base/errors.ts';
 import { deny } from '../../exchange/decision.ts';
@@ -23,7 +23,7 @@ function numberOf(code: Code): number {
   return code.startsWith('json_') ? -32700 : -32600;
 }
 
-/** What a client reads. It tells no caller what exists. */
+/** The text for the client. It does not reveal what exists. */
 const texts: Partial<Readonly<Record<Code, string>>> = {
   policy_denied: 'access denied',
   mcp_session_unknown: 'session not found',
@@ -44,7 +44,7 @@ export interface Refused {
   readonly fields?: readonly (readonly [string, string])[];
 }
 
-/** Refuses what cannot be read or has no id. `why` is for the log. */
+/** Refuses a message that cannot be read or has no ID. `why` is for the log. */
 export function refuseMessage(exchange: Exchange, code: Code, why: string, refused: Refused = {}): SallyportError {
   const error = new SallyportError(code, why);
   return denied(exchange, error, error.row.status, errorOf(code, refused.id), refused);

@@ -1,5 +1,5 @@
-// The server's response on its way to the client: JSON as a whole, events one by one, both without what the caller may
-// not use.
+// The server's response on its way to the client: JSON as a whole, events one by one, without names that the caller
+// may not use.
 
 import { asSallyportError, type SallyportError } from '../../../cert-agent/base/errors.ts';
 import type { Downstream } from '../../exchange/ends.ts';
@@ -19,7 +19,7 @@ export interface ReplyRules extends Pick<EventRules, 'id' | 'limit'> {
   readonly fail: (error: SallyportError) => void;
 }
 
-/** Stands in front of the client's codec. */
+/** Wraps the client's codec. */
 export class McpReply implements Downstream {
   readonly #exchange: Exchange;
   readonly #inner: Downstream;
@@ -40,7 +40,7 @@ export class McpReply implements Downstream {
   }
 
   respond(reply: Reply, whole: Buffer | undefined): void {
-    // Refusals of ours go out as they are, and so does what has no body.
+    // Our own refusals are sent unchanged, and so are responses without a body.
     const isEmpty = whole === undefined ? reply.framing === 0 : whole.length === 0;
     if (this.#exchange.failure !== undefined || isEmpty) return this.#inner.respond(reply, whole);
     try {
@@ -55,7 +55,7 @@ export class McpReply implements Downstream {
     const type = readContentType(written ?? '');
     const isEvents = type?.type === 'text/event-stream';
     if (!isEvents && (type === undefined || !isJson(type.type))) {
-      // A page with an error, of the server or of what is before it.
+      // An error page of the server or of a proxy before it.
       if (reply.status >= 400) return this.#inner.respond(reply, whole);
       this.#other = isWithoutMessage(this.#exchange.method, reply.status) ? 'left out' : 'refused';
     }
@@ -117,7 +117,7 @@ export class McpReply implements Downstream {
     }
   }
 
-  /** A JSON response. Its trailers were about other bytes. */
+  /** A JSON response. Its trailers described other bytes. */
   #finish(body: Buffer): void {
     if (body.length > this.#rules.limit) throw malformed(`has more than ${this.#rules.limit} bytes`);
     if (this.#other !== undefined) return this.#finishWithout(body);
@@ -141,7 +141,7 @@ export class McpReply implements Downstream {
     this.#rules.fail(asSallyportError(error, 'internal', 'the response could not be filtered'));
   }
 
-  /** Gives back what a response that did not end has left. */
+  /** Releases the bytes of a response that did not end. */
   drop(): void {
     this.#events?.drop();
     hold(-this.#bytes);

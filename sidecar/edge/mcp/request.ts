@@ -1,4 +1,4 @@
-// Reads one request of an MCP client: its messages, and that its headers say the same.
+// Reads one request of an MCP client: its messages, and whether its headers agree with them.
 
 import type { SallyportError } from '../../../cert-agent/base/errors.ts';
 import type { Exchange } from '../../exchange/exchange.ts';
@@ -13,7 +13,7 @@ export interface Messages {
   readonly isBatch: boolean;
 }
 
-/** Before the body comes: whether it will be JSON. `of` names the policy, for the log. */
+/** Before the body arrives: whether it will be JSON. `of` names the policy, for the log. */
 export function checkType(exchange: Exchange, of: string): SallyportError | undefined {
   const type = readContentType(headerOf(exchange, 'content-type') ?? '');
   if (type?.type !== 'application/json' || !isInUtf8(type))
@@ -25,7 +25,7 @@ export function checkType(exchange: Exchange, of: string): SallyportError | unde
 
 const firstVersion = '2025-03-26';
 
-/** The messages of a body. @throws SallyportError for what cannot be read, and for headers that say something else. */
+/** The messages of a body. @throws SallyportError for an unreadable body, and for headers that disagree with it. */
 export function messagesOf(exchange: Exchange, body: Buffer, of: string): Messages {
   // 2025-06-18 and later, Protocol Version Header: without one, the first version is meant.
   const version = headerOf(exchange, 'mcp-protocol-version');
@@ -41,7 +41,7 @@ export function messagesOf(exchange: Exchange, body: Buffer, of: string): Messag
 }
 
 /**
- * The header that says something else than the message (2026-07-28, Server Validation): what is before or behind us may
+ * The header that disagrees with the message (2026-07-28, Server Validation): proxies before or behind us may
  * route by it.
  */
 function mismatchOf(
@@ -58,7 +58,7 @@ function mismatchOf(
   return version !== undefined && said !== undefined && said !== version ? 'MCP-Protocol-Version' : undefined;
 }
 
-/** 2026-07-28, Value Encoding. Undefined for base64 that is none. */
+/** 2026-07-28, Value Encoding. Undefined for invalid base64. */
 function readValue(written: string): string | undefined {
   const [, coded] = /^=\?base64\?(.*)\?=$/.exec(written) ?? [];
   if (coded === undefined) return written;

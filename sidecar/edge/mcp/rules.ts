@@ -1,5 +1,5 @@
-// Whether a caller may send a message, and see a name in a list. The first rule that matches decides. Fails closed: what
-// the protocol does not have, and names with several spellings, need a rule that names them.
+// Whether a caller may send a message, and see a name in a list. The first rule that matches decides. Fails closed:
+// unknown methods, and names with several spellings, need a rule that names them.
 
 import type { ConnectionFacts } from '../../exchange/connection-facts.ts';
 import type { Exchange } from '../../exchange/exchange.ts';
@@ -25,9 +25,9 @@ export interface Verdict {
   readonly rule: string;
 }
 
-/** What one caller may do. */
+/** The permissions of one caller. */
 export interface Caller {
-  /** False for a caller whom no rule allows anything: it may not even begin a session. */
+  /** False for a caller that no rule allows anything: it may not even start a session. */
   readonly isAdmitted: boolean;
   /** About one message. A message with several targets needs all of them. */
   judge(message: Message): Verdict;
@@ -95,7 +95,7 @@ class RulesOfCaller implements Caller {
     const rule = this.#rules.find((one) => isAbout(one, method, target, isKnown, isOrdinary));
     if (rule !== undefined) return { isAllowed: rule.isAllow, rule: rule.name };
     const { rule: name, isAllowed } = this.#byDefault;
-    // The session itself, and lists, which are filtered: for each caller who may use anything.
+    // The session itself, and filtered lists: for each caller that may use anything.
     if (target === undefined && isKnown) return { isAllowed: this.isAdmitted, rule: name };
     return { isAllowed: isAllowed && isOrdinary, rule: name };
   }

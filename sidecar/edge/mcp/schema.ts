@@ -44,7 +44,7 @@ const rule = z.strictObject({
   action,
   /** Every caller without it. */
   principal: principal.optional(),
-  /** Everything that the protocol itself has without it. */
+  /** Everything in the protocol itself without it. */
   operation: operation.optional(),
 });
 

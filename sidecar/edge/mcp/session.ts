@@ -1,5 +1,5 @@
-// Sessions of MCP belong to their caller. What a client keeps of a server (the session's id, and the ids of events) goes
-// out sealed together with the caller, and comes back to the server only from the same one. Nothing is stored, so
+// Sessions of MCP belong to their caller. IDs of the server that a client keeps (of the session and of events) are sent
+// sealed together with the caller, and reach the server again only from the same caller. Nothing is stored, so
 // workers and gateways with the same key agree.
 
 import { hash } from 'node:crypto';
@@ -8,7 +8,7 @@ import type { Exchange } from '../../exchange/exchange.ts';
 import { callerParts } from '../caller.ts';
 import type { Seal } from '../seal.ts';
 
-/** What is sealed; one does not open as the other. */
+/** The kinds of sealed IDs; one does not open as the other. */
 export type Sealed = 'session' | 'event';
 
 const callerBytes = 16;
@@ -36,7 +36,7 @@ export class CallerSeal {
     return this.#digest;
   }
 
-  /** The id for the client; undefined if it is none that a field can hold. */
+  /** The ID for the client; undefined if no field can hold it. */
   close(what: Sealed, id: string): string | undefined {
     if (!idPattern.test(id)) return undefined;
     return this.#seal.closeBytes(Buffer.concat([Buffer.of(mark[what]), this.#caller, Buffer.from(id, 'latin1')]));
