@@ -1,4 +1,4 @@
-// Reports what is unusual for a route and a caller. It refuses nothing.
+// Reports unusual behaviour for a route and a caller. It refuses nothing.
 
 import { every } from '../../../cert-agent/base/background.ts';
 import type { Service } from '../capability.ts';

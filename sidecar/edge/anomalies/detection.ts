@@ -1,4 +1,4 @@
-// Anomaly detection in one process. Every worker counts what it sees, and the first learns: one caller's requests reach
+// Anomaly detection in one process. Every worker counts its requests, and the first learns: one caller's requests reach
 // several workers.
 
 import { hash } from 'node:crypto';
@@ -12,7 +12,7 @@ import type { FirstWorker } from '../capability.ts';
 import { type Anomaly, Model, type ModelState, type Seen } from './model.ts';
 import type { AnomalyPlan } from './schema.ts';
 
-/** What a worker has seen since its last report, by policy. */
+/** A worker's counts since its last report, by policy. */
 type Report = readonly (readonly [policy: string, seen: readonly Seen[]])[];
 
 /** An anomaly with its time and policy, for the page. */
@@ -32,7 +32,7 @@ const maxRecent = 50;
 const maxLogged = 20;
 const longestKey = 200;
 
-/** What it uses of the process. */
+/** The parts of the process that it uses. */
 export interface DetectionTools {
   readonly log: Pick<Log, 'warn'>;
   readonly count: (policy: string, kind: Anomaly['kind']) => void;
@@ -107,7 +107,7 @@ export class Detection {
     if (isError) seen.errors++;
     seen.largestRequest = Math.max(seen.largestRequest, bytesReceived);
     seen.largestResponse = Math.max(seen.largestResponse, bytesSent);
-    // Clients invent paths: those that the app knows count.
+    // Clients make up paths: only those that the app knows count.
     if (!isError && seen.paths.length < maxPathsCounted) {
       const path = `${exchange.method} ${inferTemplate(pathWithoutQuery(exchange.received?.path ?? exchange.path))}`;
       if (!seen.paths.includes(path)) seen.paths.push(path);
@@ -115,7 +115,7 @@ export class Detection {
     if (this.#size >= maxCounted) this.pass();
   }
 
-  /** Passes what was counted on to the models, and ends their windows. Runs every second. */
+  /** Passes the counts on to the models, and ends their windows. Runs every second. */
   pass(): void {
     const report: Report = [...this.#counted].map(([policy, seen]) => [policy, [...seen.values()]]);
     this.#counted = new Map();
@@ -127,13 +127,13 @@ export class Detection {
     } else if (report.length > 0) first.tell(report);
   }
 
-  /** In the first worker: takes what another has counted. */
+  /** In the first worker: adds the counts of another. */
   take(report: unknown): void {
     const now = this.#tools.now();
     for (const [policy, all] of report as Report) for (const seen of all) this.#models.get(policy)?.add(seen, now);
   }
 
-  /** What is learned, by policy, and the newest anomalies, the last first. */
+  /** The learned values, by policy, and the newest anomalies, newest first. */
   get state(): { readonly policies: Readonly<Record<string, ModelState>>; readonly recent: readonly Recent[] } {
     const { now, date } = this.#tools;
     const shift = date() - now();
@@ -166,7 +166,7 @@ function keyOf(parts: readonly (string | undefined)[]): string {
   return text.length > longestKey ? hash('sha256', text) : text;
 }
 
-/** The name of a caller: the method by which it is known, and all its names. */
+/** The name of a caller: its authentication method and all its names. */
 function nameOf([method, ...names]: readonly (string | undefined)[]): string {
   const said = names.flatMap((one) =>
     one === undefined ? [] : [one.slice(0, longestKey).replace(/[^\x20-\x7e]/g, '.')],

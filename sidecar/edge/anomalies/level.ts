@@ -1,12 +1,12 @@
-// What is usual for one number per window: its mean and deviation, exponentially weighted, and its highest value. An
-// outlier is learned only in part, so that one attack does not become usual, and a slow rise does.
+// The usual level of one number per window: its mean and deviation, exponentially weighted, and its highest value. An
+// outlier is learned only in part, so that one attack does not become usual, but a slow rise does.
 
 /** An unusual value must be this many times the highest so far: jobs that run at night are usual in their own time. */
 const timesPeak = 2;
-/** How far the highest value rises in one window, once it is compared. */
+/** How far the highest value may rise in one window, once values are compared. */
 const peakGrowth = 1.1;
 
-/** How fast is forgotten: the weight of a new window. */
+/** The rate of forgetting: the weight of a new window. */
 export function weightOf(windowMs: number, halfLifeMs: number): number {
   return 1 - 0.5 ** (windowMs / halfLifeMs);
 }
@@ -25,7 +25,7 @@ export class Level {
     return this.#mean;
   }
 
-  /** The highest value that is usual. */
+  /** The highest usual value. */
   limit(threshold: number): number {
     const deviation = Math.sqrt(Math.max(0, this.#squares - this.#mean ** 2));
     return Math.max(this.#mean + threshold * deviation, timesPeak * this.#peak);
@@ -37,19 +37,19 @@ export class Level {
     const share = Math.max(weight, 1 / ++this.#windows);
     this.#mean += share * (taken - this.#mean);
     this.#squares += share * (taken ** 2 - this.#squares);
-    // It is forgotten as the mean is.
+    // It decays as the mean does.
     const peak = this.#peak * (1 - weight);
     // Values below the limit raise it slowly as well: otherwise it could be doubled step by step.
     const raised = this.#isSettled ? Math.min(value, Math.max(this.#peak * peakGrowth, this.#mean)) : value;
     this.#peak = Math.max(peak, raised);
   }
 
-  /** From now on it is compared: rises are slow. */
+  /** Values are compared from now on: rises are slow. */
   settle(): void {
     this.#isSettled = true;
   }
 
-  /** Learns that there was nothing in `count` windows. */
+  /** Learns `count` empty windows. */
   skip(count: number, weight: number): void {
     if (count <= 0 || this.#windows === 0) return;
     // At first each window counts the same; see `learn`.
@@ -71,7 +71,7 @@ export class Share {
     return this.#requests === 0 ? 0 : this.#errors / this.#requests;
   }
 
-  /** How many errors in so many requests are usual: the share, deviations of a binomial, and a tenth. */
+  /** The usual number of errors among so many requests: the share, deviations of a binomial, and a tenth. */
   limit(requests: number, threshold: number): number {
     const share = this.value;
     const deviation = Math.sqrt(requests * share * (1 - share));
@@ -91,5 +91,5 @@ export class Share {
   }
 }
 
-/** Fewer errors in a window are none worth a line. */
+/** Fewer errors than this in a window are not reported. */
 const fewErrors = 4;

@@ -1,4 +1,4 @@
-// How many anomalies were reported.
+// Counts the reported anomalies.
 
 import { Counter, type Registry } from 'prom-client';
 import type { AnomalyKind } from './schema.ts';

@@ -1,10 +1,10 @@
-// What is usual on the routes of one policy: per route and caller. All memory is bounded; what does not fit is counted
+// The usual behaviour on the routes of one policy: per route and caller. All memory is bounded; excess is counted
 // and not learned.
 
 import { Level, Share, weightOf } from './level.ts';
 import type { AnomalyKind, AnomalyPlan } from './schema.ts';
 
-/** What was seen of one caller on one route since the last report of a worker. */
+/** The counts of one caller on one route since a worker's last report. */
 export interface Seen {
   readonly route: string;
   /** Identifies the caller. */
@@ -25,20 +25,20 @@ export interface Anomaly {
   readonly kind: AnomalyKind;
   readonly route: string;
   readonly caller: string;
-  /** What was seen in the window: requests, bytes, errors. Absent for what is new. */
+  /** The value of the window: requests, bytes, errors. Absent for a new caller, route or path. */
   readonly seen?: number;
-  /** Up to how much would have been usual. */
+  /** The highest usual value. */
   readonly usual?: number;
   /** The new path. */
   readonly path?: string;
 }
 
-/** What a model has learned, in numbers. */
+/** The size of a model. */
 export interface ModelState {
   readonly learningUntil: string;
   readonly series: number;
   readonly paths: number;
-  /** Requests that were not learned, since the memory is full. */
+  /** Requests that were not learned, because the memory is full. */
   readonly unlearned: number;
   /** How often a path was not remembered, for the same reason. */
   readonly unlearnedPaths: number;
@@ -58,7 +58,7 @@ interface Series {
   readonly caller: string;
   /** The window in which it was first seen. */
   readonly first: number;
-  /** The window that is being counted. */
+  /** The current window. */
   window: number;
   requests: number;
   errors: number;
@@ -140,7 +140,7 @@ export class Model {
     for (const path of seen.paths) this.#notePath(series, path, window);
   }
 
-  /** Ends windows that are over, and forgets what is old. */
+  /** Ends windows that are over, and forgets old series and paths. */
   tick(now: number): void {
     const window = Math.floor(now / this.#plan.window);
     for (const series of this.#open) if (window > series.window) this.#close(series, window);

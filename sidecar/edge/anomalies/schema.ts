@@ -1,9 +1,9 @@
-// `AnomalyDetection`, a kind of our own: what is unusual for a route and a caller is reported, and never refused.
+// `AnomalyDetection`, a kind of our own: reports unusual behaviour for a route and a caller, and never refuses.
 
 import { z } from 'zod';
 import { duration, millisecondsOf } from '../../schema/gateway-patterns.ts';
 
-/** What can be unusual. */
+/** The kinds of anomalies. */
 export const anomalyKinds = ['rate', 'requestSize', 'responseSize', 'errors', 'newCaller', 'newPath'] as const;
 export type AnomalyKind = (typeof anomalyKinds)[number];
 
@@ -14,15 +14,15 @@ const between = (least: string, most: string) =>
 
 export const anomalyDetection = z
   .strictObject({
-    /** What is counted together. */
+    /** The requests that are counted together. */
     window: between('1s', '1h').prefault('1m'),
     /** How long a route, and each caller on it, is watched before anything is reported. */
     learningPeriod: between('1s', '9000h').prefault('24h'),
-    /** After this time, what was learned counts half. */
+    /** After this time, learned values count half. */
     halfLife: between('1m', '9000h').prefault('168h'),
     /** How many standard deviations are unusual. */
     threshold: z.number().min(2).max(100).default(6),
-    /** Fewer requests in a window are never an unusual rate, and tell no share of errors. */
+    /** With fewer requests in a window, neither the rate nor the share of errors is reported. */
     minRequests: z.number().int().min(1).max(1_000_000).default(20),
     detect: z
       .array(z.enum(anomalyKinds, `one of ${anomalyKinds.join(', ')}`))
