@@ -27,7 +27,7 @@ import { takeTarget } from './values.ts';
 /** Longer bodies are screened in the thread. */
 const maxOnLoop = 16 * 1024;
 
-/** What all policies of one process share. */
+/** State that all policies of one process share. */
 export interface ScreeningShared {
   readonly counts: ScreeningCounts | undefined;
   readonly thread: ScreeningThread;
@@ -126,7 +126,7 @@ export const screening: Guarding<ScreeningPlan, ScreeningShared | undefined> = {
       return undefined;
     };
 
-    /** The body cannot be read as it is. Mode Block refuses what it cannot decode. */
+    /** The body cannot be read as it is. Mode Block refuses an encoding that it cannot decode. */
     const leave = (
       exchange: Exchange,
       head: Screening,
@@ -154,12 +154,12 @@ export const screening: Guarding<ScreeningPlan, ScreeningShared | undefined> = {
         if (!blocks || isStream(exchange)) return;
         limitBody(exchange, bodyLimit, name);
       },
-      // Behind authentication and authorization: strangers cost no screening.
+      // Behind authentication and authorization: unknown clients cost no screening.
       serve(exchange) {
         const head = headOf(exchange);
-        // Messages of gRPC and WebSockets go on as they come: only the head is screened.
+        // gRPC messages and WebSockets are forwarded as they arrive: only the head is screened.
         if (isStream(exchange)) return leave(exchange, head);
-        // What is an attack already needs no body.
+        // A head that is an attack needs no body.
         if (blocks && head.isAttack)
           return conclude(exchange, { ...head, hits: head.hits, spent: head.spent, isRead: true });
         const { framing } = exchange;
@@ -167,7 +167,7 @@ export const screening: Guarding<ScreeningPlan, ScreeningShared | undefined> = {
         if (typeof framing === 'number' && framing > bodyLimit) return leave(exchange, head, 'body_too_large');
         return gatherBody(exchange, blocks ? undefined : bodyLimit).then(() => inspectBody(exchange, head));
       },
-      // What was screened has been received as a whole, and new rules cannot take it back.
+      // A screened request has been received completely, and new rules cannot take it back.
       guard: {
         known: undefined,
         stillHolds: (exchange) => !blocks || passed.get(exchange) === true || isStream(exchange),

@@ -1,4 +1,4 @@
-// Which characters a text has: most detectors need one of a few, and are not asked without it.
+// The kinds of characters in a text: most detectors need one of a few, and are skipped without it.
 
 /** One bit for each kind of character. */
 export const has = Object.freeze({

@@ -1,5 +1,5 @@
-// Command injection: text that ends one command of a shell and begins another. The text is split as a shell does; what
-// stands behind a separator or in a substitution has to be a command with arguments, whatever quotes and escapes are in
+// Command injection: text that ends one shell command and begins another. The text is split as a shell does. A word
+// after a separator or in a substitution must be a command with arguments, whatever quotes and escapes are in
 // its name.
 
 import { has } from './characters.ts';
@@ -23,14 +23,14 @@ const reverse =
   /\/dev\/(?:tcp|udp)\/|\bmkfifo\s{1,9}\/|\b(?:nc|ncat|netcat)(?:\.exe|\.traditional)?\s{1,9}(?:-\w{1,8}\s{1,9}){0,4}[^\n]{0,80}-e\b|\bbash\s{1,9}-[ic]|(?:\bsh|bash)\s{1,9}-i\b|0<&\d|>&\s{0,2}\/dev|import\s{1,9}(?:socket|pty)\b[^\n]{0,300}(?:connect|spawn)|perl\s{1,9}-e\b|python[23]?\s{1,9}-c\b|ruby\s{1,9}-[re]{1,4}\b|php\s{1,9}-r\b|\|\s{0,9}(?:\/bin\/)?(?:ba|z|da|k)?sh\b\s{0,9}(?:$|[;&|"'`)#-])/i;
 const windows =
   /\bpowershell(?:\.exe)?\s{1,9}[-/]\w|\bcmd(?:\.exe)?\s{1,9}\/[ck]\b|\bcertutil(?:\.exe)?\s{1,9}-|\bbitsadmin\s{1,9}\/|\bmshta\s{1,9}(?:http|vbscript|javascript)|\bregsvr32\s{1,9}\/|\b(?:invoke-expression|invoke-webrequest|iex)\b\s{0,9}\(|new-object\s{1,9}(?:system\.)?net\.webclient|downloadstring\(|\bwmic\s{1,9}(?:process|os)|\bnet\s{1,9}(?:user|localgroup|view)\b\s{0,9}(?:\/|\w{1,30}\s{1,9}\S{1,40}\s{1,9}\/|$)|%comspec%|^[=@+-][^\n]{0,100}(?:cmd|powershell|mshta)\|/i;
-/** Commands of PowerShell behind a separator. */
+/** PowerShell commands after a separator. */
 const cmdlet =
   /[;|&]\s{0,9}(?:get-(?:process|childitem|content|service|wmiobject|ciminstance|item|credential|host|location)|invoke-\w{3,30}|start-process|new-object|remove-item|stop-(?:process|computer)|test-(?:net)?connection|write-(?:host|output)|set-content|restart-computer)\b/i;
-/** Blanks and letters that a shell supplies. */
+/** Spaces and letters that a shell supplies. */
 const evasion =
   /\$\{?IFS\}?|\{[a-z/]{2,20},[^}\s]{1,100}\}|\$\{(?:PATH|HOME|PWD|SHELL|LS_COLORS)(?::\d|#|%)|(?:^|[\s;|&`(])\/(?:\?{1,3}[a-z]{0,2}|[a-z]{1,3}[?*][a-z]{0,3}|\w{0,3}\?{1,3}\w{0,3})\/[a-z?*[\]\d]{1,20}[?*[][\w?*]{0,20}|\$@[a-z]{1,10}\b|\b[a-z]{1,8}\$@[a-z]|\b[a-z]{1,6}\$\*[a-z]{1,6}|\$\(\((?:\d|\w)|\$'\\x|\bxxd\s{1,9}-r\b|base64\s{1,9}-{1,2}d|(?:[a-z]\^){3}/i;
 
-/** Words of which each shape above has one. */
+/** Words of which each shape above contains one. */
 const shellWord = /sh\b|nc|\/dev|mkfifo|<&|>&|import|perl|python|ruby|php/i;
 const windowsWord = /powershell|comspec|cmd|certutil|bitsadmin|mshta|regsvr32|invoke-|iex|net|wmic|downloadstring/i;
 
@@ -58,7 +58,7 @@ export const detectCommand: Detect = function detectCommand(text, report, _place
   else if (isBare(text)) report(signs.bare);
 };
 
-/** The first word without what a shell removes: quotes, backslashes, empty expansions, the directory. */
+/** The first word without the characters that a shell removes: quotes, backslashes, empty expansions, the directory. */
 function wordOf(raw: string): string {
   return raw
     .replace(/\$(?:@|\*|\{\w{0,8}\}|[1-9])/g, '')
@@ -87,7 +87,7 @@ function commandOf(segment: string): Words | undefined {
   return { word, raw, rest: trimmed.slice(raw.length).replace(/["'\s]{0,9}(?:#.{0,80})?$/, '') };
 }
 
-/** True if what follows the word is arguments rather than the rest of a sentence. */
+/** True if arguments follow the word, not the rest of a sentence. */
 function isCommandLine({ word, raw, rest }: Words, isStrong: boolean): boolean {
   if (/['"\\^]|\$/.test(raw.replace(/^["']|["']$/g, '')) || /\//.test(raw)) return true;
   const words = rest.trim();
@@ -107,7 +107,7 @@ const separator = /\|\||&&|[;|&\n\r]/g;
 
 const plainWord = /[\s('"]{0,20}([A-Za-z]{1,20})(?=[\s.,!?]|$|'(?:s|ll|re|ve|d|m|t)\b(?!'))/y;
 
-/** True if a word stands there that is no command, as in most sentences. */
+/** True if a word is there that is not a command, as in most sentences. */
 function isOtherWord(text: string, from: number): boolean {
   plainWord.lastIndex = from;
   const word = plainWord.exec(text)?.[1]?.toLowerCase();

@@ -1,5 +1,5 @@
-// Reads the rule files of OWASP CRS 4 as far as they are a search in a part of a request, in linear time. What a rule
-// needs beyond that (state, chains, responses, libinjection) is not carried, and named with its reason.
+// Reads the rule files of OWASP CRS 4 as far as they search a part of a request in linear time. Rules that need more
+// (state, chains, responses, libinjection) are not imported, and listed with the reason.
 
 import { readdirSync, readFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
@@ -8,19 +8,19 @@ import { whyNotLinear } from './crs-rules.ts';
 import { type CrsRule, crsRule, transformationNames } from './crs-schema.ts';
 import type { DetectorName } from './finding.ts';
 
-/** One rule that is not carried, or not as a whole. */
+/** One rule that is not imported, or not completely. */
 export interface NotCarried {
   /** Absent if the rule has none that can be read. */
   readonly id?: number;
   readonly file: string;
   readonly why: string;
-  /** Carried, but for this. */
+  /** Imported, except for this. */
   readonly inPart: boolean;
 }
 
-/** A release of CRS: what of it is carried, and for each of the other rules the reason. */
+/** A release of CRS: its imported rules, and for each of the other rules the reason. */
 export interface Imported {
-  /** `OWASP_CRS/4.3.0`, as the rules say; undefined if they say nothing. */
+  /** `OWASP_CRS/4.3.0`, as stated in the rules; undefined if they do not state it. */
   readonly version: string | undefined;
   readonly rules: readonly CrsRule[];
   readonly notCarried: readonly NotCarried[];
@@ -48,7 +48,7 @@ export function importCrs(directory: string): Imported {
       hint: "name the directory 'rules' of a release of CRS",
     });
   const documents = files.map((file) => ({ file, directives: directivesOf(read(join(directory, file))) }));
-  // Exclusions of the user stand in files of their own, before or behind the rules.
+  // Exclusions of the user are in files of their own, before or after the rules.
   for (const { directives } of documents)
     for (const { name, words } of directives) {
       if (name === 'SecRuleRemoveById') for (const id of words.flatMap(idsOf)) removed.add(id);
@@ -185,7 +185,7 @@ const detectorOf: Readonly<Record<string, DetectorName>> = {
 
 const scores: Readonly<Record<string, CrsRule['score']>> = { CRITICAL: 5, ERROR: 4, WARNING: 3, NOTICE: 2 };
 
-/** The rule, or why it is not carried. */
+/** The rule, or why it is not imported. */
 function ruleOf(
   id: number,
   targets: string,
@@ -252,7 +252,7 @@ function argumentOf(
       return { operator: 'pm', argument: text.split(/\s+/).filter((word) => word !== '') };
     case 'pmFromFile':
     case 'pmf': {
-      // Only files beside the rules: the name comes from a file that may be anybody's.
+      // Only files beside the rules: the name comes from an untrusted file.
       const file = join(directory, basename(text.trim()));
       const words = read(file)
         .split('\n')
@@ -293,7 +293,7 @@ interface Places {
   readonly in: CrsRule['in'];
   readonly names: string[];
   readonly notNames: string[];
-  /** What it reads beside, and is not carried. */
+  /** Other parts that it reads, which are not imported. */
   readonly dropped: string[];
 }
 

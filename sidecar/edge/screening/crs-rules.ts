@@ -5,7 +5,7 @@ import type { CrsRule } from './crs-schema.ts';
 import { formsOf } from './decode.ts';
 import type { Place, Sign } from './finding.ts';
 
-/** One compiled rule. Call `matches` only for what `isAbout`; it is linear in the text. */
+/** One compiled rule. Call `matches` only if `isAbout` is true; it is linear in the text. */
 export interface CrsMatcher {
   readonly sign: Sign;
   /** Whether the rule reads values of this place under this name. */
@@ -13,7 +13,7 @@ export interface CrsMatcher {
   matches(text: string): boolean;
 }
 
-/** The rules up to a paranoia level. @throws Error for an expression that RE2 does not have. */
+/** The rules up to a paranoia level. @throws Error for an expression that RE2 does not support. */
 export function compileCrs(rules: readonly CrsRule[], level: number): readonly CrsMatcher[] {
   return rules.filter((rule) => rule.level <= level).map(compile);
 }
@@ -33,7 +33,7 @@ function compile(rule: CrsRule): CrsMatcher {
   };
 }
 
-/** Why an operator cannot be carried; undefined if it can. */
+/** Why an operator cannot be imported; undefined if it can. */
 export function whyNotLinear(expression: string): string | undefined {
   try {
     compileExpression(expression);
@@ -105,7 +105,7 @@ const transformations: Readonly<Record<CrsRule['transformations'][number], (text
   trim: (text) => text.trim(),
 };
 
-/** Without `.` and what `..` takes back; what climbs above the first part stays. */
+/** Resolves `.` and `..`; a `..` above the first segment stays. */
 function normalize(path: string): string {
   const parts: string[] = [];
   for (const part of path.split(/\/+/)) {

@@ -3,7 +3,7 @@
 import { z } from 'zod';
 import { detectorNames } from './finding.ts';
 
-/** The transformations of CRS that are carried, in the order in which a rule applies them. */
+/** The supported transformations of CRS, in the order in which a rule applies them. */
 export const transformationNames = [
   'none',
   'lowercase',
@@ -47,5 +47,5 @@ export const crsRule = z.strictObject({
   detector: z.enum(detectorNames),
 });
 
-/** Read and checked, but not compiled: `rx` may still be an expression that RE2 does not have. */
+/** Read and checked, but not compiled: RE2 may still not support an expression of `rx`. */
 export type CrsRule = Readonly<z.output<typeof crsRule>>;

@@ -1,19 +1,19 @@
 // The texts that a backend may make of a value: decoded again, from the encodings that applications undo by mistake or
-// for convenience. Each is judged.
+// for convenience. Each is evaluated.
 
 import { isUtf8 } from 'node:buffer';
 import { has } from './characters.ts';
 
-/** Rounds of decoding. What still changes after the last is refused as an encoding without end. */
+/** Rounds of decoding. A text that still changes after the last one is refused as endlessly encoded. */
 export const maxRounds = 5;
 
-/** Base64 of less says too little. */
+/** Shorter base64 is not significant. */
 const minBase64 = 12;
 
 /** Base64 in base64 is read up to this depth. */
 const maxBase64 = 3;
 
-/** The value and what decoding makes of it, each once. `isEndless`: the last round still found something to decode. */
+/** The value and its decoded forms, each once. `isEndless`: the last round still found something to decode. */
 export interface Forms {
   readonly texts: readonly string[];
   readonly isEndless: boolean;
@@ -28,7 +28,7 @@ const coded =
 const { percent, separator, slash, control, other, letter, digit, minus, equals, rest } = has;
 const inBase64 = letter | digit | minus | equals | slash;
 
-/** False, quickly, for most texts that have nothing to decode. `characters`: `charactersIn` of it. */
+/** False, quickly, for most texts without encodings. `characters`: `charactersIn` of it. */
 export function mayBeCoded(text: string, characters: number): boolean {
   if ((characters & (percent | separator | slash | control | other | rest)) !== 0) return true;
   return text.length >= minBase64 && (characters & ~inBase64) === 0;
@@ -75,7 +75,7 @@ function decodeOnce(text: string, onOverlong: () => void): string {
 
 const percents = /(?:%[0-9a-fA-F]{2})+|%u[0-9a-fA-F]{4}/g;
 
-/** `%27`, `%u0027` (IIS), and UTF-8 with too many bytes (`%c0%a7`). A percent sign alone stays. */
+/** `%27`, `%u0027` (IIS), and overlong UTF-8 (`%c0%a7`). A lone percent sign stays. */
 function decodePercent(text: string, onOverlong: () => void): string {
   return text.replaceAll(percents, (run) => {
     if (run[1] === 'u') return String.fromCharCode(Number.parseInt(run.slice(2), 16));
@@ -148,7 +148,7 @@ function fold(text: string): string {
     .replaceAll(/[\u02b9\u02bc]/g, "'");
 }
 
-/** What a text in base64 says, if it is text; also behind the mark of a data URL. */
+/** The decoded text of base64, if it is text; also after the prefix of a data URL. */
 function base64In(text: string): string | undefined {
   const trimmed = text.trim();
   const said =
@@ -160,6 +160,6 @@ function base64In(text: string): string | undefined {
   if (bytes.length < 8) return undefined;
   const decoded = bytes.toString(isUtf8(bytes) ? 'utf8' : 'latin1');
   if (/[\x01-\x08\x0e-\x1a\x1c-\x1f\x7f]/.test(decoded)) return undefined;
-  // A byte that is no text does not hide the rest; what is random has more of them.
+  // One byte that is not text does not hide the rest; random data has more of them.
   return isUtf8(bytes) || decoded.replaceAll(/[\x20-\x7e]/g, '').length * 8 < decoded.length ? decoded : undefined;
 }

@@ -1,4 +1,4 @@
-// The table of detectors, and what they say about one value in all its forms.
+// The table of detectors, and their findings about one value in all its forms.
 
 import { readJsonText } from '../json.ts';
 import { charactersIn, has } from './characters.ts';
@@ -15,7 +15,7 @@ import { detectSsrf } from './ssrf.ts';
 import { detectTemplate } from './template.ts';
 import { detectXss } from './xss.ts';
 
-/** What the decoder itself finds. `charset`: a text in an encoding that is not on the web. */
+/** The findings of the decoder itself. `charset`: a text in an encoding that is not used on the web. */
 export const encoding = signsOf('encoding', { endless: [5], overlong: [4], charset: [5] });
 
 type Judged = Exclude<DetectorName, 'encoding'>;
@@ -42,12 +42,12 @@ export const detectors: Readonly<Record<Judged, { readonly detect: Detect; reado
 
 const table = (Object.keys(detectors) as Judged[]).map((name) => ({ name, ...detectors[name] }));
 
-/** Headers that name pages: their addresses are the client's own business. */
+/** Headers that name pages: their addresses belong to the client. */
 export type Skip = (detector: DetectorName) => boolean;
 
 const none: Skip = () => false;
 
-/** What stands in names, numbers and dates: nothing of it is an attack by itself. */
+/** Characters of names, numbers and dates: no attack consists of them alone. */
 const harmless = ~(has.letter | digit | dot | colon | at | minus | has.space);
 const maxHarmless = 40;
 const words =
@@ -79,7 +79,7 @@ export function inspect(said: string, place: Place, skip: Skip = none, depth = 0
     detectCode(text, report, place, characters);
   }
   const value = jsonIn(text);
-  // Deeper, it is judged as text.
+  // Deeper JSON is evaluated as text.
   if (value !== undefined && depth < maxJson) {
     inspectJson(value, place, skip, depth + 1, found);
     detectNosql(text, report, place, characters);
@@ -101,7 +101,7 @@ function judge(text: string, characters: number, place: Place, skip: Skip, repor
     if ((characters & needs) !== 0 && !skip(name)) detect(text, report, place, characters);
 }
 
-/** Blanks that fill the space between two words: detectors look a limited way ahead. */
+/** Spaces that fill the gap between two words: detectors look ahead a limited distance. */
 function squeeze(text: string): string {
   return text.replaceAll(/\s{5,}/g, (blanks) => (/[\n\r]/.test(blanks) ? '\n' : ' '));
 }
@@ -109,7 +109,7 @@ function squeeze(text: string): string {
 /** JSON in JSON is read up to this depth. */
 const maxJson = 3;
 
-/** A list or an object, if the text is one that all readers read alike: its keys and strings are values of their own. */
+/** A list or an object, if all parsers read the text alike: its keys and strings are values of their own. */
 function jsonIn(text: string): object | undefined {
   if (text[0] !== '{' && text[0] !== '[') return undefined;
   const read = readJsonText(text);

@@ -1,4 +1,4 @@
-// What detectors say.
+// The findings of detectors.
 
 /** The detectors. */
 export const detectorNames = [
@@ -15,7 +15,7 @@ export const detectorNames = [
   'encoding',
 ] as const;
 
-/** Stable: policies, logs and metrics have it. */
+/** Stable: policies, logs and metrics use them. */
 export type DetectorName = (typeof detectorNames)[number];
 
 /** More names and texts than requests have; the time ends earlier in most cases. */
@@ -32,7 +32,7 @@ export interface Sign {
   readonly detector: DetectorName;
   /** `sql-tautology`: stable, for exclusions and logs. */
   readonly rule: string;
-  /** 5 is an attack by itself, less counts together with other signs. */
+  /** 5 is an attack by itself; a lower score adds up with other signs. */
   readonly score: 1 | 2 | 3 | 4 | 5;
   /** The paranoia level from which on it counts. */
   readonly level: 1 | 2 | 3 | 4;

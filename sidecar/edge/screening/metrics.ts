@@ -1,4 +1,4 @@
-// How many requests were screened, and what was found.
+// Counts screened requests and findings.
 
 import { Counter, type Registry } from 'prom-client';
 import type { DetectorName } from './finding.ts';

@@ -30,7 +30,7 @@ export const detectPath: Detect = function detectPath(text, report, place) {
   const hasStep = step.test(text) || /^\.\.[/\\]/.test(text);
   const hasFile = files.test(text);
   if (hasStep) {
-    // In a text, two steps are an import.
+    // In a longer text, two steps are an import.
     const isImport = place === 'body' && !hasFile && /^(?:\.\.\/){1,2}[A-Za-z][\w/-]{0,80}(?:\.\w{1,5})?$/.test(text);
     if (isImport) report(signs.step);
     else if (climb.test(text) && (isName || hasFile || /\.\.[/\\]{2}|\\\.\.|\.\.;/.test(text) || place === 'path'))
@@ -44,7 +44,7 @@ export const detectPath: Detect = function detectPath(text, report, place) {
   if (/^\\\\[\w.-]{1,100}\\[\w$.-]{1,80}/.test(text)) report(signs.share);
 };
 
-/** The whole text is one path or address: nothing else is around it. */
+/** The whole text is one path or address, with nothing around it. */
 function isPathAlone(text: string): boolean {
   return text.length < 1000 && !/[\n<>]/.test(text) && !/\s\S{1,200}\s/.test(text);
 }

@@ -1,4 +1,4 @@
-// `RequestScreening`, a kind of our own: which signs of attacks are looked for, what they count, and where they are
+// `RequestScreening`, a kind of our own: which signs of attacks are searched, how they count, and where they are
 // expected.
 
 import { z } from 'zod';
@@ -9,7 +9,7 @@ import { detectorNames } from './finding.ts';
 
 const detector = z.enum(detectorNames, `a detector is one of ${detectorNames.join(', ')}`);
 
-/** Nothing is excluded for good: whoever reads the rule later has to know why it is there and when it goes. */
+/** Every exclusion has a reason and an end date, so that a later reader knows why it exists and when it goes. */
 const exclusion = z.strictObject({
   /** All detectors without it. */
   detector: detector.optional(),
@@ -28,7 +28,7 @@ const exclusion = z.strictObject({
 });
 
 export const requestScreening = z.strictObject({
-  /** Detect only logs and counts. The default, since what is ordinary differs from app to app. */
+  /** Detect only logs and counts. The default, since ordinary requests differ from app to app. */
   mode: z.enum(['Detect', 'Block']).default('Detect'),
   /** As in OWASP CRS: 1 has few false alarms, 4 has many. */
   paranoiaLevel: z.number().int().min(1).max(4).default(1),
@@ -39,8 +39,8 @@ export const requestScreening = z.strictObject({
   /** Of a body, also after decompression. */
   bodyLimit: quantity.default(2 ** 20),
   /**
-   * What Block does with bodies that are no text, such as images, and whose type says so. They are no form that a
-   * detector reads; a body that begins as JSON, XML or a form is read whatever its type says.
+   * How Block treats bodies that are not text, such as images, and whose type says so. No detector reads
+   * them; a body that begins as JSON, XML or a form is read whatever its type.
    */
   unreadableBodies: z.enum(['Accept', 'Refuse']).default('Accept'),
   /** CPU time of one request, and again of its body in the thread for large ones. */
@@ -60,5 +60,5 @@ function checkExpression({ operator, argument }: CrsRule, context: z.RefinementC
 /** What is in force: plain data. */
 export type ScreeningPlan = Readonly<z.output<typeof requestScreening>>;
 
-/** Without a part it is about all of them. It ends with the day `until`, in UTC. */
+/** A missing field does not restrict the exclusion. It ends with the day `until`, in UTC. */
 export type Exclusion = ScreeningPlan['exclusions'][number];

@@ -12,13 +12,13 @@ export interface ScreenQuestion {
   readonly rules: Rules;
 }
 
-/** One for each question, in the same order. */
+/** One for each request, in the same order. */
 export interface ScreenAnswer {
   readonly id: number;
   readonly result: BodyResult;
 }
 
-/** The rules of the last question, which are those of the next in most cases. */
+/** The rules of the last request, which the next one usually shares. */
 let last: { readonly text: string; readonly compiled: ReturnType<typeof compileRules> } | undefined;
 
 parentPort?.on('message', ({ id, body, contentType, path, rules }: ScreenQuestion) => {

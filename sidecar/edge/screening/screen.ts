@@ -1,4 +1,4 @@
-// Screens the values of a request within a budget: the signs in each, less what is excluded, and the score.
+// Screens the values of a request within a budget: the signs in each, without excluded ones, and the score.
 
 import { type CrsMatcher, compileCrs } from './crs-rules.ts';
 import { formsOf } from './decode.ts';
@@ -7,13 +7,13 @@ import { type DetectorName, detectorNames, maxValues, type Place, type Sign, typ
 import type { Exclusion, ScreeningPlan } from './schema.ts';
 import { takeBody, takeCookies } from './values.ts';
 
-/** What of a plan screening needs: plain data, also for the thread. */
+/** The part of a plan that screening needs: plain data, also for the thread. */
 export type Rules = Pick<
   ScreeningPlan,
   'paranoiaLevel' | 'threshold' | 'detectors' | 'exclusions' | 'rules' | 'timeLimitMs'
 >;
 
-/** A sign, and where it was. `name` is fit for a log. */
+/** A sign and its place. `name` is safe for a log. */
 export interface Hit {
   readonly place: Place;
   readonly name: string;
@@ -22,25 +22,25 @@ export interface Hit {
   readonly score: number;
 }
 
-/** Why a request was not screened to its end. */
+/** Why a request was not screened completely. */
 export type Spent = 'time' | 'values';
 
-/** What is known of a body. */
+/** Known facts about a body. */
 export interface BodyResult {
   readonly hits: readonly Hit[];
   readonly spent: Spent | undefined;
-  /** False for a body that is no text. */
+  /** False for a body that is not text. */
   readonly isRead: boolean;
 }
 
-/** Longer values are judged in overlapping pieces, so that the time can be looked at in between. */
+/** Longer values are evaluated in overlapping pieces, so that the time can be checked in between. */
 const pieceLength = 16_384;
 const overlap = 512;
 
 /** Characters between two looks at the clock. */
 const lookEvery = 4096;
 
-/** Of more, only rules that are new are kept: the score needs each once. */
+/** Beyond this number only hits of new rules are kept: the score needs each rule once. */
 const maxHits = 100;
 
 /** Headers that browsers and proxies write by a grammar of their own, with addresses in them. */
@@ -61,7 +61,7 @@ const withAddresses: ReadonlySet<string> = new Set([
 const isNegotiation =
   /^(?:user-agent|sec-ch-[a-z-]+|accept(?:-[a-z-]+)?|content-type|if-(?:none-)?match|if-(?:un)?modified-since|if-range)$/;
 
-/** Not judged: what the codec has already read strictly, what proxies write, and cookies, which are taken one by one. */
+/** Not screened: fields that the codec has read strictly, fields of proxies, and cookies, which are read one by one. */
 const unread: ReadonlySet<string> = new Set([
   'cookie',
   'content-length',
@@ -75,7 +75,7 @@ const credentials: ReadonlySet<string> = new Set(['authorization', 'proxy-author
 /** A scheme and a token (RFC 9110 section 11.2): a secret, which is random. */
 const token = /^(?:([A-Za-z][\w-]{0,30}) +)?([\w.~+/-]*=*)$/;
 
-/** Header fields. Credentials that are a token are not judged; their names are, and what is no token. */
+/** Header fields. A token after a scheme is not screened; names are, and so are other credentials. */
 export function takeHeaders(names: readonly { readonly lower: string }[], values: readonly string[], take: Take): void {
   /** Lines of one name are one value (RFC 9110 section 5.2). */
   const lines = new Map<string, string>();
@@ -136,7 +136,7 @@ export class Screening {
   readonly hits: Hit[] = [];
   spent: Spent | undefined = undefined;
   #values = 0;
-  /** The value that is judged, and the exclusions about it. */
+  /** The current value, and the exclusions that apply to it. */
   #place: Place = 'path';
   #name = '';
   #here: readonly Exclusion[] = [];
@@ -151,7 +151,7 @@ export class Screening {
     this.#deadline = performance.now() + compiled.rules.timeLimitMs / 2;
   }
 
-  /** One value. Values behind the end of the budget are passed over; `spent` says so. */
+  /** One value. Values past the end of the budget are skipped; `spent` reports that. */
   readonly take: Take = (place, name, text) => {
     if (this.spent !== undefined) return;
     if (++this.#values > maxValues) {
@@ -166,7 +166,7 @@ export class Screening {
     }
   };
 
-  /** Time that the machine gave to others is no fault of the request: only the thread's own counts. */
+  /** The request is not charged for time that the machine gave to others: only this thread's CPU time counts. */
   #lookAtTime(): void {
     this.#unlooked = 0;
     if (performance.now() <= this.#deadline) return;
@@ -188,16 +188,16 @@ export class Screening {
     }
   }
 
-  /** True for a detector that does not judge the current value. */
+  /** True for a detector that skips the current value. */
   readonly #skip = (detector: DetectorName): boolean => {
     const place = this.#place;
     if (this.#compiled.off.has(detector)) return true;
     if (place === 'header' && (detector === 'ssrf' || detector === 'path')) {
-      // Addresses are what these headers are for; a path in a URL may climb.
+      // These headers exist for addresses; a path in a URL may contain `..`.
       if (withAddresses.has(this.#name)) return true;
       if (detector === 'ssrf' && isNegotiation.test(this.#name)) return true;
     }
-    // A path as a whole is judged as one, its segments as values.
+    // The whole path is evaluated as a path, its segments as values.
     if (place === 'path' && this.#name === 'segment' && (detector === 'path' || detector === 'ssrf')) return true;
     return this.#here.some(
       (one) => one.rule === undefined && (one.detector === undefined || one.detector === detector),
@@ -212,7 +212,7 @@ export class Screening {
     this.hits.push({ place: this.#place, name: shown(this.#name), detector, rule, score });
   }
 
-  /** A body by its type. False for one that is no text. */
+  /** A body by its type. False if it is not text. */
   takeBody(body: Buffer, contentType: string | undefined): boolean {
     const unread = takeBody(body, contentType, this.take);
     if (unread === 'charset') {

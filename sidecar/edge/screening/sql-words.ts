@@ -18,7 +18,7 @@ const lists: Readonly<Record<string, string>> = {
   // Stands between SELECT and its list.
   k: 'all distinct distinctrow top sql_calc_found_rows straight_join high_priority',
   i: 'case when then else elseif if iif',
-  // Delays, reads files, runs commands, fails with data in the message: names that nothing else has.
+  // Delays, reads files, runs commands, fails with data in the message: names that nothing else uses.
   F: `pg_sleep pg_sleep_for benchmark extractvalue updatexml load_file xp_cmdshell xp_dirtree xp_regread xp_fileexist
     sp_executesql sp_oacreate sp_makewebtask sp_password openrowset opendatasource openquery randomblob zeroblob
     load_extension group_concat string_agg listagg xmltype dbms_pipe dbms_lock dbms_xmlgen dbms_xmlquery dbms_utility
@@ -27,7 +27,7 @@ const lists: Readonly<Record<string, string>> = {
     gtid_subtract json_arrayagg name_const geometrycollection multipoint polygon multilinestring linestring
     ctxsys drithsx sys_eval sys_exec bfilename make_set generate_series current_setting sqlite_version
     load_data_infile get_lock release_lock is_srvrolemember xp_servicecontrol fn_xe_file_target_read_file`,
-  // The same, by names that other languages have too.
+  // The same, with names that other languages have too.
   S: 'sleep delay',
   // Says who and where.
   g: `version user database current_user session_user system_user schema user_name db_name suser_name suser_sname

@@ -1,5 +1,5 @@
-// SQL injection: text that goes on as SQL where a statement holds a value. The value may stand bare, or in quotes that
-// the text closes; the rest has to continue an expression or begin a clause, a comment or a statement. Text is judged by
+// SQL injection: text that continues as SQL where a statement holds a value. The value may be bare, or in quotes that
+// the text closes; the rest must continue an expression or begin a clause, a comment or a statement. Text is matched by
 // the shape of its tokens, not by words alone, so that prose with `select`, `or` and an apostrophe passes.
 
 import { type Detect, type Sign, signsOf } from './finding.ts';
@@ -32,7 +32,7 @@ const signs = signsOf('sql', {
 
 type Rule = keyof typeof signs;
 
-/** What closes a value or hides the rest. */
+/** Tokens that close a value or hide the rest. */
 const strong = /['"`#;@]|--|\/\*|\|\||&&/;
 
 /** With a number, a bracket or a comparison, but without those: one of these words. */
@@ -43,7 +43,7 @@ const needed =
 const statement =
   /\b(?:drop|truncate|shutdown|exec(?:ute)?|create|alter|insert|delete|update|grant|union|select|copy|backup|show)\s/i;
 
-/** What can go on behind a closed quote: anything else there is a syntax error. */
+/** Tokens that can follow a closed quote: anything else is a syntax error. */
 const goesOn =
   /^\s{0,60}(?:$|(?:x?or|and|not|i?like|r?like|regexp|glob|similar|sounds|in|is|between|union|intersect|except|minus|order|group|having|limit|offset|procedure|into|for|where|div|mod|collate|returning|fetch|match|binary|select(?=\s{1,9}[^\n]{1,200}\sfrom\s))(?![a-z_])|\d{1,20}(?:x?or|and|like|union)\b)/i;
 
@@ -86,7 +86,7 @@ const anywhere: readonly (readonly [rule: Rule, shape: RegExp, needs: readonly s
   ['condition', /i[(]{0,3}[(1sgn!][^W]{0,30}[=<~][^W]{0,30}i[1s(nvFSgt][\s\S]{0,40}i/, ['i']],
 ];
 
-/** What follows the quote that the text closes. */
+/** The tokens after the quote that the text closes. */
 const behindQuote = shapesOf([
   ['quote-comment', /^[);]{0,8}c/],
   ['quote-condition', /^\){0,8}&[!(o~]{0,8}(?:1(?!z$)|[svztFSgfTi(]|n(?:[=<~(.o)&]|!~))/],
@@ -204,7 +204,7 @@ function judge(text: string, dialect: Dialect, found: Set<Sign>): void {
 
 const quotes = ["'", '"', '`'] as const;
 
-/** Which kinds the text in hand has. */
+/** The kinds of tokens in the current text. */
 const present = new Uint8Array(128);
 
 function isPresent(kinds: string): boolean {

@@ -1,4 +1,4 @@
-// Server-side request forgery: addresses that only the server reaches, in every notation that resolvers accept.
+// Server-side request forgery: addresses that only the server can reach, in every notation that resolvers accept.
 
 import { type Detect, signsOf } from './finding.ts';
 

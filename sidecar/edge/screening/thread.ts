@@ -1,4 +1,4 @@
-// A thread that screens large bodies, so that none of them stops the event loop. It starts with the first, and does not
+// A thread that screens large bodies, so that none blocks the event loop. It starts with the first, and does not
 // keep the process alive. A full queue refuses.
 
 import { Worker } from 'node:worker_threads';
@@ -15,7 +15,7 @@ const workerUrl = new URL(
   import.meta.url,
 );
 
-/** A thread that answers nothing for so long is stuck: longer than the time limit of any body, on a busy machine too. */
+/** A thread that does not respond for this long hangs: longer than any body's time limit, even on a busy machine. */
 const stallMs = 20_000;
 
 /** A thread loads its modules first. */
@@ -35,7 +35,7 @@ export class ScreeningThread {
   #isReady = false;
   #isClosed = false;
   #next = 0;
-  /** In the order in which the thread answers: the first is in work. */
+  /** In the order of the responses: the first is being screened. */
   readonly #waiting = new Map<number, Waiting>();
   #stall: NodeJS.Timeout | undefined = undefined;
 
@@ -45,7 +45,7 @@ export class ScreeningThread {
     this.#stallMs = stall;
   }
 
-  /** @throws SallyportError `overloaded` if too many wait, or the thread ended over this body. */
+  /** @throws SallyportError `overloaded` if too many wait, or the thread ended while it screened this body. */
   screen(body: Buffer, contentType: string | undefined, path: string, rules: Rules): Promise<BodyResult> {
     if (this.#waiting.size >= maxWaiting)
       return Promise.reject(new SallyportError('overloaded', `${this.#waiting.size} bodies are waiting for screening`));
@@ -69,7 +69,7 @@ export class ScreeningThread {
     worker.postMessage(question);
   }
 
-  /** Ends a thread that is stuck; its end is handled like any other. */
+  /** Ends a hanging thread; its end is handled like any other. */
   #watch(): void {
     clearTimeout(this.#stall);
     if (this.#waiting.size > 0) {
@@ -96,7 +96,7 @@ export class ScreeningThread {
     worker.on('error', () => {});
     worker.on('exit', () => {
       this.#worker = undefined;
-      // The body in work may be the cause. The others are asked again, in a new thread.
+      // The body being screened may be the cause. The others are sent again, to a new thread.
       const [first] = this.#waiting.values();
       if (first !== undefined) {
         this.#waiting.delete(first.question.id);

@@ -1,4 +1,4 @@
-// The values of a request: what an application may read as a parameter, from each part of it.
+// The values of a request: each text that an application may read as a parameter, from each part of the request.
 
 import { isUtf8 } from 'node:buffer';
 import { type ContentType, isJson, readContentType, urlEncoded } from '../content.ts';
@@ -59,10 +59,10 @@ export function takeCookies(text: string, take: Take): void {
   }
 }
 
-/** What of a body was not read: bytes that are no text, or a text in a charset that is not on the web. */
+/** The unread part of a body: bytes that are not text, or a text in a charset that is not used on the web. */
 export type Unread = 'binary' | 'charset';
 
-/** A body by its type, and by what it looks like: apps differ in which of both they go by. */
+/** A body by its type and by its content: apps differ in which of the two they follow. */
 export function takeBody(body: Buffer, contentType: string | undefined, take: Take): Unread | undefined {
   if (body.length === 0) return undefined;
   const type = contentType === undefined ? undefined : readContentType(contentType);
@@ -84,7 +84,7 @@ function isBinary(type: string): boolean {
   return binaryType.test(type);
 }
 
-/** True for a body that a reader of JSON, XML or forms would accept, whatever its type says. */
+/** True for a body that a parser of JSON, XML or forms would accept, whatever its type. */
 function looksLikeText(body: Buffer, type: string): boolean {
   if (type === 'application/pdf' && body.toString('latin1', 0, 5) === '%PDF-') return false;
   const start = body.toString('latin1', 0, 4096);
@@ -103,7 +103,7 @@ function takeText(text: string, type: ContentType | undefined, take: Take): void
   } else if (name !== urlEncoded) takeLoose(text, name, take);
 }
 
-/** A text without a form that all readers agree on: as a whole, and the parts that some of them find in it. */
+/** A text without a form that all parsers agree on: as a whole, and the parts that some of them find in it. */
 function takeLoose(text: string, type: string, take: Take): void {
   take('body', '', text);
   if (/^[\s\ufeff]{0,100}[{[]/.test(text) || /json|yaml|graphql/.test(type)) takeStrings(text, take);
@@ -111,7 +111,7 @@ function takeLoose(text: string, type: string, take: Take): void {
   if (/^[^\s<{[]{0,200}=/.test(text)) takePairs('body', text, take);
 }
 
-/** What stands between quotes: values of a JSON that is broken, has comments, or comes in lines. */
+/** Quoted texts: values of JSON that is broken, has comments, or comes in lines. */
 function takeStrings(text: string, take: Take): void {
   for (let at = 0; at < text.length; at++) {
     const quote = text[at]!;
@@ -123,10 +123,10 @@ function takeStrings(text: string, take: Take): void {
   }
 }
 
-/** Keys by which readers choose a class: they are judged together with their values. */
+/** Keys by which parsers choose a class: they are evaluated together with their values. */
 const classKey = /^(?:@type|\$type|@class|__type)$/;
 
-/** Its names and texts, with the keys that lead to them. False for a text that two readers read differently. */
+/** Its names and texts, with the keys that lead to them. False for a text that two parsers read differently. */
 function takeJson(text: string, take: Take): boolean {
   const read = readJsonText(text);
   if ('fault' in read) return false;
@@ -156,7 +156,7 @@ function takeMultipart(body: Buffer, boundary: string | undefined, take: Take): 
   for (const { name, fileName, isFile, type, body: part } of parts) {
     take('name', name, name);
     if (fileName !== undefined) take('body', name, fileName);
-    // Files are what they are; a document of text is not a parameter. Without a name, some apps read a field.
+    // Files are not screened; a text document is not a parameter. Without a name, some apps read a field.
     if (isFile && fileName !== '') continue;
     const said = takeBody(part, type ?? 'text/plain', (place, _, text) => take(place, name, text));
     unread = said === undefined || unread === 'charset' ? unread : said;
@@ -164,18 +164,18 @@ function takeMultipart(body: Buffer, boundary: string | undefined, take: Take): 
   return unread;
 }
 
-/** Charsets in which ASCII is ASCII, but for bytes that are the second of a letter. */
+/** Charsets that contain ASCII unchanged, except for bytes that are the second of a letter. */
 const likeAscii = /^(?:utf-?8|us-ascii|ascii|iso-?8859|latin|windows-|cp125|x-?sjis|shift_jis|euc-|gb|big5|koi8)/i;
 
 /**
- * The texts that readers may see in it: in the charset that it says, in the one that its bytes show, and in UTF-8 (or
- * ISO 8859-1, if it is none). Undefined for a charset that is not on the web, such as UTF-7 and EBCDIC.
+ * The texts that parsers may see in it: in the declared charset, in the one that its bytes show, and in UTF-8 (or
+ * ISO 8859-1, if it is not UTF-8). Undefined for a charset that is not used on the web, such as UTF-7 and EBCDIC.
  */
 function readingsOf(bytes: Buffer, type: ContentType | undefined): string[] | undefined {
   const plain = bytes.toString(isUtf8(bytes) ? 'utf8' : 'latin1');
   const texts = [plain];
   const said = type?.parameters.get('charset');
-  // What is escaped in a form is in the charset as well, which has no default but UTF-8.
+  // Escapes in a form are in the charset as well, whose only default is UTF-8.
   if (said !== undefined && type!.type === urlEncoded) return likeAscii.test(said) ? texts : undefined;
   const declared = plain.includes('<?xml')
     ? /^[^<]{0,10}<\?xml[^>]{0,200}?\sencoding\s{0,9}=\s{0,9}["']([^"']{1,40})/.exec(plain)?.[1]

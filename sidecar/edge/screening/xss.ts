@@ -42,7 +42,7 @@ const activeAttribute =
 const styleScript =
   /(?:expression[\s\0/*\\]{0,9}\(|-moz-binding[\s\0]{0,9}:|behaviou?r[\s\0]{0,9}:[\s\0]{0,9}url|@import[\s\0]{0,9}["'(u]|url[\s\0]{0,4}\([\s"'\0]{0,4}(?:javascript|data:text))/i;
 
-/** What scripts in attacks call or read. */
+/** Names that scripts in attacks call or read. */
 const call =
   /(?:^|[^a-z0-9_$.])(?:(?:window|self|top|parent|this|globalThis|frames|document|content)[\s]{0,4}(?:\.|\[)[\s]{0,4}['"/]?)?(?:alert|confirm|prompt|eval|\(\s{0,4}(?:alert|confirm|prompt|eval)\s{0,4}\)|setTimeout|setInterval|execScript|importScripts|fetch|print(?=\s{0,4}(?:\(\s{0,4}\)|`))|msWriteProfilerMark|atob)[\s]{0,9}(?:\(|`|['"]\s{0,4}\]|\?\.\(|\/\*[^*]{0,40}\*\/)/;
 /** The same, passed on, called by another or assigned to what is called: `[1].find(alert)`, `onerror=alert`. */
@@ -103,7 +103,7 @@ function judge(text: string, characters: number): ReadonlySet<Sign> {
     )
   )
     found.add(signs['script-source']);
-  // A script without a blank is no sentence.
+  // A script without a space is not a sentence.
   if (isScript && text.length < 200 && !/\s/.test(text) && indirect.test(text)) found.add(signs['script-source']);
   // Markup that sends what follows it to another host.
   if ((characters & angle) !== 0 && dangling.test(text)) found.add(signs.dangling);
@@ -131,14 +131,14 @@ function judgeTags(text: string, found: Set<Sign>, isScripted: boolean): void {
     const from = match.index + match[0].length;
     const isEnd = /^<\0{0,4}\//.test(match[0]);
     if (left <= 0) {
-      // No page has so many open tags: what is left is judged as one.
+      // No page has so many open tags: the rest is evaluated as one.
       const rest = text.slice(match.index);
       if (isHandler(rest, isScripted)) found.add(signs['event-handler']);
       if (/<\/?(?:script|iframe|object|embed|applet|base|frame)\b/i.test(rest)) found.add(signs['active-tag']);
       break;
     }
     const rest = text.slice(from, from + 2000);
-    // Quotes may hide the end of the tag from one reader and not from another: both are looked at.
+    // Quotes may hide the end of the tag from one parser and not from another: both readings are checked.
     const attributes = rest.slice(0, endOfTag(rest));
     left -= name === 'script' || name === 'style' ? 2000 : attributes.length;
     found.add(signs.tag);
@@ -146,7 +146,7 @@ function judgeTags(text: string, found: Set<Sign>, isScripted: boolean): void {
     if (isHandler(attributes, isScripted)) found.add(signs['event-handler']);
     if (isEnd || match[0][1] === '?') continue;
     const local = name.slice(name.lastIndexOf(':') + 1);
-    // What frameworks run as a handler.
+    // Attributes that frameworks run as a handler.
     if (isScripted && frameworkHandler.test(` ${attributes}`)) found.add(signs['event-handler']);
     if (local === 'script') {
       if (
@@ -164,7 +164,7 @@ function judgeTags(text: string, found: Set<Sign>, isScripted: boolean): void {
     if (/[\s/"'](?:srcdoc|formaction)[\s\0]{0,9}=/i.test(attributes)) found.add(signs['active-tag']);
     if (local === 'style' && styleScript.test(rest)) found.add(signs['style-script']);
   }
-  // What a browser's parser makes of broken markup.
+  // Results of a browser's parser for broken markup.
   if (
     /<!\[CDATA\[[\s\S]{0,200}<|<!entity[\s%]|<\?xml-stylesheet|<!--\s{0,4}#(?:exec|include|echo|config|set)|<%[\s\S]{0,40}(?:alert|script)/i.test(
       text,
