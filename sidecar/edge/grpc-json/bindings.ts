@@ -1,5 +1,5 @@
-// Reads a descriptor set and makes the table of its bindings. A set that is cut, or whose rules name what it does not
-// have, is refused here, when the document is loaded.
+// Reads a descriptor set and builds the table of its bindings. A truncated set, or one whose rules name missing
+// fields, is refused here, when the document is loaded.
 
 import {
   createFileRegistry,
@@ -14,7 +14,7 @@ import { type FieldPath, fieldAt, textReader } from './field-text.ts';
 import { type HttpRule, httpRuleOf } from './http-rule.ts';
 import { parseTemplate, type Template, TemplateTree } from './template.ts';
 
-/** A method of HTTP and a path that stand for a method of gRPC. */
+/** An HTTP method and a path that stand for a gRPC method. */
 export interface Binding {
   readonly rpc: DescMethod;
   /** `/shop.v1.Orders/Get`. */

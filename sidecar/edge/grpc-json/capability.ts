@@ -16,10 +16,10 @@ import { JsonReply, type StreamForm, streamForms } from './reply.ts';
 import type { GrpcJsonPlan } from './schema.ts';
 import type { Match, Transcoder } from './transcoder.ts';
 
-/** What it uses of the process. */
+/** The parts of the process that it uses. */
 type Shared = Pick<Onward, 'refuse'>;
 
-/** One request on its way. */
+/** One request in progress. */
 interface Transcoded {
   readonly match: Match;
   readonly method: string;
@@ -69,7 +69,7 @@ export const grpcJson: Service<GrpcJsonPlan, Shared> = {
       try {
         checkType(exchange, body);
         exchange.wholeBody = transcoder!.encode(call.match, query, body);
-        // It has a body now: no cache stores the response under the URL, or fetches it by that.
+        // It has a body now: no cache stores the response under the URL, or uses the URL to fetch it.
         exchange.framing = exchange.wholeBody.length;
       } catch (error) {
         throw refusal(exchange, error);
@@ -94,7 +94,7 @@ export const grpcJson: Service<GrpcJsonPlan, Shared> = {
         if (exchange.grpc || exchange.webSocket || !plan.requestValidationOptions.rejectUnknownMethod) return;
         throw refusal(exchange, unknownMethod(transcoder!.find(exchange.method, pathWithoutQuery(exchange.path))));
       },
-      // Policies and authorizers have evaluated what the client sent.
+      // Policies and authorizers have evaluated the client's request.
       rewrite(exchange) {
         const call = calls.get(exchange);
         if (call === undefined) return;
@@ -104,14 +104,14 @@ export const grpcJson: Service<GrpcJsonPlan, Shared> = {
         ]);
         exchange.method = 'POST';
         exchange.path = call.match.binding.rpcPath;
-        // The body is here.
+        // The body is complete.
         exchange.expectContinue = false;
         // Messages are counted, and the balancer gets the status of the call.
         exchange.grpc = true;
       },
       forwarded(exchange) {
         if (calls.get(exchange) === undefined) return;
-        // From here on it is what the client knows: a request in HTTP.
+        // From here on the exchange shows the client's view: an HTTP request.
         exchange.grpc = false;
         if (exchange.carrier !== undefined) exchange.carrier = new Finished(exchange.carrier);
       },
@@ -130,7 +130,7 @@ export const grpcJson: Service<GrpcJsonPlan, Shared> = {
         const call = calls.get(exchange);
         if (call === undefined) return;
         call.reply?.drop();
-        // The record is about what the client sent.
+        // The record shows the client's request.
         Object.assign(exchange, { method: call.method, path: call.path });
       },
     };
@@ -140,7 +140,7 @@ export const grpcJson: Service<GrpcJsonPlan, Shared> = {
 const empty = Buffer.alloc(0);
 const jsonType: readonly (readonly [string, string])[] = [['content-type', 'application/json']];
 
-/** The backend gets none of these: they describe the JSON, or ask for a response that could not be read here. */
+/** Fields that the backend does not get: they describe the JSON, or request a response that could not be read here. */
 const replaced: ReadonlySet<string> = new Set([
   ...['content-type', 'content-encoding', 'content-language', 'te', 'accept', 'accept-encoding', 'trailer'],
   ...['grpc-encoding', 'grpc-accept-encoding', 'range'],
@@ -174,7 +174,7 @@ function unknownMethod(methods: ReturnType<Transcoder['find']>): SallyportError 
     : new Refusal('operation_unknown', 'no method of the services has this path');
 }
 
-/** A refusal with its reason: it is about the client's own request, and names fields only. */
+/** A refusal with its reason, which concerns the client's own request and names fields only. */
 function refusal(exchange: Exchange, error: unknown): unknown {
   if (!(error instanceof Refusal)) return error;
   const body = statusOf(error, error.message);
@@ -192,7 +192,7 @@ function note(exchange: Exchange, rpcPath: string): void {
   exchange.noted = [...(exchange.noted ?? []), ['grpc_method', rpcPath]];
 }
 
-/** The whole request has been sent: what was held of it meanwhile is the JSON, and goes no further. */
+/** The whole request has been sent: the bytes held meanwhile are its JSON, and are not forwarded. */
 class Finished implements Carrier {
   readonly #inner: Carrier;
 

@@ -13,7 +13,7 @@ export function fieldAt(message: DescMessage, path: string): FieldPath | undefin
     const field: DescField | undefined = within?.fields.find((one) => one.name === name || one.jsonName === name);
     if (field === undefined) return undefined;
     found.push(field);
-    // These have a JSON of their own, and no fields in it.
+    // These have their own JSON form, without fields.
     within = field.fieldKind === 'message' && !ownJson.test(field.message.typeName) ? field.message : undefined;
   }
   return found;
@@ -62,7 +62,7 @@ function scalarReader(type: ScalarType): ToJson {
   return (text) => decimal.test(text) && text;
 }
 
-/** A message as JSON, with only what a path or a query sets. */
+/** A message as JSON, with only the fields that a path or a query sets. */
 export interface Tree {
   [name: string]: JsonValue;
 }

@@ -1,5 +1,5 @@
 // `google.api.http` of a method, read from the bytes of its options. The descriptor set's own definition of the option
-// is not consulted: it could lie.
+// is ignored: it could be false.
 
 import type { DescMethod } from '@bufbuild/protobuf';
 import { BinaryReader, WireType } from '@bufbuild/protobuf/wire';

@@ -5,12 +5,12 @@ import { hold } from '../../exchange/held-bytes.ts';
 
 const prefixBytes = 5;
 
-/** Reads one direction of one call. What it gathers counts among the process's held bytes until `drop`. */
+/** Reads one direction of one call. Its buffered bytes count among the process's held bytes until `drop`. */
 export class MessageReader {
   readonly #limit: number;
   #pieces: Buffer[] = [];
   #bytes = 0;
-  /** Of the current message with its prefix; undefined until the prefix is here. */
+  /** Of the current message with its prefix; undefined until the prefix has arrived. */
   #wanted: number | undefined = undefined;
 
   /** @param limit bytes of one message */
@@ -25,7 +25,7 @@ export class MessageReader {
 
   /**
    * The messages that are complete now. @throws SallyportError `grpc_response_too_large`, or `upstream_answer_malformed`
-   * for a compressed message, which was not asked for.
+   * for a compressed message, which was not requested.
    */
   read(chunk: Buffer): Buffer[] {
     const found: Buffer[] = [];
@@ -66,7 +66,7 @@ export class MessageReader {
     this.#bytes = rest.length;
   }
 
-  /** What is left is dropped. */
+  /** Drops the remaining bytes. */
   drop(): void {
     this.#keep(Buffer.alloc(0));
   }

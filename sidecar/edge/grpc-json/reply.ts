@@ -1,5 +1,5 @@
-// The response to a transcoded call. One message becomes one body, with the status of its trailers. A stream goes on
-// message by message, and nothing of it is held back.
+// The response to a transcoded call. One message becomes one body, with the status of its trailers. A stream is sent on
+// message by message, without delay.
 
 import { asSallyportError, SallyportError } from '../../../cert-agent/base/errors.ts';
 import type { Downstream } from '../../exchange/ends.ts';
@@ -20,7 +20,7 @@ export interface StreamForm {
   readonly end: string;
   /** One message; `isFirst` of its stream. */
   write(json: string, isFirst: boolean): string;
-  /** A status that is not OK, after the head has gone; undefined: the response is cut. */
+  /** A status other than OK after the head has been sent; undefined: the response is cut. */
   fail(status: string): string | undefined;
 }
 
@@ -29,7 +29,7 @@ export const streamForms = Object.freeze({
   array: {
     ...{ type: 'application/json', begin: '[', end: ']' },
     write: (json, isFirst) => (isFirst ? json : `,${json}`),
-    // No element of the array could be told from a message.
+    // An array has no element that differs from a message.
     fail: () => undefined,
   },
   lines: {
@@ -44,7 +44,7 @@ export const streamForms = Object.freeze({
   },
 } satisfies Record<string, StreamForm>);
 
-/** What is sent of a call. */
+/** The settings of a call's response. */
 export interface Call {
   readonly binding: Binding;
   readonly transcoder: Transcoder;
@@ -55,21 +55,21 @@ export interface Call {
   cancel(): void;
 }
 
-/** Stands in front of the client's codec. */
+/** Wraps the client's codec. */
 export class JsonReply implements Downstream {
   readonly #exchange: Exchange;
   readonly #inner: Downstream;
   readonly #call: Call;
   /** Ends the exchange with an error. */
   readonly #fail: (error: SallyportError) => void;
-  /** What the codec must see again: the request was changed for the backend. */
+  /** Restores the client's request for the codec: it was changed for the backend. */
   readonly #restore: () => void;
   readonly #reader: MessageReader;
   readonly #streams: boolean;
   #head: Reply | undefined = undefined;
   #message: Buffer | undefined = undefined;
   #sent = 0;
-  /** The client has its response; what the backend still sends is dropped. */
+  /** The client has its response; further bytes of the backend are dropped. */
   #isOver = false;
 
   constructor(exchange: Exchange, call: Call, restore: () => void, fail: (error: SallyportError) => void) {
@@ -83,7 +83,7 @@ export class JsonReply implements Downstream {
     this.#streams = methodKind === 'server_streaming' || methodKind === 'bidi_streaming';
   }
 
-  /** A complete response is answered at once. A stream's head goes on; any other waits for its message. */
+  /** A complete response is sent at once. A stream's head is passed on; any other waits for its message. */
   respond(reply: Reply, whole: Buffer | undefined): void {
     this.#restore();
     this.#head = reply;
@@ -101,7 +101,7 @@ export class JsonReply implements Downstream {
     this.end(reply.fields);
   }
 
-  /** A refusal of ours goes out as it is; what is not gRPC has a status all the same. */
+  /** Our own refusals pass unchanged; a response that is not gRPC still gets a status. */
   #respondElse(reply: Reply, whole: Buffer | undefined): void {
     if (this.#exchange.failure !== undefined) return this.#inner.respond(reply, whole);
     if (reply.status < 400)
@@ -157,7 +157,7 @@ export class JsonReply implements Downstream {
       throw new SallyportError('upstream_answer_malformed', 'no message where the method has one');
     if (binding.rpc.output.typeName === 'google.api.HttpBody') {
       const { type, data } = transcoder.rawBody(binding, this.#message);
-      // It may be from an upload: a line break in it would begin another field, or the body.
+      // It may come from an upload: a line break in it would begin another field, or the body.
       if (type !== '' && !isSafeField('content-type', type))
         throw new SallyportError('upstream_answer_malformed', 'the content_type of a google.api.HttpBody is no field');
       return this.#send(200, type, data);
@@ -216,7 +216,7 @@ export class JsonReply implements Downstream {
     this.#inner.respond({ ...reply, framing: length, declaredLength: length }, isHead ? empty : body);
   }
 
-  /** The backend's metadata, without what is about gRPC. */
+  /** The backend's metadata, without the fields of gRPC. */
   #fieldsOf(type: string): Fields {
     const kept = filterFields(this.#head!.fields, ({ lower }) => !ofBody.has(lower) && !lower.startsWith('grpc-'));
     return type === '' ? kept : addFields(kept, [['content-type', type]]);
@@ -233,7 +233,7 @@ export class JsonReply implements Downstream {
     this.#fail(asSallyportError(error, 'internal', 'the response could not be transcoded'));
   }
 
-  /** Gives back what a response that did not end has left. */
+  /** Releases the bytes of a response that did not end. */
   drop(): void {
     this.#reader.drop();
   }
@@ -260,7 +260,7 @@ export class JsonReply implements Downstream {
     this.#inner.resume();
   }
 
-  /** Unchanged: a call never becomes one. */
+  /** Unchanged: a call never becomes a tunnel. */
   tunnel(...args: Parameters<Downstream['tunnel']>): void {
     this.#inner.tunnel(...args);
   }

@@ -61,7 +61,7 @@ export const grpcJsonSchema = z
       context.addIssue({ code: 'custom', path: [...path], message });
   });
 
-/** The first are enough: a wrong set has one at each method. */
+/** The first few are enough: a wrong set has one at each method. */
 const maxProblems = 100;
 
 /** The document as written, with its defaults. It is plain data: the set is read again where it is served. */

@@ -1,4 +1,4 @@
-// google.rpc.Status, and what gRPC's status is in HTTP (google/rpc/code.proto) and the other way (gRPC's
+// google.rpc.Status, the HTTP status for a gRPC status (google/rpc/code.proto), and the reverse (gRPC's
 // http-grpc-status-mapping).
 
 import { create, type FileRegistry, fromBinary, type JsonValue, toJson } from '@bufbuild/protobuf';
@@ -31,7 +31,7 @@ export interface StatusJson {
   readonly details: readonly JsonValue[];
 }
 
-/** `grpc-message` without its escapes. Bytes that are no UTF-8 stay as they are. */
+/** `grpc-message` without its escapes. Bytes that are not UTF-8 stay unchanged. */
 export function unescapeMessage(text: string): string {
   try {
     return decodeURIComponent(text);
@@ -40,7 +40,7 @@ export function unescapeMessage(text: string): string {
   }
 }
 
-/** `details` of a `grpc-status-details-bin`; those of types that the registry does not have are left out. */
+/** `details` of a `grpc-status-details-bin`, without those whose types the registry does not have. */
 export function detailsIn(base64: string | undefined, registry: FileRegistry): JsonValue[] {
   if (base64 === undefined) return [];
   const found: JsonValue[] = [];
@@ -52,7 +52,7 @@ export function detailsIn(base64: string | undefined, registry: FileRegistry): J
       else found.push(...detailOf(reader.bytes(), registry));
     }
   } catch {
-    // Details are no more than that: the status goes without them.
+    // Details are optional: the status is sent without them.
   }
   return found;
 }

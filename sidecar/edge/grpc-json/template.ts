@@ -22,7 +22,7 @@ export interface Template {
 const literal = /^[A-Za-z0-9._~!$&'()*+,;=@%-]+$/;
 const fieldPath = /^[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*$/;
 
-/** @throws Error with what is wrong. */
+/** @throws Error that describes the fault. */
 export function parseTemplate(text: string): Template {
   const [, path = '', verb = ''] = /^\/(.*?)(?::([^:/{}*]+))?$/s.exec(text) ?? [];
   if (!text.startsWith('/') || path === '') throw new Error(`'${text}' is not a path template`);
@@ -61,7 +61,7 @@ export function parseTemplate(text: string): Template {
   return { segments, verb, variables };
 }
 
-/** Thrown for a path whose escapes are no UTF-8. */
+/** Thrown for a path whose escapes are not UTF-8. */
 export class EscapesInvalid extends Error {}
 
 /** The values of a template's variables in a path that matches it. @throws EscapesInvalid. */
@@ -96,7 +96,7 @@ interface Node<T> {
   readonly here: Map<string, Map<string, T>>;
 }
 
-/** What stands at a path, for the caller to choose by the request's method. */
+/** The value at a path, chosen by the request's method. */
 export interface Found<T> {
   readonly value: T;
   /** The path's segments, without its verb. */
@@ -107,7 +107,7 @@ export interface Found<T> {
 export class TemplateTree<T> {
   readonly #root: Node<T> = { next: new Map(), here: new Map() };
 
-  /** The value that has this place already; undefined if `value` got it. */
+  /** The value that already has this place; undefined if `value` got it. */
   add({ segments, verb }: Template, method: string, value: T): T | undefined {
     let node = this.#root;
     for (const segment of segments) {
@@ -129,8 +129,8 @@ export class TemplateTree<T> {
   }
 
   /**
-   * The value for a path, as Envoy finds it: the first template that has the method. If none has it, the methods of all
-   * that match the path, in no order.
+   * The value for a path, found as Envoy does: the first template with the method. If none has it, the methods of all
+   * templates that match the path, in no order.
    * @param path without a query
    * @param pick the value for the request's method
    */
@@ -156,7 +156,7 @@ interface Search<T> {
   readonly segments: readonly string[];
   readonly verb: string;
   readonly pick: (byMethod: ReadonlyMap<string, T>) => T | undefined;
-  /** What the templates have that match the path, but not the method. */
+  /** The methods of templates that match the path, without the requested method. */
   readonly methods: Set<string>;
 }
 
@@ -165,7 +165,7 @@ function find<T>(search: Search<T>, node: Node<T>, at: number): T | undefined {
   const { segments } = search;
   if (at === segments.length) return valueAt(search, node) ?? valueAt(search, node.next.get('**'));
   const segment = segments[at]!;
-  // The names of wildcards are no literals.
+  // The names of wildcards are not literals.
   const exact = segment === '*' || segment === '**' ? undefined : node.next.get(segment);
   const any = segment === '' ? undefined : node.next.get('*');
   return (

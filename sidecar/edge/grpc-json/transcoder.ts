@@ -42,7 +42,7 @@ const maxParameters = 1000;
 const fewestValues = 50_000;
 const bytesPerValue = 20;
 
-/** What one policy's descriptor set can transcode. */
+/** Transcodes by one policy's descriptor set. */
 export class Transcoder {
   readonly #plan: GrpcJsonPlan;
   readonly #bindings: Bindings;
@@ -94,7 +94,7 @@ export class Transcoder {
     const options = { registry: this.#bindings.registry, recursionLimit: maxDepth };
     try {
       const message = fromJsonString(input, wholeText(place, text), options);
-      // What the path says comes last, and wins.
+      // The values of the path come last, and win.
       for (const one of more) if (Object.keys(one).length > 0) mergeFromJson(input, message, one, options);
       return toBinary(input, message);
     } catch (error) {
@@ -190,7 +190,7 @@ export class Transcoder {
   }
 }
 
-/** Fields beside the body stand in a message of their own. The body is one JSON value, so it cannot close the object. */
+/** Fields beside the body are in a message of their own. The body is one JSON value, so it cannot close the object. */
 function wholeText(place: Binding['body'], text: string): string {
   if (place === undefined || text === '') return '{}';
   if (place === '*') return text;
@@ -198,13 +198,13 @@ function wholeText(place: Binding['body'], text: string): string {
   return `{${JSON.stringify(place.jsonName)}:${text}}`;
 }
 
-/** An integer of up to 15 digits is a double. */
+/** An integer of up to 15 digits is exact as a double. */
 const longInteger = /^\d{16,}(?:\.0*)?$/;
 
 /**
- * JSON.parse would round an integer that is no double, and the backend would get another number. As a string it passes.
- * And each value costs some microseconds, in lists and maps most of all, so there is a limit. Linear in the length,
- * also for text that is no JSON.
+ * JSON.parse would round an integer that a double cannot hold, and the backend would get another number. As a string it
+ * passes. Each value costs some microseconds, most in lists and maps, so there is a limit. Linear in the length,
+ * also for text that is not JSON.
  * @throws SallyportError `json_number_out_of_range`, `json_too_deep`, `request_invalid`.
  */
 function checkText(text: string, most: number): void {
@@ -303,7 +303,7 @@ function invalid(message: string): SallyportError {
   return new SallyportError('request_invalid', message);
 }
 
-/** Names the field and none of its values: the message is for the log, and for clients. */
+/** Names the field and none of its values: the message goes to the log and to clients. */
 function unreadable(error: unknown, text: string): SallyportError {
   const cause = error instanceof Error ? error.cause : undefined;
   const field = isFieldError(error) ? error.field() : isFieldError(cause) ? cause.field() : undefined;
