@@ -11,7 +11,7 @@ import { WebReply } from './reply.ts';
 import { WebBody, WebRequest } from './request.ts';
 import type { GrpcWebPlan } from './schema.ts';
 
-/** What it uses of the process. */
+/** The parts of the process that it uses. */
 type Shared = Pick<Onward, 'refuse'>;
 
 export const grpcWeb: Service<GrpcWebPlan, Shared> = {
@@ -39,7 +39,7 @@ export const grpcWeb: Service<GrpcWebPlan, Shared> = {
         exchange.grpc = true;
         exchange.downstream = new WebReply(exchange, form.textReply, failing(exchange));
       },
-      // Policies and authorizers have evaluated what the client sent.
+      // Policies and authorizers have evaluated the client's request.
       rewrite(exchange) {
         const form = forms.get(exchange);
         if (form === undefined) return;

@@ -28,7 +28,7 @@ export function formOf(contentType: string | undefined, accept: string | undefin
   };
 }
 
-/** The Content-Type of the response, for the backend's; undefined if that is not gRPC. */
+/** The Content-Type of the response for the backend's; undefined if the backend's is not gRPC. */
 export function replyTypeOf(contentType: string | undefined, isText: boolean): string | undefined {
   const found = grpcPattern.exec(contentType ?? '');
   return found === null ? undefined : `application/grpc-web${isText ? '-text' : ''}${found[1] ?? '+proto'}`;

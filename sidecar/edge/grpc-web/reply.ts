@@ -1,5 +1,5 @@
 // The response to a gRPC-Web call: the backend's trailers become the last frame of the body, where a browser can read
-// them. Nothing is held back: each piece goes on as it comes.
+// them. Each piece is sent on as it arrives.
 
 import { SallyportError } from '../../../cert-agent/base/errors.ts';
 import type { Downstream } from '../../exchange/ends.ts';
@@ -19,7 +19,7 @@ const unknown: readonly (readonly [string, string])[] = [
   ['grpc-message', 'the response has no grpc-status'],
 ];
 
-/** The fields of a response without messages that are its trailers: the others are its metadata. */
+/** The trailers among the fields of a response without messages: the others are its metadata. */
 const isStatus = ({ lower }: FieldName): boolean => lower.startsWith('grpc-status') || lower === 'grpc-message';
 
 const hasStatus = ({ names }: Fields): boolean => names.some(({ lower }) => lower === 'grpc-status');
@@ -34,13 +34,13 @@ export function trailersFrame({ names, values }: Fields): Buffer {
   return frame;
 }
 
-/** Stands in front of the client's codec for the whole call, so that refusals are in its form as well. */
+/** Wraps the client's codec for the whole call, so that refusals have its form as well. */
 export class WebReply implements Downstream {
   readonly #exchange: Exchange;
   readonly #inner: Downstream;
   readonly #isText: boolean;
   readonly #fail: (error: SallyportError) => void;
-  /** Undefined for a response that is not gRPC, which goes on as it is. */
+  /** Undefined for a response that is not gRPC, which passes unchanged. */
   #messages: MessageCounter | undefined = undefined;
 
   /** `fail` ends the response so that it cannot look complete. */
@@ -51,7 +51,7 @@ export class WebReply implements Downstream {
     this.#fail = fail;
   }
 
-  /** A response that is not gRPC goes on as it is. One that is complete gets its last frame at once. */
+  /** A response that is not gRPC passes unchanged. A complete one gets its last frame at once. */
   respond(reply: Reply, whole: Buffer | undefined): void {
     const type = replyTypeOf(headerOf(this.#exchange, 'content-type', reply.fields), this.#isText);
     if (type === undefined) return this.#inner.respond(reply, whole);
@@ -84,7 +84,7 @@ export class WebReply implements Downstream {
     this.#inner.end(emptyFields);
   }
 
-  /** Each piece is padded for itself: no byte waits for the next message. */
+  /** Each piece is padded by itself: no byte waits for the next message. */
   #written(bytes: Buffer): Buffer {
     return this.#isText ? Buffer.from(bytes.toString('base64'), 'latin1') : bytes;
   }
@@ -118,7 +118,7 @@ export class WebReply implements Downstream {
     this.#inner.resume();
   }
 
-  /** Unchanged: a call never becomes one. */
+  /** Unchanged: a call never becomes a tunnel. */
   tunnel(...args: Parameters<Downstream['tunnel']>): void {
     this.#inner.tunnel(...args);
   }

@@ -1,4 +1,4 @@
-// The body of a gRPC-Web request on its way to the backend: base64 is decoded, and a body that is cut never looks
+// The body of a gRPC-Web request on its way to the backend: base64 is decoded, and a truncated body never looks
 // complete there.
 
 import { asSallyportError, SallyportError } from '../../../cert-agent/base/errors.ts';
@@ -40,7 +40,7 @@ export class WebBody {
   }
 }
 
-/** Stands in front of the carrier of a body that arrives in pieces. */
+/** Wraps the carrier of a body that arrives in pieces. */
 export class WebRequest implements Carrier {
   readonly #inner: Carrier;
   readonly #body: WebBody;
@@ -81,7 +81,7 @@ export class WebRequest implements Carrier {
     return true;
   }
 
-  /** What waits behind it: it holds at most a part of a base64 group. */
+  /** The bytes that wait behind it: it holds at most a part of a base64 group. */
   get waitingBytes(): number {
     return this.#inner.waitingBytes ?? 0;
   }
