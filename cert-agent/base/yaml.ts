@@ -187,7 +187,7 @@ function problemsOf(issue: Issue, schema: z.ZodType, document: YamlDocument, bas
     return [
       document.problemAt(
         path,
-        `${nameOf(path)}: ${issue.message === 'Invalid input' ? 'is none of the accepted forms' : issue.message}`,
+        `${nameOf(path)}: ${issue.message === 'Invalid input' ? 'matches no accepted form' : issue.message}`,
       ),
     ];
   }

@@ -37,7 +37,7 @@ export interface Leaf {
   readonly certificate: Buffer;
 }
 
-/** A key that issues, or has issued, as the signer of what is said about its certificates' revocation. */
+/** A current or former issuer's key, which signs revocation responses and lists for its certificates. */
 export interface IssuerKey {
   /** DER. */
   readonly certificate: Buffer;

@@ -85,9 +85,9 @@ export async function verifyOcspResponse(der: Uint8Array, about: OcspSubject, no
   const answer = reply.answers.find((one) => isAbout(one, issuer, serial));
   if (answer === undefined) throw invalid('it is about another certificate');
   const { thisUpdate, nextUpdate } = answer;
-  if (thisUpdate > now + skewMs) throw invalid(`it is of the future (${formatTime(thisUpdate)})`);
+  if (thisUpdate > now + skewMs) throw invalid(`its thisUpdate is in the future (${formatTime(thisUpdate)})`);
   const end = nextUpdate ?? thisUpdate + longestAgeMs;
-  if (end <= now) throw invalid(`it ended at ${formatTime(end)}`);
+  if (end <= now) throw invalid(`it expired at ${formatTime(end)}`);
   if (answer.status === 'revoked')
     throw new SallyportError('certificate_revoked', 'the responder says that the certificate is revoked', {
       hint: 'get a new certificate',

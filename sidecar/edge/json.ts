@@ -20,7 +20,7 @@ export type JsonRead =
 export const maxDepth = 64;
 
 /**
- * A number with more characters than this is no double in anyone's notation, and takes readers of exact decimals
+ * A number with more characters than this is not exact as a double in any notation, and takes parsers of exact decimals
  * quadratic time.
  */
 const maxNumberLength = 64;

@@ -1,6 +1,6 @@
-// What waits in this process's memory because its reader is slower than its writer, all connections together. Each
-// place is bounded for itself; this bounds their sum. Measured against what the process really has: see `pile` for what
-// was missing.
+// Counts the bytes in memory that wait for a slow reader, for all connections together. Each
+// place has a limit of its own; this limits their sum. Measured against the real memory of the process: see `pile` for
+// the bytes that were missing.
 
 import type { Socket } from 'node:net';
 

@@ -48,8 +48,8 @@ t.test('which responses are accepted', async (t) => {
     ],
     ['signed by an expired signer', { signer: delegated(ocspSigning, ca.key, { notAfter: now - 1000 }) }, /neither/],
     ['about another certificate', { other: true }, /about another certificate/],
-    ['a response that has expired', { now: now - 7_200_000, nextUpdate: now - 3_600_000 }, /it ended at/],
-    ['a response from the future', { now: now + 7_200_000 }, /of the future/],
+    ['a response that has expired', { now: now - 7_200_000, nextUpdate: now - 3_600_000 }, /it expired at/],
+    ['a response from the future', { now: now + 7_200_000 }, /its thisUpdate is in the future/],
     ['a response with status unknown', { status: { kind: 'unknown' } }, /does not know/],
     ['revoked', { status: { kind: 'revoked', at: now, reason: 'keyCompromise' } }, /^certificate_revoked/],
   ];
