@@ -95,7 +95,7 @@ async function waiting(flags: RotateFlags): Promise<{ readonly request: string }
     ? readRequest(flags.dir!)
     : await withOperator(flags, async (operator) => (await operator.rotationStatus()).request);
   if (request !== undefined) return { request };
-  throw new SallyportError('not_found', 'no request waits for a certificate', {
+  throw new SallyportError('not_found', 'no request is waiting for a certificate', {
     hint: 'sallyport ca issuer request makes one',
   });
 }

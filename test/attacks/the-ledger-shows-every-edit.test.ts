@@ -229,7 +229,7 @@ t.test('a changed byte or a cut anywhere in a copy is detected', async (t) => {
       return `"issuer":"${der.toString('base64')}"`;
     });
     t.not(padded, bytes.toString());
-    t.not((await verifyCopy([Buffer.from(padded)], options)).faultCount, 0, `${more} bytes behind a certificate`);
+    t.not((await verifyCopy([Buffer.from(padded)], options)).faultCount, 0, `${more} bytes after a certificate`);
   }
   const missed: number[] = [];
   for (let at = 0; at < bytes.length; at += 3) {

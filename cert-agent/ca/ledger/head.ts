@@ -62,7 +62,7 @@ export function isIssued(issuer: string, roots: readonly Uint8Array[]): boolean 
 function chainOf(issuer: string): readonly X509Certificate[] {
   return parseCertificates(issuer).map((der) => {
     const certificate = new X509Certificate(der);
-    if (!certificate.raw.equals(der)) throw new TypeError('bytes behind a certificate');
+    if (!certificate.raw.equals(der)) throw new TypeError('bytes after a certificate');
     return certificate;
   });
 }

@@ -92,7 +92,7 @@ export function setLastHeadAside(dir: string, now: number): string | undefined {
 }
 
 const hint =
-  'the store was edited, or replaced by an older copy: restore a backup with sallyport ca restore; ca serve --accept-ledger goes on with it, and records that';
+  'the store was edited, or replaced by an older copy: restore a backup with sallyport ca restore; ca serve --accept-ledger continues with it, and records that';
 
 function forked(message: string): SallyportError {
   return new SallyportError('ledger_forked', `the ledger is not the one that the CA wrote: ${message}`, { hint });

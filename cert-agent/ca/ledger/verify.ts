@@ -219,7 +219,7 @@ export class LedgerVerifier {
     if (value['trustDomain'] !== trustDomain)
       this.#add(
         'copy_invalid',
-        `it is the ledger of ${String(value['trustDomain'])}, and the roots are of ${trustDomain}`,
+        `it is the ledger of ${String(value['trustDomain'])}, but the roots are of ${trustDomain}`,
       );
     const head = headOf(checkpoint);
     if (checkpoint !== null && head === undefined) return this.#add('copy_invalid', 'its checkpoint cannot be read');
@@ -240,7 +240,7 @@ export class LedgerVerifier {
     if (fields === undefined || !isSequence(sequence)) return this.#unreadable();
     const expected = this.#sequence + 1;
     this.#records += 1;
-    if (sequence === this.#sequence) return this.#add('duplicate', `record ${sequence} is there twice`, sequence);
+    if (sequence === this.#sequence) return this.#add('duplicate', `record ${sequence} occurs twice`, sequence);
     if (sequence < expected)
       return this.#add('order', `record ${sequence} comes after record ${this.#sequence}`, sequence);
     if (sequence > expected) {
@@ -269,7 +269,7 @@ export class LedgerVerifier {
     this.#highestHead = Math.max(this.#highestHead, sequence);
     if (sequence > this.#sequence) return;
     if (sequence < this.#sequence || sequence <= this.#lastHead)
-      return this.#add('order', `the head of record ${sequence} is not where it belongs`, sequence);
+      return this.#add('order', `the head of record ${sequence} is not in its place`, sequence);
     const from = this.#matched === 0 ? this.#checkpoint + 1 : this.#matched + 1;
     this.#lastHead = sequence;
     if (hash !== this.#hash)

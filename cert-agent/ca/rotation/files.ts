@@ -43,7 +43,7 @@ export function readRootSigner(dir: string, file: string | undefined, passphrase
   const path = file ?? files.rootKey;
   if (!existsSync(path))
     throw new SallyportError('root_key_missing', `${path} does not exist, and only the root's key can sign a new CA`, {
-      hint: 'give it with --root-key FILE; for a root that is kept elsewhere: sallyport ca issuer request',
+      hint: 'give it with --root-key FILE; for an external root: sallyport ca issuer request',
     });
   const certificate = readRoot(dir);
   const key = parseKey(readFileSync(path, 'utf8'), path, passphrase);

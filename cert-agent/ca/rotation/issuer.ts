@@ -46,7 +46,7 @@ export async function takeIssuerStep(
   if (state?.kind === 'root' && step !== 'install') throw rotationRefused(`the root is being rotated (${state.step})`);
   switch (step) {
     case 'activate': {
-      if (state?.step === 'requested') throw rotationRefused('a request waits for its certificate');
+      if (state?.step === 'requested') throw rotationRefused('a request is waiting for its certificate');
       if (prepared !== undefined) await begin();
       const made = prepared ?? (await prepare());
       return activate(made);
@@ -55,8 +55,8 @@ export async function takeIssuerStep(
       // Its key would be lost while the root's owner signs.
       if (state?.step === 'requested')
         throw rotationRefused(
-          'a request waits for its certificate',
-          'sallyport ca issuer request --show prints it; sallyport ca issuer cancel gives it up',
+          'a request is waiting for its certificate',
+          'sallyport ca issuer request --show prints it; sallyport ca issuer cancel cancels it',
         );
       const { trustDomain } = readBundle(dir);
       const oldIssuer = readIntermediate(dir).map(fingerprintOf)[0];
@@ -67,7 +67,7 @@ export async function takeIssuerStep(
       });
     }
     case 'install': {
-      if (state?.step !== 'requested') throw rotationRefused('no request waits for a certificate');
+      if (state?.step !== 'requested') throw rotationRefused('no request is waiting for a certificate');
       await begin();
       const installed = await installFiles(dir, state, certificate ?? '', { passphrase, now });
       return state.kind === 'issuer' ? activate(installed) : installed;

@@ -73,14 +73,14 @@ export function readExternalRoot(file: string): Buffer {
   if (root === undefined || blocks.length > 1)
     throw new SallyportError(
       'root_unusable',
-      `${file} contains ${blocks.length} certificates; the root alone belongs there`,
+      `${file} contains ${blocks.length} certificates; it must contain the root only`,
     );
   const { selfIssued, isCa } = readCertificateFacts(root);
   if (selfIssued && isCa) return root;
   throw new SallyportError(
     'root_unusable',
     `${file} is not a root: ${isCa ? 'another CA issued it' : 'it is not a CA (basic constraints, CA:TRUE)'}`,
-    { hint: 'give the self-signed certificate at the top; those below it belong into the file of ca issuer install' },
+    { hint: 'give the self-signed certificate at the top; those below it belong in the file for ca issuer install' },
   );
 }
 
@@ -114,7 +114,7 @@ export async function installFiles(
   const [issuer] = chain;
   if (issuer === undefined) throw unusable('the file contains no certificate');
   if (!new X509Certificate(issuer).publicKey.equals(createPublicKey(key)))
-    throw new SallyportError('key_mismatch', 'the certificate is not for the key of the request that waits', {
+    throw new SallyportError('key_mismatch', 'the certificate is not for the key of the pending request', {
       hint: 'sallyport ca issuer request --show prints that request; the issuer comes first in the file',
     });
   const { trustDomain, bundle } = readBundle(dir);
@@ -180,7 +180,7 @@ function verifyAsPeers(above: readonly Buffer[], { key, trustDomain, roots, now 
   } catch (error) {
     if (!(error instanceof SallyportError)) throw error;
     throw unusable(
-      `no peer would accept what it signs: ${error.message}`,
+      `no peer would accept the certificates that it signs: ${error.message}`,
       'append the certificates between it and the root to the file; the root is the one of ca init --external-root',
     );
   }

@@ -165,7 +165,7 @@ export class Rotations {
       this.#remindedAt = clock.now();
       log.warn(
         { code: 'intermediate_ending', notAfter: formatTime(authority.notAfter), hint },
-        `the issuer has passed half of its life and cannot be renewed by itself: ${message}`,
+        `the issuer has passed half of its life and cannot be renewed automatically: ${message}`,
       );
     }
   }
@@ -212,7 +212,7 @@ export class Rotations {
     const { step, except = [] } = request;
     const now = clock.now();
     if (request.kind === 'issuer') {
-      if (!isIssuerStep(step)) throw refused(`${step} is no step of an issuer's rotation`, state);
+      if (!isIssuerStep(step)) throw refused(`${step} is not a step of an issuer's rotation`, state);
       const activate = (made: RotationState): RotationState => this.#activate(made);
       return takeIssuerStep(dir, { ...request, step }, state, { by, passphrase, now, activate, begin });
     }
@@ -256,7 +256,7 @@ export class Rotations {
       return prepareFiles(dir, 'root', { by: 'operator', root, passphrase, now });
     }
     const roots = { old: readRoot(dir), new: readExternalRoot(externalRoot) };
-    if (roots.old.equals(roots.new)) throw refused(`${externalRoot} is the present root`, state);
+    if (roots.old.equals(roots.new)) throw refused(`${externalRoot} is the current root`, state);
     const oldIssuer = fingerprintOf(authority.above[0]!);
     await begin();
     return requestFiles(dir, 'root', { trustDomain: authority.trustDomain, passphrase, now, oldIssuer, roots });
@@ -279,7 +279,7 @@ export class Rotations {
     const who = left.length === 1 ? `1 known workload ${one}` : `${left.length} known workloads ${many}`;
     const what = state.step === 'draining' ? 'of the old root' : 'the new root yet';
     throw new SallyportError('rotation_refused', `${who} ${what}: ${namesOf(left)}`, {
-      hint: 'sallyport ca rotate status lists them; --except ID goes on without one',
+      hint: 'sallyport ca rotate status lists them; --except ID continues without one',
     });
   }
 
@@ -308,8 +308,8 @@ function exceptedBy(name: string, inTheWay: readonly string[]): string {
   if (/^spiffe:/i.test(name)) return parseSpiffeId(name).uri;
   const found = inTheWay.filter((id) => id.endsWith(`/${name}`));
   if (found.length === 1) return found[0]!;
-  const what = found.length === 0 ? 'none of the workloads in the way' : `${found.length} workloads: ${namesOf(found)}`;
-  throw rotationRefused(`--except ${name} names ${what}`, 'give its whole SPIFFE ID');
+  const what = found.length === 0 ? 'none of the blocking workloads' : `${found.length} workloads: ${namesOf(found)}`;
+  throw rotationRefused(`--except ${name} names ${what}`, 'give the full SPIFFE ID');
 }
 
 /** The first ten. */
@@ -324,7 +324,7 @@ const sentences: Readonly<Record<RotationStep, string>> = {
   prepare: 'the new key and certificate exist',
   distribute: 'the bundle has the new root beside the old one',
   activate: 'the new one signs',
-  remove: 'the old one is gone',
+  remove: 'the old one was removed',
   cancel: 'the rotation was cancelled',
   request: 'a request for the certificate of a new one exists',
   install: 'the certificate of the new one is installed',

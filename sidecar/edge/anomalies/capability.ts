@@ -39,7 +39,7 @@ export const anomalies: Service<AnomalyPlan, Detection | undefined> = {
           {
             method: 'GET',
             path: '/anomalies',
-            sentence: 'what was unusual lately, and how much has been learned',
+            sentence: 'recent anomalies, and the size of the learned model',
             answer: () => ({ body: detection.state }),
           },
         ],

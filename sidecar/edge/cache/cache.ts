@@ -182,7 +182,7 @@ export class Cache {
 
   #notCached(exchange: Exchange): SallyportError {
     this.#note(exchange, 'refused', { detail: 'only-if-cached' });
-    return new SallyportError('not_cached', 'the client accepts a stored response only, and there is none');
+    return new SallyportError('not_cached', 'the client accepts only a stored response, and none is stored');
   }
 
   /** Sends a complete stored response in the form that the request asks for (RFC 9110 sections 13 and 14). */
@@ -358,7 +358,7 @@ export class Cache {
     this.#forgo(exchange);
     if (outcome.kind !== 'mismatch') return;
     if (miss.stored === undefined)
-      throw new SallyportError('upstream_protocol', 'the backend answers 304 to a request without a condition');
+      throw new SallyportError('upstream_protocol', 'the backend responded 304 to an unconditional request');
     return this.#lead(request, { stored: undefined, fwd: miss.fwd });
   }
 

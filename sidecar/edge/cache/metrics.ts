@@ -13,7 +13,7 @@ export interface CacheFacts {
 export function registerCacheMetrics(registry: Registry, facts: CacheFacts): void {
   new Counter({
     name: 'sallyport_cache_requests_total',
-    help: 'Requests of rules with an HTTPCache, by what the cache made of them.',
+    help: 'Requests of rules with an HTTPCache, by cache outcome.',
     labelNames: ['outcome'],
     registers: [registry],
     collect() {
@@ -29,8 +29,8 @@ export function registerCacheMetrics(registry: Registry, facts: CacheFacts): voi
         this.set(facts.held()[key]);
       },
     });
-  gauge('sallyport_cache_entries', 'Responses that are stored.', 'entries');
-  gauge('sallyport_cache_bytes', 'Bytes that stored responses take, with their heads.', 'bytes');
+  gauge('sallyport_cache_entries', 'Stored responses.', 'entries');
+  gauge('sallyport_cache_bytes', 'Bytes of stored responses, heads included.', 'bytes');
   new Counter({
     name: 'sallyport_cache_evictions_total',
     help: 'Stored responses that were removed to make room.',

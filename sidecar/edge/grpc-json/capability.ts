@@ -162,15 +162,12 @@ function checkType(exchange: Exchange, body: Buffer): void {
     throw new Refusal('content_type_unsupported', 'the body must be application/json');
   const coding = headerOf(exchange, 'content-encoding');
   if (coding !== undefined && coding.trim().toLowerCase() !== 'identity')
-    throw new Refusal('content_encoding_unsupported', 'a coded body cannot be transcoded');
+    throw new Refusal('content_encoding_unsupported', 'an encoded body cannot be transcoded');
 }
 
 function unknownMethod(methods: ReturnType<Transcoder['find']>): SallyportError {
   return Array.isArray(methods)
-    ? new Refusal(
-        'operation_method_unknown',
-        `no method of the services has this method of HTTP: ${methods.join(', ')}`,
-      )
+    ? new Refusal('operation_method_unknown', `no method of the services has this HTTP method: ${methods.join(', ')}`)
     : new Refusal('operation_unknown', 'no method of the services has this path');
 }
 

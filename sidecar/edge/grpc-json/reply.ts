@@ -159,7 +159,10 @@ export class JsonReply implements Downstream {
       const { type, data } = transcoder.rawBody(binding, this.#message);
       // It may come from an upload: a line break in it would begin another field, or the body.
       if (type !== '' && !isSafeField('content-type', type))
-        throw new SallyportError('upstream_answer_malformed', 'the content_type of a google.api.HttpBody is no field');
+        throw new SallyportError(
+          'upstream_answer_malformed',
+          'the content_type of a google.api.HttpBody is not a valid header value',
+        );
       return this.#send(200, type, data);
     }
     this.#send(200, 'application/json', Buffer.from(transcoder.decode(binding, this.#message)));

@@ -37,7 +37,7 @@ export const grpcJsonSchema = z
       .refine(
         ({ addWhitespace, streamNewlineDelimited, streamSseStyleDelimited }) =>
           !addWhitespace || !(streamNewlineDelimited || streamSseStyleDelimited),
-        { message: 'addWhitespace does not go with delimited streams' },
+        { message: 'addWhitespace cannot be combined with delimited streams' },
       ),
     /** Methods without a rule are `POST /package.Service/Method`. */
     autoMapping: flag,

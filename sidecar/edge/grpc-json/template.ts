@@ -86,7 +86,7 @@ function decoded(segment: string, keepsSlashes: boolean): string {
           .join('')
       : decodeURIComponent(segment);
   } catch {
-    throw new EscapesInvalid(`the path has escapes that are no UTF-8`);
+    throw new EscapesInvalid(`the path has escapes that are not UTF-8`);
   }
 }
 

@@ -142,7 +142,7 @@ export class Transcoder {
     try {
       return decodeURIComponent(this.#plan.queryParamUnescapePlus ? text.replaceAll('+', ' ') : text);
     } catch {
-      throw invalid('the query has escapes that are no UTF-8');
+      throw invalid('the query has escapes that are not UTF-8');
     }
   }
 
@@ -234,7 +234,7 @@ const shortestBad = 5;
 
 function checkNumber(text: string): void {
   if (Number(text) === Number.POSITIVE_INFINITY)
-    throw new SallyportError('json_number_out_of_range', 'a number is more than a double holds');
+    throw new SallyportError('json_number_out_of_range', 'a number exceeds the range of a double');
   if (!longInteger.test(text)) return;
   const [whole] = text.split('.');
   if (BigInt(whole!) !== BigInt(Number(whole)))

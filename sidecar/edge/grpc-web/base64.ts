@@ -25,6 +25,6 @@ export class Base64Reader {
 
   /** @throws SallyportError `grpc_web_malformed` if it ends within a group. */
   end(): void {
-    if (this.#rest !== '') throw new SallyportError('grpc_web_malformed', 'the base64 of the body is cut');
+    if (this.#rest !== '') throw new SallyportError('grpc_web_malformed', 'the base64 of the body is truncated');
   }
 }

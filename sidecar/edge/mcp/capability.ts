@@ -221,7 +221,7 @@ function sessionOf(exchange: Exchange, own: CallerSeal, name: string): Judged['s
   if (sealed === undefined) return undefined;
   const id = own.open('session', sealed);
   if (id === undefined)
-    throw refuseMessage(exchange, 'mcp_session_unknown', `${name}: the session is not one of this caller`);
+    throw refuseMessage(exchange, 'mcp_session_unknown', `${name}: the session belongs to another caller`);
   return [id, sealed];
 }
 

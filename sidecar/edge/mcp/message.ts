@@ -50,7 +50,7 @@ const maxSubscriptions = 1000;
  */
 export function readMessages(body: Buffer, mayBatch: boolean): Read {
   const json = readJson(body);
-  if ('fault' in json) return { code: json.fault, why: 'the body is not JSON that all readers read alike' };
+  if ('fault' in json) return { code: json.fault, why: 'the body is not unambiguous JSON' };
   const { value } = json;
   if (!Array.isArray(value)) {
     const message = readMessage(value);

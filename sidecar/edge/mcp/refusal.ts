@@ -60,7 +60,7 @@ export function refuseByRule(
 ): SallyportError {
   const error = new SallyportError('policy_denied', why);
   const errors = ids.map(([id, isDenied]) =>
-    errorOf('policy_denied', id, isDenied ? undefined : 'not done: another message of the batch is denied'),
+    errorOf('policy_denied', id, isDenied ? undefined : 'not executed: another message of the batch is denied'),
   );
   if (errors.length === 0)
     return denied(exchange, error, error.row.status, errorOf('policy_denied', undefined), { policy });

@@ -45,7 +45,7 @@ export function importCrs(directory: string): Imported {
   const files = list(directory).filter((name) => name.endsWith('.conf'));
   if (files.length === 0)
     throw new SallyportError('config_unreadable', `${directory} has no rule file (*.conf)`, {
-      hint: "name the directory 'rules' of a release of CRS",
+      hint: "give the directory 'rules' of a CRS release",
     });
   const documents = files.map((file) => ({ file, directives: directivesOf(read(join(directory, file))) }));
   // Exclusions of the user are in files of their own, before or after the rules.
@@ -206,7 +206,7 @@ function ruleOf(
     'rx',
     operator,
   ];
-  if (not === '!') return 'is true where nothing is found';
+  if (not === '!') return 'matches if nothing is found';
   if (/%\{/.test(rest)) return 'compares with a variable';
   const compared = argumentOf(name, rest, directory);
   if ('why' in compared) return compared.why;
@@ -215,7 +215,7 @@ function ruleOf(
   if (unknown !== undefined) return `transforms with ${unknown}`;
   if (compared.operator === 'rx') {
     const why = whyNotLinear(compared.argument as string);
-    if (why !== undefined) return `RE2 does not have its expression: ${why.slice(0, 100)}`;
+    if (why !== undefined) return `RE2 does not support its expression: ${why.slice(0, 100)}`;
   }
   if (places.dropped.length > 0) add(`does not read ${places.dropped.join(', ')}`, true);
   if (actions.some(([key]) => key === 'multiMatch')) add('compares after the last transformation only', true);

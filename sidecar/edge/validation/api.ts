@@ -78,7 +78,7 @@ export function compileApi({ operations, escapedSlashes }: ApiPlan, validators: 
     },
     checkResponse(operation, status, contentType, body) {
       const response = responseFor(operation, status);
-      if (response === undefined) return inResponse('status', `has the status ${status}, which is not described`);
+      if (response === undefined) return inResponse('status', `has the undescribed status ${status}`);
       if (body?.length === 0) return valid;
       const type = readContentType(contentType ?? '');
       const content = type === undefined ? undefined : contentFor(response.content, type.type);
@@ -223,7 +223,7 @@ function readHeader(exchange: Exchange, parameter: Parameter): ReadValue {
   const value = headerOf(exchange, lower) ?? (lower === 'x-request-id' ? exchange.requestId : undefined);
   if (value === undefined) return undefined;
   const lines = exchange.fields.names.filter((one) => one.lower === lower).length;
-  if (lines > 1 && !isList(parameter.shape)) return { code: 'repeated', detail: 'must be there once' };
+  if (lines > 1 && !isList(parameter.shape)) return { code: 'repeated', detail: 'must occur exactly once' };
   // RFC 9110 section 5.6.1: spaces around commas belong to no value. OpenAPI encodes nothing in headers.
   const text = parameter.json ? value : value.replace(/[ \t]*,[ \t]*/g, ',').trim();
   return readFromText(parameter.name, parameter, text, (raw) => raw);
@@ -339,7 +339,7 @@ function readMultipartForm(
     const before = value.get(name);
     // A list may be a part of its own, or a part for each item.
     if (isMany && !Array.isArray(partValue.value)) value.set(name, [...((before ?? []) as unknown[]), partValue.value]);
-    else if (value.has(name)) return inForm(name, 'repeated', 'must be there once');
+    else if (value.has(name)) return inForm(name, 'repeated', 'must occur exactly once');
     else value.set(name, partValue.value);
   }
   return { value: Object.fromEntries(value) };

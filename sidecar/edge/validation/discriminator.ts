@@ -88,7 +88,7 @@ export class Discriminators {
   /** The discriminators to leave out of the schemas that a discriminator selects. */
   leavingOut(leftOut: LeftOut, { path }: Choice): LeftOut {
     if (leftOut.size < maxLeftOut) return new Set([...leftOut, path.join('/')]);
-    this.#reader.fail([...path, 'discriminator'], 'more than 8 discriminators select in each other');
+    this.#reader.fail([...path, 'discriminator'], 'more than 8 discriminators are nested');
     return leftOut;
   }
 
@@ -246,7 +246,7 @@ export class Discriminators {
     const named = `#/components/schemas/${escaped(target)}`;
     if (this.#reader.find(named, at, true) !== undefined) return named;
     if (target.startsWith('#')) return this.#reader.find(target, at) === undefined ? undefined : target;
-    return this.#reader.fail(at, `'${target}' is no schema of this document`);
+    return this.#reader.fail(at, `'${target}' is not a schema of this document`);
   }
 
   /** References to the schemas that extend the one at a place or the component around it, also through others. */

@@ -160,7 +160,7 @@ export function problemsOf(schema: unknown, draft: Draft, path: SchemaProblem['p
       else if (keyword === 'pattern') checkPattern(String(value), note);
       else if (keyword === 'patternProperties')
         for (const pattern of Object.keys(value as object)) checkPattern(pattern, (why) => note(why, pattern));
-      else if (keyword === 'nullable') note(`'nullable' is no keyword of JSON Schema: use type: [..., 'null']`);
+      else if (keyword === 'nullable') note(`'nullable' is not a keyword of JSON Schema: use type: [..., 'null']`);
       else if (keyword === 'unevaluatedItems' && hasContains)
         note(`'unevaluatedItems' cannot be evaluated beside 'contains'`);
       else if (keyword === 'properties' && Object.hasOwn(value as object, '__proto__'))

@@ -197,7 +197,7 @@ class Reader {
         const read = this.#readParameter(written, [...at, index]);
         if (read === undefined) continue;
         const key = `${read.in} ${read.in === 'header' ? read.name.toLowerCase() : read.name}`;
-        if (own.has(key)) this.fail([...at, index], `the parameter '${read.name}' in ${read.in} is there twice`);
+        if (own.has(key)) this.fail([...at, index], `the parameter '${read.name}' in ${read.in} is defined twice`);
         own.add(key);
         found.set(key, read);
       }
@@ -213,15 +213,18 @@ class Reader {
     const place = node['in'];
     const name = String(node['name'] ?? '');
     if (place !== 'path' && place !== 'query' && place !== 'header' && place !== 'cookie')
-      return this.fail([...path, 'in'], `'${String(place)}' is none of path, query, header and cookie`);
+      return this.fail([...path, 'in'], `'${String(place)}' is not one of path, query, header and cookie`);
     if (name === '') return this.fail(path, 'a parameter needs a name');
     // OpenAPI: a parameter definition with these names is ignored.
     if (place === 'header' && /^(?:accept|content-type|authorization)$/i.test(name)) return undefined;
     if (place === 'header' && isSetByProxies(name))
-      this.warn([...path, 'name'], `a gateway sets or removes '${name}' before it compares: a client's is not seen`);
+      this.warn(
+        [...path, 'name'],
+        `a gateway sets or removes '${name}' before it compares requests: the client's value is not compared`,
+      );
     const style = (node['style'] ?? defaultStyle[place]) as Style;
     if (!styles[place].includes(style))
-      return this.fail([...path, 'style'], `'${style}' is no style of a parameter in ${place}`);
+      return this.fail([...path, 'style'], `'${style}' is not a style of a parameter in ${place}`);
     const common: Omit<Parameter, 'json' | 'schema' | 'shape'> = {
       ...{ in: place, name, required: node['required'] === true || place === 'path' },
       ...{ style, explode: typeof node['explode'] === 'boolean' ? node['explode'] : style === 'form' },
@@ -237,11 +240,11 @@ class Reader {
     }
     const read = { ...common, json: false, ...this.#schemaAt(node['schema'], [...path, 'schema']) };
     if ((place === 'query' || place === 'cookie') && isExploded(read) && read.shape.properties === undefined)
-      this.warn(path, `the parameter '${name}' in ${place} is an object of any names, and not compared`);
+      this.warn(path, `the parameter '${name}' in ${place} is an object with arbitrary names, and is not compared`);
     else if ((place === 'query' || place === 'cookie') && isExploded(read) && read.shape.isOpen === true)
       this.warn(
         path,
-        `the properties of the parameter '${name}' in ${place} that have no name of their own are not compared`,
+        `the properties of the parameter '${name}' in ${place} without a name of their own are not compared`,
       );
     return read;
   }
@@ -272,7 +275,7 @@ class Reader {
       if (!/^(?:\*\/\*|[^/\s*]+\/(?:\*|(?:\*\+)?[^/\s*]+))$/.test(type))
         return this.fail([...at, key], `'${key}' is no media type`) ?? [];
       if (types.has(type))
-        return this.fail([...at, key], `'${type}' is there twice: parameters of a media type are not compared`) ?? [];
+        return this.fail([...at, key], `'${type}' is defined twice: parameters of a media type are ignored`) ?? [];
       types.add(type);
       const node = isNode(media) ? media : {};
       const path = [...at, key];
@@ -298,7 +301,7 @@ class Reader {
       this.#checkFields('encoding', written, [...at, name]);
       const { contentType, style = 'form', explode } = written;
       if (!styles.query.includes(style as Style))
-        this.fail([...at, name, 'style'], `'${String(style)}' is no style of a form`);
+        this.fail([...at, name, 'style'], `'${String(style)}' is not a style of a form`);
       const types =
         typeof contentType === 'string' ? contentType.split(',').map((one) => one.trim().toLowerCase()) : [];
       const isComplex = (one: Shape): boolean =>
@@ -323,7 +326,7 @@ class Reader {
     return Object.entries(written).flatMap(([status, one]) => {
       if (status.startsWith('x-')) return [];
       if (!/^(?:[1-5](?:\d\d|XX)|default)$/.test(status))
-        return this.fail([...at, status], `'${status}' is no status`) ?? [];
+        return this.fail([...at, status], `'${status}' is not a status`) ?? [];
       const resolved = this.resolve(one, [...at, status]);
       if (resolved === undefined) return [];
       this.#checkFields('response', resolved.node, resolved.path);
@@ -368,7 +371,7 @@ class Reader {
       if (found === undefined) return undefined;
       ({ value: node, path } = found);
     }
-    return this.fail(at, 'the references lead in a circle');
+    return this.fail(at, 'the references form a cycle');
   }
 
   /** The target of a reference. */

@@ -104,7 +104,7 @@ function compileSchema(schema: Node): Compiled | readonly SchemaProblem[] {
     return [
       {
         path: ['schema', '$schema'],
-        message: `'${String(schema['$schema'])}' is none of the dialects 2020-12 and draft-07`,
+        message: `'${String(schema['$schema'])}' is neither the dialect 2020-12 nor draft-07`,
       },
     ];
   const problems = problemsOf(schema, draft, ['schema']);

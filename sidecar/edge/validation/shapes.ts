@@ -28,8 +28,7 @@ export class Shapes {
     if (!isNode(schema) || depth > maxShape) return anything;
     const known = this.#shapes[depth]!.get(schema);
     if (known !== undefined) return known;
-    if (hops > maxHops)
-      return this.#reader.fail(path, 'the references lead too far to tell how it is written') ?? anything;
+    if (hops > maxHops) return this.#reader.fail(path, 'too many references to determine its style') ?? anything;
     // For a reference back to it, which adds nothing.
     this.#shapes[depth]!.set(schema, anything);
     const shape = this.#shapeOf(schema, path, depth, hops);

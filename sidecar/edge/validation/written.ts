@@ -11,7 +11,7 @@ export type Pair = readonly [name: string, raw: string];
 /** A value that was read, the reason why it cannot be read, or undefined if it is absent. */
 export type ReadValue = { readonly value: unknown } | { readonly code: string; readonly detail: string } | undefined;
 
-const repeated = { code: 'repeated', detail: 'must be there once' } as const;
+const repeated = { code: 'repeated', detail: 'must occur exactly once' } as const;
 const undecodable = { code: 'encoding', detail: 'must be percent-encoded UTF-8' } as const;
 const unreadable = { code: 'style', detail: 'is not written in the style of the parameter' } as const;
 

@@ -107,7 +107,7 @@ t.test('gaps, reorderings and duplicates are detected', async (t) => {
   await first(t, lines.toSpliced(at(5), 1), 'gap', 5, 'record 5 is missing');
   await first(t, lines.toSpliced(at(4), 2), 'gap', 4, 'records 4 to 5 are missing');
   await first(t, lines.toSpliced(at(1), 1), 'gap', 1, 'record 1 is missing');
-  await first(t, lines.toSpliced(at(5), 0, lines[at(5)]!), 'duplicate', 5, 'record 5 is there twice');
+  await first(t, lines.toSpliced(at(5), 0, lines[at(5)]!), 'duplicate', 5, 'record 5 occurs twice');
   await first(t, lines.with(at(4), lines[at(5)]!).with(at(5), lines[at(4)]!), 'gap', 4, 'record 4 is missing');
   await first(t, lines.toSpliced(at(8), 0, lines[at(2)]!), 'order', 2, 'record 2 comes after record 7');
   await first(
@@ -115,7 +115,7 @@ t.test('gaps, reorderings and duplicates are detected', async (t) => {
     lines.toSpliced(at(8), 0, headLine(whole.heads[0]!)),
     'order',
     3,
-    'the head of record 3 is not where it belongs',
+    'the head of record 3 is not in its place',
   );
 });
 
@@ -316,7 +316,7 @@ t.test('files that are not copies of a ledger are refused', async (t) => {
   t.match((await verify(['{"ledger":2}'])).faults, [{ message: 'this build cannot read copies of version 2' }]);
   const foreign = [firstLine('other.test', undefined), ...lines.slice(1)];
   t.match((await verify(foreign)).faults, [
-    { message: 'it is the ledger of other.test, and the roots are of demo.test' },
+    { message: 'it is the ledger of other.test, but the roots are of demo.test' },
   ]);
 });
 

@@ -44,7 +44,7 @@ t.test('an exception is a whole ID, or the last part of one that blocks', async 
     take('activate', ['db', 'web']),
     refused(/--except db names 2 workloads: .*pay\/sa\/db, .*shop\/sa\/db$/),
   );
-  await t.rejects(take('activate', ['wbe']), refused(/--except wbe names none of the workloads in the way/));
+  await t.rejects(take('activate', ['wbe']), refused(/--except wbe names none of the blocking workloads/));
   await t.rejects(take('activate', [shop, 'web']), refused(/^1 known workload .*pay\/sa\/db$/));
   await t.rejects(take('activate', ['spiffe://demo.test/a//b']), { code: 'spiffe_id_invalid' });
   // One that is not in the way does no harm.

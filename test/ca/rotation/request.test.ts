@@ -137,8 +137,8 @@ t.test('a certificate that peers would not accept is not installed', async (t) =
       'certificate_unreadable',
       /./,
     ],
-    ['a certificate for another request', await sign(root, other.csr), 'key_mismatch', /request that waits/],
-    ['the root', formatPem([root.certificate]), 'key_mismatch', /request that waits/],
+    ['a certificate for another request', await sign(root, other.csr), 'key_mismatch', /pending request/],
+    ['the root', formatPem([root.certificate]), 'key_mismatch', /pending request/],
     ['no CA', await sign(root, csr, noCa), 'issuer_unusable', /CA:TRUE/],
     ['no cRLSign', await sign(root, csr, { keyUsage: ['keyCertSign'] }), 'issuer_unusable', /lacks cRLSign/],
     ['no keyCertSign', await sign(root, csr, { keyUsage: ['cRLSign'] }), 'issuer_unusable', /lacks keyCertSign/],
@@ -192,7 +192,7 @@ t.test('a certificate that peers would not accept is not installed', async (t) =
   await rotateStopped(dir, { step: 'install', certificate }, undefined);
   t.match(verify(await leafFrom(dir), dir), { id }, 'the right certificate is installed afterwards');
   const again = rotateStopped(dir, { step: 'install', certificate }, undefined);
-  await t.rejects(again, { code: 'rotation_refused', message: /no request waits/ });
+  await t.rejects(again, { code: 'rotation_refused', message: /no request is waiting/ });
 });
 
 t.test('a relative directory works', async (t) => {
@@ -252,7 +252,7 @@ t.test('a running CA gets its next issuer, and signs with the current one until 
   const first = await request(operator);
   t.match(await operator.rotationStatus(), { request: first, next: 'sallyport ca issuer install FILE' });
   const meanwhile = operator.rotate({ kind: 'issuer', step: 'activate' });
-  await t.rejects(meanwhile, { code: 'rotation_refused', message: /a request waits/ });
+  await t.rejects(meanwhile, { code: 'rotation_refused', message: /a request is waiting/ });
   await t.rejects(request(operator), { code: 'rotation_refused', hint: /--show prints it/ }, 'its key is not lost');
   await operator.rotate({ kind: 'issuer', step: 'cancel' });
   const second = await request(operator);

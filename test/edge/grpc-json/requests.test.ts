@@ -151,14 +151,14 @@ const refusals: readonly (readonly [line: string, body: unknown, code: string, m
     'PUT /v1/orders/5',
     undefined,
     'operation_method_unknown',
-    'no method of the services has this method of HTTP: GET, PATCH',
+    'no method of the services has this HTTP method: GET, PATCH',
   ],
   ['GET /v1/orders/5:none', undefined, 'request_invalid', "the field 'shop.v1.Query.id' is invalid"],
   ['POST /shop.v1.Orders/Plain', {}, 'operation_unknown', 'no method of the services has this path'],
   ['GET /v1/orders/x', undefined, 'request_invalid', "the field 'shop.v1.Query.id' is invalid"],
   ['GET /v1/orders/9223372036854775808', undefined, 'request_invalid', "the field 'shop.v1.Query.id' is invalid"],
-  ['GET /v1/orders/%FF', undefined, 'request_invalid', 'the path has escapes that are no UTF-8'],
-  ['GET /v1/orders?a=%FF', undefined, 'request_invalid', 'the query has escapes that are no UTF-8'],
+  ['GET /v1/orders/%FF', undefined, 'request_invalid', 'the path has escapes that are not UTF-8'],
+  ['GET /v1/orders?a=%FF', undefined, 'request_invalid', 'the query has escapes that are not UTF-8'],
   ['GET /v1/orders?none=1', undefined, 'request_invalid', 'the method has no such query parameter'],
   ['GET /v1/orders?order=1', undefined, 'request_invalid', 'the method has no such query parameter'],
   ['GET /v1/orders?__proto__.x=1', undefined, 'request_invalid', 'the method has no such query parameter'],
@@ -207,7 +207,7 @@ const refusals: readonly (readonly [line: string, body: unknown, code: string, m
     'json_number_out_of_range',
     'an integer of more than 53 bits must be a string',
   ],
-  ['POST /v1/orders', '{"extra":{"a":-1e309}}', 'json_number_out_of_range', 'a number is more than a double holds'],
+  ['POST /v1/orders', '{"extra":{"a":-1e309}}', 'json_number_out_of_range', 'a number exceeds the range of a double'],
   // In time: a reader that begins anew at each quote takes minutes.
   ['POST /v1/orders', ` 1234567890123456 "${'\\"'.repeat(400_000)}`, 'json_syntax', 'the body is not JSON'],
   ['POST /v1/orders', `{"extra":{"a":[${'{},'.repeat(300_000)}0]}}`, 'request_invalid', manyValues],
@@ -301,7 +301,7 @@ t.test('the first template with the method applies, as in Envoy', async (t) => {
   t.match((await send('GET /v1/orders/7', undefined, using)).backend, { path: '/shop.v1.Orders/Get' });
   t.match((await send('DELETE /v1/orders/7', undefined, using)).backend, { path: '/shop.v1.Orders/Any' });
   const none = await send('PUT /v1/orders/7', undefined, using);
-  t.match(none.client.body, 'no method of the services has this method of HTTP: DELETE, GET, POST');
+  t.match(none.client.body, 'no method of the services has this HTTP method: DELETE, GET, POST');
 });
 
 t.test('the options of the mapping', async (t) => {

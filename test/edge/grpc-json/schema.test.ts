@@ -93,6 +93,6 @@ t.test('contradictory options are refused', async (t) => {
     '7:17 a stream is delimited in one way',
   ]);
   t.match(print('streamNewlineDelimited: true, addWhitespace: true'), [
-    '7:17 addWhitespace does not go with delimited streams',
+    '7:17 addWhitespace cannot be combined with delimited streams',
   ]);
 });

@@ -107,7 +107,7 @@ t.test('bad bodies are refused, and never end as complete requests at the backen
     ['a line break', '-text', 'AAAA\r\nAA', 'the body is not base64'],
     ['padding alone', '-text', '====', 'the body is not base64'],
     ['padding at the front', '-text', '=AAA', 'the body is not base64'],
-    ['a cut group', '-text', message.toString('base64').slice(0, -1), 'the base64 of the body is cut'],
+    ['a cut group', '-text', message.toString('base64').slice(0, -1), 'the base64 of the body is truncated'],
     ['a cut message in base64', '-text', message.subarray(0, 9).toString('base64'), 'the body ends within a message'],
   ];
   for (const [why, form, body, words] of rows) {

@@ -348,7 +348,7 @@ t.test('batches', async (t) => {
       status: 200,
       code: 'policy_denied',
       body: [
-        { id: 1, error: { code: -32008, message: 'not done: another message of the batch is denied' } },
+        { id: 1, error: { code: -32008, message: 'not executed: another message of the batch is denied' } },
         { id: 'b', error: { code: -32008, message: 'access denied' } },
       ],
     },

@@ -60,8 +60,8 @@ t.test('rules are imported', async (t) => {
     [
       '2 in part: does not read TX',
       '4: reads TX',
-      '5: is true where nothing is found',
-      /^6: RE2 does not have its expression: /,
+      '5: matches if nothing is found',
+      /^6: RE2 does not support its expression: /,
       "7: needs libinjection: the detector 'sql' is in its place",
       '8: compares with a variable',
       '9: transforms with sqlHexDecode',

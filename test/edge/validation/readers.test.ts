@@ -219,7 +219,7 @@ t.test('a parameter that accepts any name is reported', async (t) => {
   const schema = { type: 'object', additionalProperties: { type: 'integer' } };
   const openapi = { openapi: '3.1.0', paths: { '/': { get: { parameters: [{ in: 'query', name: 'p', schema }] } } } };
   t.match(await planOf(validation, 'RequestValidation', { openapi }), {
-    warnings: [{ message: "the parameter 'p' in query is an object of any names, and not compared" }],
+    warnings: [{ message: "the parameter 'p' in query is an object with arbitrary names, and is not compared" }],
   });
 });
 

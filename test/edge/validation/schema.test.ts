@@ -141,7 +141,7 @@ const refusedApis: readonly (readonly [why: string, spec: string, problem: RegEx
   [
     'a parameter twice',
     api('paths: { /: { get: { parameters: [{ in: header, name: a }, { in: header, name: A }] } } }'),
-    /is there twice/,
+    /is defined twice/,
   ],
   [
     'a misspelt method',
@@ -185,7 +185,7 @@ const refusedApis: readonly (readonly [why: string, spec: string, problem: RegEx
   [
     'a media type twice',
     api('paths: { /: { post: { requestBody: { content: { "text/plain; v=1": {}, "text/plain; v=2": {} } } } } }'),
-    /'text\/plain' is there twice/,
+    /'text\/plain' is defined twice/,
   ],
   ['a base path alone', 'schema: {}\nbasePath: /a', /belongs to 'openapi'/],
 ];
