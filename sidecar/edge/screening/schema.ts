@@ -46,7 +46,7 @@ export const requestScreening = z.strictObject({
   /** CPU time of one request, and again of its body in the thread for large ones. */
   timeLimitMs: z.number().int().min(1).max(10_000).default(100),
   exclusions: z.array(exclusion).max(1000).default([]),
-  /** What `sallyport crs import` prints. */
+  /** The output of `sallyport crs import`. */
   rules: z.array(crsRule.superRefine(checkExpression)).max(2000).default([]),
 });
 
@@ -57,7 +57,7 @@ function checkExpression({ operator, argument }: CrsRule, context: z.RefinementC
   context.addIssue({ code: 'custom', path: ['argument'], message });
 }
 
-/** What is in force: plain data. */
+/** The compiled policy: plain data. */
 export type ScreeningPlan = Readonly<z.output<typeof requestScreening>>;
 
 /** A missing field does not restrict the exclusion. It ends with the day `until`, in UTC. */

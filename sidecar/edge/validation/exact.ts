@@ -27,7 +27,7 @@ function isInteger64(text: string): boolean {
 }
 
 /**
- * What a schema says about a number: that it is an integer; the numbers that it compares with; or that its last digit
+ * The keywords about a number: that it is an integer; the numbers that it compares with; or that its last digit
  * matters (`multipleOf`).
  */
 export type Says = 'integer' | 'all' | readonly number[];
@@ -40,7 +40,7 @@ export type Says = 'integer' | 'all' | readonly number[];
 export function isExact(value: number, says: Says): boolean {
   const matters = says === 'all' || (typeof says !== 'string' && says.includes(value));
   if (inexact.has(value) || (matters && wide.has(value)))
-    throw new SallyportError('json_number_out_of_range', 'a number has more digits than a double holds');
+    throw new SallyportError('json_number_out_of_range', 'a number has more digits than a double can hold');
   return true;
 }
 

@@ -90,7 +90,7 @@ class Reader {
     if (openapi === undefined && swagger !== undefined)
       this.fail(['swagger'], `Swagger ${String(swagger)} is not supported: convert the document to OpenAPI 3.0 or 3.1`);
     else if (!/^3\.[01](?:\.|$)/.test(version))
-      this.fail(['openapi'], `version '${version}' is none of 3.0 and 3.1: write it in full, such as 3.0.4`);
+      this.fail(['openapi'], `version '${version}' is neither 3.0 nor 3.1: write it in full, such as 3.0.4`);
     this.#is30 = version.startsWith('3.0');
     if (swagger === undefined) this.#checkFields('document', this.#document, []);
     const operations = swagger === undefined ? this.#readPaths() : [];

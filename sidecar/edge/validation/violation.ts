@@ -131,8 +131,8 @@ function cut(pointer: string): string {
 }
 
 /**
- * `body /items/x/price type`, `body required sku`, for the log: names that the schema does not have are the client's, and
- * left out.
+ * `body /items/x/price type`, `body required sku`, for the log. Names that are not in the schema come from the client and
+ * are left out.
  */
 export function describe({ in: part, name, pointer, code, missing }: Violation, known: ReadonlySet<string>): string {
   const shown = pointer
