@@ -65,7 +65,7 @@ t.test('which tools a rule allows', async (t) => {
   );
 });
 
-t.test('a server as the SDKs build it', async (t) => {
+t.test('a server as the SDKs build it works', async (t) => {
   const session = await ann.begin();
   t.match(await ann.send('POST', '{"jsonrpc":"2.0","method":"notifications/initialized"}', session), {
     status: 202,
@@ -74,7 +74,7 @@ t.test('a server as the SDKs build it', async (t) => {
   t.match(await ann.send('DELETE', undefined, session), { status: 200, text: '' });
 });
 
-t.test('a call in single bytes', async (t) => {
+t.test('a call that arrives byte by byte is evaluated', async (t) => {
   const body = '{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"delete_order"}}';
   const text = await new Promise<string>((resolve, reject) => {
     let said = '';
@@ -132,7 +132,7 @@ t.test('sessions belong to their caller', async (t) => {
   t.match(await bob.send('GET', undefined, { ...theirs, 'last-event-id': event! }), { status: 404 });
   t.strictSame(server.done.slice(before), [`GET ${server.done[before]!.split(' ')[1]} -`]);
   t.match(await ann.send('GET', undefined, { ...mine, 'last-event-id': event! }), { status: 200 });
-  t.notMatch(server.done.at(-1), / -$/, 'the server gets its own id of the event');
+  t.notMatch(server.done.at(-1), / -$/, 'the server gets its own event ID');
   t.match(await clientOf('ann', other).send('DELETE', undefined, mine), { status: 200 }, 'at another gateway');
   t.match(await clientOf('bob', other).send('DELETE', undefined, mine), { status: 404 });
 });
@@ -150,7 +150,7 @@ t.test('a stream is not served to another caller from a cache', async (t) => {
   t.equal(new Set(server.done.slice(before)).size, 2, 'with the session of each');
 });
 
-t.test('a change of the rules ends what they do not allow', async (t) => {
+t.test('a change of the rules ends sessions and streams that it no longer allows', async (t) => {
   t.match(await bob.call('tools/call', { name: 'get_order' }), { status: 200, text: /tools\/call get_order/ });
   await gateway.write('all.yaml', documents.replace('clientIDs: [ann, bob]', 'clientIDs: [ann]'));
   t.match(await bob.call('tools/call', { name: 'get_order' }), { status: 403 });

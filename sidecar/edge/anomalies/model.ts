@@ -50,7 +50,7 @@ const smallBytes = 4096;
 const quietWindows = 10;
 /** But so many new paths are: each names another one. */
 const pathsInQuiet = 5;
-/** What was not seen for so many half-lives is forgotten. */
+/** Series and paths that were not seen for so many half-lives are forgotten. */
 const halfLives = 4;
 
 interface Series {
@@ -100,7 +100,7 @@ export class Model {
     this.#report = report;
   }
 
-  /** A changed plan keeps what was learned, unless its window is another. */
+  /** A changed plan keeps the learned values, unless its window differs. */
   update(plan: AnomalyPlan, now: number): void {
     if (plan.window !== this.#plan.window) {
       this.#started = now;

@@ -294,7 +294,7 @@ export class Cache {
     return firstOf(exchange.fields, 'range') === undefined && !this.#unshared.has(place);
   }
 
-  /** A response on its way that this request may read. */
+  /** An arriving response that this request may read. */
   #fillFor({ exchange, place, isIdentified, directives }: Asking): Fill | undefined {
     return this.#fills.get(place.url)?.find((fill) => {
       if (fill.place.partition !== place.partition || fill.isDoomed || fill.isOver || !fill.isWhole) return false;
@@ -685,12 +685,12 @@ class Asking {
   }
 }
 
-/** Section 5.2.1.5; not either if what the client says cannot be read. */
+/** Section 5.2.1.5; false as well if the client's directives cannot be read. */
 function mayStoreFor({ directives }: Asking): boolean {
   return !directives.has('no-store') && !directives.has(unreadable);
 }
 
-/** An error may be about the one request; these statuses say what there is (RFC 9110 section 15.5). */
+/** An error may concern one request only; these statuses describe the resource (RFC 9110 section 15.5). */
 function isAboutResource(status: number): boolean {
   return status < 400 || status === 404 || status === 410;
 }

@@ -18,7 +18,7 @@ const lists: Readonly<Record<string, readonly [kind: Kind, name: string]>> = {
 };
 
 /**
- * Texts without these are no lists, and are not read: most results are long texts or images. An escape of a letter or a
+ * Texts without these are not lists, and are not parsed: most results are long texts or images. An escape of a letter or a
  * slash could spell one; other escapes cannot (a text that was cut inside an emoji ends in `\ud83d`).
  */
 const interesting =

@@ -134,7 +134,7 @@ function isTwinOfKnown(method: string): boolean {
   return !isOfProtocol(method) && foldedMethods.has(method.normalize('NFKC').toLowerCase().trim());
 }
 
-/** The method, if it is one of the protocol: what clients invent is no label. */
+/** The method, if it is part of the protocol: a name that a client made up must not become a label. */
 export function labelOf(method: string | undefined): string {
   if (method === undefined) return 'response';
   return isOfProtocol(method) ? method : 'other';

@@ -62,7 +62,7 @@ export class McpReply implements Downstream {
     if (reply.status === 206) throw malformed('is a part of a response');
     if (this.#other !== undefined) return this.#gatherFor(reply, whole);
     if (!isInUtf8(type!) || !isPlain(headerOf(this.#exchange, 'content-encoding', reply.fields)))
-      throw malformed('has a coding that was not asked for');
+      throw malformed('has an encoding that was not requested');
     if (!isEvents) return this.#gatherFor(reply, whole);
     const { sees, id, limit } = this.#rules;
     this.#events = new EventReader({ data: (text) => filterMessages(text, sees), id, limit });
@@ -104,7 +104,7 @@ export class McpReply implements Downstream {
     if (this.#isOver) return;
     if (this.#head === undefined) {
       if (this.#events === undefined) return this.#inner.end(trailers);
-      // What is left is no complete event: clients drop it. Trailers were about other bytes, or hold a session's id.
+      // The rest is not a complete event: clients drop it. Trailers described other bytes, or hold a session's ID.
       this.#events.drop();
       return this.#inner.end(emptyFields);
     }

@@ -74,7 +74,7 @@ class RulesOfCaller implements Caller {
   }
 
   judge({ method, targets, isKnown, isTwin }: Message): Verdict {
-    // Responses belong to the session, whose caller it is.
+    // Responses belong to the session, which belongs to its caller.
     if (method === undefined) return { isAllowed: this.isAdmitted, rule: this.#byDefault.rule };
     if (isTwin) return { isAllowed: false, rule: this.#byDefault.rule };
     if (targets.length === 0) return this.#decide(method, undefined, isKnown);
@@ -111,6 +111,6 @@ function isAbout(
   if (methods !== undefined && !methods(method)) return false;
   if (names !== undefined) return target !== undefined && (isKnown || methods !== undefined) && names(target);
   if (!isAllow) return true;
-  // A method that is named may be unknown to us; a name in it still has one spelling.
+  // A named method may be unknown to us; a name in it still has one spelling.
   return methods === undefined ? isOrdinary : target === undefined || target.isPlain;
 }

@@ -54,7 +54,7 @@ export class CallerSeal {
 /** Claims that a renewed token changes. */
 const passing: ReadonlySet<string> = new Set(['exp', 'iat', 'nbf', 'jti', 'auth_time']);
 
-/** A digest of who the caller is. All callers without any identity are the same. */
+/** A digest of the caller's identity. All callers without any identity count as the same. */
 function callerOf(exchange: Exchange, connection: ConnectionFacts): Buffer {
   const parts = callerParts(exchange, connection).map((one) => one ?? null);
   return hash('sha256', JSON.stringify([...parts, ...othersOf(exchange)]), 'buffer').subarray(0, callerBytes);

@@ -101,7 +101,7 @@ function list(directory: string): string[] {
     return readdirSync(directory).toSorted();
   } catch (error) {
     throw new SallyportError('config_unreadable', `cannot read ${directory}: ${reasonOf(error)}`, {
-      hint: "name the directory 'rules' of a release of CRS",
+      hint: "give the directory 'rules' of a CRS release",
     });
   }
 }

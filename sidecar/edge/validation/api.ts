@@ -141,7 +141,7 @@ function checkParameters(
     if (read === undefined && !parameter.required) return [];
     // An exploded object without properties has no pairs.
     const isEmpty = (parameter.in === 'query' || parameter.in === 'cookie') && !parameter.json && isExploded(parameter);
-    if (read === undefined && !isEmpty) return [{ ...place, pointer: '', code: 'required', detail: 'must be there' }];
+    if (read === undefined && !isEmpty) return [{ ...place, pointer: '', code: 'required', detail: 'is required' }];
     const found = read ?? { value: {} };
     if (!('value' in found)) return [{ ...place, pointer: '', ...found }];
     if (parameter.schema === undefined || (parameter.allowEmpty && found.value === '')) return [];

@@ -273,7 +273,7 @@ class Reader {
     const read = Object.entries(written).flatMap(([key, media]): Content[] => {
       const type = key.split(';', 1)[0]!.trim().toLowerCase();
       if (!/^(?:\*\/\*|[^/\s*]+\/(?:\*|(?:\*\+)?[^/\s*]+))$/.test(type))
-        return this.fail([...at, key], `'${key}' is no media type`) ?? [];
+        return this.fail([...at, key], `'${key}' is not a media type`) ?? [];
       if (types.has(type))
         return this.fail([...at, key], `'${type}' is defined twice: parameters of a media type are ignored`) ?? [];
       types.add(type);

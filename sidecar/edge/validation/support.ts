@@ -86,7 +86,7 @@ function joined(before: RawViolation[], more: readonly RawViolation[]): RawViola
   return before;
 }
 
-/** A question whether a value is one of a list: in one step for values that are no objects. */
+/** A test whether a value is in a list: one step for values that are not objects. */
 export function isOneOf(values: readonly unknown[]): (value: unknown) => boolean {
   const isObject = (one: unknown): boolean => typeof one === 'object' && one !== null;
   const objects = values.filter(isObject);

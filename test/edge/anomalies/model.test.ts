@@ -113,11 +113,11 @@ t.test('memory is bounded', async (t) => {
   for (let i = 0; i < 150; i++) pass(usual());
   const strangers = Array.from({ length: 50 }, (_, i) => seen({ key: `${i}`, paths: [`GET /${i}`] }));
   t.equal(pass(...strangers).filter((one) => one.startsWith('newCaller')).length, 9);
-  t.strictSame(pass(...strangers), [], 'what is not remembered is not new each time');
+  t.strictSame(pass(...strangers), [], 'forgotten behaviour is not reported as new each time');
   t.match(model.state(0), { series: 10, paths: 5, unlearned: 820, learningUntil: '1970-01-01T02:00:00.000Z' });
   wait(5 * 24 * 60);
-  t.match(model.state(0), { series: 0, paths: 0 }, 'what was not seen for four half-lives is forgotten');
-  t.strictSame(pass(usual()), [], 'and learned again');
+  t.match(model.state(0), { series: 0, paths: 0 }, 'behaviour that was not seen for four half-lives is forgotten');
+  t.strictSame(pass(usual()), [], 'it is learned again');
 });
 
 t.test('one caller does not use up the paths, or the reports, of others', async (t) => {
@@ -169,7 +169,7 @@ t.test('how a request is counted', async (t) => {
   t.ok(long.key.length <= 200 && long.caller.length <= 200);
 });
 
-t.test('alerts: metric, log and page', async (t) => {
+t.test('an alert has a metric, a log line and an entry on the page', async (t) => {
   let [now, jump] = [0, 0];
   const lines: Record<string, unknown>[] = [];
   const counts: string[] = [];

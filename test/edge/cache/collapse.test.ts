@@ -174,7 +174,7 @@ t.test('waiting requests get the whole response if the first client leaves, befo
   }
 });
 
-t.test('a client that asks for a newer response does not join one whose head has come', async (t) => {
+t.test('a client that asks for a newer response does not join one whose head has arrived', async (t) => {
   const { say, get, gateway } = await startCached(t);
   let end = (): void => {};
   say((_, answer) => {
@@ -191,7 +191,7 @@ t.test('a client that asks for a newer response does not join one whose head has
   end();
 });
 
-t.test('a stale response goes when there is something else in its place', async (t) => {
+t.test('a stale response is removed when another takes its place', async (t) => {
   const { say, get } = await startCached(t);
   const stale = { 'cache-control': 'max-age=0, stale-if-error=60', etag: '"a"' };
   for (const [status, left] of [

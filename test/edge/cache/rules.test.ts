@@ -317,7 +317,7 @@ t.test('conditions and ranges of a client', async (t) => {
   t.strictSame(span('bytes=0-99'), [0, 10]);
   t.equal(span('bytes=10-'), 'none');
   for (const whole of ['bytes=0-1,3-4', 'lines=1-2', 'bytes=5-2', 'bytes=-']) t.equal(span(whole), undefined, whole);
-  t.equal(span('bytes=0-3', 'W/"a"'), undefined, 'a weak tag is no version');
+  t.equal(span('bytes=0-3', 'W/"a"'), undefined, 'a weak tag does not identify a version');
   t.equal(span('bytes=0-3', date), undefined, 'it may have changed within its second');
   const changed = new Date(now - 1000).toUTCString();
   const older = termsOf({ 'last-modified': changed });

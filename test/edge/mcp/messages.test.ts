@@ -261,7 +261,7 @@ t.test('messages that two parsers read differently are refused', async (t) => {
       '{"jsonrpc":"2.0","id":1,"method":"tools/call","params":["get_weather"]}',
       '400 mcp_message_invalid -32600',
     ],
-    ['a name that is none', request('tools/call', { name: ['get_weather'] }), '400 mcp_message_invalid -32600'],
+    ['an invalid name', request('tools/call', { name: ['get_weather'] }), '400 mcp_message_invalid -32600'],
     ['a long name', request('tools/call', { name: 'get_weather'.repeat(400) }), '400 mcp_message_invalid -32600'],
     ['a long method', request('x'.repeat(5000)), '400 mcp_message_invalid -32600'],
     [
@@ -319,7 +319,7 @@ t.test('messages that two parsers read differently are refused', async (t) => {
   for (const [name, body, want, headers] of rows) t.equal(await outcome(post(body, headers)), want, name);
 });
 
-t.test('methods that are spelled almost as one of the protocol', async (t) => {
+t.test('methods that are spelled almost like one of the protocol are refused', async (t) => {
   const using = await hooksFor({
     rules: [
       { action: 'Deny', operation: { tools: ['delete'] } },
@@ -332,7 +332,7 @@ t.test('methods that are spelled almost as one of the protocol', async (t) => {
   for (const method of ['tools/calls', 'x/call']) t.equal(await call(method), 'passed', method);
 });
 
-t.test('batches', async (t) => {
+t.test('batches are evaluated message by message', async (t) => {
   const [weather, other, ping] = [
     request('tools/call', { name: 'get_weather' }, 1),
     request('tools/call', { name: 'other' }, 'b'),

@@ -134,7 +134,7 @@ t.test('lists in JSON are filtered', async (t) => {
   t.equal((await serve(hooks, list, { headers: json, body: same })).client.body, same, 'the bytes are unchanged');
 });
 
-t.test('results that are no lists go on as they are', async (t) => {
+t.test('results that are not lists pass unchanged', async (t) => {
   for (const body of [
     '{"result":{"content":[{"type":"text","text":"cut \\ud83d"}]}}',
     `{"result":{"url":"https:\\/\\/a.test","tree":${'['.repeat(80)}${']'.repeat(80)}}}`,
@@ -164,7 +164,7 @@ t.test('a description that is cut inside an emoji does not hide the list', async
   });
 });
 
-t.test('responses that cannot be filtered', async (t) => {
+t.test('responses that cannot be filtered are refused', async (t) => {
   const tools = '{"result":{"tools":[{"name":"delete"}]}}';
   const rows: [string, Answered][] = [
     ['a key twice', { headers: json, body: '{"result":{"tools":[],"tools":[{"name":"delete"}]}}' }],

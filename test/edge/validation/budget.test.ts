@@ -171,7 +171,7 @@ t.test('each pattern of a schema is compared, and not the first for all', async 
     t.equal(await post(hooks, JSON.stringify(one)), 'request_invalid', JSON.stringify(one));
 });
 
-t.test('the spaces of patterns are those of ECMA-262', async (t) => {
+t.test('the whitespace of patterns is that of ECMA-262', async (t) => {
   const texts = Array.from({ length: 0xffff }, (_, code) => String.fromCharCode(code)).filter((one) =>
     one.isWellFormed(),
   );
