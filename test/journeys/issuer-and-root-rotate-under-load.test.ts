@@ -124,7 +124,7 @@ t.test('issuer and root rotate under load', { timeout: 120_000 }, async (t) => {
   t.match(await rotate('root', 'activate'), { code: 1, text: /1 known workload does not trust.*sa\/d / });
   t.match(await rotate('root', 'activate', '--except', 'e'), {
     code: 1,
-    text: /--except e names none of the workloads/,
+    text: /--except e names none of the blocking workloads/,
   });
   t.match(await good('root', 'activate', '--except', 'd'), /excepted {2}spiffe:\/\/demo\.test\/ns\/shop\/sa\/d\n/);
   await restartCa();

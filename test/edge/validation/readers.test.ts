@@ -304,6 +304,6 @@ t.test('properties of an exploded object without a name of their own are reporte
   const schema = { type: 'object', properties: { R: {} }, patternProperties: { '^x': { type: 'integer' } } };
   const openapi = { openapi: '3.1.0', paths: { '/': { get: { parameters: [{ in: 'query', name: 'p', schema }] } } } };
   t.match(await planOf(validation, 'RequestValidation', { openapi }), {
-    warnings: [{ message: /^the properties of the parameter 'p' in query that have no name of their own/ }],
+    warnings: [{ message: /^the properties of the parameter 'p' in query without a name of their own/ }],
   });
 });

@@ -25,7 +25,7 @@ const refused: readonly (readonly [why: string, spec: string, problem: RegExp])[
   [
     'an unknown dialect',
     'schema: { $schema: "http://json-schema.org/draft-04/schema#" }',
-    /^v\.yaml:6:22: .*none of the dialects/,
+    /^v\.yaml:6:22: .*neither the dialect/,
   ],
   ['a misspelt keyword', 'schema:\n  type: object\n  propertys: {}', /^v\.yaml:8:16: .*unknown keyword 'propertys'/],
   [
@@ -74,7 +74,7 @@ const refused: readonly (readonly [why: string, spec: string, problem: RegExp])[
     `schema: ${'{ items: '.repeat(800)}{}${' }'.repeat(800)}`,
     /more than 150 levels deep/,
   ],
-  ['nullable beside a type', 'schema: { type: string, nullable: true }', /'nullable' is no keyword/],
+  ['nullable beside a type', 'schema: { type: string, nullable: true }', /'nullable' is not a keyword/],
   [
     'unevaluatedItems beside contains',
     'schema: { contains: { type: string }, unevaluatedItems: false }',
@@ -123,7 +123,7 @@ const refusedApis: readonly (readonly [why: string, spec: string, problem: RegEx
     `${body('{ $ref: "#/components/schemas/A" }')}\n  components:\n    schemas:\n      A: { items: { maxLenght: 3 } }`,
     /^v\.yaml:12:34: .*unknown keyword 'maxLenght'/,
   ],
-  ['a keyword of 3.0', body('{ type: string, nullable: true }'), /'nullable' is no keyword/],
+  ['a keyword of 3.0', body('{ type: string, nullable: true }'), /'nullable' is not a keyword/],
   [
     'schemas in a cycle',
     `${body('{ $ref: "#/components/schemas/A" }')}\n  components:\n    schemas:\n      A: { allOf: [{ $ref: "#/components/schemas/B" }] }\n      B: { $ref: "#/components/schemas/A" }`,
@@ -136,7 +136,7 @@ const refusedApis: readonly (readonly [why: string, spec: string, problem: RegEx
   [
     'a style of another place',
     api('paths: { /: { get: { parameters: [{ in: query, name: a, style: matrix, schema: {} }] } } }'),
-    /'matrix' is no style/,
+    /'matrix' is not a style/,
   ],
   [
     'a parameter twice',
