@@ -21,7 +21,7 @@ const refused: readonly (readonly [why: string, spec: string, problem: RegExp])[
   ['no schema', 'mode: Report', /^v\.yaml:5:3: spec: needs exactly one of 'openapi' and 'schema'/],
   ['an unknown mode', 'mode: Log\nschema: {}', /^v\.yaml:6:9: spec\.mode: /],
   ['a file', 'openapi: ./openapi.yaml', /^v\.yaml:6:12: spec\.openapi: must be the document itself: files and URLs/],
-  ['a version that YAML reads as a number', 'openapi: { openapi: 3.0, paths: {} }', /'3' is none of .*such as 3\.0\.4/],
+  ['a version that YAML reads as a number', 'openapi: { openapi: 3.0, paths: {} }', /'3' is neither .*such as 3\.0\.4/],
   [
     'an unknown dialect',
     'schema: { $schema: "http://json-schema.org/draft-04/schema#" }',
@@ -104,7 +104,7 @@ const body = (schema: string, version?: string): string =>
   api(`paths: { /: { post: { requestBody: { content: { application/json: { schema: ${schema} } } } } } }`, version);
 
 const refusedApis: readonly (readonly [why: string, spec: string, problem: RegExp])[] = [
-  ['another version', api('paths: { /: { get: {} } }', '"2.0"'), /^v\.yaml:7:14: .*'2\.0' is none of 3\.0 and 3\.1/],
+  ['another version', api('paths: { /: { get: {} } }', '"2.0"'), /^v\.yaml:7:14: .*'2\.0' is neither 3\.0 nor 3\.1/],
   ['no operation', api('paths: {}'), /^v\.yaml:9:12: .*has no operation/],
   ['a pattern that looks ahead', body('{ type: string, pattern: "(?=a)" }'), /^v\.yaml:9:106: .*linear time/],
   ['a remote reference', body('{ $ref: "https://evil.test/s.json" }'), /^v\.yaml:9:89: .*never fetched/],
