@@ -116,7 +116,7 @@ const refusedApis: readonly (readonly [why: string, spec: string, problem: RegEx
     api(
       'paths: { /: { post: { requestBody: { $ref: "#/components/requestBodies/A" } } } }\ncomponents: { requestBodies: { A: { $ref: "#/components/requestBodies/B" }, B: { $ref: "#/components/requestBodies/A" } } }',
     ),
-    /circle/,
+    /form a cycle/,
   ],
   [
     'a misspelt keyword behind a reference',
