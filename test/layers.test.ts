@@ -191,7 +191,7 @@ t.test('agent and CA meet over the network only', async (t) => {
   t.strictSame(shown(crossed), []);
 });
 
-t.test('one file imports the X.509 library, one prints, the compilers mint permits', async (t) => {
+t.test('one file imports the X.509 library, one prints, one records ends, the compilers mint permits', async (t) => {
   const importers = (target: string): string[] => [
     ...new Set(all.filter(({ to }) => to === target).map(({ from }) => from)),
   ];
@@ -208,6 +208,10 @@ t.test('one file imports the X.509 library, one prints, the compilers mint permi
     'sidecar/policy/compile.ts',
     'sidecar/policy/policy.ts',
   ]);
+  const recording = files.filter((file) =>
+    /\bexchange\.(?:decision|denial|details|failure|flag) (?:\?\?)?= /.test(readFileSync(join(root, file), 'utf8')),
+  );
+  t.strictSame(recording, ['sidecar/exchange/decision.ts'], 'one file records how an exchange was decided, and ended');
   const tunnelling = files.filter((file) => /\bmintTunnelPermit\(/.test(readFileSync(join(root, file), 'utf8')));
   t.strictSame(tunnelling.toSorted(), ['sidecar/compile/sidecar-ports.ts', 'sidecar/policy/policy.ts']);
 });
