@@ -7,7 +7,7 @@ import type { Connection } from './connection.ts';
 import { deny } from './exchange/decision.ts';
 import type { Denial } from './exchange/ends.ts';
 import type { Exchange, PortRules } from './exchange/exchange.ts';
-import { headerOf, pathWithoutQuery, receivedOf } from './exchange/facts.ts';
+import { pathWithoutQuery, preflightFor, receivedOf } from './exchange/facts.ts';
 import { addFields, changeRequest } from './exchange/fields.ts';
 import { takeOutAll, tokenSourceOf } from './exchange/token-places.ts';
 import type { PeerCheck } from './peer.ts';
@@ -46,7 +46,7 @@ export function authenticate(
   if (authentication === undefined) return undefined;
   exchange.authenticatedBy = authentication;
   // A preflight carries no token by definition (Fetch standard, section 4.8); policy evaluates it as unauthenticated.
-  if (isPreflight(exchange)) {
+  if (preflightFor(exchange) !== undefined) {
     dropOutputs(exchange, authentication);
     // If it carries a token all the same, the token is removed: it is not verified.
     const source = tokenSourceOf(exchange, exchange.fields);
@@ -103,14 +103,6 @@ export function authenticateAgain(
 /** The part of the request that is searched for tokens: as received. */
 function sourceOf(exchange: Exchange): TokenSource {
   return tokenSourceOf(exchange, exchange.received!.fields, exchange.received!.path);
-}
-
-function isPreflight(exchange: Exchange): boolean {
-  return (
-    exchange.method === 'OPTIONS' &&
-    Boolean(headerOf(exchange, 'origin')) &&
-    Boolean(headerOf(exchange, 'access-control-request-method'))
-  );
 }
 
 function take(exchange: Exchange, authentication: Authentication, result: AuthResult): void {
