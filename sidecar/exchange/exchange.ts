@@ -13,7 +13,7 @@ import type { Decision, Permit, TunnelPermit } from '../policy/policy.ts';
 import type { Vouched } from '../policy/transaction-token.ts';
 import type { Authorizer } from './authorizer.ts';
 import type { ConnectionFacts } from './connection-facts.ts';
-import type { Carrier, Denial, Downstream, Received } from './ends.ts';
+import type { Carrier, Denial, Downstream, Noted, Received } from './ends.ts';
 import type { Limits } from './limits.ts';
 import type { FieldName, Fields, Framing, Reply } from './message.ts';
 import type { Destination, RetryPolicy, RouteTimeouts, UpstreamPeer } from './upstream.ts';
@@ -302,8 +302,8 @@ export class Exchange {
   details = '-';
   /** The refusal's code and message, for the log. */
   failure: SallyportError | undefined = undefined;
-  /** What single capabilities add to the access log: names of fields, each with its text. */
-  noted: readonly (readonly [name: string, text: string])[] | undefined = undefined;
+  /** What single capabilities add to the access log: see `noteInLog`. */
+  noted: readonly Noted[] | undefined = undefined;
   /** No cache stores its response or serves it from what is stored: it is made for this caller. */
   isForOneCaller = false;
   bytesReceived = 0;
@@ -318,8 +318,6 @@ export class Exchange {
   /** Milliseconds from sending the head upstream to the first byte of the response; -1 before that. */
   upstreamSentAt = 0;
   upstreamServiceMs = -1;
-  /** What the cache made of it, for the log; undefined on a rule without one. */
-  cache: string | undefined = undefined;
   responded = false;
   finished = false;
   /** The hooks of the rule; those of the port until the rule is found. */
