@@ -14,6 +14,7 @@ import {
   refused,
   safeUrl,
   secretRef,
+  targetOf,
 } from '../../sidecar/schema/policy-fields.ts';
 
 const said = (schema: z.ZodType, value: unknown): string | undefined =>
@@ -67,4 +68,15 @@ t.test('what values become', async (t) => {
   t.strictSame(claimHeaders.parse([{ header: 'X-A', claim: 'a' }]), [{ header: 'x-a', claim: 'a' }]);
   t.strictSame(optional('a', 1), { a: 1 });
   t.strictSame(optional('a', undefined), {});
+});
+
+t.test('a target of a policy', async (t) => {
+  const target = targetOf(['Gateway', 'HTTPRoute'], 'not this kind');
+  const route = { group: 'gateway.networking.k8s.io', kind: 'HTTPRoute', name: 'r' };
+  t.strictSame(target.parse(route), route);
+  t.strictSame(target.parse({ ...route, sectionName: 'web' }), { ...route, sectionName: 'web' });
+  t.equal(said(target, { ...route, kind: 'Service' }), 'not this kind');
+  t.equal(said(target, { ...route, group: '' }), 'a target belongs to group gateway.networking.k8s.io');
+  t.equal(said(target, { ...route, namespace: 'x' }), "targets are always in the policy's namespace: leave it out");
+  t.match(said(target, { ...route, port: 80 }), /port/);
 });
