@@ -226,6 +226,31 @@ t.test('garbage, strangers and floods', { timeout: 120_000 }, async (t) => {
   for (const socket of strangers) socket.destroy();
 });
 
+t.test('a pod that takes long to read is refused at once, and shortly', async (t) => {
+  const { namespace: _, ...all } = options;
+  const huge = 'x'.repeat(1_000_000);
+  const keys = Array.from({ length: 20_000 }, (_, i) => `k${i}: 1`).join('\n');
+  const volumes = Array.from({ length: 60_000 }, (_, i) => ({ name: `v${i}` }));
+  const containers = Array.from({ length: 20_000 }, (_, i) => ({ name: `c${i}` }));
+  const ports = Array.from({ length: 50_000 }, () => ({ containerPort: 8080, name: 'http' }));
+  const withSpec = (spec: object): Any => ({ ...pod({}), spec: { ...(pod({}) as Any).spec, ...spec } });
+  for (const [name, object, expected] of [
+    ['brackets', annotated({ 'sallyport.dev/settings': '{'.repeat(1_500_000) }), /YAML of at most 16384 characters/],
+    ['keys', annotated({ 'proxy.istio.io/config': keys }), /YAML of at most 16384 characters/],
+    ['volumes', withSpec({ volumes }), /60000 volumes: at most 1000/],
+    ['containers', withSpec({ containers }), /20000 containers: at most 1000/],
+    ['ports', withSpec({ containers: [{ name: 'a', ports }] }), /50000 ports: at most 1000/],
+    ['a long name', withSpec({ volumes: [{ name: huge }, { name: huge }] }), /a volume is called x+\.\.\.$/],
+  ] as const) {
+    const began = performance.now();
+    const { outcome, reason = '' } = answerReview(reviewOf(object), all, 'Fail');
+    t.equal(outcome, 'refused', name);
+    t.match(reason, expected, name);
+    t.ok(reason.length <= 1000, `${name}: ${reason.length} characters`);
+    t.ok(performance.now() - began < 2000, `${name}: in ${performance.now() - began} ms`);
+  }
+});
+
 t.test('without an SVID it is not ready, and its certificate rotates without a failed request', async (t) => {
   const { webhook, ca, identity, authority } = await start(t);
   const { port } = webhook.address;
