@@ -3,7 +3,7 @@
 import { readFileSync } from 'node:fs';
 import { Agent, request } from 'node:https';
 import { join } from 'node:path';
-import { connect } from 'node:tls';
+import { connect, type TLSSocket } from 'node:tls';
 import t from 'tap';
 import { LiveCell } from '../../cert-agent/base/live.ts';
 import { createLog } from '../../cert-agent/base/log.ts';
@@ -224,6 +224,33 @@ t.test('garbage, strangers and floods', { timeout: 120_000 }, async (t) => {
   const good = await call(port, { ca, body: JSON.stringify(reviewOf(annotated({}))) });
   t.equal(good.json.response.allowed, true, 'beside 200 that never finish');
   for (const socket of strangers) socket.destroy();
+});
+
+t.test('strangers who hold all connections, or all bytes, do not keep the API server out', async (t) => {
+  const limits = { connections: 20, bytes: 200_000 };
+  const { webhook, ca } = await start(t, { limits });
+  const { port } = webhook.address;
+  const body = JSON.stringify(reviewOf(annotated({})));
+  const hold = (text: string): Promise<TLSSocket> =>
+    new Promise((resolve) => {
+      const from = { host: '127.0.0.1', port, localAddress: '127.0.0.2', rejectUnauthorized: false };
+      const socket = connect(from);
+      t.teardown(() => socket.destroy());
+      socket.on('error', () => {});
+      socket.once('secureConnect', () => socket.write(text, () => resolve(socket)));
+    });
+  const idle = await Promise.all(
+    Array.from({ length: limits.connections }, () => hold('GET /healthz/ready HTTP/1.1\r\nhost: a\r\n\r\n')),
+  );
+  await Promise.all(idle.map((socket) => new Promise((resolve) => socket.once('data', resolve))));
+  const agent = new Agent({ keepAlive: false });
+  for (let i = 0; i < 3; i++)
+    t.equal((await call(port, { ca, body, agent })).status, 200, 'with all connections taken');
+  await until(() => idle.some(({ destroyed }) => destroyed), 'one that was silent was closed');
+  const head = 'POST /inject HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: 100000\r\n\r\n';
+  const holders = await Promise.all([1, 2].map(() => hold(`${head}${' '.repeat(99_999)}`)));
+  for (let i = 0; i < 3; i++) t.equal((await call(port, { ca, body, agent })).status, 200, 'with all bytes taken');
+  await until(() => holders.some(({ destroyed }) => destroyed), 'one of those that hold them was cut');
 });
 
 t.test('a pod that takes long to read is refused at once, and shortly', async (t) => {
