@@ -36,6 +36,8 @@ const coolDownMs = 10_000;
 const maxStaleMs = 3_600_000;
 const maxKeys = 100;
 const maxReviews = 16;
+/** Tokens that wait for keys. Each holds one of the CA's 256 places, which renewals and join tokens need, too. */
+const maxWaiting = 64;
 
 /** What Kubernetes signs with. `none` and symmetric algorithms are not among them (RFC 8725 section 3.1). */
 const algorithms = ['RS256', 'RS384', 'RS512', 'ES256', 'ES384', 'ES512'];
@@ -183,6 +185,7 @@ class ClusterKeys {
   #askedAt = Number.NEGATIVE_INFINITY;
   #asking: Promise<void> | undefined;
   #problem: SallyportError | undefined;
+  #waiting = 0;
 
   constructor(options: ClusterOptions, clock: Clock, log: Log) {
     this.#options = options;
@@ -193,13 +196,29 @@ class ClusterKeys {
   /** @throws SallyportError `kubernetes_unavailable` if no keys are known, or only old ones. */
   async finderFor(kid: string | undefined): Promise<KeyFinder> {
     const age = this.#clock.now() - this.#goodAt;
-    const isKnown = kid !== undefined && this.#kids.has(kid) && age <= refreshMs;
+    const isKnown = kid !== undefined && this.#kids.has(kid) && age <= maxStaleMs;
     const isCool = this.#clock.now() - this.#askedAt >= coolDownMs || this.#clock.now() < this.#askedAt;
-    if (!isKnown && (isCool || this.#asking !== undefined)) await this.#ask();
+    const mayAsk = isCool || this.#asking !== undefined;
+    const isFull = this.#waiting >= maxWaiting;
+    if (mayAsk && isKnown && age > refreshMs) {
+      const answer = this.#ask();
+      // An API server that has failed may take its time. Meanwhile what is known is used.
+      if (this.#problem === undefined && !isFull) await this.#wait(answer);
+    } else if (mayAsk && !isKnown) {
+      if (isFull) throw unavailable('many tokens wait for its keys');
+      await this.#wait(this.#ask());
+    }
     if (this.#find !== undefined && this.#clock.now() - this.#goodAt <= maxStaleMs) return this.#find;
     throw this.#problem ?? unavailable('it gave no keys');
   }
 
+  async #wait(answer: Promise<void>): Promise<void> {
+    this.#waiting++;
+    await answer;
+    this.#waiting--;
+  }
+
+  /** Never rejects. */
   #ask(): Promise<void> {
     this.#asking ??= this.#askNow().finally(() => {
       this.#asking = undefined;

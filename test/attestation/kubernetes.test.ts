@@ -154,6 +154,38 @@ t.test('keys rotate, and are kept for an hour without the API server', async (t)
   t.match(await refusal(tokens, fresh), /"pod":"web-0"/, 'and it comes back');
 });
 
+t.test('an API server that hangs holds up neither known keys nor other evidence', async (t) => {
+  const cluster = await startCluster(t);
+  const clock = new ManualClock();
+  const tokens = tokensOf(cluster, { timeoutMs: 3000 }, clock);
+  const lives = { iat: Math.floor(clock.now() / 1000), exp: Math.floor(clock.now() / 1000) + 86_400 };
+  const good = await cluster.token(lives);
+  await tokens.verify(good);
+  let asked = 0;
+  cluster.pages.set('/.well-known/openid-configuration', () => {
+    asked++;
+  });
+  clock.advance(6 * 60_000);
+  t.match(await refusal(tokens, good), /"pod":"web-0"/, 'waited for, once');
+  t.equal(asked, 1);
+  clock.advance(10_000);
+  const strange = await sign(await createKey('unknown', 'RS256'), cluster.claims(lives));
+  const waiting = Array.from({ length: 64 }, () => refusal(tokens, strange));
+  await until(() => asked === 2, 'the question');
+  let answered = false;
+  const ended = Promise.all(waiting).then((all) => {
+    answered = true;
+    return all;
+  });
+  t.match(await refusal(tokens, good), /"pod":"web-0"/);
+  t.match(await refusal(tokens, strange), /^kubernetes_unavailable/, 'a 65th does not wait');
+  t.equal(answered, false, 'both while the others wait');
+  for (const one of await ended) t.match(one, /no key of the cluster/);
+  clock.advance(10_000);
+  cluster.pages.clear();
+  t.match(await refusal(tokens, strange), /no key of the cluster/, 'and it comes back');
+});
+
 t.test('an API server that lies, sleeps or fails lets nobody in', async (t) => {
   const discovery = '/.well-known/openid-configuration';
   const jwks = '/openid/v1/jwks';
