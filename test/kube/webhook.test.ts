@@ -12,6 +12,7 @@ import { emptyDenyList } from '../../cert-agent/identity/denied.ts';
 import type { Identity } from '../../cert-agent/identity/identity.ts';
 import { parseSvid } from '../../cert-agent/identity/svid.ts';
 import { keepCaBundle } from '../../sidecar/kube/ca-bundle.ts';
+import { inject } from '../../sidecar/kube/inject.ts';
 import { stepsOf } from '../../sidecar/kube/patch.ts';
 import { answerReview } from '../../sidecar/kube/review.ts';
 import { podOf } from '../../sidecar/kube/tree.ts';
@@ -177,10 +178,29 @@ t.test('requests about other things are allowed as they are', async (t) => {
     ['another kind', { kind: { group: 'apps', version: 'v1', kind: 'Deployment' } }],
     ['no namespace', { namespace: '' }],
     ['a node’s pod', { object: { ...pod({}), spec: { hostNetwork: true, containers: [] } } }],
-    ['an injected one', { object: annotated({ 'sallyport.dev/status': '{}' }) }],
+    ['an injected one', { object: inject([annotated({})], options)[0]?.value }],
     ['nothing', { object: null }],
   ] as const)
     t.strictSame(answer(reviewOf(annotated({}), more)), { uid: reviewOf(0).request.uid, allowed: true }, name);
+});
+
+t.test('what only says that it has a sidecar is refused, and the request says where a pod is', async (t) => {
+  const { namespace: _, ...all } = options;
+  const answer = (object: unknown): Any => (answerReview(reviewOf(object), all, 'Fail').body as Any).response;
+  for (const text of ['x', '{}', '{"version":1}'])
+    t.match(answer(annotated({ 'sallyport.dev/status': text })), {
+      allowed: false,
+      status: { message: /annotation sallyport\.dev\/status, and no sidecar/ },
+    });
+  for (const namespace of ['kube-system', 'bank']) {
+    const object: Any = structuredClone(annotated({}));
+    object.metadata.namespace = namespace;
+    const { allowed, patch = '' } = answer(object);
+    t.equal(allowed, true);
+    const text = Buffer.from(patch, 'base64').toString('utf8');
+    t.match(text, '\\"namespace\\":\\"shop\\"', `not ${namespace}`);
+    t.notMatch(text, namespace);
+  }
 });
 
 t.test('garbage, strangers and floods', { timeout: 120_000 }, async (t) => {
