@@ -12,7 +12,7 @@ import { startAgent } from '../../cert-agent/main.ts';
 import { ask, leafOf, newKey, startTestCa, svidOf } from '../fixtures/ca.ts';
 import { audience, type Cluster, startCluster } from '../fixtures/cluster.ts';
 import { ManualClock } from '../fixtures/manual-clock.ts';
-import { type Owner, tempDir, until } from '../fixtures/process.ts';
+import { type Owner, runSallyport, tempDir, until } from '../fixtures/process.ts';
 import { assemble, createKey, sign } from '../fixtures/tokens.ts';
 
 const silent = createLog({ component: 'ca', level: 'silent' });
@@ -382,4 +382,12 @@ t.test('an agent joins with the file of the kubelet, and comes back after ca all
   await ca.operator.allow('spiffe://demo.test/ns/shop/sa/web');
   agent.renewNow();
   await waitFor(() => agent.status().state === 'serving');
+});
+
+t.test('options of a cluster without a cluster are refused', async (t) => {
+  for (const option of [['--kubernetes-dns', 'shop/web=web.shop.svc'], ['--kubernetes-review']]) {
+    const { code, stderr } = await runSallyport(t, ['ca', 'serve', '--dir', tempDir(t), ...option]);
+    t.equal(code, 2);
+    t.match(stderr, /--kubernetes is missing/, option.join(' '));
+  }
 });
