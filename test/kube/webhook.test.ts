@@ -329,21 +329,29 @@ t.test('caBundle follows the bundle, and is mended', async (t) => {
   const path = `/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/${name}`;
   const entry = (one: string): object => ({
     name: one,
-    clientConfig: { service: { name: 'w', namespace: 'n' } },
+    clientConfig: { service: { name: 'sallyport-webhook', namespace: 'sallyport-system' } },
     sideEffects: 'None',
     admissionReviewVersions: ['v1'],
   });
+  const foreign = {
+    ...entry('c.test'),
+    clientConfig: { service: { name: 'w', namespace: 'n' }, caBundle: 'dGhlaXJz' },
+  };
+  const elsewhere = { ...entry('d.test'), clientConfig: { url: 'https://d.test/', caBundle: 'dGhlaXJz' } };
   const put = (): unknown =>
     webhooks.set(name, {
       apiVersion: 'admissionregistration.k8s.io/v1',
       kind: 'MutatingWebhookConfiguration',
       metadata: { name },
-      webhooks: [entry('a.sallyport.dev'), entry('b.sallyport.dev')],
+      webhooks: [entry('a.sallyport.dev'), foreign, elsewhere, entry('b.sallyport.dev')],
     });
   let bundle: string | undefined;
   const log = createLog({ component: 'webhook', level: 'silent' });
   pages.set(path, '<html>starting</html>');
-  const keeper = keepCaBundle({ server: { url, caFile, tokenFile }, configuration: name, bundle: () => bundle, log });
+  const keeper = keepCaBundle({
+    ...{ server: { url, caFile, tokenFile }, configuration: name, service, log },
+    bundle: () => bundle,
+  });
   t.teardown(() => keeper.close());
   await new Promise((resolve) => setImmediate(resolve));
   t.equal(keeper.isSet(), false, 'not without a bundle');
@@ -358,7 +366,7 @@ t.test('caBundle follows the bundle, and is mended', async (t) => {
   pages.clear();
   put();
   await until(() => keeper.isSet(), 'the first patch');
-  t.strictSame(set(), ['one', 'one']);
+  t.strictSame(set(), ['one', 'theirs', 'theirs', 'one'], 'webhooks of others in it stay as they are');
   bundle = 'one and two';
   keeper.check();
   await until(() => set()[0] === 'one and two', 'the second');
@@ -382,7 +390,12 @@ t.test('the command: joins as a pod, patches, serves, stops', { timeout: 120_000
   const { url, caFile, tokenFile, issuer, webhooks } = cluster;
   webhooks.set('sallyport-injector', {
     ...{ apiVersion: 'admissionregistration.k8s.io/v1', kind: 'MutatingWebhookConfiguration' },
-    webhooks: [{ name: 'inject.sallyport.dev', clientConfig: {} }],
+    webhooks: [
+      {
+        name: 'inject.sallyport.dev',
+        clientConfig: { service: { name: 'sallyport-webhook', namespace: 'sallyport-system' } },
+      },
+    ],
   });
   const ca = await startTestCa(t, { cluster: { url, issuer, caFile, audience, names: { 'shop/web': [service] } } });
   await ca.operator.dns.allow(service);
