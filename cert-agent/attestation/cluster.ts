@@ -36,6 +36,8 @@ const coolDownMs = 10_000;
 const maxStaleMs = 3_600_000;
 const maxKeys = 100;
 const maxReviews = 16;
+/** Of one pod, so that one that asks without end takes the places of no other. */
+const maxReviewsOfPod = 2;
 /** Tokens that wait for keys. Each holds one of the CA's 256 places, which renewals and join tokens need, too. */
 const maxWaiting = 64;
 
@@ -47,7 +49,8 @@ type KeyFinder = ReturnType<typeof import('jose')['createLocalJWKSet']>;
 /** Verifies tokens of the cluster. Nothing is fetched before the first one. */
 export function createCluster(options: ClusterOptions, clock: Clock, log: Log): ClusterTokens {
   const keys = new ClusterKeys(options, clock, log);
-  let reviews = 0;
+  /** UIDs of the pods whose tokens are under review. */
+  const reviews: string[] = [];
   return {
     namesOf({ namespace, serviceAccount }) {
       const { names = {} } = options;
@@ -71,9 +74,10 @@ export function createCluster(options: ClusterOptions, clock: Clock, log: Log): 
     const claims = await verifySignature(token, keys, options, clock);
     const pod = podOf(claims);
     if (options.review !== true) return pod;
-    if (reviews >= maxReviews)
+    const ofPod = reviews.filter((one) => one === pod.podUid).length;
+    if (reviews.length >= maxReviews || ofPod >= maxReviewsOfPod)
       throw new SallyportError('kubernetes_unavailable', 'too many tokens are under review', { hint: 'try again' });
-    reviews++;
+    reviews.push(pod.podUid);
     try {
       await review(token, pod, options);
     } catch (error) {
@@ -81,7 +85,7 @@ export function createCluster(options: ClusterOptions, clock: Clock, log: Log): 
         log.error({ code: error.code }, error.message);
       throw error;
     } finally {
-      reviews--;
+      reviews.splice(reviews.indexOf(pod.podUid), 1);
     }
     return pod;
   }

@@ -285,6 +285,29 @@ t.test('TokenReview: a pod or account that is gone, asked only about tokens that
   t.match(await refusal(tokens, good), /^kubernetes_unavailable/, 'HTML');
 });
 
+t.test('one pod does not take the reviews of others', async (t) => {
+  const cluster = await startCluster(t);
+  const tokens = tokensOf(cluster, { review: true, timeoutMs: 30_000 });
+  const greedy = await cluster.token();
+  const own = cluster.claims()['kubernetes.io'] as object;
+  const other = await cluster.token({ 'kubernetes.io': { ...own, pod: { name: 'web-1', uid: 'pod-uid-2' } } });
+  const page = '/apis/authentication.k8s.io/v1/tokenreviews';
+  const held: (() => void)[] = [];
+  const status = { authenticated: true, audiences: [audience], user: { username: 'system:serviceaccount:shop:web' } };
+  cluster.pages.set(page, (_, response) => {
+    held.push(() => void response.end(JSON.stringify({ kind: 'TokenReview', status })));
+  });
+  const asked = Array.from({ length: 16 }, () => refusal(tokens, greedy));
+  await until(() => held.length === 2, 'two reviews');
+  const others = refusal(tokens, other);
+  await until(() => held.length === 3, 'that of the other pod');
+  for (const answer of held) answer();
+  t.match(await others, /"pod":"web-1"/);
+  const all = await Promise.all(asked);
+  t.equal(all.filter((one) => /"pod":"web-0"/.test(one)).length, 2);
+  t.equal(all.filter((one) => /^kubernetes_unavailable/.test(one)).length, 14);
+});
+
 /** Waits until `is` is true. */
 async function waitFor(is: () => boolean | undefined): Promise<void> {
   await until(() => is() === true, 'the agent');
