@@ -81,8 +81,7 @@ function pathOf(exchange: Exchange): string {
   const path = meant === '' ? target : meant;
   const at = path.indexOf('?');
   if (at === -1) return path;
-  // The evidence of an attack is named without its text.
-  if (exchange.noted?.some(([name]) => name === 'screening')) return path.slice(0, at);
+  if (exchange.noted?.some(({ hidesQuery }) => hidesQuery)) return path.slice(0, at);
   const { edge, authentication } = rules;
   const secrets = (edge ?? rules.traits)?.secrets;
   if (secrets?.paths.has(path.slice(0, at)) === true) return path.slice(0, at);
@@ -119,8 +118,7 @@ export function formatRecord(exchange: Exchange, connection: Connection, duratio
     `,"upstream_request_attempt_count":${exchange.upstreamAttempts}` +
     peerOf(exchange, connection) +
     (exchange.rules.direction === 'gateway' ? clientOf(exchange, connection) : '') +
-    (exchange.noted === undefined ? '' : exchange.noted.map(([name, said]) => `,"${name}":${text(said)}`).join('')) +
-    (exchange.cache === undefined ? '' : `,"cache":"${exchange.cache}"`) +
+    (exchange.noted === undefined ? '' : exchange.noted.map((one) => `,"${one.name}":${text(one.text)}`).join('')) +
     `${failure === undefined ? '' : `,"code":"${failure.code}","reason":${text(failure.message)}`}}\n`
   );
 }

@@ -6,15 +6,23 @@ import { SallyportError } from '../cert-agent/base/errors.ts';
 import type { Connection } from './connection.ts';
 import { deny } from './exchange/decision.ts';
 import type { Denial } from './exchange/ends.ts';
-import type { Exchange, PortRules } from './exchange/exchange.ts';
-import { headerOf, pathWithoutQuery, receivedOf } from './exchange/facts.ts';
+import { type Exchange, type PortRules, Slot } from './exchange/exchange.ts';
+import { pathWithoutQuery, preflightFor, receivedOf } from './exchange/facts.ts';
 import { addFields, changeRequest } from './exchange/fields.ts';
 import { takeOutAll, tokenSourceOf } from './exchange/token-places.ts';
 import type { PeerCheck } from './peer.ts';
 import type { Authentication, AuthResult, Refused, Verified } from './policy/jwt.ts';
 import { claimText, findTokens, paramsOf, type TokenSource, withoutParam } from './policy/request-authentication.ts';
 import type { TransactionTokenCounts } from './tokens/metrics.ts';
-import { dropTransactionToken, takeTransactionToken, takeTransactionTokenAgain } from './tokens/transaction-token.ts';
+import {
+  dropTransactionToken,
+  takeTransactionToken,
+  takeTransactionTokenAgain,
+  vouchedFor,
+} from './tokens/transaction-token.ts';
+
+/** The documents by which tokens were looked for, for a new evaluation. */
+const authenticatedBy = new Slot<Authentication>();
 
 /** What authentication uses and does not own. */
 export interface AuthenticateTools {
@@ -44,9 +52,9 @@ export function authenticate(
   takeTransactionToken(exchange, connection, transactionTokens);
   note(exchange, undefined);
   if (authentication === undefined) return undefined;
-  exchange.authenticatedBy = authentication;
+  authenticatedBy.set(exchange, authentication);
   // A preflight carries no token by definition (Fetch standard, section 4.8); policy evaluates it as unauthenticated.
-  if (isPreflight(exchange)) {
+  if (preflightFor(exchange) !== undefined) {
     dropOutputs(exchange, authentication);
     // If it carries a token all the same, the token is removed: it is not verified.
     const source = tokenSourceOf(exchange, exchange.fields);
@@ -75,12 +83,12 @@ export function authenticateAgain(
   rules: PortRules,
 ): undefined | Promise<unknown> {
   const { authentication } = rules;
-  const { vouched } = exchange;
+  const vouched = vouchedFor.get(exchange);
   takeTransactionTokenAgain(exchange, connection, rules);
   // Claims without their gateway's assertion are dropped; those that RequestAuthentication verified are independent of
   // it.
-  if (vouched !== exchange.vouched && exchange.auth === vouched?.auth) note(exchange, undefined);
-  if (exchange.authenticatedBy === authentication) {
+  if (vouched !== vouchedFor.get(exchange) && exchange.auth === vouched?.auth) note(exchange, undefined);
+  if (authenticatedBy.get(exchange) === authentication) {
     if (exchange.tokenValidUntil <= Date.now())
       throw new SallyportError('jwt_expired', 'the token of the request has expired');
     return undefined;
@@ -88,7 +96,7 @@ export function authenticateAgain(
   if (authentication === undefined) {
     // No rule verifies tokens any more; a gateway may still vouch.
     note(exchange, undefined);
-    exchange.authenticatedBy = undefined;
+    authenticatedBy.set(exchange, undefined);
     return undefined;
   }
   exchange.received ??= receivedOf(exchange);
@@ -96,21 +104,13 @@ export function authenticateAgain(
   if (result instanceof Promise) return result;
   if (result.kind === 'refused') throw result.error;
   note(exchange, result.kind === 'verified' ? result : undefined);
-  exchange.authenticatedBy = authentication;
+  authenticatedBy.set(exchange, authentication);
   return undefined;
 }
 
 /** The part of the request that is searched for tokens: as received. */
 function sourceOf(exchange: Exchange): TokenSource {
   return tokenSourceOf(exchange, exchange.received!.fields, exchange.received!.path);
-}
-
-function isPreflight(exchange: Exchange): boolean {
-  return (
-    exchange.method === 'OPTIONS' &&
-    Boolean(headerOf(exchange, 'origin')) &&
-    Boolean(headerOf(exchange, 'access-control-request-method'))
-  );
 }
 
 function take(exchange: Exchange, authentication: Authentication, result: AuthResult): void {
@@ -133,7 +133,7 @@ function hideTokens(exchange: Exchange, { rules }: Authentication): void {
 
 /** The claims of a verified token, else those that a gateway vouches for; they hold until the first of the two ends. */
 function note(exchange: Exchange, verified: Verified | undefined): void {
-  const { vouched } = exchange;
+  const vouched = vouchedFor.get(exchange);
   exchange.auth = verified?.auth ?? vouched?.auth;
   exchange.tokenValidUntil = Math.min(
     verified?.validUntil ?? Number.POSITIVE_INFINITY,

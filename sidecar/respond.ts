@@ -3,6 +3,7 @@
 
 import { asSallyportError, type SallyportError } from '../cert-agent/base/errors.ts';
 import { addReplyFields, leaving, noBody, respondOwn, withReplyFields } from './exchange/answer.ts';
+import { end, fail } from './exchange/decision.ts';
 import type { Denial } from './exchange/ends.ts';
 import type { Exchange, Phases } from './exchange/exchange.ts';
 import { filterFields } from './exchange/fields.ts';
@@ -22,7 +23,7 @@ export function answerReply(
   details = 'via_upstream',
 ): void {
   exchange.status = reply.status;
-  exchange.details = details;
+  end(exchange, details);
   const { phases } = exchange;
   if (phases === undefined) return exchange.downstream.respond(withReplyFields(exchange, reply), whole);
   // Before it is sent: the record may be written with the last byte.
@@ -50,10 +51,9 @@ export function refuse(exchange: Exchange, thrown: unknown): void {
   if (exchange.finished) return;
   const error = asSallyportError(thrown, 'internal', 'the request could not be served');
   const { row } = error;
-  exchange.failure = error;
-  exchange.flag = row.flag;
   // Policies and authorizers set details that the table cannot know.
-  if (error.code !== 'policy_denied' && exchange.denial === undefined) exchange.details = row.details;
+  const isDecided = error.code === 'policy_denied' || exchange.denial !== undefined;
+  fail(exchange, error, isDecided ? exchange.details : row.details);
   exchange.carrier = undefined;
   if (exchange.responded) {
     exchange.downstream.abort();

@@ -6,6 +6,7 @@ import { existsSync, globSync, readFileSync } from 'node:fs';
 import { dirname, join, normalize } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import t from 'tap';
+import { capabilities } from '../sidecar/edge/capabilities.ts';
 import { files as sources, treeOf } from './fixtures/tree.ts';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
@@ -163,6 +164,52 @@ t.test('the path, the rule compiler and the gateway process name no capability',
   t.strictSame(shown(all.filter(({ from, to }) => neutral.test(from) && /^sidecar\/edge\/[^/]+\//.test(to))), []);
 });
 
+/** Files of the path, the compiler and the process that may say a name of a capability, and why. */
+const mayName: Readonly<Record<string, { readonly names: readonly string[]; readonly why: string }>> = {
+  'sidecar/authorize.ts': { names: ['headers'], why: 'those of a request, which policies test' },
+  'sidecar/onward.ts': { names: ['rewrite'], why: 'the phase of this name' },
+  'sidecar/compile/matches.ts': { names: ['headers'], why: 'those of a request, which routes test' },
+  'sidecar/compile/gateway-pools.ts': {
+    names: ['headers', 'validation'],
+    why: 'what BackendTrafficPolicy hashes, and a field of BackendTLSPolicy',
+  },
+  'sidecar/compile/gateway-status.ts': { names: ['errorPages'], why: 'files of gateway.yaml, of which none is read' },
+  'sidecar/process/api-check.ts': {
+    names: [
+      ...['RequestValidation', 'apiKeyAuth', 'authorization', 'basicAuth', 'csrf', 'extAuth', 'introspection'],
+      ...['jwt', 'oidc'],
+    ],
+    why: "a command about the OpenAPI documents of RequestValidation, and their word for each field's way to authenticate",
+  },
+};
+
+t.test('nor do they say a name of one', async (t) => {
+  const words = new Set(capabilities.flatMap(({ name, fields }) => [name, ...fields.map((field) => field.name)]));
+  const anyWord = new RegExp(`(?<![\\w-])(?:${[...words].join('|')})(?![\\w-])`, 'g');
+  const wordsOf = (file: string): string[] => [
+    ...new Set(codeOf(readFileSync(join(root, file), 'utf8')).match(anyWord) ?? []),
+  ];
+  const found = files
+    .filter((file) => /^sidecar\/(?:(?:compile|process)\/)?[^/]+\.ts$/.test(file))
+    .map((file) => [file, wordsOf(file).toSorted()] as const)
+    .filter(([, names]) => names.length > 0);
+  t.strictSame(
+    Object.fromEntries(found),
+    Object.fromEntries(Object.entries(mayName).map(([file, { names }]) => [file, names.toSorted()])),
+    'what is in the list, and no more',
+  );
+  t.match(wordsOf('sidecar/edge/policy-parts.ts').length, /^[1-9]/, 'a name that is there is found');
+});
+
+/** Without comments, sentences in quotes, and what is imported from where: the test above sees that. */
+function codeOf(text: string): string {
+  return text
+    .replace(/^(?:import|export) [^;]*?from '[^']+';/gms, '')
+    .replace(/\/\*.*?\*\//gs, '')
+    .replace(/(?:^|\s)\/\/ .*$/gm, '')
+    .replace(/'(?:[^'\\\n]|\\.)*'|"[^"\n]*"/g, (one) => (one.includes(' ') ? "''" : one));
+}
+
 t.test('the tree is three levels deep, test/ mirrors it, and ARCHITECTURE.md shows it', async (t) => {
   t.strictSame(
     files.filter((file) => file.split('/').length > 4),
@@ -191,7 +238,7 @@ t.test('agent and CA share only the network interface', async (t) => {
   t.strictSame(shown(crossed), []);
 });
 
-t.test('one file imports the X.509 library, one prints, and the compilers create permits', async (t) => {
+t.test('one file imports the X.509 library, one prints, one records ends, the compilers create permits', async (t) => {
   const importers = (target: string): string[] => [
     ...new Set(all.filter(({ to }) => to === target).map(({ from }) => from)),
   ];
@@ -208,6 +255,10 @@ t.test('one file imports the X.509 library, one prints, and the compilers create
     'sidecar/policy/compile.ts',
     'sidecar/policy/policy.ts',
   ]);
+  const recording = files.filter((file) =>
+    /\bexchange\.(?:decision|denial|details|failure|flag) (?:\?\?)?= /.test(readFileSync(join(root, file), 'utf8')),
+  );
+  t.strictSame(recording, ['sidecar/exchange/decision.ts'], 'one file records how an exchange was decided, and ended');
   const tunnelling = files.filter((file) => /\bmintTunnelPermit\(/.test(readFileSync(join(root, file), 'utf8')));
   t.strictSame(tunnelling.toSorted(), ['sidecar/compile/sidecar-ports.ts', 'sidecar/policy/policy.ts']);
 });

@@ -36,6 +36,10 @@ const coolDownMs = 10_000;
 const maxStaleMs = 3_600_000;
 const maxKeys = 100;
 const maxReviews = 16;
+/** Of one pod, so that one that asks without end takes the places of no other. */
+const maxReviewsOfPod = 2;
+/** Tokens that wait for keys. Each holds one of the CA's 256 places, which renewals and join tokens need, too. */
+const maxWaiting = 64;
 
 /** What Kubernetes signs with. `none` and symmetric algorithms are not among them (RFC 8725 section 3.1). */
 const algorithms = ['RS256', 'RS384', 'RS512', 'ES256', 'ES384', 'ES512'];
@@ -45,7 +49,8 @@ type KeyFinder = ReturnType<typeof import('jose')['createLocalJWKSet']>;
 /** Verifies tokens of the cluster. Nothing is fetched before the first one. */
 export function createCluster(options: ClusterOptions, clock: Clock, log: Log): ClusterTokens {
   const keys = new ClusterKeys(options, clock, log);
-  let reviews = 0;
+  /** UIDs of the pods whose tokens are under review. */
+  const reviews: string[] = [];
   return {
     namesOf({ namespace, serviceAccount }) {
       const { names = {} } = options;
@@ -69,9 +74,10 @@ export function createCluster(options: ClusterOptions, clock: Clock, log: Log): 
     const claims = await verifySignature(token, keys, options, clock);
     const pod = podOf(claims);
     if (options.review !== true) return pod;
-    if (reviews >= maxReviews)
+    const ofPod = reviews.filter((one) => one === pod.podUid).length;
+    if (reviews.length >= maxReviews || ofPod >= maxReviewsOfPod)
       throw new SallyportError('kubernetes_unavailable', 'too many tokens are under review', { hint: 'try again' });
-    reviews++;
+    reviews.push(pod.podUid);
     try {
       await review(token, pod, options);
     } catch (error) {
@@ -79,7 +85,7 @@ export function createCluster(options: ClusterOptions, clock: Clock, log: Log): 
         log.error({ code: error.code }, error.message);
       throw error;
     } finally {
-      reviews--;
+      reviews.splice(reviews.indexOf(pod.podUid), 1);
     }
     return pod;
   }
@@ -183,6 +189,7 @@ class ClusterKeys {
   #askedAt = Number.NEGATIVE_INFINITY;
   #asking: Promise<void> | undefined;
   #problem: SallyportError | undefined;
+  #waiting = 0;
 
   constructor(options: ClusterOptions, clock: Clock, log: Log) {
     this.#options = options;
@@ -193,13 +200,29 @@ class ClusterKeys {
   /** @throws SallyportError `kubernetes_unavailable` if no keys are known, or only old ones. */
   async finderFor(kid: string | undefined): Promise<KeyFinder> {
     const age = this.#clock.now() - this.#goodAt;
-    const isKnown = kid !== undefined && this.#kids.has(kid) && age <= refreshMs;
+    const isKnown = kid !== undefined && this.#kids.has(kid) && age <= maxStaleMs;
     const isCool = this.#clock.now() - this.#askedAt >= coolDownMs || this.#clock.now() < this.#askedAt;
-    if (!isKnown && (isCool || this.#asking !== undefined)) await this.#ask();
+    const mayAsk = isCool || this.#asking !== undefined;
+    const isFull = this.#waiting >= maxWaiting;
+    if (mayAsk && isKnown && age > refreshMs) {
+      const answer = this.#ask();
+      // An API server that has failed may take its time. Meanwhile what is known is used.
+      if (this.#problem === undefined && !isFull) await this.#wait(answer);
+    } else if (mayAsk && !isKnown) {
+      if (isFull) throw unavailable('many tokens wait for its keys');
+      await this.#wait(this.#ask());
+    }
     if (this.#find !== undefined && this.#clock.now() - this.#goodAt <= maxStaleMs) return this.#find;
     throw this.#problem ?? unavailable('it gave no keys');
   }
 
+  async #wait(answer: Promise<void>): Promise<void> {
+    this.#waiting++;
+    await answer;
+    this.#waiting--;
+  }
+
+  /** Never rejects. */
   #ask(): Promise<void> {
     this.#asking ??= this.#askNow().finally(() => {
       this.#asking = undefined;

@@ -24,6 +24,7 @@ import {
   type Refusal,
   type RuleName,
 } from '../policy/policy.ts';
+import { preflightMethod } from '../policy/preflight.ts';
 import { claimText, type RequestAuthentication } from '../policy/request-authentication.ts';
 
 const address = z.string().superRefine((value, context) => {
@@ -275,7 +276,7 @@ async function authOf(
     const place = rule?.fromHeaders[0] ?? { name: 'authorization', prefix: 'Bearer ' };
     headers.set(place.name.toLowerCase(), `${place.prefix}${jwt}`);
   }
-  const isPreflight = method === 'OPTIONS' && headers.has('origin') && headers.has('access-control-request-method');
+  const isPreflight = preflightMethod(method, (name) => headers.get(name)) !== undefined;
   const result =
     claims !== undefined || isPreflight
       ? undefined

@@ -203,7 +203,8 @@ async function runServe(flags: ServeFlags): Promise<number> {
 async function clusterOf(flags: ServeFlags): Promise<ClusterOptions | undefined> {
   const { kubernetes: given, kubernetesIssuer: issuer, kubernetesAudience: audience } = flags;
   if (given === undefined) {
-    if (flags.kubernetesCa !== undefined || flags.kubernetesTokenFile !== undefined || flags.kubernetesReview === true)
+    const others = [flags.kubernetesCa, flags.kubernetesTokenFile, flags.kubernetesReview, flags.kubernetesDns];
+    if (others.some((one) => one !== undefined))
       throw usage('--kubernetes is missing: the other options of a cluster have no effect without it');
     return undefined;
   }

@@ -102,7 +102,7 @@ async function runWebhook(flags: WebhookFlags): Promise<number> {
     server === undefined
       ? undefined
       : keepCaBundle({
-          ...{ server, configuration: flags.configuration!, log },
+          ...{ server, configuration: flags.configuration!, service, log },
           bundle() {
             const now = agent.identity.current();
             return now === undefined ? undefined : formatPem(now.bundles.get(now.svid.id.trustDomain)?.roots ?? []);

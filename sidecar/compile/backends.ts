@@ -3,7 +3,7 @@
 
 import { parseDuration } from '../../cert-agent/base/clock.ts';
 import { SallyportError } from '../../cert-agent/base/errors.ts';
-import type { BackendTrafficPolicy } from '../documents/envoy-gateway/upstream-settings.ts';
+import type { BackendTrafficPolicy } from '../documents/envoy-gateway/backend-traffic-policy.ts';
 import type { Hooks } from '../edge/capability.ts';
 import type { EdgeRule, Route } from '../exchange/exchange.ts';
 import type { Destination, RetryPolicy, RouteTimeouts } from '../exchange/upstream.ts';

@@ -4,7 +4,7 @@
 import { isDeepStrictEqual } from 'node:util';
 import type { BrokenPolicy, GatewayConfig } from '../config/gateway-config.ts';
 import type { Configuration } from '../config/watch.ts';
-import type { BackendTrafficPolicy } from '../documents/envoy-gateway/upstream-settings.ts';
+import type { BackendTrafficPolicy } from '../documents/envoy-gateway/backend-traffic-policy.ts';
 import { capabilities, fieldsOf, ownKindsOf } from '../edge/capabilities.ts';
 import type { AnyCapability, Field } from '../edge/capability.ts';
 import {

@@ -4,7 +4,7 @@
 import { hash } from 'node:crypto';
 import { isLoopback } from '../../cert-agent/base/address.ts';
 import type { OutsideUpstream, Settings } from '../config/settings.ts';
-import type { BackendTrafficPolicy } from '../documents/envoy-gateway/upstream-settings.ts';
+import type { BackendTrafficPolicy } from '../documents/envoy-gateway/backend-traffic-policy.ts';
 import type { TlsVersion } from '../protocol/tls.ts';
 import { authoritiesOf, backendTlsFor, lostBackendTls } from '../routing/backend-tls.ts';
 import type { BackendTlsSpec, GatewayDocuments } from '../routing/documents.ts';

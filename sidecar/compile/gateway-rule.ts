@@ -5,7 +5,7 @@ import { reasonOf, SallyportError } from '../../cert-agent/base/errors.ts';
 import { askAtEdge } from '../ask-authorizer.ts';
 import type { GatewayConfig } from '../config/gateway-config.ts';
 import type { Configuration } from '../config/watch.ts';
-import type { BackendTrafficPolicy } from '../documents/envoy-gateway/upstream-settings.ts';
+import type { BackendTrafficPolicy } from '../documents/envoy-gateway/backend-traffic-policy.ts';
 import { capabilities } from '../edge/capabilities.ts';
 import type { AnyCapability, NamedBackend } from '../edge/capability.ts';
 import { layOut, type NamedHooks } from '../edge/phases.ts';

@@ -5,7 +5,7 @@ import { hash } from 'node:crypto';
 import { SallyportError } from '../../cert-agent/base/errors.ts';
 import type { GatewayConfig } from '../config/gateway-config.ts';
 import type { Settings } from '../config/settings.ts';
-import type { BackendTrafficPolicy } from '../documents/envoy-gateway/upstream-settings.ts';
+import type { BackendTrafficPolicy } from '../documents/envoy-gateway/backend-traffic-policy.ts';
 import { capabilities, fieldsOf } from '../edge/capabilities.ts';
 import type { AnyCapability, Field, Hooks, NamedBackend, Planned, Site } from '../edge/capability.ts';
 import type { NamedHooks } from '../edge/phases.ts';

@@ -4,12 +4,12 @@
 import type { Problem } from '../../cert-agent/base/errors.ts';
 import { configError, type YamlDocument } from '../../cert-agent/base/yaml.ts';
 import type { CrlSettings } from '../../cert-agent/identity/crl-check.ts';
+import type { BackendTrafficPolicy } from '../documents/envoy-gateway/backend-traffic-policy.ts';
 import { isBackendTrafficPolicy, readBackendTrafficPolicy } from '../documents/envoy-gateway/backend-traffic-policy.ts';
 import { isClientTrafficPolicy, readClientTrafficPolicy } from '../documents/envoy-gateway/client-traffic-policy.ts';
 import { joinSecurity, joinTraffic, layer, type Written } from '../documents/envoy-gateway/layers.ts';
 import { inheritanceOf } from '../documents/envoy-gateway/merge.ts';
 import { readSecurityPolicy } from '../documents/envoy-gateway/security-policy.ts';
-import type { BackendTrafficPolicy } from '../documents/envoy-gateway/upstream-settings.ts';
 import { headOf, readGatewayDocuments } from '../documents/gateway-api/read.ts';
 import type { IstioDocuments } from '../documents/istio/documents.ts';
 import { itemsOf, type PlacedDocument, placeDocuments, readIstio } from '../documents/istio/read.ts';

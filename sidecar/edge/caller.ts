@@ -2,15 +2,15 @@
 
 import type { ConnectionFacts } from '../exchange/connection-facts.ts';
 import type { Exchange } from '../exchange/exchange.ts';
+import { vouchedFor } from '../tokens/transaction-token.ts';
 
 /**
  * What identifies a caller: the same after its token or certificate was renewed, and all undefined for one without any
  * identity. The method is part of it: a user and an API key may have the same name.
  */
-export function callerParts(
-  { auth, authMethod, clientId, vouched }: Exchange,
-  { client, peer }: ConnectionFacts,
-): readonly (string | undefined)[] {
+export function callerParts(exchange: Exchange, { client, peer }: ConnectionFacts): readonly (string | undefined)[] {
+  const { auth, authMethod, clientId } = exchange;
+  const vouched = vouchedFor.get(exchange);
   const subject = auth?.subject ?? textOf(auth?.claims['client_id']) ?? textOf(auth?.claims['azp']);
   return [
     authMethod,

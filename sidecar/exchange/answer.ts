@@ -1,5 +1,6 @@
 // Responses of the proxy itself: the fields of every response, the date, and what a rule adds to them.
 
+import { end } from './decision.ts';
 import type { Exchange } from './exchange.ts';
 import { addFields } from './fields.ts';
 import { emptyFields, type Fields, type Reply } from './message.ts';
@@ -15,7 +16,7 @@ export function answerOwn(
   body: Buffer = noBody,
 ): void {
   exchange.status = status;
-  exchange.details = 'direct_response';
+  end(exchange, 'direct_response');
   respondOwn(exchange, status, addFields(emptyFields, fields), body);
 }
 

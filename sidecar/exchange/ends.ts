@@ -63,3 +63,11 @@ export interface Denial {
   readonly fields: Fields;
   readonly body: Buffer;
 }
+
+/** A field that a capability adds to an exchange's line in the access log. */
+export interface Noted {
+  readonly name: string;
+  readonly text: string;
+  /** True if the line names the path without its query: the query is what the text is about. */
+  readonly hidesQuery?: true;
+}

@@ -10,10 +10,9 @@ import type { Authentication } from '../policy/jwt.ts';
 import type { MtlsMode } from '../policy/mtls.ts';
 import type { PathNormalization } from '../policy/path.ts';
 import type { Decision, Permit, TunnelPermit } from '../policy/policy.ts';
-import type { Vouched } from '../policy/transaction-token.ts';
 import type { Authorizer } from './authorizer.ts';
 import type { ConnectionFacts } from './connection-facts.ts';
-import type { Carrier, Denial, Downstream, Received } from './ends.ts';
+import type { Carrier, Denial, Downstream, Noted, Received } from './ends.ts';
 import type { Limits } from './limits.ts';
 import type { FieldName, Fields, Framing, Reply } from './message.ts';
 import type { Destination, RetryPolicy, RouteTimeouts, UpstreamPeer } from './upstream.ts';
@@ -258,8 +257,6 @@ export class Exchange {
   /** At a gateway: the listener of the host, and the rule that matches. */
   listener: string | undefined = undefined;
   edge: EdgeRule | undefined = undefined;
-  /** The session that keeps a client on one backend, if its rule has sessions. */
-  session: string | undefined = undefined;
   /** At a gateway: the target as the client sees it. */
   scheme: 'http' | 'https' = 'http';
   /** The policy that decided: its id, `none`, or `-` before a decision. */
@@ -278,10 +275,7 @@ export class Exchange {
   authMethod: string | undefined = undefined;
   /** The client's address at a gateway, behind the proxies that it trusts; undefined in a sidecar. */
   clientIp: Ip | undefined = undefined;
-  /** A gateway's assertion about the user, from a verified transaction token. */
-  vouched: Vouched | undefined = undefined;
-  /** The documents by which tokens were looked for, and the request as received, for a new evaluation. */
-  authenticatedBy: Authentication | undefined = undefined;
+  /** The request as received, for a new evaluation. */
   received: Received | undefined = undefined;
   /** The end of the certificates that the decision rests on, wall clock. */
   validUntil = Number.POSITIVE_INFINITY;
@@ -302,8 +296,8 @@ export class Exchange {
   details = '-';
   /** The refusal's code and message, for the log. */
   failure: SallyportError | undefined = undefined;
-  /** What single capabilities add to the access log: names of fields, each with its text. */
-  noted: readonly (readonly [name: string, text: string])[] | undefined = undefined;
+  /** What single capabilities add to the access log: see `noteInLog`. */
+  noted: readonly Noted[] | undefined = undefined;
   /** No cache stores its response or serves it from what is stored: it is made for this caller. */
   isForOneCaller = false;
   bytesReceived = 0;
@@ -318,13 +312,11 @@ export class Exchange {
   /** Milliseconds from sending the head upstream to the first byte of the response; -1 before that. */
   upstreamSentAt = 0;
   upstreamServiceMs = -1;
-  /** What the cache made of it, for the log; undefined on a rule without one. */
-  cache: string | undefined = undefined;
   responded = false;
   finished = false;
   /** The hooks of the rule; those of the port until the rule is found. */
   phases: Phases | undefined;
-  /** State of single capabilities: see `Slot`. */
+  /** State of single capabilities and steps: see `Slot`. */
   slots: unknown[] | undefined = undefined;
 
   constructor(connection: ConnectionFacts, downstream: Downstream, rules: PortRules, fields: Fields) {
@@ -346,7 +338,7 @@ export class Exchange {
 
 let nextSlot = 0;
 
-/** One capability's own state of an exchange. Slots are compared by identity; the state belongs to the exchange. */
+/** A capability's, or one step's, own state of an exchange. Slots are compared by identity; the state belongs to the exchange. */
 export class Slot<T> {
   readonly #index = nextSlot++;
 

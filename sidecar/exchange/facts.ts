@@ -4,6 +4,7 @@
 import type { RequestAuth, RequestFacts } from '../policy/facts.ts';
 import { foldName } from '../policy/header-name.ts';
 import { type Ip, parseIp } from '../policy/ip.ts';
+import { preflightMethod } from '../policy/preflight.ts';
 import type { ConnectionFacts } from './connection-facts.ts';
 import type { Received } from './ends.ts';
 import type { Exchange } from './exchange.ts';
@@ -107,6 +108,13 @@ export function clientOf(forwardedFor: string | undefined, trustedProxies: numbe
   const list = forwardedFor?.split(',') ?? [];
   const wanted = list[list.length - 1 - trustedProxies]?.trim();
   return wanted === undefined ? undefined : parseIp(wanted);
+}
+
+/** The method that a preflight is for; undefined if the request is none. */
+export function preflightFor(exchange: Exchange): string | undefined {
+  // Most requests end here, without a function for each.
+  if (exchange.method !== 'OPTIONS') return undefined;
+  return preflightMethod(exchange.method, (name) => headerOf(exchange, name));
 }
 
 /** What policies evaluate of a request, as it is now. */

@@ -48,6 +48,9 @@ const ofRedirect = [
   'traffic.sidecar.istio.io/excludeInterfaces',
 ];
 
+/** Characters of an annotation that is YAML. A parser may take seconds for more, while other pods wait. */
+const longestYaml = 16_384;
+
 const levels: Readonly<Record<string, string>> = {
   trace: 'trace',
   debug: 'debug',
@@ -95,6 +98,7 @@ export function readWishes(annotations: Readonly<Record<string, string>>): Wishe
   const parsed = (name: string): unknown => {
     const value = annotations[name];
     if (value === undefined) return undefined;
+    if (value.length > longestYaml) return fail(name, `YAML of at most ${longestYaml} characters`);
     const { documents, problems } = parseYaml(value, name);
     const [problem] = problems;
     if (problem !== undefined) return fail(name, `YAML: ${problem.message}`);

@@ -6,12 +6,14 @@ import { type ApiServer, askApiServer } from '../../cert-agent/base/api-server.t
 import { every, guard } from '../../cert-agent/base/background.ts';
 import { asSallyportError, SallyportError } from '../../cert-agent/base/errors.ts';
 import type { Log } from '../../cert-agent/base/log.ts';
-import { treeOf, treesOf } from './tree.ts';
+import { type Tree, treeOf, treesOf } from './tree.ts';
 
 export interface CaBundleOptions {
   readonly server: ApiServer;
   /** Name of the MutatingWebhookConfiguration. */
   readonly configuration: string;
+  /** The DNS name by which the API server calls us, `NAME.NAMESPACE.svc`: entries that call others are not ours. */
+  readonly service: string;
   /** The roots now, PEM; undefined while there is no identity. */
   bundle(): string | undefined;
   readonly log: Log;
@@ -80,7 +82,7 @@ export function keepCaBundle(options: CaBundleOptions): CaBundleKeeper {
 }
 
 /** True if it was changed, undefined without a bundle. @throws SallyportError `kubernetes_unavailable`, `config_invalid`. */
-async function patch({ server, configuration, bundle }: CaBundleOptions): Promise<boolean | undefined> {
+async function patch({ server, configuration, service, bundle }: CaBundleOptions): Promise<boolean | undefined> {
   const pem = bundle();
   if (pem === undefined) return undefined;
   const wanted = Buffer.from(pem).toString('base64');
@@ -89,8 +91,12 @@ async function patch({ server, configuration, bundle }: CaBundleOptions): Promis
   const webhooks = treesOf(found['webhooks']);
   if (found['kind'] !== 'MutatingWebhookConfiguration' || webhooks.length === 0)
     throw new SallyportError('config_invalid', `${configuration} is no MutatingWebhookConfiguration with webhooks`);
+  if (!webhooks.some((one) => isOurs(one, service)))
+    throw new SallyportError('config_invalid', `no webhook of ${configuration} calls ${service}`, {
+      hint: 'set --service to the service in its clientConfig',
+    });
   const operations = webhooks.flatMap((one, index) =>
-    treeOf(one['clientConfig'])['caBundle'] === wanted
+    !isOurs(one, service) || treeOf(one['clientConfig'])['caBundle'] === wanted
       ? []
       : [
           // Of another version of the list, another entry would be changed.
@@ -101,4 +107,10 @@ async function patch({ server, configuration, bundle }: CaBundleOptions): Promis
   if (operations.length === 0) return false;
   await askApiServer(server, 'PATCH', path, operations, 'application/json-patch+json');
   return true;
+}
+
+/** With our roots another server would not be reached any more, or a server of the mesh could pass for it. */
+function isOurs(webhook: Tree, service: string): boolean {
+  const { name, namespace } = treeOf(treeOf(webhook['clientConfig'])['service']);
+  return `${name}.${namespace}.svc` === service;
 }

@@ -100,11 +100,20 @@ export function injectPodPatch(
 ):
   | (Outcome & { readonly outcome: 'left_alone' | 'refused' })
   | { outcome: 'changed'; notes: readonly string[]; patch: Operation[] } {
-  if (isTree(pod) && isInjected(pod))
-    return { outcome: 'left_alone', code: 'already_injected', reason: 'it has a sidecar already' };
-  const [result] = inject([pod], options);
+  if (isTree(pod) && isInjected(pod)) {
+    if (sidecarOf(pod) !== undefined)
+      return { outcome: 'left_alone', code: 'already_injected', reason: 'it has a sidecar already' };
+    // A copied annotation must not be a quiet way to run without one.
+    const reason = `it has the annotation ${annotations.status}, and no sidecar: remove the annotation`;
+    return { outcome: 'refused', reason };
+  }
+  // The API server has decided on the namespace; what the object says is older, or nothing.
+  const { namespace } = options;
+  const isPlaced = isTree(pod) && isTree(pod['metadata']);
+  const placed = isPlaced ? { ...pod, metadata: { ...treeOf(pod['metadata']), namespace } } : pod;
+  const [result] = inject([placed], options);
   if (result?.outcome !== 'changed') return result!;
-  return { outcome: 'changed', notes: result.notes, patch: diff(pod, result.value) };
+  return { outcome: 'changed', notes: result.notes, patch: diff(placed, result.value) };
 }
 
 /** Says whether the pod is to be left alone, and refuses a label that is neither true nor false. */

@@ -95,6 +95,7 @@ export function injectPod(pod: Tree, options: InjectOptions, context: PodContext
   const notes = [...context.notes, ...wishes.notes];
   const spec = treeOf(pod['spec']);
   const running = runningContainers(spec);
+  refuseTooMany(spec);
   refuseTaken(spec, running, wishes);
   const ports = portsToTake(running, wishes, context, notes);
   const made = madeIn(pod);
@@ -174,6 +175,20 @@ function yamlOf(parts: Parameters<typeof sidecarYaml>[0]): string {
       `annotation ${annotations.settings}: ${asSallyportError(error, 'config_invalid', '').message.replace(/^sidecar\.yaml:\d+:\d+: /, '')}`,
     );
   }
+}
+
+/** More than any pod has; the work for one that cannot be real would delay the others. */
+const mostItems = 1000;
+
+function refuseTooMany(spec: Tree): void {
+  const containers = [...listOf(spec['containers']), ...listOf(spec['initContainers'])];
+  const ports = containers.reduce<number>((sum, one) => sum + listOf(treeOf(one)['ports']).length, 0);
+  for (const [what, count] of [
+    ['containers', containers.length],
+    ['ports', ports],
+    ['volumes', listOf(spec['volumes']).length],
+  ] as const)
+    if (count > mostItems) throw new PodProblem(`it has ${count} ${what}: at most ${mostItems} are read`);
 }
 
 /** Its name, its ports and its volumes are ours. */

@@ -20,6 +20,8 @@ export interface ReviewAnswer {
 /** Kubernetes cuts longer ones, and drops all beyond 4096 characters in sum. */
 const longestWarning = 120;
 const mostWarnings = 20;
+/** Of a refusal, in the answer and in the log. */
+const longestReason = 1000;
 
 /**
  * The response to `review`. Requests about anything but the creation of a pod are allowed as they are.
@@ -46,14 +48,17 @@ export function answerReview(
   });
   if ((group ?? '') !== '' || requested !== 'Pod' || given['operation'] !== 'CREATE' || namespace === '')
     return answer('left_alone', { allowed: true }, 'it is not the creation of a pod');
-  const refuse = (outcome: 'refused' | 'failed', message: string): ReviewAnswer =>
-    failurePolicy === 'Fail'
+  const refuse = (outcome: 'refused' | 'failed', whole: string): ReviewAnswer => {
+    // Names in it may be as long as the request.
+    const message = shorten(whole, longestReason);
+    return failurePolicy === 'Fail'
       ? answer(
           outcome,
           { allowed: false, status: { code: 400, reason: 'BadRequest', message: `sallyport: ${message}` } },
           message,
         )
       : answer(outcome, { allowed: true, warnings: [shorten(`sallyport: no sidecar: ${message}`)] }, message);
+  };
   try {
     // A pod that is created has no namespace of its own yet.
     const done = injectPodPatch(object, { ...options, namespace });
@@ -70,6 +75,6 @@ export function answerReview(
   }
 }
 
-function shorten(text: string): string {
-  return text.length > longestWarning ? `${text.slice(0, longestWarning - 3)}...` : text;
+function shorten(text: string, longest = longestWarning): string {
+  return text.length > longest ? `${text.slice(0, longest - 3)}...` : text;
 }

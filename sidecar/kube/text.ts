@@ -31,12 +31,22 @@ interface Segment {
  * @throws SallyportError `config_invalid` for what is not YAML: nothing is printed then.
  */
 export function injectText(text: string, file: string, options: InjectOptions): TextResult {
-  return transform(text, file, (documents) => inject(documents, options));
+  return notTooDeep(file, () => transform(text, file, (documents) => inject(documents, options)));
 }
 
 /** Takes the sidecars out of every document. @throws SallyportError as injectText does. */
 export function uninjectText(text: string, file: string, namespace: string): TextResult {
-  return transform(text, file, (documents) => uninject(documents, { namespace }));
+  return notTooDeep(file, () => transform(text, file, (documents) => uninject(documents, { namespace })));
+}
+
+/** JSON and Lists may be nested deeper than the stack. */
+function notTooDeep<T>(file: string, work: () => T): T {
+  try {
+    return work();
+  } catch (error) {
+    if (!(error instanceof RangeError)) throw error;
+    throw invalid(file, 1, 'a document is nested too deeply');
+  }
 }
 
 function transform(text: string, file: string, work: (documents: readonly unknown[]) => readonly Result[]): TextResult {

@@ -16,6 +16,7 @@ import { readCertificateFacts } from '../../cert-agent/identity/certificate.ts';
 import type { Identity } from '../../cert-agent/identity/identity.ts';
 import type { InjectOptions } from './inject.ts';
 import { answerReview, type FailurePolicy, NoReview } from './review.ts';
+import { makeRoom, type Room, type RoomLimits } from './room.ts';
 
 export interface WebhookOptions {
   readonly listen: Extract<Address, { host: string }>;
@@ -30,6 +31,8 @@ export interface WebhookOptions {
   /** What readiness waits for besides an SVID; undefined: nothing. */
   waitingFor?(): string | undefined;
   readonly log: Log;
+  /** Default 1024 connections, 64 MB of bodies. */
+  readonly limits?: Partial<RoomLimits>;
 }
 
 export interface Webhook {
@@ -68,18 +71,19 @@ export async function startWebhook(options: WebhookOptions): Promise<Webhook> {
     },
     (request, response) => {
       answer(request, response).catch((error: unknown) => {
-        reportBackground('webhook', error);
+        // A client that has gone is nothing to report.
+        if (!(error instanceof SallyportError)) reportBackground('webhook', error);
         response.destroy();
       });
     },
   );
-  server.maxConnections = maxConnections;
+  const room = makeRoom(server, { connections: maxConnections, bytes: maxHeldBytes, ...options.limits });
   server.on('tlsClientError', (_, socket) => socket.destroy());
   // Before TLS a socket has no owner but us.
   server.on('connection', (socket: Socket) => socket.on('error', () => socket.destroy()));
   const stopRotation = identity.onChange(() => rotate());
   rotate();
-  const held = { requests: 0, bytes: 0 };
+  let reading = 0;
   /** What pods get, for as long as the identity is the same. */
   let pods: { of: Identity | undefined; options: Omit<InjectOptions, 'namespace'> } = podsOf(undefined);
 
@@ -106,6 +110,8 @@ export async function startWebhook(options: WebhookOptions): Promise<Webhook> {
   }
 
   async function answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    room.touch(request);
+    response.once('finish', () => room.touch(request));
     const path = request.url?.split('?', 1)[0];
     if (path === '/healthz/ready' && request.method === 'GET') {
       const what = waiting();
@@ -117,14 +123,14 @@ export async function startWebhook(options: WebhookOptions): Promise<Webhook> {
       return refuse(request, response, 415, 'the content type is application/json');
     const now = identity.current();
     if (now === undefined) return refuse(request, response, 503, 'there is no SVID yet');
-    if (held.requests >= maxInFlight) return refuse(request, response, 503, 'too many requests at once');
-    held.requests++;
+    if (reading >= maxInFlight) return refuse(request, response, 503, 'too many requests at once');
+    reading++;
     try {
-      const body = await readBody(request, held);
+      const body = await readBody(request, room);
       if (body === undefined) return refuse(request, response, 413, `the body is larger than ${maxBodyBytes} bytes`);
       review(response, body, now);
     } finally {
-      held.requests--;
+      reading--;
     }
   }
 
@@ -191,20 +197,19 @@ function send(response: ServerResponse, status: number, text: string, type = 'te
 }
 
 /** The body as text; undefined for one that is too large, or too much with those of others. */
-async function readBody(request: IncomingMessage, held: { bytes: number }): Promise<string | undefined> {
+async function readBody(request: IncomingMessage, room: Room): Promise<string | undefined> {
   const parts: Buffer[] = [];
   let size = 0;
   try {
     for await (const part of request.iterator({ destroyOnReturn: false }) as AsyncIterable<Buffer>) {
       size += part.length;
-      held.bytes += part.length;
-      if (size > maxBodyBytes || held.bytes > maxHeldBytes) return undefined;
+      if (size > maxBodyBytes || !room.take(request, part.length)) return undefined;
       parts.push(part);
     }
   } catch {
     throw new SallyportError('body_invalid', 'the body ended early');
   } finally {
-    held.bytes -= size;
+    room.release(request);
   }
   return Buffer.concat(parts, size).toString('utf8');
 }

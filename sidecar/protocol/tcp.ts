@@ -4,6 +4,7 @@
 import type { Duplex } from 'node:stream';
 import type { SallyportError } from '../../cert-agent/base/errors.ts';
 import type { Connection } from '../connection.ts';
+import { fail } from '../exchange/decision.ts';
 import type { Downstream } from '../exchange/ends.ts';
 import { Exchange } from '../exchange/exchange.ts';
 import { emptyFields } from '../exchange/message.ts';
@@ -43,8 +44,6 @@ export async function carryStream(
 
 /** Closes a TCP connection that was refused: no byte is sent, the reason is in the record only. */
 export function refuseStream(connection: Connection, exchange: Exchange, error: SallyportError): void {
-  exchange.failure = error;
-  exchange.flag = error.row.flag;
-  if (error.code !== 'policy_denied') exchange.details = error.row.details;
+  fail(exchange, error, error.code === 'policy_denied' ? exchange.details : error.row.details);
   connection.socket.destroy();
 }

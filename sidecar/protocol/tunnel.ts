@@ -3,6 +3,7 @@
 
 import { SallyportError } from '../../cert-agent/base/errors.ts';
 import type { Holder, Kind, Speaker } from '../connection.ts';
+import { end, fail, hasOwnDetails } from '../exchange/decision.ts';
 import type { Exchange } from '../exchange/exchange.ts';
 import type { SpliceEnd } from '../exchange/upstream.ts';
 import { type Splice, splice } from './splice.ts';
@@ -96,10 +97,8 @@ export class Tunnel implements Speaker {
   #note(error: SallyportError): void {
     this.#over = true;
     const exchange = this.#exchange;
-    exchange.failure ??= error;
-    exchange.flag = error.row.flag;
-    if (error.code !== 'policy_denied' || exchange.details === '-' || exchange.details === 'via_upstream')
-      exchange.details = error.row.details;
+    const isDecided = error.code === 'policy_denied' && hasOwnDetails(exchange);
+    fail(exchange, error, isDecided ? exchange.details : error.row.details);
   }
 
   #leave(): void {
@@ -107,7 +106,7 @@ export class Tunnel implements Speaker {
     if (!this.#toUpstream.clear || !this.#toDownstream.clear) return;
     this.#leaving = false;
     this.#over = true;
-    this.#exchange.details = 'draining';
+    end(this.#exchange, 'draining');
     this.#splice.finish(lastWords(closeStatus.goingAway, 'going away'));
   }
 

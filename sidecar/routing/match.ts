@@ -2,7 +2,7 @@
 // query parameters the first counts (HTTPRoute `matches`). Regular expressions match the whole value, in linear time.
 
 import type { Exchange } from '../exchange/exchange.ts';
-import { headerOf, pathWithoutQuery } from '../exchange/facts.ts';
+import { headerOf, pathWithoutQuery, preflightFor } from '../exchange/facts.ts';
 import type { ValueMatch } from './documents.ts';
 import { compileRegex } from './regex.ts';
 
@@ -33,12 +33,6 @@ export function compileValues(matches: readonly ValueMatch[], fold: boolean): re
     seen.add(key);
     return [{ name: key, test: type === 'RegularExpression' ? compileRegex(value) : (one) => one === value }];
   });
-}
-
-/** The method that a preflight is for; undefined if the request is none. */
-export function preflightFor(exchange: Exchange): string | undefined {
-  if (exchange.method !== 'OPTIONS' || !headerOf(exchange, 'origin')) return undefined;
-  return headerOf(exchange, 'access-control-request-method');
 }
 
 /**

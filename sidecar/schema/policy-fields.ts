@@ -3,7 +3,7 @@
 import { z } from 'zod';
 import { isLoopback } from '../../cert-agent/base/address.ts';
 import { isSafeField } from '../exchange/message.ts';
-import { headerName, objectName } from './gateway-patterns.ts';
+import { headerName, objectName, sectionName } from './gateway-patterns.ts';
 
 /** A text that must not be empty; `what` names it. */
 export const filled = (what: string): z.ZodString => z.string().min(1, `${what} must not be empty`);
@@ -87,4 +87,17 @@ export const claimHeaders = z.array(z.strictObject({ header: ownHeader, claim: f
 /** An object with `key`, or an empty one without a value: results are compared as JSON. */
 export function optional<K extends string, V>(key: K, value: V | undefined): { readonly [key in K]?: V } {
   return (value === undefined ? {} : { [key]: value }) as { readonly [key in K]?: V };
+}
+
+/** A target of a policy of Envoy Gateway's or of ours: one of these kinds of Gateway API, in the policy's namespace. */
+export function targetOf<K extends string>(kinds: readonly [K, ...K[]], message?: string) {
+  return z
+    .strictObject({
+      group: z.literal('gateway.networking.k8s.io', 'a target belongs to group gateway.networking.k8s.io'),
+      kind: z.enum(kinds, message),
+      name: objectName,
+      namespace: refused("targets are always in the policy's namespace: leave it out"),
+      sectionName: sectionName.optional(),
+    })
+    .transform(({ namespace: _, sectionName: section, ...of }) => ({ ...of, ...optional('sectionName', section) }));
 }

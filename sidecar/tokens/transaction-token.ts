@@ -5,7 +5,7 @@
 import { asSallyportError } from '../../cert-agent/base/errors.ts';
 import type { Connection } from '../connection.ts';
 import { deny } from '../exchange/decision.ts';
-import type { Exchange, PortRules } from '../exchange/exchange.ts';
+import { type Exchange, type PortRules, Slot } from '../exchange/exchange.ts';
 import { changeRequest } from '../exchange/fields.ts';
 import type { FieldName } from '../exchange/message.ts';
 import {
@@ -18,11 +18,14 @@ import {
 import type { TransactionTokenCounts } from './metrics.ts';
 import type { SignTransactionToken } from './sign.ts';
 
+/** A gateway's assertion about the user, from a verified token. */
+export const vouchedFor = new Slot<Vouched>();
+
 const tokenField: ReadonlySet<string> = new Set([transactionTokenField]);
 
 /**
- * Sets `vouched` on inbound requests from a trusted gateway; the peer has been checked. The token is forwarded: it is
- * addressed to this workload, whose app may read it.
+ * Sets `vouchedFor` on inbound requests from a trusted gateway; the peer has been checked. The token is forwarded: it
+ * is addressed to this workload, whose app may read it.
  * @throws SallyportError `txn_token_invalid`.
  */
 export function takeTransactionToken(exchange: Exchange, connection: Connection, counts: TransactionTokenCounts): void {
@@ -34,7 +37,7 @@ export function takeTransactionToken(exchange: Exchange, connection: Connection,
   if (peer === undefined || ours === undefined || !exchange.rules.gateways.has(peer.id.uri))
     return removeToken(exchange, counts, 'untrusted_peer');
   try {
-    exchange.vouched = verify(exchange, at, peer.id.uri, ours);
+    vouchedFor.set(exchange, verify(exchange, at, peer.id.uri, ours));
   } catch (error) {
     counts.count('refused');
     throw deny(exchange, asSallyportError(error, 'internal', 'the transaction token cannot be verified'));
@@ -51,9 +54,9 @@ export function takeTransactionTokenAgain(
   { verifiedUnder }: Connection,
   { gateways }: PortRules,
 ): void {
-  const { vouched } = exchange;
+  const vouched = vouchedFor.get(exchange);
   if (vouched === undefined) return;
-  if (verifiedUnder === undefined || !gateways.has(vouched.gateway)) exchange.vouched = undefined;
+  if (verifiedUnder === undefined || !gateways.has(vouched.gateway)) vouchedFor.set(exchange, undefined);
   else checkVouched(vouched, verifiedUnder);
 }
 

@@ -1,16 +1,19 @@
 // The text that keeps a request on one endpoint: a header, a cookie, a query parameter or the client's address.
 
 import { randomBytes } from 'node:crypto';
-import type { Exchange } from '../exchange/exchange.ts';
+import { type Exchange, Slot } from '../exchange/exchange.ts';
 import type { HashSource } from '../exchange/upstream.ts';
 import { ipOfPlace } from '../policy/ip.ts';
+
+/** The session that keeps a client on one backend and one endpoint; set only if its rule has sessions. */
+export const sessionOf = new Slot<string>();
 
 /** The text, or undefined if the request has none: any endpoint will do then. */
 export function hashKeyOf(exchange: Exchange, source: HashSource): string | undefined {
   if ('headers' in source)
     return source.headers.flatMap((name) => valuesOf(exchange, name.toLowerCase())).join(',') || undefined;
   if ('cookie' in source) return cookieOf(exchange, source.cookie);
-  if ('session' in source) return exchange.session;
+  if ('session' in source) return sessionOf.get(exchange);
   if ('query' in source) return parameterOf(exchange.path, source.query);
   // The address without its port, which differs for each connection.
   return exchange.clientIp?.text ?? ipOfPlace(exchange.connection.remoteAddress)?.text;

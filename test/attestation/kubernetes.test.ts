@@ -12,7 +12,7 @@ import { startAgent } from '../../cert-agent/main.ts';
 import { ask, leafOf, newKey, startTestCa, svidOf } from '../fixtures/ca.ts';
 import { audience, type Cluster, startCluster } from '../fixtures/cluster.ts';
 import { ManualClock } from '../fixtures/manual-clock.ts';
-import { type Owner, tempDir, until } from '../fixtures/process.ts';
+import { type Owner, runSallyport, tempDir, until } from '../fixtures/process.ts';
 import { assemble, createKey, sign } from '../fixtures/tokens.ts';
 
 const silent = createLog({ component: 'ca', level: 'silent' });
@@ -154,6 +154,38 @@ t.test('keys rotate, and are kept for an hour without the API server', async (t)
   t.match(await refusal(tokens, fresh), /"pod":"web-0"/, 'and it comes back');
 });
 
+t.test('an API server that hangs holds up neither known keys nor other evidence', async (t) => {
+  const cluster = await startCluster(t);
+  const clock = new ManualClock();
+  const tokens = tokensOf(cluster, { timeoutMs: 3000 }, clock);
+  const lives = { iat: Math.floor(clock.now() / 1000), exp: Math.floor(clock.now() / 1000) + 86_400 };
+  const good = await cluster.token(lives);
+  await tokens.verify(good);
+  let asked = 0;
+  cluster.pages.set('/.well-known/openid-configuration', () => {
+    asked++;
+  });
+  clock.advance(6 * 60_000);
+  t.match(await refusal(tokens, good), /"pod":"web-0"/, 'waited for, once');
+  t.equal(asked, 1);
+  clock.advance(10_000);
+  const strange = await sign(await createKey('unknown', 'RS256'), cluster.claims(lives));
+  const waiting = Array.from({ length: 64 }, () => refusal(tokens, strange));
+  await until(() => asked === 2, 'the question');
+  let answered = false;
+  const ended = Promise.all(waiting).then((all) => {
+    answered = true;
+    return all;
+  });
+  t.match(await refusal(tokens, good), /"pod":"web-0"/);
+  t.match(await refusal(tokens, strange), /^kubernetes_unavailable/, 'a 65th does not wait');
+  t.equal(answered, false, 'both while the others wait');
+  for (const one of await ended) t.match(one, /no key of the cluster/);
+  clock.advance(10_000);
+  cluster.pages.clear();
+  t.match(await refusal(tokens, strange), /no key of the cluster/, 'and it comes back');
+});
+
 t.test('an API server that lies, sleeps or fails lets nobody in', async (t) => {
   const discovery = '/.well-known/openid-configuration';
   const jwks = '/openid/v1/jwks';
@@ -253,6 +285,29 @@ t.test('TokenReview: a pod or account that is gone, asked only about tokens that
   t.match(await refusal(tokens, good), /^kubernetes_unavailable/, 'HTML');
 });
 
+t.test('one pod does not take the reviews of others', async (t) => {
+  const cluster = await startCluster(t);
+  const tokens = tokensOf(cluster, { review: true, timeoutMs: 30_000 });
+  const greedy = await cluster.token();
+  const own = cluster.claims()['kubernetes.io'] as object;
+  const other = await cluster.token({ 'kubernetes.io': { ...own, pod: { name: 'web-1', uid: 'pod-uid-2' } } });
+  const page = '/apis/authentication.k8s.io/v1/tokenreviews';
+  const held: (() => void)[] = [];
+  const status = { authenticated: true, audiences: [audience], user: { username: 'system:serviceaccount:shop:web' } };
+  cluster.pages.set(page, (_, response) => {
+    held.push(() => void response.end(JSON.stringify({ kind: 'TokenReview', status })));
+  });
+  const asked = Array.from({ length: 16 }, () => refusal(tokens, greedy));
+  await until(() => held.length === 2, 'two reviews');
+  const others = refusal(tokens, other);
+  await until(() => held.length === 3, 'that of the other pod');
+  for (const answer of held) answer();
+  t.match(await others, /"pod":"web-1"/);
+  const all = await Promise.all(asked);
+  t.equal(all.filter((one) => /"pod":"web-0"/.test(one)).length, 2);
+  t.equal(all.filter((one) => /^kubernetes_unavailable/.test(one)).length, 14);
+});
+
 /** Waits until `is` is true. */
 async function waitFor(is: () => boolean | undefined): Promise<void> {
   await until(() => is() === true, 'the agent');
@@ -350,4 +405,12 @@ t.test('an agent joins with the file of the kubelet, and comes back after ca all
   await ca.operator.allow('spiffe://demo.test/ns/shop/sa/web');
   agent.renewNow();
   await waitFor(() => agent.status().state === 'serving');
+});
+
+t.test('options of a cluster without a cluster are refused', async (t) => {
+  for (const option of [['--kubernetes-dns', 'shop/web=web.shop.svc'], ['--kubernetes-review']]) {
+    const { code, stderr } = await runSallyport(t, ['ca', 'serve', '--dir', tempDir(t), ...option]);
+    t.equal(code, 2);
+    t.match(stderr, /--kubernetes is missing/, option.join(' '));
+  }
 });

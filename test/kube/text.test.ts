@@ -138,6 +138,11 @@ t.test('what is no YAML, and what is too large', async (t) => {
     ],
     [`kind: Pod\nspec:\n  containers: ["${'x'.repeat(9_000_000)}"]\n`, /more than 8 MB/],
     ['containers: 1\ncontainers: 2\n', /unique/],
+    [
+      `{"kind":"Pod","apiVersion":"v1","spec":{"containers":[],"x":${'['.repeat(50_000)}${']'.repeat(50_000)}}}`,
+      /^x\.yaml:1: a document is nested too deeply/,
+    ],
+    [`${'{"kind":"List","items":['.repeat(20_000)}${']}'.repeat(20_000)}`, /nested too deeply/],
   ] as const) {
     t.throws(() => run(text), { code: 'config_invalid', message: expected }, text.slice(0, 40));
   }

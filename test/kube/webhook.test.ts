@@ -3,7 +3,7 @@
 import { readFileSync } from 'node:fs';
 import { Agent, request } from 'node:https';
 import { join } from 'node:path';
-import { connect } from 'node:tls';
+import { connect, type TLSSocket } from 'node:tls';
 import t from 'tap';
 import { LiveCell } from '../../cert-agent/base/live.ts';
 import { createLog } from '../../cert-agent/base/log.ts';
@@ -12,6 +12,7 @@ import { emptyDenyList } from '../../cert-agent/identity/denied.ts';
 import type { Identity } from '../../cert-agent/identity/identity.ts';
 import { parseSvid } from '../../cert-agent/identity/svid.ts';
 import { keepCaBundle } from '../../sidecar/kube/ca-bundle.ts';
+import { inject } from '../../sidecar/kube/inject.ts';
 import { stepsOf } from '../../sidecar/kube/patch.ts';
 import { answerReview } from '../../sidecar/kube/review.ts';
 import { podOf } from '../../sidecar/kube/tree.ts';
@@ -177,10 +178,29 @@ t.test('requests about other things are allowed as they are', async (t) => {
     ['another kind', { kind: { group: 'apps', version: 'v1', kind: 'Deployment' } }],
     ['no namespace', { namespace: '' }],
     ['a node’s pod', { object: { ...pod({}), spec: { hostNetwork: true, containers: [] } } }],
-    ['an injected one', { object: annotated({ 'sallyport.dev/status': '{}' }) }],
+    ['an injected one', { object: inject([annotated({})], options)[0]?.value }],
     ['nothing', { object: null }],
   ] as const)
     t.strictSame(answer(reviewOf(annotated({}), more)), { uid: reviewOf(0).request.uid, allowed: true }, name);
+});
+
+t.test('what only says that it has a sidecar is refused, and the request says where a pod is', async (t) => {
+  const { namespace: _, ...all } = options;
+  const answer = (object: unknown): Any => (answerReview(reviewOf(object), all, 'Fail').body as Any).response;
+  for (const text of ['x', '{}', '{"version":1}'])
+    t.match(answer(annotated({ 'sallyport.dev/status': text })), {
+      allowed: false,
+      status: { message: /annotation sallyport\.dev\/status, and no sidecar/ },
+    });
+  for (const namespace of ['kube-system', 'bank']) {
+    const object: Any = structuredClone(annotated({}));
+    object.metadata.namespace = namespace;
+    const { allowed, patch = '' } = answer(object);
+    t.equal(allowed, true);
+    const text = Buffer.from(patch, 'base64').toString('utf8');
+    t.match(text, '\\"namespace\\":\\"shop\\"', `not ${namespace}`);
+    t.notMatch(text, namespace);
+  }
 });
 
 t.test('garbage, strangers and floods', { timeout: 120_000 }, async (t) => {
@@ -226,6 +246,58 @@ t.test('garbage, strangers and floods', { timeout: 120_000 }, async (t) => {
   for (const socket of strangers) socket.destroy();
 });
 
+t.test('strangers who hold all connections, or all bytes, do not keep the API server out', async (t) => {
+  const limits = { connections: 20, bytes: 200_000 };
+  const { webhook, ca } = await start(t, { limits });
+  const { port } = webhook.address;
+  const body = JSON.stringify(reviewOf(annotated({})));
+  const hold = (text: string): Promise<TLSSocket> =>
+    new Promise((resolve) => {
+      const from = { host: '127.0.0.1', port, localAddress: '127.0.0.2', rejectUnauthorized: false };
+      const socket = connect(from);
+      t.teardown(() => socket.destroy());
+      socket.on('error', () => {});
+      socket.once('secureConnect', () => socket.write(text, () => resolve(socket)));
+    });
+  const idle = await Promise.all(
+    Array.from({ length: limits.connections }, () => hold('GET /healthz/ready HTTP/1.1\r\nhost: a\r\n\r\n')),
+  );
+  await Promise.all(idle.map((socket) => new Promise((resolve) => socket.once('data', resolve))));
+  const agent = new Agent({ keepAlive: false });
+  for (let i = 0; i < 3; i++)
+    t.equal((await call(port, { ca, body, agent })).status, 200, 'with all connections taken');
+  await until(() => idle.some(({ destroyed }) => destroyed), 'one that was silent was closed');
+  const head = 'POST /inject HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: 100000\r\n\r\n';
+  const holders = await Promise.all([1, 2].map(() => hold(`${head}${' '.repeat(99_999)}`)));
+  for (let i = 0; i < 3; i++) t.equal((await call(port, { ca, body, agent })).status, 200, 'with all bytes taken');
+  await until(() => holders.some(({ destroyed }) => destroyed), 'one of those that hold them was cut');
+});
+
+t.test('a pod that takes long to read is refused at once, and shortly', async (t) => {
+  const { namespace: _, ...all } = options;
+  const huge = 'x'.repeat(1_000_000);
+  const keys = Array.from({ length: 20_000 }, (_, i) => `k${i}: 1`).join('\n');
+  const volumes = Array.from({ length: 60_000 }, (_, i) => ({ name: `v${i}` }));
+  const containers = Array.from({ length: 20_000 }, (_, i) => ({ name: `c${i}` }));
+  const ports = Array.from({ length: 50_000 }, () => ({ containerPort: 8080, name: 'http' }));
+  const withSpec = (spec: object): Any => ({ ...pod({}), spec: { ...(pod({}) as Any).spec, ...spec } });
+  for (const [name, object, expected] of [
+    ['brackets', annotated({ 'sallyport.dev/settings': '{'.repeat(1_500_000) }), /YAML of at most 16384 characters/],
+    ['keys', annotated({ 'proxy.istio.io/config': keys }), /YAML of at most 16384 characters/],
+    ['volumes', withSpec({ volumes }), /60000 volumes: at most 1000/],
+    ['containers', withSpec({ containers }), /20000 containers: at most 1000/],
+    ['ports', withSpec({ containers: [{ name: 'a', ports }] }), /50000 ports: at most 1000/],
+    ['a long name', withSpec({ volumes: [{ name: huge }, { name: huge }] }), /a volume is called x+\.\.\.$/],
+  ] as const) {
+    const began = performance.now();
+    const { outcome, reason = '' } = answerReview(reviewOf(object), all, 'Fail');
+    t.equal(outcome, 'refused', name);
+    t.match(reason, expected, name);
+    t.ok(reason.length <= 1000, `${name}: ${reason.length} characters`);
+    t.ok(performance.now() - began < 2000, `${name}: in ${performance.now() - began} ms`);
+  }
+});
+
 t.test('without an SVID it is not ready, and its certificate rotates without a failed request', async (t) => {
   const { webhook, ca, identity, authority } = await start(t);
   const { port } = webhook.address;
@@ -257,21 +329,29 @@ t.test('caBundle follows the bundle, and is mended', async (t) => {
   const path = `/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/${name}`;
   const entry = (one: string): object => ({
     name: one,
-    clientConfig: { service: { name: 'w', namespace: 'n' } },
+    clientConfig: { service: { name: 'sallyport-webhook', namespace: 'sallyport-system' } },
     sideEffects: 'None',
     admissionReviewVersions: ['v1'],
   });
+  const foreign = {
+    ...entry('c.test'),
+    clientConfig: { service: { name: 'w', namespace: 'n' }, caBundle: 'dGhlaXJz' },
+  };
+  const elsewhere = { ...entry('d.test'), clientConfig: { url: 'https://d.test/', caBundle: 'dGhlaXJz' } };
   const put = (): unknown =>
     webhooks.set(name, {
       apiVersion: 'admissionregistration.k8s.io/v1',
       kind: 'MutatingWebhookConfiguration',
       metadata: { name },
-      webhooks: [entry('a.sallyport.dev'), entry('b.sallyport.dev')],
+      webhooks: [entry('a.sallyport.dev'), foreign, elsewhere, entry('b.sallyport.dev')],
     });
   let bundle: string | undefined;
   const log = createLog({ component: 'webhook', level: 'silent' });
   pages.set(path, '<html>starting</html>');
-  const keeper = keepCaBundle({ server: { url, caFile, tokenFile }, configuration: name, bundle: () => bundle, log });
+  const keeper = keepCaBundle({
+    ...{ server: { url, caFile, tokenFile }, configuration: name, service, log },
+    bundle: () => bundle,
+  });
   t.teardown(() => keeper.close());
   await new Promise((resolve) => setImmediate(resolve));
   t.equal(keeper.isSet(), false, 'not without a bundle');
@@ -286,7 +366,7 @@ t.test('caBundle follows the bundle, and is mended', async (t) => {
   pages.clear();
   put();
   await until(() => keeper.isSet(), 'the first patch');
-  t.strictSame(set(), ['one', 'one']);
+  t.strictSame(set(), ['one', 'theirs', 'theirs', 'one'], 'webhooks of others in it stay as they are');
   bundle = 'one and two';
   keeper.check();
   await until(() => set()[0] === 'one and two', 'the second');
@@ -310,7 +390,12 @@ t.test('the command: joins as a pod, patches, serves, stops', { timeout: 120_000
   const { url, caFile, tokenFile, issuer, webhooks } = cluster;
   webhooks.set('sallyport-injector', {
     ...{ apiVersion: 'admissionregistration.k8s.io/v1', kind: 'MutatingWebhookConfiguration' },
-    webhooks: [{ name: 'inject.sallyport.dev', clientConfig: {} }],
+    webhooks: [
+      {
+        name: 'inject.sallyport.dev',
+        clientConfig: { service: { name: 'sallyport-webhook', namespace: 'sallyport-system' } },
+      },
+    ],
   });
   const ca = await startTestCa(t, { cluster: { url, issuer, caFile, audience, names: { 'shop/web': [service] } } });
   await ca.operator.dns.allow(service);

@@ -4,35 +4,20 @@
 import { z } from 'zod';
 import type { Problem } from '../../../cert-agent/base/errors.ts';
 import { readDocument, type YamlDocument } from '../../../cert-agent/base/yaml.ts';
-import type { PolicyTarget } from '../../edge/policy.ts';
+import type { PolicyHead, PolicyTarget } from '../../edge/policy.ts';
 import { schemasOf } from '../../edge/schemas.ts';
-import { notEvaluated, objectName, sectionName, targetsIn } from '../../schema/gateway-patterns.ts';
-import { refused } from '../../schema/policy-fields.ts';
+import { metadata, notEvaluated, targetsIn } from '../../schema/gateway-patterns.ts';
+import { targetOf } from '../../schema/policy-fields.ts';
 import { mergeTypes, withInheritance } from './merge.ts';
-import type { BackendTrafficPolicy } from './upstream-settings.ts';
-import {
-  circuitBreaker,
-  healthCheck,
-  healthCheckOf,
-  loadBalancer,
-  loadBalancerOf,
-  retry,
-  retryOf,
-  timeout,
-  timeoutOf,
-  withoutUndefined,
-} from './upstream-traffic.ts';
+import { type UpstreamSettings, upstreamFields, upstreamSettingsOf } from './upstream-traffic.ts';
+
+/** A BackendTrafficPolicy as read: plain data from the process that reads documents. */
+export interface BackendTrafficPolicy extends PolicyHead<BackendTrafficPolicy>, Readonly<UpstreamSettings> {}
 
 // Envoy Gateway's, without UDPRoute, which is not served.
 const targetKinds = ['Gateway', 'HTTPRoute', 'GRPCRoute', 'TLSRoute', 'TCPRoute'] as const;
 
-const target = z.strictObject({
-  group: z.literal('gateway.networking.k8s.io', 'a target belongs to group gateway.networking.k8s.io'),
-  kind: z.enum(targetKinds),
-  name: objectName,
-  namespace: refused("targets are always in the policy's namespace: leave it out"),
-  sectionName: sectionName.optional(),
-});
+const target = targetOf(targetKinds);
 
 /** The fields that capabilities of the edge read: all of them are about requests. */
 const capabilityFields = await schemasOf('BackendTrafficPolicy');
@@ -42,11 +27,7 @@ const spec = z
   .strictObject({
     targetRef: target.optional(),
     targetRefs: z.array(target).min(1).max(16).optional(),
-    retry: retry.optional(),
-    timeout: timeout.optional(),
-    loadBalancer: loadBalancer.optional(),
-    circuitBreaker: circuitBreaker.optional(),
-    healthCheck: healthCheck.optional(),
+    ...upstreamFields,
     ...(capabilityFields as Record<never, never>),
     mergeType: z.enum(mergeTypes, `'mergeType' is ${mergeTypes.join(' or ')}`).optional(),
     // What Envoy Gateway has beyond this build. Named one by one, so that the message says 'not evaluated' and not
@@ -109,13 +90,6 @@ function placesOf({
   ];
 }
 
-const metadata = z.looseObject({
-  name: z.string().regex(/^[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?$/, 'a name holds a-z, 0-9, dots and dashes'),
-  // Where kubectl would put it.
-  namespace: z.string().min(1).max(63).default('default'),
-  creationTimestamp: z.iso.datetime({ offset: true }).nullish(),
-});
-
 /** The document as written. */
 export const backendTrafficPolicy = z.strictObject({
   apiVersion: z.literal('gateway.envoyproxy.io/v1alpha1'),
@@ -145,15 +119,12 @@ export function readBackendTrafficPolicy(
   const { metadata: of, spec: said } = read.value;
   const value: BackendTrafficPolicy = {
     name: of.name,
-    namespace: of.namespace,
+    // Where kubectl would put it.
+    namespace: of.namespace ?? 'default',
     createdAt: of.creationTimestamp == null ? 0 : Date.parse(of.creationTimestamp),
-    targets: [...(said.targetRef === undefined ? [] : [said.targetRef]), ...(said.targetRefs ?? [])].map(plainTarget),
+    targets: [...(said.targetRef === undefined ? [] : [said.targetRef]), ...(said.targetRefs ?? [])],
     ...partsOf(said),
-    ...(said.retry === undefined ? {} : { retry: retryOf(said.retry) }),
-    ...(said.timeout === undefined ? {} : { timeout: timeoutOf(said.timeout) }),
-    ...(said.loadBalancer === undefined ? {} : { loadBalancer: loadBalancerOf(said.loadBalancer) }),
-    ...(said.circuitBreaker === undefined ? {} : { circuitBreaker: withoutUndefined(said.circuitBreaker) }),
-    ...(said.healthCheck === undefined ? {} : { healthCheck: healthCheckOf(said.healthCheck) }),
+    ...upstreamSettingsOf(said),
     ...(said.mergeType === undefined ? {} : { mergeType: said.mergeType }),
     ...(read.required ? { required: true } : {}),
     file,
@@ -168,10 +139,3 @@ function partsOf(said: object): Readonly<Record<string, unknown>> {
     Object.entries(said).filter(([name, part]) => Object.hasOwn(capabilityFields, name) && part !== undefined),
   );
 }
-
-const plainTarget = ({ group, kind, name, sectionName: section }: Target): PolicyTarget => ({
-  group,
-  kind,
-  name,
-  ...(section === undefined ? {} : { sectionName: section }),
-});

@@ -8,23 +8,10 @@ import { deepFreeze } from '../../../cert-agent/base/live.ts';
 import { readDocument, type YamlDocument } from '../../../cert-agent/base/yaml.ts';
 import type { PolicyTarget } from '../../edge/policy.ts';
 import type { ClientPolicy } from '../../routing/documents.ts';
-import {
-  metadata,
-  notEvaluated,
-  objectName,
-  objectRef,
-  sectionName,
-  targetsIn,
-} from '../../schema/gateway-patterns.ts';
-import { refused } from '../../schema/policy-fields.ts';
+import { metadata, notEvaluated, objectRef, targetsIn } from '../../schema/gateway-patterns.ts';
+import { refused, targetOf } from '../../schema/policy-fields.ts';
 
-const target = z.strictObject({
-  group: z.literal('gateway.networking.k8s.io', 'a target belongs to group gateway.networking.k8s.io'),
-  kind: z.literal('Gateway', 'a target must be a Gateway'),
-  name: objectName,
-  namespace: refused("targets are always in the policy's namespace: leave it out"),
-  sectionName: sectionName.optional(),
-});
+const target = targetOf(['Gateway'], 'a target must be a Gateway');
 
 const clientValidation = z
   .strictObject({

@@ -8,8 +8,8 @@ import { fieldsOf } from '../../edge/capabilities.ts';
 import type { Layered, PolicyTarget, SecurityPolicy } from '../../edge/policy.ts';
 import { partsOf } from '../../edge/policy-parts.ts';
 import type { RouteDocument } from '../../routing/documents.ts';
+import type { BackendTrafficPolicy } from './backend-traffic-policy.ts';
 import { type Merging, mergeDocuments, partsSaidBy, unmerged } from './merge.ts';
-import type { BackendTrafficPolicy } from './upstream-settings.ts';
 
 /** A policy as read, with its document. */
 export interface Written<P> {

@@ -9,8 +9,8 @@ import { readDocument, type YamlDocument } from '../../../cert-agent/base/yaml.t
 import { fieldsOf } from '../../edge/capabilities.ts';
 import type { PolicyTarget, SecurityPolicy } from '../../edge/policy.ts';
 import { schemasOf } from '../../edge/schemas.ts';
-import { metadata, objectName, sectionName, targetsIn } from '../../schema/gateway-patterns.ts';
-import { optional, refused } from '../../schema/policy-fields.ts';
+import { metadata, targetsIn } from '../../schema/gateway-patterns.ts';
+import { refused, targetOf } from '../../schema/policy-fields.ts';
 import { type Merging, mergeTypes, withInheritance } from './merge.ts';
 
 /** The only version that is read. */
@@ -22,17 +22,10 @@ const capabilityFields = await schemasOf('SecurityPolicy');
 /** The same fields, with what a capability checks across them. */
 const fields = fieldsOf('SecurityPolicy');
 
-const targetRef = z
-  .strictObject({
-    group: z.literal('gateway.networking.k8s.io', 'a target belongs to group gateway.networking.k8s.io'),
-    kind: z.enum(['Gateway', 'HTTPRoute', 'GRPCRoute'], 'a target must be a Gateway, an HTTPRoute or a GRPCRoute'),
-    name: objectName,
-    namespace: refused("targets are always in the policy's namespace: leave it out"),
-    sectionName: sectionName.optional(),
-  })
-  .transform(
-    ({ namespace: _, sectionName: section, ...of }): PolicyTarget => ({ ...of, ...optional('sectionName', section) }),
-  );
+const targetRef = targetOf(
+  ['Gateway', 'HTTPRoute', 'GRPCRoute'],
+  'a target must be a Gateway, an HTTPRoute or a GRPCRoute',
+);
 
 /** The fields of a `spec` that say what a policy is attached to. */
 export const targetFields = {

@@ -1,22 +1,24 @@
-// The parts of a BackendTrafficPolicy except its limits: how each is written, and its plain data.
+// The parts of a BackendTrafficPolicy except its limits: how each is written, and its plain data for the process that
+// serves. Times are milliseconds, sizes bytes. A missing field has Envoy Gateway's default if there is one, else it is
+// absent.
 
 import { z } from 'zod';
 import { durationSchema } from '../../../cert-agent/base/yaml.ts';
 import { headerName, notEvaluated } from '../../schema/gateway-patterns.ts';
-import {
-  type HealthCheckSettings,
-  type LoadBalancerSettings,
-  type RetrySettings,
-  retryTriggers,
-  type TimeoutSettings,
-} from './upstream-settings.ts';
+
+/** Envoy's names of what can be retried. */
+const retryTriggers = [
+  ...(['5xx', 'gateway-error', 'reset', 'reset-before-request', 'connect-failure', 'retriable-4xx'] as const),
+  ...(['refused-stream', 'retriable-status-codes'] as const),
+  ...(['cancelled', 'deadline-exceeded', 'internal', 'resource-exhausted', 'unavailable'] as const),
+] as const;
 
 const status = z.number().int().min(100).max(599);
 const uint32 = z.number().int().min(0).max(4_294_967_295);
 const atLeastOne = uint32.min(1);
 
 /** `retry` as written. */
-export const retry = z
+const retry = z
   .strictObject({
     // The default is Envoy Gateway's. The maximum is ours.
     numRetries: z.number().int().min(0).max(100).default(2),
@@ -54,7 +56,7 @@ export const retry = z
   });
 
 /** `timeout` as written. */
-export const timeout = z.strictObject({
+const timeout = z.strictObject({
   // Without it `limits.connect` of gateway.yaml counts, 5 s by default. Envoy Gateway waits 10 s.
   tcp: z.strictObject({ connectTimeout: durationSchema.optional() }).optional(),
   http: z
@@ -100,7 +102,7 @@ const consistentHash = z
   });
 
 /** `loadBalancer` as written. */
-export const loadBalancer = z
+const loadBalancer = z
   .strictObject({
     type: z.enum(['RoundRobin', 'LeastRequest', 'Random', 'ConsistentHash']),
     consistentHash: consistentHash.optional(),
@@ -121,7 +123,7 @@ export const loadBalancer = z
 
 // Envoy Gateway's defaults: a policy with any of these fields has all four limits.
 /** `circuitBreaker` as written. */
-export const circuitBreaker = z.strictObject({
+const circuitBreaker = z.strictObject({
   maxConnections: uint32.default(1024),
   maxPendingRequests: uint32.default(1024),
   maxParallelRequests: uint32.default(1024),
@@ -188,7 +190,7 @@ const passive = z.strictObject({
 });
 
 /** `healthCheck` as written. */
-export const healthCheck = z
+const healthCheck = z
   .strictObject({
     active: active.optional(),
     passive: passive.optional(),
@@ -197,6 +199,8 @@ export const healthCheck = z
     panicThreshold: notEvaluated('panicThreshold'),
   })
   .refine((value) => value.active !== undefined || value.passive !== undefined, "needs 'active' or 'passive'");
+
+type RetryTrigger = (typeof retryTriggers)[number];
 
 /** Envoy Gateway's defaults, for a policy with an empty `retry`. */
 const defaultTriggers = [
@@ -209,13 +213,13 @@ const defaultTriggers = [
 /** Envoy's default. */
 const defaultBackOffMs = 25;
 
-/** `retry` as plain data. */
-export function retryOf({ numRetries, retryOn, perRetry }: z.output<typeof retry>): RetrySettings {
+function retryOf({ numRetries, retryOn, perRetry }: z.output<typeof retry>) {
   const { triggers = retryOn === undefined ? defaultTriggers : [], httpStatusCodes = [503] } = retryOn ?? {};
   const baseMs = perRetry?.backOff?.baseInterval ?? defaultBackOffMs;
   return {
     numRetries,
-    triggers,
+    triggers: triggers as readonly RetryTrigger[],
+    // Of `retriable-status-codes`.
     statusCodes: triggers.includes('retriable-status-codes') ? httpStatusCodes : [],
     ...(perRetry?.timeout === undefined ? {} : { perTryTimeoutMs: perRetry.timeout }),
     ...(perRetry?.backOff === undefined
@@ -225,29 +229,30 @@ export function retryOf({ numRetries, retryOn, perRetry }: z.output<typeof retry
   };
 }
 
-/** `timeout` as plain data. */
-export function timeoutOf({ tcp, http }: z.output<typeof timeout>): TimeoutSettings {
+function timeoutOf({ tcp, http }: z.output<typeof timeout>) {
   return withoutUndefined({
     connectMs: tcp?.connectTimeout,
+    // For the whole response; 0: none.
     requestMs: http?.requestTimeout,
     connectionIdleMs: http?.connectionIdleTimeout,
   });
 }
 
-/** `loadBalancer` as plain data. */
-export function loadBalancerOf({ type, consistentHash: hash }: z.output<typeof loadBalancer>): LoadBalancerSettings {
-  if (hash === undefined) return { type };
-  if (hash.type === 'SourceIP') return { type, consistentHash: { type: 'SourceIP' } };
-  if (hash.type === 'Cookie') {
-    const { name, ttl } = hash.cookie!;
-    return { type, consistentHash: { type: 'Cookie', name, ...(ttl === undefined ? {} : { ttlMs: ttl }) } };
-  }
-  const names = (hash.headers ?? [hash.header!]).map(({ name }) => name.toLowerCase());
-  return { type, consistentHash: { type: 'Header', names } };
+function loadBalancerOf({ type, consistentHash }: z.output<typeof loadBalancer>) {
+  return withoutUndefined({ type, consistentHash: consistentHash && hashOf(consistentHash) });
 }
 
-/** `healthCheck` as plain data. */
-export function healthCheckOf({ active: asked, passive: seen }: z.output<typeof healthCheck>): HealthCheckSettings {
+/** One header and several are the same thing; names are in lower case. */
+function hashOf({ type, header, headers, cookie }: z.output<typeof consistentHash>) {
+  if (type === 'SourceIP') return { type } as const;
+  if (type === 'Cookie') {
+    const { name, ttl } = cookie!;
+    return { type, name, ...(ttl === undefined ? {} : { ttlMs: ttl }) } as const;
+  }
+  return { type: 'Header', names: (headers ?? [header!]).map(({ name }) => name.toLowerCase()) } as const;
+}
+
+function healthCheckOf({ active: asked, passive: seen }: z.output<typeof healthCheck>) {
   return {
     ...(asked === undefined
       ? {}
@@ -266,6 +271,7 @@ export function healthCheckOf({ active: asked, passive: seen }: z.output<typeof 
       : {
           passive: {
             consecutive5xxErrors: seen.consecutive5XxErrors,
+            // 0: they are not counted separately.
             consecutiveGatewayErrors: seen.consecutiveGatewayErrors,
             intervalMs: seen.interval,
             baseEjectionMs: seen.baseEjectionTime,
@@ -280,6 +286,29 @@ type Defined<T> = { [K in keyof T as undefined extends T[K] ? never : K]: T[K] }
 };
 
 /** Drops the keys of undefined values. */
-export function withoutUndefined<T extends object>(value: T): Defined<T> {
+function withoutUndefined<T extends object>(value: T): Defined<T> {
   return Object.fromEntries(Object.entries(value).filter(([, one]) => one !== undefined)) as Defined<T>;
 }
+
+/** The fields about upstreams, as written. */
+export const upstreamFields = {
+  retry: retry.optional(),
+  timeout: timeout.optional(),
+  loadBalancer: loadBalancer.optional(),
+  circuitBreaker: circuitBreaker.optional(),
+  healthCheck: healthCheck.optional(),
+};
+
+/** The same fields as plain data. */
+export function upstreamSettingsOf(said: z.output<z.ZodObject<typeof upstreamFields>>) {
+  return withoutUndefined({
+    retry: said.retry && retryOf(said.retry),
+    timeout: said.timeout && timeoutOf(said.timeout),
+    loadBalancer: said.loadBalancer && loadBalancerOf(said.loadBalancer),
+    circuitBreaker: said.circuitBreaker && withoutUndefined(said.circuitBreaker),
+    healthCheck: said.healthCheck && healthCheckOf(said.healthCheck),
+  });
+}
+
+/** The fields about upstreams that a policy has. */
+export type UpstreamSettings = ReturnType<typeof upstreamSettingsOf>;

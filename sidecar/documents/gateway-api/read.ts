@@ -40,17 +40,19 @@ export interface ClosingDocument extends Named {
   readonly problem: Problem;
 }
 
-const metadata = z.looseObject({
+/** Of kinds that are not Gateway API's: whatever an API server has accepted is a name. */
+const named = z.looseObject({
   name: z.string().min(1).max(253),
   namespace: z.string().min(1).max(63).default('default'),
+});
+
+const metadata = named.extend({
   labels: z.record(z.string(), z.string()).nullish(),
   ...dated,
 });
 
 /** The part that names a document, whatever else is wrong with it. */
-const nameOnly = z.looseObject({
-  name: z.string().min(1).max(253),
-  namespace: z.string().min(1).max(63).default('default'),
+const nameOnly = named.extend({
   generation: dated.generation.catch(1),
   // The oldest possible time: of equal matches, no younger one may come before it.
   creationTimestamp: dated.creationTimestamp.catch('1970-01-01T00:00:00Z'),

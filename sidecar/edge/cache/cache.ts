@@ -7,6 +7,7 @@ import type { ConnectionFacts } from '../../exchange/connection-facts.ts';
 import { type Exchange, Slot } from '../../exchange/exchange.ts';
 import { addFields, filterFields } from '../../exchange/fields.ts';
 import { emptyFields, type Fields, type Reply } from '../../exchange/message.ts';
+import { noteInLog } from '../../exchange/noted.ts';
 import type { Onward } from '../../exchange/onward.ts';
 import { deadlines } from '../../upstream/deadlines.ts';
 import { type Directives, firstOf, joinedOf, parseDirectives, unreadable } from './directives.ts';
@@ -606,7 +607,7 @@ export class Cache {
   }
 
   #note(exchange: Exchange, outcome: CacheOutcome, note: Told): void {
-    exchange.cache = outcome;
+    noteInLog(exchange, { name: 'cache', text: outcome });
     this.#counts[outcome]++;
     told.set(exchange, note);
   }

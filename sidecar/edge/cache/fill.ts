@@ -488,9 +488,9 @@ function fetchFor(
     ...{ method: 'GET', target: of.target, path: of.path, authority: of.authority, minor: of.minor },
     ...{ taken: of.taken, judges: of.judges, userAgent: of.userAgent, forwardedFor: of.forwardedFor },
     ...{ requestId: of.requestId, requestIdGiven: of.requestIdGiven, hopFields: of.hopFields },
-    ...{ route: of.route, listener: of.listener, edge: of.edge, session: of.session, scheme: of.scheme },
+    ...{ route: of.route, listener: of.listener, edge: of.edge, scheme: of.scheme },
     ...{ decision: of.decision, auth: of.auth, tokenValidUntil: of.tokenValidUntil, clientId: of.clientId },
-    ...{ authMethod: of.authMethod, clientIp: of.clientIp, vouched: of.vouched, received: of.received },
+    ...{ authMethod: of.authMethod, clientIp: of.clientIp, received: of.received },
     ...{ addressed: of.addressed, slots: of.slots?.slice() },
     phases:
       phases === undefined

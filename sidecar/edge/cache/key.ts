@@ -6,6 +6,7 @@ import type { Exchange } from '../../exchange/exchange.ts';
 import { headerOf } from '../../exchange/facts.ts';
 import { foldName } from '../../policy/header-name.ts';
 import { normalizePath, type PathNormalization, pathNormalizations } from '../../policy/path.ts';
+import { vouchedFor } from '../../tokens/transaction-token.ts';
 import type { CachePlan } from './schema.ts';
 import type { Place } from './store.ts';
 
@@ -91,8 +92,10 @@ export function compileIdentified({
   // Callers that differ in a header of the key share nothing anyway.
   const wellKnown = identifying.filter((name) => !keyHeaders.map(foldName).includes(name));
   const names = new Set(['authorization', 'cookie', ...wellKnown, ...identityHeaders.map(foldName)]);
-  return function isIdentified({ clientId, auth, authMethod, vouched, judges, connection, fields }) {
-    if (clientId !== undefined || auth !== undefined || authMethod !== undefined || vouched !== undefined) return true;
+  return function isIdentified(exchange) {
+    const { clientId, auth, authMethod, judges, connection, fields } = exchange;
+    if (clientId !== undefined || auth !== undefined || authMethod !== undefined) return true;
+    if (vouchedFor.get(exchange) !== undefined) return true;
     // An external authorizer may have added what it knows about the caller.
     if (judges !== undefined || connection.client !== undefined) return true;
     return fields.names.some(({ folded }) => names.has(folded));

@@ -2,9 +2,10 @@
 // policy's.
 
 import { addReplyFields, answerOwn } from '../../exchange/answer.ts';
+import { preflightFor } from '../../exchange/facts.ts';
 import { filterFields } from '../../exchange/fields.ts';
 import type { Service } from '../capability.ts';
-import { compileCors, corsFields, isPreflight, preflightFields, replyCorsFields } from './cors.ts';
+import { compileCors, corsFields, preflightFields, replyCorsFields } from './cors.ts';
 import type { CorsPlan } from './schema.ts';
 
 export const cors: Service<CorsPlan, undefined> = {
@@ -30,7 +31,7 @@ export const cors: Service<CorsPlan, undefined> = {
     return {
       preflight: (exchange) => JSON.stringify(preflightFields(exchange, rules)),
       admit(exchange) {
-        if (isPreflight(exchange)) answerOwn(exchange, 204, preflightFields(exchange, rules));
+        if (preflightFor(exchange) !== undefined) answerOwn(exchange, 204, preflightFields(exchange, rules));
       },
       authenticate: (exchange) => addReplyFields(exchange, replyCorsFields(exchange, rules)),
       // Two Access-Control-Allow-Origin fields are an error to browsers: the rule's replace the backend's.

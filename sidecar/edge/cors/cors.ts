@@ -3,7 +3,6 @@
 
 import type { Exchange } from '../../exchange/exchange.ts';
 import { headerOf } from '../../exchange/facts.ts';
-import { preflightFor } from '../../routing/match.ts';
 import { originPattern } from './origin.ts';
 import type { CorsPlan } from './schema.ts';
 
@@ -55,11 +54,6 @@ export function compileCors(plan: CorsPlan): Cors {
     expose: exposeHeaders,
     maxAgeS: maxAge,
   };
-}
-
-/** True for a preflight. Fetch standard, section 3.3.2: OPTIONS, with both of its fields. */
-export function isPreflight(exchange: Exchange): boolean {
-  return preflightFor(exchange) !== undefined;
 }
 
 /**

@@ -7,6 +7,7 @@ import { type Exchange, Slot } from '../../exchange/exchange.ts';
 import { headerOf, pathWithoutQuery } from '../../exchange/facts.ts';
 import { addFields, changeRequest, filterFields } from '../../exchange/fields.ts';
 import { emptyFields } from '../../exchange/message.ts';
+import { noteInLog } from '../../exchange/noted.ts';
 import type { Onward } from '../../exchange/onward.ts';
 import { translatedPath } from '../../exchange/translated.ts';
 import { limitBody } from '../../protocol/body-limit.ts';
@@ -80,7 +81,7 @@ export const grpcJson: Service<GrpcJsonPlan, Shared> = {
       const sent = { binding: call.match.binding, transcoder: transcoder!, form, limitBytes, cancel };
       call.reply = new JsonReply(exchange, sent, restore, (error) => shared.refuse(exchange, error));
       exchange.downstream = call.reply;
-      note(exchange, call.match.binding.rpcPath);
+      noteInLog(exchange, { name: 'grpc_method', text: call.match.binding.rpcPath });
     };
 
     return {
@@ -183,10 +184,6 @@ function refusal(exchange: Exchange, error: unknown): unknown {
 /** google.rpc.Status as JSON. */
 function statusOf({ row }: SallyportError, message: string): Buffer {
   return Buffer.from(JSON.stringify({ code: row.grpc, message, details: [] }));
-}
-
-function note(exchange: Exchange, rpcPath: string): void {
-  exchange.noted = [...(exchange.noted ?? []), ['grpc_method', rpcPath]];
 }
 
 /** The whole request has been sent: the bytes held meanwhile are its JSON, and are not forwarded. */

@@ -7,6 +7,7 @@ import { type Exchange, Slot } from '../../exchange/exchange.ts';
 import { headerOf } from '../../exchange/facts.ts';
 import { addFields, changeRequest, filterFields } from '../../exchange/fields.ts';
 import { type Fields, printable } from '../../exchange/message.ts';
+import { noteInLog } from '../../exchange/noted.ts';
 import type { Onward } from '../../exchange/onward.ts';
 import { limitBody } from '../../protocol/body-limit.ts';
 import type { EdgeWorkers, Guarding } from '../capability.ts';
@@ -249,5 +250,5 @@ function describe({ method, targets }: Message): string {
 }
 
 function note(exchange: Exchange, messages: readonly Message[]): void {
-  exchange.noted = [...(exchange.noted ?? []), ['mcp', messages.slice(0, 3).map(describe).join('; ')]];
+  noteInLog(exchange, { name: 'mcp', text: messages.slice(0, 3).map(describe).join('; ') });
 }

@@ -4,6 +4,7 @@ import { SallyportError } from '../../../cert-agent/base/errors.ts';
 import { deny } from '../../exchange/decision.ts';
 import { type Exchange, Slot } from '../../exchange/exchange.ts';
 import { headerOf } from '../../exchange/facts.ts';
+import { noteInLog } from '../../exchange/noted.ts';
 import { limitBody } from '../../protocol/body-limit.ts';
 import type { Guarding } from '../capability.ts';
 import { decodeBody, isPlain } from '../content.ts';
@@ -79,7 +80,9 @@ export const screening: Guarding<ScreeningPlan, ScreeningShared | undefined> = {
       const isAttack = score >= threshold;
       const outcome: Outcome = isAttack ? 'attack' : spent !== undefined || !isRead ? 'unscreened' : 'clean';
       shared?.counts?.request(mode, outcome);
-      if (hits.length > 0) note(exchange, `${score} ${describeHits(hits)}`);
+      // The query may be the evidence of an attack: the line names what was found, not its text.
+      if (hits.length > 0)
+        noteInLog(exchange, { name: 'screening', text: `${score} ${describeHits(hits)}`, hidesQuery: true });
       if (isAttack) for (const detector of detectorsAbove(hits, threshold)) shared?.counts?.detected(mode, detector);
       if (!blocks) return;
       if (isAttack)
@@ -185,10 +188,6 @@ function isStream({ grpc, minor, webSocket, method }: Exchange): boolean {
 
 /** Requests that passed. */
 const passed = new Slot<boolean>();
-
-function note(exchange: Exchange, text: string): void {
-  exchange.noted = [...(exchange.noted ?? []), ['screening', text]];
-}
 
 function pathOf(path: string): string {
   const end = path.indexOf('?');

@@ -1,6 +1,7 @@
 // Keeps a client on one backend and one endpoint, by a random name that the client sends back.
 
 import { parseDuration } from '../../../cert-agent/base/clock.ts';
+import { sessionOf } from '../../upstream/hash-key.ts';
 import type { Service } from '../capability.ts';
 import type { SessionPersistencePlan } from './schema.ts';
 import { findSession, type SessionPlan, shareOf } from './session-persistence.ts';
@@ -18,17 +19,18 @@ export const sessionPersistence: Service<SessionPersistencePlan, undefined> = {
   ],
   compile([planned], { path }) {
     if (planned === undefined) return undefined;
-    const session = sessionOf(planned.plan, path);
+    const plan = sessionPlanOf(planned.plan, path);
     return {
       share(exchange) {
-        exchange.session = findSession(exchange, session, exchange.startedAt);
-        return shareOf(exchange.session);
+        const found = findSession(exchange, plan, exchange.startedAt);
+        sessionOf.set(exchange, found);
+        return shareOf(found);
       },
     };
   },
 };
 
-function sessionOf(
+function sessionPlanOf(
   { sessionName, type, absoluteTimeout, cookieConfig }: SessionPersistencePlan,
   path: string,
 ): SessionPlan {

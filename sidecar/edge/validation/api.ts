@@ -2,7 +2,7 @@
 
 import { isAscii, isUtf8 } from 'node:buffer';
 import type { Exchange } from '../../exchange/exchange.ts';
-import { headerOf, pathWithoutQuery } from '../../exchange/facts.ts';
+import { headerOf, pathWithoutQuery, preflightFor } from '../../exchange/facts.ts';
 import {
   boundaryOf,
   type ContentType,
@@ -67,7 +67,7 @@ export function compileApi({ operations, escapedSlashes }: ApiPlan, validators: 
     find,
     checkRequest(exchange, body) {
       const found = find(exchange);
-      if ('violations' in found) return isPreflight(exchange, found) && body.length === 0 ? valid : found;
+      if ('violations' in found) return isUndescribedPreflight(exchange, found) && body.length === 0 ? valid : found;
       const { operation, variables } = found;
       const violations = [
         ...ambiguousIn(operation, variables, escapedSlashes),
@@ -99,14 +99,9 @@ function responseFor({ responses }: Operation, status: number): Operation['respo
   return wanted.map((one) => responses.find((response) => response.status === one)).find((one) => one !== undefined);
 }
 
-/** The preflight for another method of the same path; no document describes it. */
-function isPreflight(exchange: Exchange, { fault }: Verdict): boolean {
-  return (
-    fault === 'operation_method_unknown' &&
-    exchange.method === 'OPTIONS' &&
-    headerOf(exchange, 'origin') !== undefined &&
-    headerOf(exchange, 'access-control-request-method') !== undefined
-  );
+/** The preflight for another method of the same path, which no document describes. */
+function isUndescribedPreflight(exchange: Exchange, { fault }: Verdict): boolean {
+  return fault === 'operation_method_unknown' && preflightFor(exchange) !== undefined;
 }
 
 function ambiguousIn(

@@ -7,6 +7,7 @@ import { type Exchange, Slot } from '../../exchange/exchange.ts';
 import { headerOf } from '../../exchange/facts.ts';
 import { addFields } from '../../exchange/fields.ts';
 import { emptyFields, type Reply } from '../../exchange/message.ts';
+import { noteInLog } from '../../exchange/noted.ts';
 import { foldName } from '../../policy/header-name.ts';
 import { limitBody } from '../../protocol/body-limit.ts';
 import type { Guarding } from '../capability.ts';
@@ -67,7 +68,7 @@ export const validation: Guarding<ValidationPlan, Count | undefined> = {
       }
       count?.('request', mode, 'invalid');
       const text = summaryOf(verdict, known);
-      note(exchange, 'validation', text);
+      noteInLog(exchange, { name: 'validation', text });
       if (enforces) throw refusal(exchange, verdict, text, name);
     };
 
@@ -109,7 +110,7 @@ export const validation: Guarding<ValidationPlan, Count | undefined> = {
       const verdict = withBudget(() => api!.checkResponse(operation, reply.status, type, body), false);
       if (verdict === undefined) return void count?.('response', 'Report', 'unchecked');
       count?.('response', 'Report', !isValid(verdict) ? 'invalid' : body === undefined ? 'unchecked' : 'valid');
-      if (!isValid(verdict)) note(exchange, 'response_validation', summaryOf(verdict, known));
+      if (!isValid(verdict)) noteInLog(exchange, { name: 'response_validation', text: summaryOf(verdict, known) });
     };
 
     return {
@@ -184,10 +185,6 @@ function summaryOf({ fault, violations }: Verdict, known: ReadonlySet<string>): 
   return [...(fault === undefined ? [] : [fault]), ...violations.slice(0, 3).map((one) => describe(one, known))].join(
     '; ',
   );
-}
-
-function note(exchange: Exchange, name: string, text: string): void {
-  exchange.noted = [...(exchange.noted ?? []), [name, text]];
 }
 
 /** Operations of requests whose responses are compared. */

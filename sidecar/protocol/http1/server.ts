@@ -5,6 +5,7 @@ import type { Socket } from 'node:net';
 import { SallyportError } from '../../../cert-agent/base/errors.ts';
 import { readBytes } from '../../../cert-agent/base/heap.ts';
 import { type Connection, coarseNow, type Holder, type Speaker } from '../../connection.ts';
+import { endByClient } from '../../exchange/decision.ts';
 import type { Downstream } from '../../exchange/ends.ts';
 import { Exchange } from '../../exchange/exchange.ts';
 import { hold } from '../../exchange/held-bytes.ts';
@@ -524,11 +525,7 @@ export class Http1Server implements Downstream, Speaker, BodySink {
     const exchange = this.#exchange;
     if (exchange === undefined) return;
     this.#exchange = undefined;
-    if (exchange.flag === '-') {
-      exchange.flag = 'DC';
-      if (exchange.details === '-' || exchange.details === 'via_upstream')
-        exchange.details = 'downstream_remote_disconnect';
-    }
+    endByClient(exchange, 'downstream_remote_disconnect');
     exchange.carrier?.downstreamGone();
     this.#path.finish(exchange);
   };

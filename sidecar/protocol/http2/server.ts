@@ -2,6 +2,7 @@
 
 import { asSallyportError, SallyportError } from '../../../cert-agent/base/errors.ts';
 import { type Connection, coarseNow, type Holder, type Speaker } from '../../connection.ts';
+import { endByClient, fail } from '../../exchange/decision.ts';
 import type { Downstream } from '../../exchange/ends.ts';
 import { Exchange } from '../../exchange/exchange.ts';
 import { hold } from '../../exchange/held-bytes.ts';
@@ -414,12 +415,10 @@ class ServerStream implements Downstream, StreamEvents, InFlight {
     this.#takeParts();
     if (exchange.finished) return;
     const isRapid = ending === 'reset' && !exchange.responded && performance.now() - exchange.started < rapidMs;
-    if (exchange.flag === '-') {
-      exchange.flag = 'DC';
-      if (exchange.details === '-' || exchange.details === 'via_upstream')
-        exchange.details =
-          code === errorCode.protocol ? `downstream_protocol_error{${why}}` : 'downstream_remote_disconnect';
-    }
+    endByClient(
+      exchange,
+      code === errorCode.protocol ? `downstream_protocol_error{${why}}` : 'downstream_remote_disconnect',
+    );
     const { carrier } = exchange;
     exchange.carrier = undefined;
     carrier?.downstreamGone();
@@ -436,9 +435,7 @@ class ServerStream implements Downstream, StreamEvents, InFlight {
     carrier?.downstreamGone();
     // Section 8.1.1: a malformed message is no request, and gets no response. A refused request gets one.
     if (exchange.responded || error.code === 'http2_protocol') {
-      exchange.failure = error;
-      exchange.flag = error.row.flag;
-      exchange.details = error.row.details;
+      fail(exchange, error);
       this.#takeParts();
       this.#stream.reset(errorCode.protocol);
       this.#server.path.finish(exchange);

@@ -3,11 +3,11 @@
 import t from 'tap';
 import { formatProblem } from '../../../cert-agent/base/errors.ts';
 import { parseYaml } from '../../../cert-agent/base/yaml.ts';
+import type { BackendTrafficPolicy } from '../../../sidecar/documents/envoy-gateway/backend-traffic-policy.ts';
 import {
   isBackendTrafficPolicy,
   readBackendTrafficPolicy,
 } from '../../../sidecar/documents/envoy-gateway/backend-traffic-policy.ts';
-import type { BackendTrafficPolicy } from '../../../sidecar/documents/envoy-gateway/upstream-settings.ts';
 import type { RateLimitPlan } from '../../../sidecar/edge/rate-limit/plan.ts';
 
 const route = 'targetRefs: [{ group: gateway.networking.k8s.io, kind: HTTPRoute, name: web }]';

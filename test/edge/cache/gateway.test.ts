@@ -182,17 +182,19 @@ t.test('a stale response is served while it is validated in the background', asy
 
 t.test('a thousand clients cause one request; each gets the whole response while it arrives', async (t) => {
   const { say, get, asked } = await startCached(t, 'maxEntry: 1Mi');
-  const body = randomBytes(200_000);
+  // Together less than heldBytes: on a busy machine all of them may be slow readers.
+  const body = randomBytes(40_000);
   const waiting: ServerResponse[] = [];
   say((_, answer) => void waiting.push(answer));
   const clients = Array.from({ length: 1000 }, () => get('/big'));
   await until(() => waiting.length > 0, 'the first request');
   const [answer] = waiting;
   answer!.writeHead(200, { ...minute, 'content-length': String(body.length) });
-  answer!.write(body.subarray(0, 100_000));
-  setImmediate(() => answer!.end(body.subarray(100_000)));
+  answer!.write(body.subarray(0, 20_000));
+  setImmediate(() => answer!.end(body.subarray(20_000)));
   const heard = await Promise.all(clients);
-  t.equal(heard.filter((one) => one.body.equals(body)).length, 1000);
+  const other = heard.filter((one) => !one.body.equals(body));
+  t.strictSame([...new Set(other.map((one) => `${one.status} ${one.body.length} ${one.headers['cache-status']}`))], []);
   t.equal(asked.length, 1);
 });
 

@@ -330,5 +330,9 @@ t.test('gRPC passes unchanged', async (t) => {
 t.test('the record shows what the client sent', async (t) => {
   const { exchange } = await send('GET /v1/orders/5');
   for (const giveBack of exchange.phases!.finished) giveBack(exchange);
-  t.match(exchange, { method: 'GET', path: '/v1/orders/5', noted: [['grpc_method', '/shop.v1.Orders/Get']] });
+  t.match(exchange, {
+    method: 'GET',
+    path: '/v1/orders/5',
+    noted: [{ name: 'grpc_method', text: '/shop.v1.Orders/Get' }],
+  });
 });

@@ -120,7 +120,7 @@ t.test('methods and names are read', async (t) => {
   t.match(exchange, {
     policy: 'mcpauthorization/shop/p/default',
     decision: 'deny',
-    noted: [['mcp', 'tools/call other']],
+    noted: [{ name: 'mcp', text: 'tools/call other' }],
     details: 'rbac_access_denied_matched_policy[mcpauthorization/shop/p/default]',
   });
   t.ok(counts.includes('shop/p other denied') && counts.includes('shop/p tools/call allowed'));

@@ -44,7 +44,7 @@ async function said(hooks: HooksOf, { path = '/', headers = {}, body = '', known
   const whole = wholeBody.length === 0 ? {} : { wholeBody, framing: wholeBody.length, method: 'POST' };
   const { client, exchange } = await serve(hooks, { headers, known: { path, target: path, ...whole, ...known } });
   if (client.code === 'internal') throw exchange.failure;
-  return [client.code ?? 'passed', ...(exchange.noted ?? []).map(([name, text]) => `${name}=${text}`)].join(' ');
+  return [client.code ?? 'passed', ...(exchange.noted ?? []).map(({ name, text }) => `${name}=${text}`)].join(' ');
 }
 
 const union = "1' union select name, password from users --";

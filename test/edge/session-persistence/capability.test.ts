@@ -4,6 +4,7 @@
 import t from 'tap';
 import { sessionPersistence } from '../../../sidecar/edge/session-persistence/capability.ts';
 import type { ConnectionFacts } from '../../../sidecar/exchange/connection-facts.ts';
+import { sessionOf } from '../../../sidecar/upstream/hash-key.ts';
 import { createExchange, type Headers, headersIn, hooksOf, planOf } from '../../fixtures/exchange.ts';
 
 const now = 1_800_000_000_000;
@@ -17,7 +18,11 @@ async function ask(written: object, headers: Headers = {}, path = '/', connectio
   const { share } = hooksOf(sessionPersistence, { sessionPersistence: plan }, { path })!;
   const { exchange } = createExchange({ startedAt: now }, headers, { connection });
   const chosen = share!(exchange);
-  return { session: exchange.session, chosen, given: headersIn(exchange.replyFields ?? { names: [], values: [] }) };
+  return {
+    session: sessionOf.get(exchange),
+    chosen,
+    given: headersIn(exchange.replyFields ?? { names: [], values: [] }),
+  };
 }
 
 const hour = { absoluteTimeout: '1h' };

@@ -4,6 +4,7 @@ import { gzipSync, zstdCompressSync } from 'node:zlib';
 import t from 'tap';
 import { codes } from '../../../cert-agent/base/errors.ts';
 import { validation } from '../../../sidecar/edge/validation/capability.ts';
+import type { Noted } from '../../../sidecar/exchange/ends.ts';
 import type { Exchange } from '../../../sidecar/exchange/exchange.ts';
 import { addFields } from '../../../sidecar/exchange/fields.ts';
 import { emptyFields } from '../../../sidecar/exchange/message.ts';
@@ -153,7 +154,7 @@ t.test('each violation names its position, and no value', async (t) => {
   ]);
   t.ok(errors.every((one) => one.in === 'body'));
   t.notMatch(client.body, /secret/i);
-  const [[name, text]] = exchange.noted as [[string, string]];
+  const [{ name, text }] = exchange.noted as [Noted];
   t.equal(name, 'validation');
   t.notMatch(text, /secret|more/i, 'property names of the client are not repeated either');
   t.match(exchange.failure!.message, /^RequestValidation shop\/v: body /);
@@ -245,17 +246,17 @@ t.test('a refusal by the type names the one that is accepted, and the log the pr
     code: 'content_type_unsupported',
     errors: [{ in: 'header', name: 'content-type', code: 'contentType', detail: 'must be application/json' }],
   });
-  t.match(exchange.noted, [['validation', 'content_type_unsupported; header content-type contentType']]);
+  t.match(exchange.noted, [{ name: 'validation', text: 'content_type_unsupported; header content-type contentType' }]);
   const empty = await hooksFor({ schema: { required: ['sku'] } });
-  t.match((await send('{}', {}, empty)).exchange.noted, [['validation', 'body required sku']]);
-  t.match((await send('', {}, empty)).exchange.noted, [['validation', 'body required']]);
+  t.match((await send('{}', {}, empty)).exchange.noted, [{ name: 'validation', text: 'body required sku' }]);
+  t.match((await send('', {}, empty)).exchange.noted, [{ name: 'validation', text: 'body required' }]);
 });
 
 t.test('mode Report refuses nothing, and logs the violations', async (t) => {
   counted.length = 0;
   const bad = await send('{"id":7,"secret":1}', {}, reported);
   t.match(bad, { client: { status: 200 }, backend: {} });
-  t.strictSame(bad.exchange.noted, [['validation', 'body /* additionalProperties; body /id type']]);
+  t.strictSame(bad.exchange.noted, [{ name: 'validation', text: 'body /* additionalProperties; body /id type' }]);
   t.equal((await send(`{"id":"${id}"}`, {}, reported)).exchange.noted, undefined);
   t.equal((await send('x', of('text/plain'), reported)).client.status, 200);
   t.equal((await send('x'.repeat(2000), {}, reported)).client.status, 200);

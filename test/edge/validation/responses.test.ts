@@ -85,7 +85,7 @@ for (const [why, answer, outcome, noted] of rows)
     const { client, exchange } = await serve(hooks, { known: { path: '/u' } }, answer);
     t.match(client, { status: answer.status ?? 200, body: answer.body });
     t.strictSame(counted, ['request Enforce valid', `response Report ${outcome}`]);
-    t.strictSame(exchange.noted, noted === undefined ? undefined : [['response_validation', noted]]);
+    t.strictSame(exchange.noted, noted === undefined ? undefined : [{ name: 'response_validation', text: noted }]);
   });
 
 t.test('responses that are never compared', async (t) => {
@@ -121,11 +121,11 @@ async function stream(pieces: readonly (string | Buffer)[], headers: Record<stri
 t.test('a body in pieces is compared in the form in which the backend sends it', async (t) => {
   const { exchange, sent } = await stream(['{"id":', '1,"secret":', '2}'], {}, 'gzip');
   exchange.downstream.end(emptyFields);
-  t.match(exchange.noted, [['response_validation', 'body /* unevaluatedProperties']]);
+  t.match(exchange.noted, [{ name: 'response_validation', text: 'body /* unevaluatedProperties' }]);
   t.match(JSON.stringify(sent.replies[0]!.fields), /gzip/);
   const coded = await stream([gzipSync('{"id":"x"}')], { 'content-encoding': 'gzip' });
   coded.exchange.downstream.end(emptyFields);
-  t.match(coded.exchange.noted, [['response_validation', 'body /id type']]);
+  t.match(coded.exchange.noted, [{ name: 'response_validation', text: 'body /id type' }]);
 });
 
 t.test('a body that is too long, or does not end, leaves nothing in memory', async (t) => {
