@@ -9,7 +9,7 @@ import { detectorNames } from './finding.ts';
 
 const detector = z.enum(detectorNames, `a detector is one of ${detectorNames.join(', ')}`);
 
-/** Nothing is excluded for good: whoever reads the rule later has to know why it is there and when it goes. */
+/** Every exclusion has a reason and an end date, so that a later reader knows why it exists and when it goes. */
 const exclusion = z.strictObject({
   /** All detectors without it. */
   detector: detector.optional(),

@@ -29,6 +29,6 @@ export const probes: ReadonlySet<string> =
   list(`id who w dir env set date users history net ver ping last jobs ls whoami ifconfig ipconfig netstat uname pwd ps
   hostname printenv systeminfo tasklist reboot halt poweroff uptime df lsblk lscpu lsof dmesg arp sh bash`);
 
-/** What begins a line that someone shares: a text of such commands is a snippet. */
+/** The commands that begin lines of shared snippets: a text of such lines is no attack by itself. */
 export const snippets =
   /^[\s$#>]{0,9}(?:npm|npx|yarn|pnpm|git|docker|cd|make|cmake|pip3?|cargo|go|kubectl|helm|brew|apt|apt-get|sudo apt|export|mkdir|tar|terraform|node|gradle|mvn|dotnet|source|grep)\s/;

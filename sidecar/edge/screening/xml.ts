@@ -81,7 +81,7 @@ function takeAttributes(tag: string, take: Take): void {
   for (const [, name, double, single] of tag.matchAll(
     /([^\s=/"'<>]{1,100})\s{0,20}=\s{0,20}(?:"([^"]*)"|'([^']*)')/g,
   )) {
-    // Names of namespaces are addresses that nobody asks for.
+    // Names of namespaces are addresses that are never fetched.
     if (/^xmlns(?::|$)|:?schemaLocation$/.test(name!)) continue;
     take('body', name!, double ?? single!);
   }
