@@ -56,7 +56,7 @@ export async function readApart(file: string): Promise<Reading> {
  */
 export function readAhead(file: string): typeof readApart {
   let ahead: Promise<Reading> | undefined = readApart(file);
-  // Whoever asks for it gets the error.
+  // The caller that takes the result gets the error.
   ahead.catch(() => {});
   return (wanted) => {
     const first = wanted === file ? ahead : undefined;

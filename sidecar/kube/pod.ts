@@ -100,7 +100,7 @@ export function injectPod(pod: Tree, options: InjectOptions, context: PodContext
   const ports = portsToTake(running, wishes, context, notes);
   const made = madeIn(pod);
   const serviceAccount = textOf(spec['serviceAccountName']) ?? textOf(spec['serviceAccount']) ?? 'default';
-  // Without a prototype: the key is a container's name, which nobody has checked yet.
+  // Without a prototype: the key is a container's name, which is not checked yet.
   const restore: Record<string, Restore> = Object.create(null);
   const probes = wishes.rewriteProbes ? moveProbes(running, wishes, restore, notes) : {};
   const names = moveNames(running, ports, restore, notes);

@@ -1,6 +1,6 @@
-// What strangers can hold at the webhook: connections and bytes of bodies. Nobody here is known, the API server neither,
-// so what is full takes back: the connection that was silent longest, or the largest body of the address that holds most.
-// An API server writes a review at once and reads its answer, so that it loses nothing.
+// Bounds for what clients of the webhook hold: connections and bytes of bodies. No client is known, not even the API
+// server. So when a bound is reached, the connection that was silent longest is closed, or the largest body of the
+// address that holds most is cut. An API server writes a review at once and reads its answer: it loses nothing.
 
 import type { IncomingMessage } from 'node:http';
 import type { Server, Socket } from 'node:net';

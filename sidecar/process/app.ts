@@ -4,8 +4,8 @@
 // terminal signals its whole foreground group; and whatever it has started can be ended with it. The price: it has no
 // controlling terminal, so a shell in it has no job control and nothing can ask for a password on /dev/tty.
 //
-// Should this process be killed, nobody could pass on signals, and the app would go on without mutual TLS or policies
-// that anyone reads. Node has no PR_SET_PDEATHSIG, and that would reach the app's first process only. So a guard stands
+// If this process is killed, nothing passes signals on, and the app would go on without mutual TLS and
+// policies. Node has no PR_SET_PDEATHSIG, and that would reach the app's first process only. So a guard stands
 // by: a shell that reads a pipe whose other end is ours. When the pipe closes without a word, it ends the app's group.
 
 import { type ChildProcess, spawn } from 'node:child_process';
@@ -121,7 +121,7 @@ async function endGroup(pid: number, log: Log): Promise<void> {
   send(-pid, 'SIGKILL');
 }
 
-/** Whether a process of the group runs. A dead one that nobody has waited for is in the group, too. */
+/** Whether a process of the group runs. A dead one that was not waited for is in the group, too. */
 function isAlive(group: number): boolean {
   if (!send(-group, 0)) return false;
   const all = processes();

@@ -1,4 +1,4 @@
-// `sallyport exec`: a sidecar and its app as one process to whoever starts it. The app begins when its sidecar serves,
+// `sallyport exec`: a sidecar and its app as one process to the program that starts them. The app begins when its sidecar serves,
 // gets every signal, keeps its outbound port until it has ended, and its exit code is ours. Where no orchestrator orders
 // the two (compose, VMs, CI, jobs), this does.
 

@@ -26,7 +26,7 @@ fuzz(
     assert.deepEqual(read.value, JSON.parse(bytes.toString()));
     // Written again and read again: no key was lost.
     const again = readJson(Buffer.from(JSON.stringify(read.value)));
-    assert.deepEqual(again, read);
+    assert.deepEqual('value' in again ? again.value : again, read.value);
     JSON.stringify(read.value, (key, value: unknown) => {
       assert.ok(key.isWellFormed() && (typeof value !== 'string' || value.isWellFormed()));
       return value;

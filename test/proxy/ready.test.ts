@@ -13,7 +13,11 @@ for (const protocol of ['http', 'tcp'] as const) {
     const backend = await startBackend(t, () => {});
     const mesh = await startMesh(t, { app: backend.port, protocol });
     await mesh.inbound.drain();
-    t.same(mesh.outbound.readiness(), { ready: true, waitingFor: [] }, 'a running sidecar continues without it');
+    t.same(
+      mesh.outbound.readiness(),
+      { ready: true, serving: true, waitingFor: [] },
+      'a running sidecar continues without it',
+    );
 
     const ports = new Map([mesh.outPort, mesh.fixedPort, mesh.outAdmin].map((port) => [String(port), freePort()]));
     let text = readFileSync(join(mesh.dir, 'web.yaml'), 'utf8');
@@ -25,7 +29,7 @@ for (const protocol of ['http', 'tcp'] as const) {
     t.teardown(() => sidecar.drain());
     const missing = `upstream orders: cannot connect to 127.0.0.1:${mesh.inPort}: connect ECONNREFUSED 127.0.0.1:${mesh.inPort}`;
     await until(() => sidecar.readiness().waitingFor.includes(missing), 'the peer to be missed');
-    t.same(sidecar.readiness(), { ready: false, waitingFor: [missing] });
+    t.same(sidecar.readiness(), { ready: false, serving: true, waitingFor: [missing] });
     await until(() => lines.some((one) => one['msg'] === `waiting for ${missing}`), 'the log line');
     await startOne(t, join(mesh.dir, 'orders.yaml'));
     await until(() => sidecar.readiness().ready, 'the peer to be there');

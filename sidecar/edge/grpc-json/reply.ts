@@ -2,11 +2,11 @@
 // message by message, without delay.
 
 import { asSallyportError, SallyportError } from '../../../cert-agent/base/errors.ts';
-import type { Downstream } from '../../exchange/ends.ts';
 import type { Exchange } from '../../exchange/exchange.ts';
 import { headerOf } from '../../exchange/facts.ts';
 import { addFields, filterFields } from '../../exchange/fields.ts';
 import { emptyFields, type Fields, isSafeField, type Reply } from '../../exchange/message.ts';
+import { PassingDownstream } from '../../exchange/passing.ts';
 import { isGrpc } from '../../protocol/grpc.ts';
 import type { Binding } from './bindings.ts';
 import { MessageReader } from './message-reader.ts';
@@ -56,9 +56,8 @@ export interface Call {
 }
 
 /** Wraps the client's codec. */
-export class JsonReply implements Downstream {
+export class JsonReply extends PassingDownstream {
   readonly #exchange: Exchange;
-  readonly #inner: Downstream;
   readonly #call: Call;
   /** Ends the exchange with an error. */
   readonly #fail: (error: SallyportError) => void;
@@ -73,8 +72,8 @@ export class JsonReply implements Downstream {
   #isOver = false;
 
   constructor(exchange: Exchange, call: Call, restore: () => void, fail: (error: SallyportError) => void) {
+    super(exchange.downstream);
     this.#exchange = exchange;
-    this.#inner = exchange.downstream;
     this.#call = call;
     this.#fail = fail;
     this.#restore = restore;
@@ -84,7 +83,7 @@ export class JsonReply implements Downstream {
   }
 
   /** A complete response is sent at once. A stream's head is passed on; any other waits for its message. */
-  respond(reply: Reply, whole: Buffer | undefined): void {
+  override respond(reply: Reply, whole: Buffer | undefined): void {
     this.#restore();
     this.#head = reply;
     if (reply.status !== 200 || !isGrpc(headerOf(this.#exchange, 'content-type', reply.fields) ?? ''))
@@ -103,14 +102,14 @@ export class JsonReply implements Downstream {
 
   /** Our own refusals pass unchanged; a response that is not gRPC still gets a status. */
   #respondElse(reply: Reply, whole: Buffer | undefined): void {
-    if (this.#exchange.failure !== undefined) return this.#inner.respond(reply, whole);
+    if (this.#exchange.failure !== undefined) return this.inner.respond(reply, whole);
     if (reply.status < 400)
       return this.#giveUp(new SallyportError('upstream_answer_malformed', 'the backend did not respond in gRPC'));
     this.#sendStatus(reply.status, codeOfHttp(reply.status), 'the backend did not respond in gRPC', undefined);
   }
 
   /** Bytes of gRPC messages, cut anywhere. A malformed message, or a second one, fails the exchange. */
-  write(chunk: Buffer): boolean {
+  override write(chunk: Buffer): boolean {
     if (this.#isOver) return true;
     try {
       let more = true;
@@ -133,7 +132,7 @@ export class JsonReply implements Downstream {
   }
 
   /** The status of the trailers decides: the message, an error in JSON, or the end of the stream. */
-  end(trailers: Fields): void {
+  override end(trailers: Fields): void {
     if (this.#isOver) return;
     if (!this.#reader.isBetween)
       return this.#giveUp(new SallyportError('upstream_answer_malformed', 'the response ends within a message'));
@@ -174,7 +173,7 @@ export class JsonReply implements Downstream {
     if (this.#isOver) return;
     if (this.#call.form.end !== '') this.#write(this.#call.form.end);
     this.#isOver = true;
-    this.#inner.end(emptyFields);
+    this.inner.end(emptyFields);
   }
 
   #endWith(code: number, message: string, details: string | undefined): void {
@@ -182,11 +181,11 @@ export class JsonReply implements Downstream {
     const last = this.#call.form.fail(JSON.stringify(this.#call.transcoder.status(code, message, details)));
     this.#isOver = true;
     if (last === undefined) {
-      this.#inner.abort();
+      this.inner.abort();
       return;
     }
     this.#write(last);
-    this.#inner.end(emptyFields);
+    this.inner.end(emptyFields);
   }
 
   #begin(): void {
@@ -198,9 +197,9 @@ export class JsonReply implements Downstream {
     if (this.#exchange.method === 'HEAD') {
       this.#isOver = true;
       this.#call.cancel();
-      return this.#inner.respond({ ...reply, framing: 0 }, empty);
+      return this.inner.respond({ ...reply, framing: 0 }, empty);
     }
-    this.#inner.respond({ ...reply, framing: 'chunked' }, undefined);
+    this.inner.respond({ ...reply, framing: 'chunked' }, undefined);
     if (form.begin !== '') this.#write(form.begin);
   }
 
@@ -216,7 +215,7 @@ export class JsonReply implements Downstream {
     const { length } = body;
     const reply = { ...this.#head!, status, reason: '', fields: this.#fieldsOf(type) };
     const isHead = this.#exchange.method === 'HEAD';
-    this.#inner.respond({ ...reply, framing: length, declaredLength: length }, isHead ? empty : body);
+    this.inner.respond({ ...reply, framing: length, declaredLength: length }, isHead ? empty : body);
   }
 
   /** The backend's metadata, without the fields of gRPC. */
@@ -226,7 +225,7 @@ export class JsonReply implements Downstream {
   }
 
   #write(text: string): boolean {
-    return this.#inner.write(Buffer.from(text));
+    return this.inner.write(Buffer.from(text));
   }
 
   #giveUp(error: unknown): void {
@@ -241,31 +240,11 @@ export class JsonReply implements Downstream {
     this.#reader.drop();
   }
 
-  /** Unchanged. */
-  informational(reply: Reply): void {
-    this.#inner.informational(reply);
-  }
-
   /** Cuts the client's response. */
-  abort(): void {
+  override abort(): void {
     this.#isOver = true;
     this.#reader.drop();
-    this.#inner.abort();
-  }
-
-  /** Unchanged. */
-  pause(): void {
-    this.#inner.pause();
-  }
-
-  /** Unchanged. */
-  resume(): void {
-    this.#inner.resume();
-  }
-
-  /** Unchanged: a call never becomes a tunnel. */
-  tunnel(...args: Parameters<Downstream['tunnel']>): void {
-    this.#inner.tunnel(...args);
+    this.inner.abort();
   }
 }
 

@@ -2,11 +2,11 @@
 // them. Each piece is sent on as it arrives.
 
 import { SallyportError } from '../../../cert-agent/base/errors.ts';
-import type { Downstream } from '../../exchange/ends.ts';
 import type { Exchange } from '../../exchange/exchange.ts';
 import { headerOf } from '../../exchange/facts.ts';
 import { addFields, filterFields } from '../../exchange/fields.ts';
 import { emptyFields, type FieldName, type Fields, type Reply } from '../../exchange/message.ts';
+import { PassingDownstream } from '../../exchange/passing.ts';
 import { MessageCounter } from '../../protocol/grpc.ts';
 import { replyTypeOf } from './media-type.ts';
 
@@ -34,10 +34,12 @@ export function trailersFrame({ names, values }: Fields): Buffer {
   return frame;
 }
 
-/** Wraps the client's codec for the whole call, so that refusals have its form as well. */
-export class WebReply implements Downstream {
+/**
+ * Stands in front of the client's codec for the whole call, so that refusals are in its form as well. A response that
+ * breaks off gets no last frame: the client sees that something is missing.
+ */
+export class WebReply extends PassingDownstream {
   readonly #exchange: Exchange;
-  readonly #inner: Downstream;
   readonly #isText: boolean;
   readonly #fail: (error: SallyportError) => void;
   /** Undefined for a response that is not gRPC, which passes unchanged. */
@@ -45,43 +47,43 @@ export class WebReply implements Downstream {
 
   /** `fail` ends the response so that it cannot look complete. */
   constructor(exchange: Exchange, isText: boolean, fail: (error: SallyportError) => void) {
+    super(exchange.downstream);
     this.#exchange = exchange;
-    this.#inner = exchange.downstream;
     this.#isText = isText;
     this.#fail = fail;
   }
 
   /** A response that is not gRPC passes unchanged. A complete one gets its last frame at once. */
-  respond(reply: Reply, whole: Buffer | undefined): void {
+  override respond(reply: Reply, whole: Buffer | undefined): void {
     const type = replyTypeOf(headerOf(this.#exchange, 'content-type', reply.fields), this.#isText);
-    if (type === undefined) return this.#inner.respond(reply, whole);
+    if (type === undefined) return this.inner.respond(reply, whole);
     const isAll = whole !== undefined || reply.framing === 0 || hasStatus(reply.fields);
     const others = filterFields(reply.fields, (name) => name.lower !== 'content-type' && !(isAll && isStatus(name)));
     const fields = addFields(others, [['content-type', type]]);
     if (!isAll) {
       this.#messages = new MessageCounter();
-      return this.#inner.respond({ ...reply, fields, framing: 'chunked', declaredLength: undefined }, undefined);
+      return this.inner.respond({ ...reply, fields, framing: 'chunked', declaredLength: undefined }, undefined);
     }
     const trailers = filterFields(reply.fields, isStatus);
     const body = this.#written(Buffer.concat([whole ?? empty, trailersFrame(this.#withStatus(trailers))]));
-    this.#inner.respond({ ...reply, fields, framing: body.length, declaredLength: undefined }, body);
+    this.inner.respond({ ...reply, fields, framing: body.length, declaredLength: undefined }, body);
   }
 
   /** As the client's codec; the bytes in base64 for `grpc-web-text`. */
-  write(chunk: Buffer): boolean {
-    if (this.#messages === undefined) return this.#inner.write(chunk);
+  override write(chunk: Buffer): boolean {
+    if (this.#messages === undefined) return this.inner.write(chunk);
     this.#messages.read(chunk);
-    return this.#inner.write(this.#written(chunk));
+    return this.inner.write(this.#written(chunk));
   }
 
   /** The trailers become the last frame. A response that ends within a message is failed instead. */
-  end(trailers: Fields): void {
-    if (this.#messages === undefined) return this.#inner.end(trailers);
+  override end(trailers: Fields): void {
+    if (this.#messages === undefined) return this.inner.end(trailers);
     // A client would read the trailers as the rest of the message.
     if (!this.#messages.isBetween)
       return this.#fail(new SallyportError('upstream_answer_malformed', 'the response ends within a message'));
-    this.#inner.write(this.#written(trailersFrame(this.#withStatus(trailers))));
-    this.#inner.end(emptyFields);
+    this.inner.write(this.#written(trailersFrame(this.#withStatus(trailers))));
+    this.inner.end(emptyFields);
   }
 
   /** Each piece is padded by itself: no byte waits for the next message. */
@@ -96,31 +98,6 @@ export class WebReply implements Downstream {
       filterFields(trailers, (name) => !isStatus(name)),
       unknown,
     );
-  }
-
-  /** Unchanged. */
-  informational(reply: Reply): void {
-    this.#inner.informational(reply);
-  }
-
-  /** Unchanged: no last frame is written, so the client sees that something is missing. */
-  abort(): void {
-    this.#inner.abort();
-  }
-
-  /** Unchanged. */
-  pause(): void {
-    this.#inner.pause();
-  }
-
-  /** Unchanged. */
-  resume(): void {
-    this.#inner.resume();
-  }
-
-  /** Unchanged: a call never becomes a tunnel. */
-  tunnel(...args: Parameters<Downstream['tunnel']>): void {
-    this.#inner.tunnel(...args);
   }
 }
 

@@ -2,12 +2,12 @@
 // may not use.
 
 import { asSallyportError, type SallyportError } from '../../../cert-agent/base/errors.ts';
-import type { Downstream } from '../../exchange/ends.ts';
 import type { Exchange } from '../../exchange/exchange.ts';
 import { headerOf } from '../../exchange/facts.ts';
 import { filterFields } from '../../exchange/fields.ts';
 import { hold, pile } from '../../exchange/held-bytes.ts';
 import { emptyFields, type Fields, type Reply } from '../../exchange/message.ts';
+import { PassingDownstream } from '../../exchange/passing.ts';
 import { isInUtf8, isJson, isPlain, readContentType } from '../content.ts';
 import { EventReader, type EventRules } from './events.ts';
 import { filterMessages, malformed, type Sees } from './filter.ts';
@@ -20,9 +20,8 @@ export interface ReplyRules extends Pick<EventRules, 'id' | 'limit'> {
 }
 
 /** Wraps the client's codec. */
-export class McpReply implements Downstream {
+export class McpReply extends PassingDownstream {
   readonly #exchange: Exchange;
-  readonly #inner: Downstream;
   readonly #rules: ReplyRules;
   #events: EventReader | undefined = undefined;
   /** The head of a JSON response, or of one without a message, whose body is not complete. */
@@ -34,15 +33,15 @@ export class McpReply implements Downstream {
   #isOver = false;
 
   constructor(exchange: Exchange, rules: ReplyRules) {
+    super(exchange.downstream);
     this.#exchange = exchange;
-    this.#inner = exchange.downstream;
     this.#rules = rules;
   }
 
-  respond(reply: Reply, whole: Buffer | undefined): void {
+  override respond(reply: Reply, whole: Buffer | undefined): void {
     // Our own refusals are sent unchanged, and so are responses without a body.
     const isEmpty = whole === undefined ? reply.framing === 0 : whole.length === 0;
-    if (this.#exchange.failure !== undefined || isEmpty) return this.#inner.respond(reply, whole);
+    if (this.#exchange.failure !== undefined || isEmpty) return this.inner.respond(reply, whole);
     try {
       this.#begin(reply, whole);
     } catch (error) {
@@ -56,7 +55,7 @@ export class McpReply implements Downstream {
     const isEvents = type?.type === 'text/event-stream';
     if (!isEvents && (type === undefined || !isJson(type.type))) {
       // An error page of the server or of a proxy before it.
-      if (reply.status >= 400) return this.#inner.respond(reply, whole);
+      if (reply.status >= 400) return this.inner.respond(reply, whole);
       this.#other = isWithoutMessage(this.#exchange.method, reply.status) ? 'left out' : 'refused';
     }
     if (reply.status === 206) throw malformed('is a part of a response');
@@ -67,10 +66,10 @@ export class McpReply implements Downstream {
     const { sees, id, limit } = this.#rules;
     this.#events = new EventReader({ data: (text) => filterMessages(text, sees), id, limit });
     if (whole === undefined)
-      return this.#inner.respond({ ...reply, framing: 'chunked', declaredLength: undefined }, undefined);
+      return this.inner.respond({ ...reply, framing: 'chunked', declaredLength: undefined }, undefined);
     const body = this.#events.read(whole);
     this.#events.drop();
-    this.#inner.respond({ ...reply, framing: body.length, declaredLength: body.length }, body);
+    this.inner.respond({ ...reply, framing: body.length, declaredLength: body.length }, body);
   }
 
   #gatherFor(head: Reply, whole: Buffer | undefined): void {
@@ -78,13 +77,13 @@ export class McpReply implements Downstream {
     if (whole !== undefined) this.#finish(whole);
   }
 
-  write(chunk: Buffer): boolean {
+  override write(chunk: Buffer): boolean {
     if (this.#isOver) return true;
     try {
       if (this.#head !== undefined) return this.#gather(chunk);
-      if (this.#events === undefined) return this.#inner.write(chunk);
+      if (this.#events === undefined) return this.inner.write(chunk);
       const out = this.#events.read(chunk);
-      return out.length === 0 || this.#inner.write(out);
+      return out.length === 0 || this.inner.write(out);
     } catch (error) {
       this.#giveUp(error);
       return true;
@@ -100,13 +99,13 @@ export class McpReply implements Downstream {
     return true;
   }
 
-  end(trailers: Fields): void {
+  override end(trailers: Fields): void {
     if (this.#isOver) return;
     if (this.#head === undefined) {
-      if (this.#events === undefined) return this.#inner.end(trailers);
+      if (this.#events === undefined) return this.inner.end(trailers);
       // The rest is not a complete event: clients drop it. Trailers described other bytes, or hold a session's ID.
       this.#events.drop();
-      return this.#inner.end(emptyFields);
+      return this.inner.end(emptyFields);
     }
     try {
       const body = Buffer.concat(this.#pieces);
@@ -123,7 +122,7 @@ export class McpReply implements Downstream {
     if (this.#other !== undefined) return this.#finishWithout(body);
     const kept = filterMessages(body, this.#rules.sees) ?? emptyBatch;
     this.#isOver = true;
-    this.#inner.respond({ ...this.#head!, framing: kept.length, declaredLength: kept.length }, kept);
+    this.inner.respond({ ...this.#head!, framing: kept.length, declaredLength: kept.length }, kept);
   }
 
   /** A response without a message: only its head goes on. */
@@ -132,7 +131,7 @@ export class McpReply implements Downstream {
     this.#isOver = true;
     const { fields, ...head } = this.#head!;
     const kept = filterFields(fields, ({ lower }) => lower !== 'content-type' && lower !== 'content-encoding');
-    this.#inner.respond({ ...head, fields: kept, framing: 0, declaredLength: 0 }, none);
+    this.inner.respond({ ...head, fields: kept, framing: 0, declaredLength: 0 }, none);
   }
 
   #giveUp(error: unknown): void {
@@ -149,26 +148,10 @@ export class McpReply implements Downstream {
     this.#pieces = [];
   }
 
-  informational(reply: Reply): void {
-    this.#inner.informational(reply);
-  }
-
-  abort(): void {
+  override abort(): void {
     this.#isOver = true;
     this.drop();
-    this.#inner.abort();
-  }
-
-  pause(): void {
-    this.#inner.pause();
-  }
-
-  resume(): void {
-    this.#inner.resume();
-  }
-
-  tunnel(...args: Parameters<Downstream['tunnel']>): void {
-    this.#inner.tunnel(...args);
+    this.inner.abort();
   }
 }
 

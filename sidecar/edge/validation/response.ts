@@ -6,6 +6,7 @@ import { type Exchange, type ResponseWatch, Slot } from '../../exchange/exchange
 import { headerOf } from '../../exchange/facts.ts';
 import { hold, pile } from '../../exchange/held-bytes.ts';
 import type { Fields, Reply } from '../../exchange/message.ts';
+import { PassingDownstream } from '../../exchange/passing.ts';
 import { isPlain } from '../content.ts';
 
 /** The outcome of a response: its body, or undefined if that cannot be compared. */
@@ -69,8 +70,7 @@ export function dropCopy(exchange: Exchange): void {
 }
 
 /** Wraps the client's codec, and keeps a copy of what passes. */
-class Copy implements Downstream {
-  readonly #inner: Downstream;
+class Copy extends PassingDownstream {
   readonly #limit: number;
   readonly #finish: (body: Buffer | undefined) => void;
   #pieces: Buffer[] = [];
@@ -78,12 +78,12 @@ class Copy implements Downstream {
   #isTooLong = false;
 
   constructor(inner: Downstream, limit: number, finish: (body: Buffer | undefined) => void) {
-    this.#inner = inner;
+    super(inner);
     this.#limit = limit;
     this.#finish = finish;
   }
 
-  write(chunk: Buffer): boolean {
+  override write(chunk: Buffer): boolean {
     if (!this.#isTooLong) {
       this.#isTooLong = this.#bytes + chunk.length > this.#limit;
       if (this.#isTooLong) this.drop();
@@ -93,14 +93,14 @@ class Copy implements Downstream {
         hold(chunk.length);
       }
     }
-    return this.#inner.write(chunk);
+    return this.inner.write(chunk);
   }
 
-  end(trailers: Fields): void {
+  override end(trailers: Fields): void {
     const body = this.#isTooLong ? undefined : Buffer.concat(this.#pieces);
     this.drop();
     this.#finish(body);
-    this.#inner.end(trailers);
+    this.inner.end(trailers);
   }
 
   drop(): void {
@@ -109,28 +109,8 @@ class Copy implements Downstream {
     this.#pieces = [];
   }
 
-  informational(reply: Reply): void {
-    this.#inner.informational(reply);
-  }
-
-  respond(reply: Reply, whole: Buffer | undefined): void {
-    this.#inner.respond(reply, whole);
-  }
-
-  abort(): void {
+  override abort(): void {
     this.drop();
-    this.#inner.abort();
-  }
-
-  pause(): void {
-    this.#inner.pause();
-  }
-
-  resume(): void {
-    this.#inner.resume();
-  }
-
-  tunnel(...args: Parameters<Downstream['tunnel']>): void {
-    this.#inner.tunnel(...args);
+    this.inner.abort();
   }
 }
