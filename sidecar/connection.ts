@@ -155,9 +155,9 @@ export class Connection implements ConnectionFacts {
     return now >= this.#retireAt;
   }
 
-  /** Retires it at the next look. */
-  retireSoon(): void {
-    this.#retireAt = 0;
+  /** Retires it at the next tick if the certificate that it was opened with is from another issuer (DER). */
+  retireUnless(issuer: Buffer): void {
+    if (this.ownIssuer !== undefined && !this.ownIssuer.equals(issuer)) this.#retireAt = 0;
   }
 
   /** Ends it: its permission is gone. */
@@ -365,8 +365,7 @@ export class ConnectionTable {
    * peers, who would then cut what is in flight.
    */
   retireAllBut(issuer: Buffer): void {
-    for (const connection of this.#open)
-      if (connection.ownIssuer !== undefined && !connection.ownIssuer.equals(issuer)) connection.retireSoon();
+    for (const connection of this.#open) connection.retireUnless(issuer);
   }
 
   /** Destroys all that are left, without a word. Call it after `drain`. */

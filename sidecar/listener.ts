@@ -11,6 +11,7 @@ import type { Log } from '../cert-agent/base/log.ts';
 import { sparseLogOf } from '../cert-agent/base/sparse-log.ts';
 import type { Identity } from '../cert-agent/identity/identity.ts';
 import { proveChainShown } from '../cert-agent/identity/own-handshake.ts';
+import type { Svid } from '../cert-agent/identity/svid.ts';
 import { Connection, type ConnectionTable, type Port } from './connection.ts';
 import type { TlsFacts } from './exchange/upstream.ts';
 import { compileIpBlocks } from './policy/ip.ts';
@@ -131,14 +132,19 @@ export async function startInboundListener(options: InboundOptions): Promise<Lis
 /** The TLS half of an inbound port: starts with our first SVID and follows each new one; it binds no port itself. */
 async function followIdentity(options: InboundOptions): Promise<{ current(): TlsServer | undefined; stop(): void }> {
   const { identity, tls, log } = options;
-  const contextOf = (ours: Identity): object => contextOptions(ours.svid, tls);
   let server: TlsServer | undefined;
+  let shown: Svid | undefined;
+  const contextOf = (ours: Identity): object => {
+    const context = contextOptions(ours.svid, tls);
+    shown = ours.svid;
+    return context;
+  };
   const follow = async (ours: Identity | undefined): Promise<void> => {
     if (ours === undefined) return;
     // All options again: setSecureContext resets those it is not given. Open connections keep theirs.
     if (server !== undefined) return void server.setSecureContext(contextOf(ours));
     await proveChainShown(ours.svid);
-    server ??= startHandshakes(options, contextOf(identity.current() ?? ours));
+    server ??= startHandshakes(options, contextOf(identity.current() ?? ours), () => shown);
   };
   await follow(identity.current());
   const stop = identity.onChange((ours) => {
@@ -150,7 +156,8 @@ async function followIdentity(options: InboundOptions): Promise<{ current(): Tls
   return { current: () => server, stop };
 }
 
-function startHandshakes(options: InboundOptions, context: object): TlsServer {
+/** `shown` gives the SVID of the current context. */
+function startHandshakes(options: InboundOptions, context: object, shown: () => Svid | undefined): TlsServer {
   const { tls, port } = options;
   const { protocol, limits } = port.rules.current();
   const server = createTlsServer({
@@ -160,12 +167,20 @@ function startHandshakes(options: InboundOptions, context: object): TlsServer {
       : {}),
     ...context,
   });
+  // A handshake goes on under the context of its beginning, and the SVID may be renewed before it ends.
+  const shownTo = new WeakMap<Socket, Svid>();
+  server.prependListener('connection', (raw: Socket) => {
+    const svid = shown();
+    if (svid !== undefined) shownTo.set(raw, svid);
+  });
   onHandshakes(server, tls, options, (socket, facts, raw) => {
     const connection = new Connection(socket, port, facts);
-    const svid = options.identity.current()?.svid;
+    const svid = raw === undefined ? undefined : shownTo.get(raw);
     connection.ownValidUntil = svid?.notAfter ?? 0;
     connection.ownIssuer = svid?.chain[1];
     accept(connection, raw, options);
+    const issuer = options.identity.current()?.svid.chain[1];
+    if (issuer !== undefined) connection.retireUnless(issuer);
   });
   return server;
 }
