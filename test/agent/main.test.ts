@@ -68,7 +68,7 @@ t.test('the command refuses a configuration that can never work, with exit code 
   const given = ['agent', '--ca-bundle', 'root.pem', '--out-dir', join(directory, 'out')];
   const cases = [
     { args: given, says: "required option '--ca <url>' not specified" },
-    { args: [...given, '--ca', 'http://ca'], says: "required option '--ca <url>' not specified" },
+    { args: [...given, '--ca', 'http://ca'], says: "'http://ca' is not the URL of a CA" },
     {
       args: [...given, '--ca', 'https://ca', '--ttl', '10'],
       says: "--ttl '10' is not a valid life of an SVID [usage]",
