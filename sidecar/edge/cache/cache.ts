@@ -6,34 +6,31 @@ import { noBody } from '../../exchange/answer.ts';
 import type { ConnectionFacts } from '../../exchange/connection-facts.ts';
 import { type Exchange, Slot } from '../../exchange/exchange.ts';
 import { addFields, filterFields } from '../../exchange/fields.ts';
-import { emptyFields, type Fields, type Reply } from '../../exchange/message.ts';
+import type { Fields, Reply } from '../../exchange/message.ts';
 import { noteInLog } from '../../exchange/noted.ts';
 import type { Onward } from '../../exchange/onward.ts';
 import { deadlines } from '../../upstream/deadlines.ts';
-import { type Directives, firstOf, joinedOf, parseDirectives, unreadable } from './directives.ts';
+import { Asking, mayStoreFor, noDirectives, nothingOwn, type Own } from './asking.ts';
+import { firstOf } from './directives.ts';
 import { copyUpstream, Fill, type Outcome } from './fill.ts';
-import { compileIdentified, invalidatedBy, placeOf, whyBypassed } from './key.ts';
+import { Judge, validatorsOf } from './judge.ts';
+import { compileIdentified, invalidatedBy, whyBypassed } from './key.ts';
 import { pieceBytes, Reader, type Source, StoredPart } from './reader.ts';
 import type { Held, RedisStore } from './redis-store.ts';
 import {
-  askedBy,
   conditional,
   errorStatuses,
-  isAbout,
   isNotModified,
   mayReplaceError,
   needsOrigin,
-  type Selecting,
-  type Selection,
-  selectionOf,
   selects,
   spanOf,
   useOf,
 } from './request.ts';
-import { datedFields, readTerms, storedFields, type Terms, updatedFields, whyNotStored } from './response.ts';
+import { updatedFields } from './response.ts';
 import type { CachePlan } from './schema.ts';
 import { type CacheCounts, type CacheOutcome, type Forwarded, formatStatus, type Told } from './status.ts';
-import { Entry, type Place, type Purge, Store } from './store.ts';
+import { type Entry, type Purge, Store } from './store.ts';
 import { Unshared } from './unshared.ts';
 
 /** How often one request waits for an arriving response: each may turn out not to be shareable. */
@@ -73,6 +70,7 @@ export class Cache {
   readonly #fills = new Map<string, Fill[]>();
   readonly #unshared = new Unshared();
   readonly #maxEntry: number;
+  readonly #judge: Judge;
 
   constructor(plan: CachePlan, maxBytes: number, onward: Onward, counts: CacheCounts, more: CacheTools = {}) {
     this.#redis = more.redis;
@@ -80,6 +78,7 @@ export class Cache {
     this.#plan = plan;
     this.store = new Store(maxBytes);
     this.#maxEntry = Math.min(plan.maxEntry, this.store.largest);
+    this.#judge = new Judge(plan, this.store, this.#unshared, this.#maxEntry);
     this.#onward = onward;
     this.#counts = counts;
     this.#isIdentified = compileIdentified(plan);
@@ -109,7 +108,7 @@ export class Cache {
     if (note === undefined || request === undefined) return;
     if (note.fwd === 'method') this.#invalidate(request, reply);
     else if (exchange.method === 'HEAD' && note.hit !== true && note.fwd !== 'bypass')
-      this.#updateByHead(request, reply);
+      this.#judge.updateByHead(request, reply);
   }
 
   /** Adds Cache-Status to the client's response. */
@@ -147,7 +146,7 @@ export class Cache {
     for (const fills of onTheirWay)
       for (const fill of fills) {
         const { outcome } = fill;
-        const tags = outcome?.kind === 'reply' ? this.#tagsOf(outcome.reply.fields) : [];
+        const tags = outcome?.kind === 'reply' ? this.#judge.tagsOf(outcome.reply.fields) : [];
         // The tags of a response without a head are unknown: it may have been generated before the purge.
         if (isMeant({ url: fill.place.url, tags }) || (tag !== undefined && outcome === undefined)) fill.doom();
       }
@@ -160,7 +159,7 @@ export class Cache {
   #lookUp(request: Asking): 'served' | Miss {
     const { exchange, place, directives, isIdentified } = request;
     const { entry, others } = this.store.find(place, exchange.fields);
-    const mayUse = entry !== undefined && this.#mayServe(entry.terms, isIdentified);
+    const mayUse = entry !== undefined && this.#judge.mayServe(entry.terms, isIdentified);
     if (entry === undefined || !mayUse) {
       if (directives.has('only-if-cached')) throw this.#notCached(exchange);
       return { stored: undefined, fwd: entry !== undefined ? 'bypass' : others ? 'vary-miss' : 'uri-miss' };
@@ -175,10 +174,6 @@ export class Cache {
     if (use === 'while-revalidating' && mayStoreFor(request)) this.#revalidate(request, entry);
     this.#deliver(exchange, entry, use === 'fresh' ? 'hit' : 'stale', { hit: true, ttl: entry.terms.lifetime - age });
     return 'served';
-  }
-
-  #mayServe({ shared }: Terms, isIdentified: boolean): boolean {
-    return !isIdentified || shared || this.#plan.unsafeShareIdentities;
   }
 
   #notCached(exchange: Exchange): SallyportError {
@@ -305,13 +300,10 @@ export class Cache {
       if (outcome.kind !== 'reply' || outcome.entry === undefined) return false;
       // Its head is older than this request, which may ask for a newer one.
       if (useOf(outcome.entry.terms, outcome.entry.age, directives) === 'validate') return false;
-      return selects(outcome.entry.selection, exchange.fields) && this.#isShareable(outcome.entry.terms, isIdentified);
+      return (
+        selects(outcome.entry.selection, exchange.fields) && this.#judge.isShareable(outcome.entry.terms, isIdentified)
+      );
     });
-  }
-
-  /** The response is fresh, and not only for its own client. */
-  #isShareable(terms: Terms, isIdentified: boolean): boolean {
-    return !terms.alwaysValidate && terms.lifetime > terms.initialAge && this.#mayServe(terms, isIdentified);
   }
 
   /** Serves a request that has waited for another's response; false if it may not have that response. */
@@ -321,7 +313,7 @@ export class Cache {
     if (outcome.kind === 'failed' || outcome.kind === 'mismatch') return false;
     const { entry } = outcome;
     if (entry === undefined || !selects(entry.selection, exchange.fields)) return false;
-    if (!this.#isShareable(entry.terms, isIdentified)) return false;
+    if (!this.#judge.isShareable(entry.terms, isIdentified)) return false;
     // The backend's response may have been for the other client only.
     if (outcome.kind === 'validated' && (entry.isGone || entry.age >= entry.terms.lifetime)) return false;
     const note: Told = { fwd: 'miss', collapsed: true, ttl: entry.terms.lifetime - entry.age };
@@ -414,7 +406,7 @@ export class Cache {
     const fill = new Fill(exchange, connection.clientCert, conditions, leader, {
       ...{ place, store: this.store, onward: this.#onward, maxEntry: this.#maxEntry },
       isOpen: isPlain && mayStore && !isIdentified,
-      judge: (reply, asked, self) => this.#judge(reply, asked, self, { request, stored, mayStore }),
+      judge: (reply, asked, self) => this.#judge.judge(reply, asked, self, { request, stored, mayStore }),
       // Section 4: the most recent response is served. Only responses that arrived meanwhile are compared: the clocks
       // of two servers differ, and a date in the future would keep the others' responses out for that time.
       isOutdated: (entry, begunAt) => {
@@ -424,7 +416,7 @@ export class Cache {
       // Each client fetches it for itself, as with a known length: clients that read one response share one pace.
       outgrown: () => this.#unshared.note(place),
       stored: (entry) => {
-        if (this.#isShareable(entry.terms, false)) this.#unshared.forget(place);
+        if (this.#judge.isShareable(entry.terms, false)) this.#unshared.forget(place);
         if (stored !== undefined) this.store.remove(stored);
         this.#toRedis(entry, request.epoch);
       },
@@ -437,7 +429,7 @@ export class Cache {
   }
 
   #toRedis(entry: Entry, epoch: string | undefined): void {
-    if (epoch !== undefined && this.#isShareable(entry.terms, false)) this.#redis?.put(entry, epoch);
+    if (epoch !== undefined && this.#judge.isShareable(entry.terms, false)) this.#redis?.put(entry, epoch);
   }
 
   #ended(fill: Fill): void {
@@ -445,135 +437,6 @@ export class Cache {
     const left = this.#fills.get(url)?.filter((one) => one !== fill) ?? [];
     if (left.length === 0) this.#fills.delete(url);
     else this.#fills.set(url, left);
-  }
-
-  /** Decides how a response from the backend changes the store. */
-  #judge(sent: Reply, asked: number, fill: Fill, { request, stored, mayStore }: Fetched): Outcome {
-    const reply = { ...sent, fields: datedFields(sent.fields, Date.now()) };
-    const { place, isIdentified } = request;
-    const { heuristicFreshness: heuristic, unsafeShareIdentities: shareIdentities } = this.#plan;
-    const isAsked = stored === undefined ? hasCondition(request.fields) : validatorsOf(stored.terms).length > 0;
-    if (reply.status === 304 && !isAsked) return { kind: 'mismatch' };
-    if (reply.status === 304 && stored !== undefined)
-      return this.#validated(reply, asked, fill, { request, stored, mayStore });
-    const terms = readTerms(reply, asked, Date.now(), heuristic);
-    const rules = { heuristic, shareIdentities, isRange: firstOf(fill.fetch.fields, 'range') !== undefined };
-    const why = mayStore ? whyNotStored(reply, terms, rules, isIdentified) : 'no-store';
-    const selection = selectionOf(varyOf(reply.fields), selectingOf(request, fill));
-    const isTooLarge = typeof reply.framing === 'number' && reply.framing > this.#maxEntry;
-    if (why !== undefined || selection === undefined || isTooLarge || fill.isDoomed) {
-      const isAbout = isAboutResource(reply.status);
-      // A storable response replaces the stored one once it is complete. A response that is not storable never removes
-      // a fresh one: with `no-cache` and a bad header, any client could empty the cache.
-      const mayEnd = isAbout && !isIdentified && stored !== undefined;
-      if (mayEnd && useOf(stored.terms, stored.age, noDirectives) !== 'fresh') this.store.remove(stored);
-      // A purge or an invalidation meanwhile does not concern the next response: that one is shared at once.
-      const isShareable = why === undefined && selection !== undefined && !isTooLarge;
-      if (isAbout && fill.isOpen && !isShareable) this.#unshared.note(place);
-      return { kind: 'reply', reply, entry: undefined };
-    }
-    // A response of unknown length may turn out too large, like the one before it.
-    if (this.#isShareable(terms, false)) {
-      if (typeof reply.framing === 'number') this.#unshared.forget(place);
-    } else if (fill.isOpen) this.#unshared.note(place);
-    const fields = storedFields(reply, terms.directives);
-    const { status, reason } = reply;
-    const tags = this.#tagsOf(reply.fields);
-    const parts = { ...place, status, reason, fields, terms, selection, tags, codings: codingsOf(fill.fetch.fields) };
-    return { kind: 'reply', reply, entry: new Entry(parts) };
-  }
-
-  /** Section 4.3.4. */
-  #validated(reply: Reply, asked: number, fill: Fill, of: Fetched & { readonly stored: Entry }): Outcome {
-    const { request, stored } = of;
-    const said = readTerms(reply, asked, Date.now(), false);
-    if (stored.isGone || !isAbout(stored.terms, said)) {
-      this.#doubt(stored, request.isIdentified);
-      return { kind: 'mismatch' };
-    }
-    const shared = { ...reply, fields: filterFields(reply.fields, ({ lower }) => !ofOneClient.has(lower)) };
-    const updated = this.#updated(stored, shared, asked, selectingOf(request, fill));
-    // A response to one caller changes the shared one only if a 200 to the same request could have been stored.
-    // A caller with an identity needs that permission in the 304 itself: the stored one applied to a 200 without
-    // these fields. For an anonymous client, fields that the 304 omits keep their stored values.
-    const { isIdentified } = request;
-    const judged = isIdentified ? { terms: said, fields: reply.fields } : updated;
-    const isRange = firstOf(fill.fetch.fields, 'range') !== undefined;
-    if (
-      of.mayStore &&
-      updated.selection !== undefined &&
-      this.#mayStore(stored.status, judged, isRange, isIdentified)
-    ) {
-      this.#freshen(stored, updated, updated.selection);
-      const own = filterFields(reply.fields, ({ lower }) => ofOneClient.has(lower));
-      request.own = { fields: own, age: undefined };
-    } else {
-      request.own = { fields: storedFields(reply, noDirectives), age: said.initialAge };
-      if (of.mayStore) this.#doubt(stored, isIdentified);
-    }
-    return { kind: 'validated', entry: stored };
-  }
-
-  /** The stored head, updated by the fields of a 304 or of a response to a HEAD. */
-  #updated(stored: Entry, reply: Reply, asked: number, selecting: Selecting): Updated {
-    const now = Date.now();
-    const { directives } = readTerms(reply, asked, now, false);
-    const merged = updatedFields(stored.fields, storedFields(reply, directives));
-    // Age is not stored, but applies to this response.
-    const age = joinedOf(reply.fields, 'age');
-    const aged = age === undefined ? merged : addFields(merged, [['age', age]]);
-    const terms = readTerms({ status: stored.status, fields: aged }, asked, now, this.#plan.heuristicFreshness);
-    // It may name fields of the stored response.
-    const fields = storedFields({ fields: merged, hopFields: undefined }, terms.directives);
-    return { fields, terms, selection: selectionOf(varyOf(fields), selecting) };
-  }
-
-  #freshen(stored: Entry, { fields, terms }: Updated, selection: Selection): void {
-    stored.freshen({ fields, terms, selection, tags: this.#tagsOf(fields) });
-    this.store.replaceHead(stored);
-  }
-
-  /** Whether a response in full with this head could be stored for such a request. */
-  #mayStore(status: number, { fields, terms }: Judged, isRange: boolean, isIdentified: boolean): boolean {
-    const { heuristicFreshness: heuristic, unsafeShareIdentities: shareIdentities } = this.#plan;
-    const rules = { heuristic, shareIdentities, isRange };
-    return whyNotStored({ status, fields, framing: 0 }, terms, rules, isIdentified) === undefined;
-  }
-
-  /**
-   * One client's request shows that a stored response may be outdated. That request may be the cause: an app may
-   * respond by a header that it does not name in Vary. So a fresh response is not removed but marked stale
-   * (section 4.3.5): the next request validates it, which costs the backend no more than that client could ask for
-   * itself. A stale one is removed. A response to a caller with an identity says nothing about other callers.
-   */
-  #doubt(stored: Entry, isIdentified: boolean): void {
-    if (isIdentified || stored.isGone) return;
-    if (stored.age >= stored.terms.lifetime) this.store.remove(stored);
-    else stored.outdate();
-  }
-
-  /**
-   * Section 4.3.5: the head of the response to a HEAD updates the stored response, or shows that it is outdated. Only
-   * if both were requested alike: callers with an identity may get another response, and so may clients
-   * that accept other codings, whether or not the app says so in Vary.
-   */
-  #updateByHead(request: Asking, sent: Reply): void {
-    const { exchange, place, fields, isIdentified } = request;
-    if (sent.status !== 200 || isIdentified || !mayStoreFor(request)) return;
-    const { entry } = this.store.find(place, fields);
-    if (entry === undefined || entry.status !== 200) return;
-    const { fields: forwarded, hopFields } = exchange;
-    if (codingsOf(forwarded) !== entry.codings) return;
-    const reply = { ...sent, fields: datedFields(sent.fields, Date.now()) };
-    const now = Date.now();
-    const terms = readTerms(reply, now, now, this.#plan.heuristicFreshness);
-    const { declaredLength } = reply;
-    const isSame =
-      isAbout(entry.terms, terms) && (declaredLength === undefined || declaredLength === entry.body.length);
-    const { selection, ...head } = this.#updated(entry, reply, now, { fields, forwarded, hopFields });
-    if (isSame && selection !== undefined && this.#mayStore(200, { terms, fields: reply.fields }, false, false))
-      this.#freshen(entry, { ...head, selection }, selection);
-    else this.#doubt(entry, false);
   }
 
   /** Section 4.4: an unsafe request changed the resource, unless it failed. */
@@ -611,13 +474,7 @@ export class Cache {
     this.#counts[outcome]++;
     told.set(exchange, note);
   }
-
-  #tagsOf(fields: Fields): readonly string[] {
-    return (joinedOf(fields, this.#plan.tagHeader) ?? '').split(/[\s,]+/).filter((tag) => tag !== '');
-  }
 }
-
-const noDirectives: Directives = parseDirectives(undefined);
 
 /** Section 9.2.1 of RFC 9110. */
 const safeMethods: ReadonlySet<string> = new Set(['GET', 'HEAD', 'OPTIONS', 'TRACE']);
@@ -631,103 +488,11 @@ interface Miss {
   readonly fwd: Forwarded;
 }
 
-/** The fields of a 304 that are for its own client only. */
-interface Own {
-  readonly fields: Fields;
-  /** Its age, seconds; undefined if the stored response now carries it. */
-  readonly age: number | undefined;
-}
-
-const nothingOwn: Own = { fields: emptyFields, age: undefined };
-
-/** A head to be evaluated. */
-type Judged = Pick<Entry, 'fields' | 'terms'>;
-
-/** A changed head, and its selection; undefined if no later request can match. */
-interface Updated extends Judged {
-  readonly selection: Selection | undefined;
-}
-
 /** A query to Redis. A purge meanwhile invalidates its result. */
 interface Question {
   readonly partition: string;
   isDoomed: boolean;
   readonly held: Promise<Held | undefined>;
-}
-
-/** The request that a fetch was made for. */
-interface Fetched {
-  readonly request: Asking;
-  readonly stored: Entry | undefined;
-  readonly mayStore: boolean;
-}
-
-/** A request, as the cache reads it. */
-class Asking {
-  readonly exchange: Exchange;
-  readonly connection: ConnectionFacts;
-  readonly place: Place;
-  /** Before the rule changes them. */
-  readonly fields: Fields;
-  readonly directives: Directives;
-  readonly isIdentified: boolean;
-  /** Of a 304, for its own client. */
-  own: Own | undefined = undefined;
-  /** Of Redis, before the fetch. */
-  epoch: string | undefined = undefined;
-
-  constructor(exchange: Exchange, connection: ConnectionFacts, plan: CachePlan, isIdentified: boolean) {
-    this.exchange = exchange;
-    this.connection = connection;
-    this.place = placeOf(exchange, plan);
-    this.fields = exchange.fields;
-    this.directives = plan.clientDirectives === 'Honor' ? askedBy(exchange.fields) : noDirectives;
-    this.isIdentified = isIdentified;
-  }
-}
-
-/** Section 5.2.1.5; false as well if the client's directives cannot be read. */
-function mayStoreFor({ directives }: Asking): boolean {
-  return !directives.has('no-store') && !directives.has(unreadable);
-}
-
-/** An error may concern one request only; these statuses describe the resource (RFC 9110 section 15.5). */
-function isAboutResource(status: number): boolean {
-  return status < 400 || status === 404 || status === 410;
-}
-
-/** Only such a request can be answered by 304 (RFC 9110 section 15.4.5). */
-function hasCondition(fields: Fields): boolean {
-  return firstOf(fields, 'if-none-match') !== undefined || firstOf(fields, 'if-modified-since') !== undefined;
-}
-
-/** The request as it is looked up, and as it was forwarded. */
-function selectingOf({ fields }: Asking, { fetch }: Fill): Selecting {
-  return { fields, forwarded: fetch.fields, hopFields: fetch.hopFields };
-}
-
-/** Encoded bytes are for clients that accept the encoding, whether or not the app says so in Vary. */
-function varyOf(fields: Fields): string | undefined {
-  const vary = joinedOf(fields, 'vary');
-  if (firstOf(fields, 'content-encoding') === undefined) return vary;
-  return vary === undefined ? 'accept-encoding' : `${vary}, accept-encoding`;
-}
-
-/** A request's Accept-Encoding. */
-function codingsOf(fields: Fields): string {
-  return joinedOf(fields, 'accept-encoding') ?? '';
-}
-
-/** Fields for one client, which a 304 never writes into the shared response. */
-const ofOneClient: ReadonlySet<string> = new Set([
-  ...['set-cookie', 'set-cookie2', 'authentication-info', 'clear-site-data'],
-]);
-
-function validatorsOf({ etag, lastModified }: Terms): readonly (readonly [string, string])[] {
-  return [
-    ...(etag === undefined ? [] : [['if-none-match', etag] as const]),
-    ...(lastModified === undefined ? [] : [['if-modified-since', lastModified] as const]),
-  ];
 }
 
 /** RFC 9111 section 5.1: every response from the store has an age. */
