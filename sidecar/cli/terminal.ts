@@ -130,3 +130,8 @@ export async function withProgress<T>(what: string, work: Promise<T>): Promise<T
     clearTimeout(timer);
   }
 }
+
+/** Collects an option that can be given more than once. */
+export function more(value: string, before: readonly string[] = []): readonly string[] {
+  return [...before, value];
+}
