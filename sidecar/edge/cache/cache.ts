@@ -371,7 +371,8 @@ export class Cache {
     const { entry, reply } = outcome;
     const isStored = entry !== undefined && !entry.isGone;
     const ttl = isStored ? { stored: true, ttl: entry.terms.lifetime - entry.age } : {};
-    this.#note(exchange, 'miss', { fwd, fwdStatus: reply.status, ...ttl });
+    const detail = outcome.why === undefined ? {} : { detail: outcome.why };
+    this.#note(exchange, 'miss', { fwd, fwdStatus: reply.status, ...ttl, ...detail });
     this.#read(exchange, fill, reply, 'via_upstream');
   }
 

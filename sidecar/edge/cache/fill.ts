@@ -32,8 +32,9 @@ const unreadMs = 10_000;
 
 /** The outcome of a fetch, once its head has arrived. */
 export type Outcome =
-  /** The backend's response, to be read from the fill; `entry` if it is being stored. */
-  | { readonly kind: 'reply'; readonly reply: Reply; readonly entry: Entry | undefined }
+  /** The backend's response, to be read from the fill; `entry` if it is being stored, else `why` it is not. */
+  | { readonly kind: 'reply'; readonly reply: Reply; readonly entry: Entry; readonly why?: undefined }
+  | { readonly kind: 'reply'; readonly reply: Reply; readonly entry: undefined; readonly why: string }
   /** The stored response was validated. */
   | { readonly kind: 'validated'; readonly entry: Entry }
   /** The backend's 304 is about another response: to be fetched again. */

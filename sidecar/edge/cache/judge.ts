@@ -63,7 +63,7 @@ export class Judge {
       return this.#validated(reply, asked, fill, { request, stored, mayStore });
     const terms = readTerms(reply, asked, Date.now(), heuristic);
     const rules = { heuristic, shareIdentities, isRange: firstOf(fill.fetch.fields, 'range') !== undefined };
-    const why = mayStore ? whyNotStored(reply, terms, rules, isIdentified) : 'no-store';
+    const why = mayStore ? whyNotStored(reply, terms, rules, isIdentified) : 'client-no-store';
     const selection = selectionOf(varyOf(reply.fields), selectingOf(request, fill));
     const isTooLarge = typeof reply.framing === 'number' && reply.framing > this.#maxEntry;
     if (why !== undefined || selection === undefined || isTooLarge || fill.isDoomed) {
@@ -75,7 +75,8 @@ export class Judge {
       // A purge or an invalidation meanwhile does not concern the next response: that one is shared at once.
       const isShareable = why === undefined && selection !== undefined && !isTooLarge;
       if (isAbout && fill.isOpen && !isShareable) this.#unshared.note(place);
-      return { kind: 'reply', reply, entry: undefined };
+      const fitting = fill.isDoomed ? 'purged' : 'too-large';
+      return { kind: 'reply', reply, entry: undefined, why: why ?? (selection === undefined ? 'vary' : fitting) };
     }
     // A response of unknown length may turn out too large, like the one before it.
     if (this.isShareable(terms, false)) {

@@ -146,7 +146,7 @@ export function whyNotStored(
   identified: boolean,
 ): string | undefined {
   const { directives } = terms;
-  if (status < 200 || ofOneRequest.has(status)) return `status ${status}`;
+  if (status < 200 || ofOneRequest.has(status)) return 'status';
   if (rules.isRange === true && status !== 200) return 'range';
   const mustUnderstand = directives.has('must-understand');
   if (mustUnderstand && !understood.has(status)) return 'must-understand';

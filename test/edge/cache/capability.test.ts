@@ -221,6 +221,25 @@ t.test('what the client gets', async (t) => {
   t.match(posted, { passed: true, client: { body: 'posted' }, status: 'edge; fwd=method; fwd-status=200' });
 });
 
+t.test('Cache-Status says why a response is not stored', async (t) => {
+  const rows: readonly (readonly [detail: string, asked: Asked, says: Answered, plan?: object])[] = [
+    ['freshness', get, {}],
+    ['no-store', get, fresh({ 'cache-control': 'no-store' })],
+    ['private', get, fresh({ 'cache-control': 'private' })],
+    ['unreadable', get, fresh({ 'cache-control': 'max-age=1, "' })],
+    ['identity', withHeaders({ cookie: 'a=b' }), fresh()],
+    ['set-cookie', get, fresh({ 'set-cookie': 'a=b' })],
+    ['vary', get, fresh({ vary: '*' })],
+    ['status', get, { ...fresh(), status: 206 }],
+    ['client-no-store', withHeaders({ 'cache-control': 'no-store' }), fresh()],
+    ['too-large', get, { ...fresh(), body: 'x'.repeat(2000) }, { maxEntry: '1Ki' }],
+  ];
+  for (const [detail, asked, says, plan] of rows) {
+    const { status } = await (await setUp({ name: 'edge', ...plan })).ask(asked, says);
+    t.match(status, new RegExp(`^edge; fwd=uri-miss; fwd-status=20[06]; detail=${detail}$`), detail);
+  }
+});
+
 t.test('what is stored only, where the client wants no more', async (t) => {
   const { ask, fetches } = await setUp();
   const only = withHeaders({ 'cache-control': 'only-if-cached' });

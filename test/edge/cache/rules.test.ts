@@ -149,7 +149,7 @@ t.test('a field that the gateway adds, changes or removes does not select by Var
 t.test('a response that is specific to one request is not stored', async (t) => {
   const forAll = { 'cache-control': 'public, max-age=60' };
   for (const status of [407, 408, 412, 416, 417, 421, 426, 428, 429, 431, 511])
-    t.equal(why(forAll, { status }), `status ${status}`);
+    t.equal(why(forAll, { status }), 'status');
   t.equal(why(forAll, { status: 400, isRange: true }), 'range');
   t.equal(why(forAll, { status: 200, isRange: true }), undefined);
 });
@@ -184,7 +184,7 @@ t.test('which responses are stored', async (t) => {
   t.equal(why(fresh, { status: 599 }), undefined);
   t.equal(why({}), 'freshness');
   t.equal(why({ etag: '"a"' }), undefined, 'stored, and validated before use');
-  t.equal(why(fresh, { status: 206 }), 'status 206');
+  t.equal(why(fresh, { status: 206 }), 'status');
   t.equal(why({ 'cache-control': 'no-store, max-age=60' }), 'no-store');
   t.equal(why({ 'cache-control': 'no-store, must-understand, max-age=60' }), undefined);
   t.equal(why({ 'cache-control': 'no-store, must-understand, max-age=60' }, { status: 599 }), 'must-understand');
