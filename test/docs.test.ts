@@ -10,6 +10,8 @@ const root = fileURLToPath(new URL('..', import.meta.url));
 const read = (file: string): string => readFileSync(`${root}/${file}`, 'utf8');
 const documents = [
   'README.md',
+  'GATEWAY.md',
+  'OPERATIONS.md',
   'ARCHITECTURE.md',
   'SECURITY.md',
   'CONTRIBUTING.md',

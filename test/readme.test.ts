@@ -1,6 +1,6 @@
-// The README runs as printed: every block of it, in order, in an empty directory, by a shell. Only its ports are
-// others, so that it runs beside whatever else is running, and `npx sallyport` is this clone's program without the time
-// that npx takes.
+// The README runs as printed, and then GATEWAY.md and OPERATIONS.md, which go on from there: every block, in order, in an
+// empty directory, by a shell. Only the ports are others, so that it runs beside whatever else is running, and `npx
+// sallyport` is this clone's program without the time that npx takes. What ends it all comes last.
 
 import { spawn, spawnSync } from 'node:child_process';
 import { chmodSync, existsSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
@@ -13,7 +13,10 @@ import { parseSettings } from '../sidecar/config/sidecar-settings.ts';
 import { compileCache, freePort, runSallyport, tempDir } from './fixtures/process.ts';
 
 const root = fileURLToPath(new URL('../', import.meta.url));
-const readme = readFileSync(join(root, 'README.md'), 'utf8');
+const pages = ['README.md', 'GATEWAY.md', 'OPERATIONS.md'].map((name) => readFileSync(join(root, name), 'utf8'));
+const ending = /^kill %1 .*\n/m;
+const end = ending.exec(pages[0]!)![0];
+const readme = `${pages.join('\n').replace(ending, '')}\n\`\`\`sh\n${end}\`\`\`\n`;
 const blocks = [...readme.matchAll(/```(sh|yaml)\n([\s\S]*?)```/g)].map(([, kind, text]) => ({ kind, text: text! }));
 
 /** The file that a block of YAML names in its first line. */

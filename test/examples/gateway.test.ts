@@ -40,20 +40,22 @@ t.test('Ctrl-C leaves nothing behind', async (t) => {
   );
 });
 
-t.test('the gateway of the README is valid, and its routes have a backend', async (t) => {
-  const readme = readFileSync(join(root, 'README.md'), 'utf8');
+t.test('the gateway of the README and of GATEWAY.md is valid, and its routes have a backend', async (t) => {
+  const readme = ['README.md', 'GATEWAY.md'].map((name) => readFileSync(join(root, name), 'utf8')).join('\n');
   const dir = tempDir(t);
   mkdirSync(join(dir, 'gateway'));
   const files = [...readme.matchAll(/^```yaml\n# (gateway\S*\.yaml)\n(.*?)^```/gms)];
   t.same(
     files.map(([, name]) => name),
-    ['gateway.yaml', 'gateway/public-api.yaml', 'gateway/users.yaml', 'gateway/users.yaml'],
+    ['gateway.yaml', 'gateway/public-api.yaml', 'gateway/users.yaml', 'gateway/users.yaml', 'gateway/limits.yaml'],
   );
   const file = join(dir, 'gateway.yaml');
-  // The last file stands in place of the one before it.
+  // The second file of users stands in place of the first.
   for (const [index, count] of [
-    [2, 4],
-    [3, 5],
+    [1, 2],
+    [2, 3],
+    [3, 4],
+    [4, 5],
   ] as const) {
     for (const [, name, text] of files.slice(0, index + 1)) writeFileSync(join(dir, name!), text!);
     const checked = await runSallyport(t, ['gateway', '--config', file, '--check']);
