@@ -8,7 +8,7 @@ import {
   isBackendTrafficPolicy,
   readBackendTrafficPolicy,
 } from '../../../sidecar/documents/envoy-gateway/backend-traffic-policy.ts';
-import type { RateLimitPlan } from '../../../sidecar/edge/rate-limit/plan.ts';
+import type { RateLimitPlan } from '../../../sidecar/edge/rate-limit/schema.ts';
 
 const route = 'targetRefs: [{ group: gateway.networking.k8s.io, kind: HTTPRoute, name: web }]';
 
