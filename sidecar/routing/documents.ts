@@ -2,7 +2,19 @@
 // Namespaces), and the policies that are attached to them. An invalid document is kept as its problems, because others
 // are served beside it and because what it was meant to protect must not be open.
 
+import type { z } from 'zod';
 import type { Problem } from '../../cert-agent/base/errors.ts';
+import type { Frozen } from '../../cert-agent/base/live.ts';
+import type { objectRef } from '../schema/gateway-patterns.ts';
+import type {
+  backendTlsPolicy,
+  clientValidation,
+  gateway,
+  gatewayClass,
+  labelSelector,
+  listener,
+  referenceGrant,
+} from './schema.ts';
 
 /** A document's name and place. */
 export interface Named {
@@ -39,48 +51,23 @@ export interface PassedOver extends Named {
   readonly message: string;
 }
 
+// What a schema gives. What each is, and its fields, is said there.
+type Of<S extends z.ZodType> = Frozen<z.output<S>>;
+
 /** A reference with the standard's defaults filled in. Without `namespace`: the referring document's. */
-export interface ObjectRef {
-  readonly group: string;
-  readonly kind: string;
-  readonly name: string;
-  readonly namespace?: string;
-}
+export type ObjectRef = Of<typeof objectRef>;
+export type ListenerSpec = Of<typeof listener>;
+export type ClientValidation = Of<typeof clientValidation>;
+export type LabelSelector = Of<typeof labelSelector>;
+export type GatewaySpec = Of<typeof gateway>;
+export type ClassSpec = Of<typeof gatewayClass>;
+export type GrantSpec = Of<typeof referenceGrant>;
+export type BackendTlsSpec = Of<typeof backendTlsPolicy>;
 
 /** What a route attaches to. Without `sectionName` and `port`: every listener of the Gateway. */
 export interface ParentRef extends ObjectRef {
   readonly sectionName?: string;
   readonly port?: number;
-}
-
-/**
- * `spec.listeners[]` of a Gateway. Without `hostname`: every host. Without `allowedRoutes`: routes of the Gateway's own
- * namespace, of the kinds that suit the protocol.
- */
-export interface ListenerSpec {
-  readonly name: string;
-  readonly hostname?: string;
-  readonly port: number;
-  readonly protocol: string;
-  readonly tls?: {
-    readonly mode: 'Terminate' | 'Passthrough';
-    readonly certificateRefs?: readonly ObjectRef[];
-    readonly frontendValidation?: ClientValidation;
-    readonly options?: Readonly<Record<string, string>>;
-  };
-  readonly allowedRoutes?: {
-    readonly namespaces?: {
-      readonly from: 'All' | 'Selector' | 'Same' | 'None';
-      readonly selector?: LabelSelector;
-    };
-    readonly kinds?: readonly { readonly group: string; readonly kind: string }[];
-  };
-}
-
-/** Which client certificates a listener accepts. */
-export interface ClientValidation {
-  readonly caCertificateRefs: readonly ObjectRef[];
-  readonly mode?: 'AllowValidOnly' | 'AllowInsecureFallback';
 }
 
 /** A ClientTrafficPolicy: what it demands of the clients of Gateways in its namespace. */
@@ -95,34 +82,6 @@ export interface ClientPolicy {
   readonly optional: boolean;
   readonly caCertificateRefs: readonly ObjectRef[] | undefined;
   readonly crl: { readonly refs: readonly ObjectRef[]; readonly onlyLeaf: boolean } | undefined;
-}
-
-/** A Kubernetes label selector: all requirements must hold, and an empty one selects everything (see `selects`). */
-export interface LabelSelector {
-  readonly matchLabels?: Readonly<Record<string, string>>;
-  readonly matchExpressions?: readonly {
-    readonly key: string;
-    readonly operator: 'In' | 'NotIn' | 'Exists' | 'DoesNotExist';
-    readonly values?: readonly string[];
-  }[];
-}
-
-/** The `spec` of a Gateway. Fields that are not supported are kept so that the Gateway can be refused for them. */
-export interface GatewaySpec {
-  readonly gatewayClassName: string;
-  readonly listeners: readonly ListenerSpec[];
-  readonly addresses?: readonly { readonly type: string; readonly value?: string }[];
-  readonly infrastructure?: { readonly parametersRef?: { readonly kind: string; readonly name: string } };
-  /** The former name of `tls.backend`. */
-  readonly backendTLS?: unknown;
-  readonly tls?: {
-    /** The certificate to present to backends: not supported. */
-    readonly backend?: unknown;
-    readonly frontend?: {
-      readonly default?: { readonly validation?: ClientValidation };
-      readonly perPort?: readonly { readonly port: number; readonly tls: { readonly validation?: ClientValidation } }[];
-    };
-  };
 }
 
 /** Applied as set, then add, then remove (HTTPHeaderFilter). Names are case-insensitive. */
@@ -248,34 +207,6 @@ export interface RouteSpec<Rule extends RouteRule = RouteRule> {
   readonly rules?: readonly Rule[];
 }
 
-/**
- * A ReferenceGrant. Each of `from` may refer to each of `to` in the grant's own namespace; without `name`, to all of
- * that kind.
- */
-export interface GrantSpec {
-  readonly from: readonly { readonly group: string; readonly kind: string; readonly namespace: string }[];
-  readonly to: readonly { readonly group: string; readonly kind: string; readonly name?: string }[];
-}
-
-/**
- * How to verify the backend. `hostname` is sent as SNI, and is the name to verify unless there are `subjectAltNames`,
- * of which one must be in the certificate.
- */
-export interface BackendTlsSpec {
-  readonly targetRefs: readonly (ObjectRef & { readonly sectionName?: string })[];
-  readonly validation: {
-    readonly caCertificateRefs?: readonly ObjectRef[];
-    readonly wellKnownCACertificates?: 'System';
-    readonly hostname: string;
-    readonly subjectAltNames?: readonly {
-      readonly type: 'Hostname' | 'URI';
-      readonly hostname?: string;
-      readonly uri?: string;
-    }[];
-  };
-  readonly options?: Readonly<Record<string, string>>;
-}
-
 /** A Kubernetes Service: its ports and their protocols. */
 export interface ServiceSpec {
   readonly ports: readonly { readonly name?: string; readonly port: number; readonly appProtocol?: string }[];
@@ -312,12 +243,6 @@ export interface Refusal {
   readonly isAnyParent: boolean;
   /** Gateways with these names, in any namespace, may have been meant. */
   readonly parentNames: readonly string[];
-}
-
-/** A GatewayClass. It is ours if `controllerName` is that of names.ts; `parametersRef` is not supported. */
-export interface ClassSpec {
-  readonly controllerName: string;
-  readonly parametersRef?: { readonly kind: string; readonly name: string };
 }
 
 /** All documents of one generation, sorted by kind and in the order of reading. */
