@@ -5,15 +5,19 @@
 import type { z } from 'zod';
 import type { Problem } from '../../cert-agent/base/errors.ts';
 import type { Frozen } from '../../cert-agent/base/live.ts';
-import type { objectRef } from '../schema/gateway-patterns.ts';
+import type { backendObjectRef, objectRef, parentRef } from '../schema/gateway-patterns.ts';
 import type {
   backendTlsPolicy,
   clientValidation,
   gateway,
   gatewayClass,
+  grpcMatch,
+  httpMatch,
   labelSelector,
   listener,
   referenceGrant,
+  retry,
+  timeouts,
 } from './schema.ts';
 
 /** A document's name and place. */
@@ -63,11 +67,14 @@ export type GatewaySpec = Of<typeof gateway>;
 export type ClassSpec = Of<typeof gatewayClass>;
 export type GrantSpec = Of<typeof referenceGrant>;
 export type BackendTlsSpec = Of<typeof backendTlsPolicy>;
+export type ParentRef = Of<typeof parentRef>;
+export type HttpMatch = Of<typeof httpMatch> & Widened;
+export type GrpcMatch = Of<typeof grpcMatch> & Widened;
+export type ValueMatch = NonNullable<HttpMatch['headers']>[number];
 
-/** What a route attaches to. Without `sectionName` and `port`: every listener of the Gateway. */
-export interface ParentRef extends ObjectRef {
-  readonly sectionName?: string;
-  readonly port?: number;
+/** For a broken rule: it covers more than was written, because its path, or another part of it, is unreadable. */
+interface Widened {
+  readonly widened?: 'path' | 'rest';
 }
 
 /** A ClientTrafficPolicy: what it demands of the clients of Gateways in its namespace. */
@@ -132,48 +139,20 @@ export interface RouteFilter {
  * A backend of a rule. Without `weight` it counts 1; with 0 it gets no new requests. Its `filters` apply to its share
  * only.
  */
-export interface BackendRef extends ObjectRef {
-  readonly port?: number;
+export interface BackendRef extends Of<typeof backendObjectRef> {
   readonly weight?: number;
   readonly filters?: readonly RouteFilter[];
 }
 
-/** A header or query parameter. A regular expression (RE2 syntax) matches the whole value. */
-export interface ValueMatch {
-  readonly type: 'Exact' | 'RegularExpression';
-  readonly name: string;
-  readonly value: string;
-}
-
-/** One entry of `matches`: all its parts must hold. Without `path` it matches every path. */
-export interface HttpMatch {
-  readonly path?: { readonly type: 'Exact' | 'PathPrefix' | 'RegularExpression'; readonly value: string };
-  readonly headers?: readonly ValueMatch[];
-  readonly queryParams?: readonly ValueMatch[];
-  readonly method?: string;
-  /**
-   * For a broken rule: it covers more than was written, because its path, or another part of its match, is unreadable.
-   */
-  readonly widened?: 'path' | 'rest';
-}
-
-/** GEP-1619. Times are durations as written (GEP-2257). A rule with `idleTimeout` is refused: it would need a store. */
-export interface SessionPersistence {
-  readonly sessionName?: string;
-  readonly absoluteTimeout?: string;
-  readonly idleTimeout?: string;
-  readonly type: 'Cookie' | 'Header';
-  readonly cookieConfig?: { readonly lifetimeType: 'Permanent' | 'Session' };
-}
-
-/** What rules of all route kinds share. Times are durations as written (GEP-2257); `0s` disables a timeout. */
+/** What rules of all route kinds share. */
 export interface RouteRule {
   readonly name?: string;
   readonly filters?: readonly RouteFilter[];
   readonly backendRefs?: readonly BackendRef[];
-  readonly timeouts?: { readonly request?: string; readonly backendRequest?: string };
-  readonly retry?: { readonly codes?: readonly number[]; readonly attempts?: number; readonly backoff?: string };
-  readonly sessionPersistence?: SessionPersistence;
+  readonly timeouts?: Of<typeof timeouts>;
+  readonly retry?: Of<typeof retry>;
+  /** What is checked of it here. */
+  readonly sessionPersistence?: Readonly<{ sessionName?: string; idleTimeout?: string; type: 'Cookie' | 'Header' }>;
   /** Why it cannot be served: it answers 500 to everything its matches cover, and has only its name besides. */
   readonly broken?: { readonly reason: string; readonly message: string };
 }
@@ -181,18 +160,6 @@ export interface RouteRule {
 /** A rule of an HTTPRoute; one match of `matches` is enough. Without any it matches every request. */
 export interface HttpRule extends RouteRule {
   readonly matches?: readonly HttpMatch[];
-}
-
-/** Without `service`: any; without `method`: all of the service. Headers are tested as in an HttpMatch. */
-export interface GrpcMatch {
-  readonly method?: {
-    readonly type: 'Exact' | 'RegularExpression';
-    readonly service?: string;
-    readonly method?: string;
-  };
-  readonly headers?: readonly ValueMatch[];
-  /** As of an HttpMatch. */
-  readonly widened?: 'path' | 'rest';
 }
 
 /** A rule of a GRPCRoute; one match of `matches` is enough. Without any it matches every call. */

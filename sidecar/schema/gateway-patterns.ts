@@ -75,7 +75,8 @@ export const headerName = z
   .max(256)
   .regex(/^[A-Za-z0-9!#$%&'*+\-.^_`|~]+$/, 'not a valid header name');
 
-const parentRef = z.strictObject({
+/** What a route attaches to. Without `sectionName` and `port`: every listener of the Gateway. */
+export const parentRef = z.strictObject({
   // The standard's defaults.
   group: group.default('gateway.networking.k8s.io'),
   kind: kind.default('Gateway'),
