@@ -8,9 +8,9 @@ import { deepFreeze } from '../../cert-agent/base/live.ts';
 import { readDocument, type YamlDocument } from '../../cert-agent/base/yaml.ts';
 import { capabilities, fieldsOf, ownKindsOf } from '../edge/capabilities.ts';
 import type { AnyCapability, Field } from '../edge/capability.ts';
-import { type OwnPolicy, ownApiVersion, ownGroup, type PolicyTarget } from '../edge/policy.ts';
+import { type OwnPolicy, ownApiVersion, ownGroup } from '../edge/policy.ts';
 import { ownHeadersOf, secretParamsOf } from '../edge/policy-parts.ts';
-import { metadata, targetsIn } from '../schema/gateway-patterns.ts';
+import { metadata, type PolicyTarget, targetsIn } from '../schema/gateway-patterns.ts';
 import { withInheritance } from './envoy-gateway/merge.ts';
 import { problemOfTargets, targetFields } from './envoy-gateway/security-policy.ts';
 

@@ -6,9 +6,8 @@ import { z } from 'zod';
 import type { Problem } from '../../../cert-agent/base/errors.ts';
 import { deepFreeze } from '../../../cert-agent/base/live.ts';
 import { readDocument, type YamlDocument } from '../../../cert-agent/base/yaml.ts';
-import type { PolicyTarget } from '../../edge/policy.ts';
 import type { ClientPolicy } from '../../routing/documents.ts';
-import { metadata, notEvaluated, objectRef, targetsIn } from '../../schema/gateway-patterns.ts';
+import { metadata, notEvaluated, objectRef, type PolicyTarget, targetsIn } from '../../schema/gateway-patterns.ts';
 import { refused, targetOf } from '../../schema/policy-fields.ts';
 
 const target = targetOf(['Gateway'], 'a target must be a Gateway');

@@ -3,11 +3,7 @@
 
 import type { Problem } from '../../../cert-agent/base/errors.ts';
 import type { YamlDocument } from '../../../cert-agent/base/yaml.ts';
-
-/** A policy without one is not merged: it replaces the less specific one. */
-export const mergeTypes = ['StrategicMerge', 'JSONMerge'] as const;
-/** A value of `mergeType`. */
-export type MergeType = (typeof mergeTypes)[number];
+import type { MergeType } from '../../schema/policy-fields.ts';
 
 /** Our own annotation: policies that are more specific may only add to this one. */
 export const inheritAnnotation = 'sallyport.dev/inherit';

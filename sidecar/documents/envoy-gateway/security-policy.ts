@@ -7,11 +7,11 @@ import type { Problem } from '../../../cert-agent/base/errors.ts';
 import { deepFreeze } from '../../../cert-agent/base/live.ts';
 import { readDocument, type YamlDocument } from '../../../cert-agent/base/yaml.ts';
 import { fieldsOf } from '../../edge/capabilities.ts';
-import type { PolicyTarget, SecurityPolicy } from '../../edge/policy.ts';
+import type { SecurityPolicy } from '../../edge/policy.ts';
 import { schemasOf } from '../../edge/schemas.ts';
-import { metadata, targetsIn } from '../../schema/gateway-patterns.ts';
-import { refused, targetOf } from '../../schema/policy-fields.ts';
-import { type Merging, mergeTypes, withInheritance } from './merge.ts';
+import { metadata, type PolicyTarget, targetsIn } from '../../schema/gateway-patterns.ts';
+import { mergeType, refused, targetOf } from '../../schema/policy-fields.ts';
+import { type Merging, withInheritance } from './merge.ts';
 
 /** The only version that is read. */
 export const securityPolicyVersion = 'gateway.envoyproxy.io/v1alpha1';
@@ -43,7 +43,7 @@ export function problemOfTargets(said: { readonly targetRef?: unknown; readonly 
 const spec = z
   .strictObject({
     ...targetFields,
-    mergeType: z.enum(mergeTypes, `'mergeType' is ${mergeTypes.join(' or ')}`).optional(),
+    mergeType: mergeType.optional(),
     ...capabilityFields,
   })
   .superRefine((said, context) => {
