@@ -8,6 +8,7 @@ import type { Frozen } from '../../cert-agent/base/live.ts';
 import type { backendObjectRef, objectRef, parentRef } from '../schema/gateway-patterns.ts';
 import type {
   backendTlsPolicy,
+  clientDemands,
   clientValidation,
   gateway,
   gatewayClass,
@@ -78,17 +79,10 @@ interface Widened {
 }
 
 /** A ClientTrafficPolicy: what it demands of the clients of Gateways in its namespace. */
-export interface ClientPolicy {
-  readonly namespace: string;
-  readonly name: string;
-  readonly createdAt: number | undefined;
-  readonly file: string;
-  readonly line: number;
+export interface ClientPolicy
+  extends Omit<Named, 'kind' | 'apiVersion' | 'generation'>,
+    Pick<Of<typeof clientDemands>, 'optional' | 'caCertificateRefs' | 'crl'> {
   readonly targets: readonly { readonly gateway: string; readonly listener: string | undefined }[];
-  /** A client may show no certificate; one that it shows must be valid. */
-  readonly optional: boolean;
-  readonly caCertificateRefs: readonly ObjectRef[] | undefined;
-  readonly crl: { readonly refs: readonly ObjectRef[]; readonly onlyLeaf: boolean } | undefined;
 }
 
 /** Applied as set, then add, then remove (HTTPHeaderFilter). Names are case-insensitive. */

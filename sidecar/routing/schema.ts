@@ -13,6 +13,7 @@ import {
   millisecondsOf,
   named,
   namespace,
+  notEvaluated,
   objectName,
   objectRef,
   port,
@@ -31,6 +32,35 @@ export const clientValidation = z.strictObject({
     .max(8),
   mode: z.enum(['AllowValidOnly', 'AllowInsecureFallback']).default('AllowValidOnly'),
 });
+
+/** `tls.clientValidation` of a ClientTrafficPolicy. */
+export const clientDemands = z
+  .strictObject({
+    /** A client may show no certificate; one that it shows must be valid. */
+    optional: z.boolean().default(false),
+    // At most 8, as in Envoy Gateway. Absent where the policy only adds CRLs to authorities that the Gateway or another
+    // policy names.
+    caCertificateRefs: z.array(objectRef).min(1).max(8).optional(),
+    crl: z
+      .strictObject({
+        refs: z.array(objectRef).min(1, 'CRLs need at least one reference').max(8),
+        onlyVerifyLeafCertificate: z.boolean().default(false),
+      })
+      .transform(({ refs, onlyVerifyLeafCertificate: onlyLeaf }) => ({ refs, onlyLeaf }))
+      .optional(),
+    spkiHashes: notEvaluated('spkiHashes'),
+    certificateHashes: notEvaluated('certificateHashes'),
+    subjectAltNames: notEvaluated('subjectAltNames'),
+  })
+  .superRefine((value, context) => {
+    if (value.crl === undefined && value.caCertificateRefs === undefined)
+      context.addIssue({ code: 'custom', message: "needs 'caCertificateRefs', 'crl' or both" });
+    if (value.optional && value.caCertificateRefs === undefined)
+      context.addIssue({
+        ...{ code: 'custom', path: ['optional'] },
+        message: "has no effect without 'caCertificateRefs': a Gateway's tls.frontend has a 'mode' of its own",
+      });
+  });
 
 /** A Kubernetes label selector: all requirements must hold, and an empty one selects everything (see `selects`). */
 export const labelSelector = z.strictObject({
