@@ -19,7 +19,7 @@ export interface PolicyHead<P> extends Layered<P> {
   readonly name: string;
   readonly namespace: string;
   readonly targets: readonly PolicyTarget[];
-  /** Milliseconds since 1970; absent or 0 if the document has none. Of two for one target the older wins. */
+  /** Milliseconds since 1970; absent if the document has none. Of two for one target the older wins. */
   readonly createdAt?: number;
   readonly file: string;
   readonly line: number;
