@@ -11,7 +11,7 @@ import { leasesFrom, serveLeases } from '../sidecar/edge/rate-limit/first.ts';
 import type { LimitFacts } from '../sidecar/edge/rate-limit/key.ts';
 import { compileLeasedLimits } from '../sidecar/edge/rate-limit/leased.ts';
 import { LocalLimits } from '../sidecar/edge/rate-limit/local.ts';
-import type { LimitRule } from '../sidecar/edge/rate-limit/plan.ts';
+import type { LimitRule } from '../sidecar/edge/rate-limit/schema.ts';
 import { FirstState } from '../sidecar/process/shared-state.ts';
 import { type StateAnswers, type StateAsks, WorkerLink } from '../sidecar/process/worker-link.ts';
 

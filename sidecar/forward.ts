@@ -17,6 +17,7 @@ import type {
 import type { Permit, TunnelPermit } from './policy/policy.ts';
 import { grpcStatusOf, MessageCounter } from './protocol/grpc.ts';
 import { answerInterim, answerReply, refuse } from './respond.ts';
+import { addressedToken } from './tokens/transaction-token.ts';
 import { type Deadline, deadlines } from './upstream/deadlines.ts';
 import { hashKeyOf, newHashCookie } from './upstream/hash-key.ts';
 import { grpcOutcome } from './upstream/outlier.ts';
@@ -59,6 +60,7 @@ class Forwarding implements Carrier, UpstreamEvents, Choice {
   #requestDeadline: Deadline | undefined = undefined;
   #tryDeadline: Deadline | undefined = undefined;
   #tryStarted = 0;
+  #sentAt = 0;
   #upstream: UpstreamConnection | undefined = undefined;
   /** Made with the first piece that does not come with the head. */
   #body: RequestBody | undefined = undefined;
@@ -148,7 +150,7 @@ class Forwarding implements Carrier, UpstreamEvents, Choice {
     const exchange = this.#exchange;
     this.#upstream = upstream;
     noteUpstream(exchange, upstream);
-    exchange.upstreamSentAt = performance.now();
+    this.#sentAt = performance.now();
     upstream.send(
       {
         method: exchange.method,
@@ -169,7 +171,8 @@ class Forwarding implements Carrier, UpstreamEvents, Choice {
   }
 
   #fieldsFor({ peer }: UpstreamConnection): Fields {
-    const { fields, addressed } = this.#exchange;
+    const { fields } = this.#exchange;
+    const addressed = addressedToken.get(this.#exchange);
     const whole = this.#policy === undefined ? fields : this.#withAttempt(fields);
     return addressed === undefined || peer === undefined ? whole : addFields(whole, [addressed(peer.identity.id.uri)]);
   }
@@ -228,7 +231,7 @@ class Forwarding implements Carrier, UpstreamEvents, Choice {
   }
 
   upstreamReply(reply: Reply, whole: Buffer | undefined): void {
-    this.#exchange.upstreamServiceMs = performance.now() - this.#exchange.upstreamSentAt;
+    this.#exchange.upstreamServiceMs = performance.now() - this.#sentAt;
     if (reply.status === 101) return this.#becomeTunnel(reply);
     if (this.#destination.report !== undefined) this.#reportReply(reply, whole !== undefined);
     if (this.#policy !== undefined && this.#repeatsFor(reply, whole)) return;

@@ -142,7 +142,10 @@ t.test('a capability consists of its folder and one line of the table', async (t
     shown(
       all.filter(
         ({ from, to, isType, isLazy }) =>
-          /^sidecar\/edge\/[^/]+\/schema\.ts$/.test(to) && !isType && !isLazy && !/^sidecar\/documents\//.test(from),
+          /^sidecar\/(?:edge\/[^/]+|routing)\/schema\.ts$/.test(to) &&
+          !isType &&
+          !isLazy &&
+          !/^sidecar\/documents\//.test(from),
       ),
     ),
     [],

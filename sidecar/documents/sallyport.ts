@@ -8,10 +8,10 @@ import { deepFreeze } from '../../cert-agent/base/live.ts';
 import { readDocument, type YamlDocument } from '../../cert-agent/base/yaml.ts';
 import { capabilities, fieldsOf, ownKindsOf } from '../edge/capabilities.ts';
 import type { AnyCapability, Field } from '../edge/capability.ts';
-import { type OwnPolicy, ownApiVersion, ownGroup, type PolicyTarget } from '../edge/policy.ts';
+import { type OwnPolicy, ownApiVersion, ownGroup } from '../edge/policy.ts';
 import { ownHeadersOf, secretParamsOf } from '../edge/policy-parts.ts';
-import { metadata, targetsIn } from '../schema/gateway-patterns.ts';
-import { withInheritance } from './envoy-gateway/merge.ts';
+import { metadata, type PolicyTarget, targetsIn } from '../schema/gateway-patterns.ts';
+import { headOf, withInheritance } from './envoy-gateway/merge.ts';
 import { problemOfTargets, targetFields } from './envoy-gateway/security-policy.ts';
 
 /** One kind of sallyport.dev, as its capability declares it. */
@@ -77,21 +77,9 @@ export function readOwnPolicy(
     const problems = [...('problems' in read ? read.problems : []), ...('problems' in plan ? plan.problems : [])];
     return targets === undefined ? { problems } : { problems, targets };
   }
-  const { metadata: of, spec } = read.value;
-  const value = {
-    kind,
-    name: of.name,
-    namespace: of.namespace ?? 'default',
-    targets: spec.targetRefs ?? [spec.targetRef!],
-    ...(of.creationTimestamp == null ? {} : { createdAt: Date.parse(of.creationTimestamp) }),
-    ...(read.required ? { required: true } : {}),
-    [kind]: plan.value.spec,
-    file,
-    line: document.problemAt(['metadata', 'name'], '').line,
-  };
   const worries = warnings?.(plan.value.spec as never) ?? [];
   return {
-    value: deepFreeze(value),
+    value: deepFreeze({ kind, ...headOf(read, document, file), [kind]: plan.value.spec }),
     warnings: worries.map(({ path, message }) => document.problemAt(['spec', ...path], message)),
   };
 }

@@ -1,8 +1,11 @@
 // Who sent a request, as far as the steps of authentication know.
 
 import type { ConnectionFacts } from '../exchange/connection-facts.ts';
-import type { Exchange } from '../exchange/exchange.ts';
+import { type Exchange, Slot } from '../exchange/exchange.ts';
 import { vouchedFor } from '../tokens/transaction-token.ts';
+
+/** Set: no cache stores its response or serves it from what is stored, as it is made for this caller. */
+export const isForOneCaller = new Slot<true>();
 
 /**
  * What identifies a caller: the same after its token or certificate was renewed, and all undefined for one without any

@@ -1,18 +1,13 @@
 // A policy as read: plain data from the process that reads documents. These types are its head. Its parts stand beside
 // it by name, each the plan of the capability that reads it; they hold Secrets by name only.
 
-/** A target of a policy: a Gateway or a route in its own namespace, or one section of it. */
-export interface PolicyTarget {
-  readonly group: string;
-  readonly kind: string;
-  readonly name: string;
-  readonly sectionName?: string;
-}
+import type { PolicyTarget } from '../schema/gateway-patterns.ts';
+import type { MergeType } from '../schema/policy-fields.ts';
 
 /** A policy's relation to less specific ones; see documents/envoy-gateway/merge.ts. */
 export interface Layered<P> {
   /** It is merged with the policy of its listener or Gateway, and does not replace it. */
-  readonly mergeType?: 'StrategicMerge' | 'JSONMerge';
+  readonly mergeType?: MergeType;
   /** The result of merging it with each policy that it may be merged with, by `namespace/name`; '' means none. */
   readonly merged?: Readonly<Record<string, P | { readonly problem: string }>>;
   /** A more specific policy may drop nothing of it. */
@@ -24,7 +19,7 @@ export interface PolicyHead<P> extends Layered<P> {
   readonly name: string;
   readonly namespace: string;
   readonly targets: readonly PolicyTarget[];
-  /** Milliseconds since 1970; absent or 0 if the document has none. Of two for one target the older wins. */
+  /** Milliseconds since 1970; absent if the document has none. Of two for one target the older wins. */
   readonly createdAt?: number;
   readonly file: string;
   readonly line: number;

@@ -298,8 +298,6 @@ export class Exchange {
   failure: SallyportError | undefined = undefined;
   /** What single capabilities add to the access log: see `noteInLog`. */
   noted: readonly Noted[] | undefined = undefined;
-  /** No cache stores its response or serves it from what is stored: it is made for this caller. */
-  isForOneCaller = false;
   bytesReceived = 0;
   bytesSent = 0;
   upstreamAddress: string | undefined = undefined;
@@ -307,10 +305,7 @@ export class Exchange {
   /** The number of attempts to reach an upstream, failed ones included. */
   upstreamAttempts = 0;
   upstreamPeer: UpstreamPeer | undefined = undefined;
-  /** Gives what to add for the identity that the upstream proves, if there are several. */
-  addressed: ((peer: string) => readonly [string, string]) | undefined = undefined;
   /** Milliseconds from sending the head upstream to the first byte of the response; -1 before that. */
-  upstreamSentAt = 0;
   upstreamServiceMs = -1;
   responded = false;
   finished = false;

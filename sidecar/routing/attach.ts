@@ -2,7 +2,7 @@
 // each. Pure: what is served and what a status says come from the same evaluation.
 
 import { formatProblem } from '../../cert-agent/base/errors.ts';
-import { type Condition, type Say, sayFor } from './conditions.ts';
+import { type Condition, type Say, sayFor, type Unresolved } from './conditions.ts';
 import {
   byAge,
   type Document,
@@ -17,13 +17,7 @@ import {
 } from './documents.ts';
 import { intersectHosts } from './hosts.ts';
 import { conditionsOf, gatewayConditions, type ListenerState, stateListeners } from './listeners.ts';
-import {
-  type GatewayWorld,
-  type InForce,
-  type ResolvedBackend,
-  resolveBackend,
-  type Unresolved,
-} from './references.ts';
+import { type GatewayWorld, type InForce, type ResolvedBackend, resolveBackend } from './references.ts';
 import { backendRefsOf, brokenIn, filtersOf, unsupportedIn } from './unsupported.ts';
 
 /** A route on one listener. */

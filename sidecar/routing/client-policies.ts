@@ -2,6 +2,7 @@
 // Several policies add up, since CRLs only refuse; where two differ, the stricter one counts.
 
 import type { CrlSettings } from '../../cert-agent/identity/crl-check.ts';
+import type { Unresolved } from './conditions.ts';
 import type {
   ClientPolicy,
   ClientValidation,
@@ -11,7 +12,7 @@ import type {
   ListenerSpec,
 } from './documents.ts';
 import { keyOf } from './documents.ts';
-import { type GatewayWorld, resolveAuthorities, resolveCrls, type Unresolved } from './references.ts';
+import { type GatewayWorld, resolveAuthorities, resolveCrls } from './references.ts';
 import type { TlsOptions } from './tls-options.ts';
 
 /** `AllowAbsent`: a client may show none, and one that it shows must be valid. The strictest is first. */
@@ -63,7 +64,7 @@ export function clientDemandsOf(
     resolveAuthorities(trusting[0]?.caCertificateRefs ?? [], byPolicy, documents),
   ];
   const modes: ClientMode[] = [
-    ...(validation === undefined ? [] : [validation.mode ?? 'AllowValidOnly']),
+    ...(validation === undefined ? [] : [validation.mode]),
     ...trusting.map(({ optional }) => (optional ? 'AllowAbsent' : 'AllowValidOnly')),
   ];
   const checking = policies.flatMap(({ crl }) => crl ?? []);

@@ -1,6 +1,12 @@
 // Conditions as Gateway API writes them into a status, and the statuses themselves: what `kubectl get -o json` would
 // show.
 
+/** Why a reference cannot be resolved: the standard's reason, and a sentence. */
+export interface Unresolved {
+  readonly reason: string;
+  readonly message: string;
+}
+
 /** metav1.Condition. */
 export interface Condition {
   readonly type: string;

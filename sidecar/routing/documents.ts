@@ -2,7 +2,24 @@
 // Namespaces), and the policies that are attached to them. An invalid document is kept as its problems, because others
 // are served beside it and because what it was meant to protect must not be open.
 
+import type { z } from 'zod';
 import type { Problem } from '../../cert-agent/base/errors.ts';
+import type { Frozen } from '../../cert-agent/base/live.ts';
+import type { backendObjectRef, objectRef, parentRef } from '../schema/gateway-patterns.ts';
+import type {
+  backendTlsPolicy,
+  clientDemands,
+  clientValidation,
+  gateway,
+  gatewayClass,
+  grpcMatch,
+  httpMatch,
+  labelSelector,
+  listener,
+  referenceGrant,
+  retry,
+  timeouts,
+} from './schema.ts';
 
 /** A document's name and place. */
 export interface Named {
@@ -39,90 +56,33 @@ export interface PassedOver extends Named {
   readonly message: string;
 }
 
+// What a schema gives. What each is, and its fields, is said there.
+type Of<S extends z.ZodType> = Frozen<z.output<S>>;
+
 /** A reference with the standard's defaults filled in. Without `namespace`: the referring document's. */
-export interface ObjectRef {
-  readonly group: string;
-  readonly kind: string;
-  readonly name: string;
-  readonly namespace?: string;
-}
+export type ObjectRef = Of<typeof objectRef>;
+export type ListenerSpec = Of<typeof listener>;
+export type ClientValidation = Of<typeof clientValidation>;
+export type LabelSelector = Of<typeof labelSelector>;
+export type GatewaySpec = Of<typeof gateway>;
+export type ClassSpec = Of<typeof gatewayClass>;
+export type GrantSpec = Of<typeof referenceGrant>;
+export type BackendTlsSpec = Of<typeof backendTlsPolicy>;
+export type ParentRef = Of<typeof parentRef>;
+export type HttpMatch = Of<typeof httpMatch> & Widened;
+export type GrpcMatch = Of<typeof grpcMatch> & Widened;
+export type ValueMatch = NonNullable<HttpMatch['headers']>[number];
 
-/** What a route attaches to. Without `sectionName` and `port`: every listener of the Gateway. */
-export interface ParentRef extends ObjectRef {
-  readonly sectionName?: string;
-  readonly port?: number;
-}
-
-/**
- * `spec.listeners[]` of a Gateway. Without `hostname`: every host. Without `allowedRoutes`: routes of the Gateway's own
- * namespace, of the kinds that suit the protocol.
- */
-export interface ListenerSpec {
-  readonly name: string;
-  readonly hostname?: string;
-  readonly port: number;
-  readonly protocol: string;
-  readonly tls?: {
-    readonly mode: 'Terminate' | 'Passthrough';
-    readonly certificateRefs?: readonly ObjectRef[];
-    readonly frontendValidation?: ClientValidation;
-    readonly options?: Readonly<Record<string, string>>;
-  };
-  readonly allowedRoutes?: {
-    readonly namespaces?: {
-      readonly from: 'All' | 'Selector' | 'Same' | 'None';
-      readonly selector?: LabelSelector;
-    };
-    readonly kinds?: readonly { readonly group: string; readonly kind: string }[];
-  };
-}
-
-/** Which client certificates a listener accepts. */
-export interface ClientValidation {
-  readonly caCertificateRefs: readonly ObjectRef[];
-  readonly mode?: 'AllowValidOnly' | 'AllowInsecureFallback';
+/** For a broken rule: it covers more than was written, because its path, or another part of it, is unreadable. */
+interface Widened {
+  readonly widened?: 'path' | 'rest';
 }
 
 /** A ClientTrafficPolicy: what it demands of the clients of Gateways in its namespace. */
-export interface ClientPolicy {
-  readonly namespace: string;
-  readonly name: string;
-  readonly createdAt: number | undefined;
-  readonly file: string;
-  readonly line: number;
+export interface ClientPolicy
+  extends Omit<Named, 'kind' | 'apiVersion' | 'generation'>,
+    Pick<Of<typeof clientDemands>, 'optional' | 'caCertificateRefs' | 'crl'> {
   readonly targets: readonly { readonly gateway: string; readonly listener: string | undefined }[];
-  /** A client may show no certificate; one that it shows must be valid. */
-  readonly optional: boolean;
-  readonly caCertificateRefs: readonly ObjectRef[] | undefined;
-  readonly crl: { readonly refs: readonly ObjectRef[]; readonly onlyLeaf: boolean } | undefined;
-}
-
-/** A Kubernetes label selector: all requirements must hold, and an empty one selects everything (see `selects`). */
-export interface LabelSelector {
-  readonly matchLabels?: Readonly<Record<string, string>>;
-  readonly matchExpressions?: readonly {
-    readonly key: string;
-    readonly operator: 'In' | 'NotIn' | 'Exists' | 'DoesNotExist';
-    readonly values?: readonly string[];
-  }[];
-}
-
-/** The `spec` of a Gateway. Fields that are not supported are kept so that the Gateway can be refused for them. */
-export interface GatewaySpec {
-  readonly gatewayClassName: string;
-  readonly listeners: readonly ListenerSpec[];
-  readonly addresses?: readonly { readonly type: string; readonly value?: string }[];
-  readonly infrastructure?: { readonly parametersRef?: { readonly kind: string; readonly name: string } };
-  /** The former name of `tls.backend`. */
-  readonly backendTLS?: unknown;
-  readonly tls?: {
-    /** The certificate to present to backends: not supported. */
-    readonly backend?: unknown;
-    readonly frontend?: {
-      readonly default?: { readonly validation?: ClientValidation };
-      readonly perPort?: readonly { readonly port: number; readonly tls: { readonly validation?: ClientValidation } }[];
-    };
-  };
 }
 
 /** Applied as set, then add, then remove (HTTPHeaderFilter). Names are case-insensitive. */
@@ -173,48 +133,20 @@ export interface RouteFilter {
  * A backend of a rule. Without `weight` it counts 1; with 0 it gets no new requests. Its `filters` apply to its share
  * only.
  */
-export interface BackendRef extends ObjectRef {
-  readonly port?: number;
+export interface BackendRef extends Of<typeof backendObjectRef> {
   readonly weight?: number;
   readonly filters?: readonly RouteFilter[];
 }
 
-/** A header or query parameter. A regular expression (RE2 syntax) matches the whole value. */
-export interface ValueMatch {
-  readonly type: 'Exact' | 'RegularExpression';
-  readonly name: string;
-  readonly value: string;
-}
-
-/** One entry of `matches`: all its parts must hold. Without `path` it matches every path. */
-export interface HttpMatch {
-  readonly path?: { readonly type: 'Exact' | 'PathPrefix' | 'RegularExpression'; readonly value: string };
-  readonly headers?: readonly ValueMatch[];
-  readonly queryParams?: readonly ValueMatch[];
-  readonly method?: string;
-  /**
-   * For a broken rule: it covers more than was written, because its path, or another part of its match, is unreadable.
-   */
-  readonly widened?: 'path' | 'rest';
-}
-
-/** GEP-1619. Times are durations as written (GEP-2257). A rule with `idleTimeout` is refused: it would need a store. */
-export interface SessionPersistence {
-  readonly sessionName?: string;
-  readonly absoluteTimeout?: string;
-  readonly idleTimeout?: string;
-  readonly type: 'Cookie' | 'Header';
-  readonly cookieConfig?: { readonly lifetimeType: 'Permanent' | 'Session' };
-}
-
-/** What rules of all route kinds share. Times are durations as written (GEP-2257); `0s` disables a timeout. */
+/** What rules of all route kinds share. */
 export interface RouteRule {
   readonly name?: string;
   readonly filters?: readonly RouteFilter[];
   readonly backendRefs?: readonly BackendRef[];
-  readonly timeouts?: { readonly request?: string; readonly backendRequest?: string };
-  readonly retry?: { readonly codes?: readonly number[]; readonly attempts?: number; readonly backoff?: string };
-  readonly sessionPersistence?: SessionPersistence;
+  readonly timeouts?: Of<typeof timeouts>;
+  readonly retry?: Of<typeof retry>;
+  /** What is checked of it here. */
+  readonly sessionPersistence?: Readonly<{ sessionName?: string; idleTimeout?: string; type: 'Cookie' | 'Header' }>;
   /** Why it cannot be served: it answers 500 to everything its matches cover, and has only its name besides. */
   readonly broken?: { readonly reason: string; readonly message: string };
 }
@@ -222,18 +154,6 @@ export interface RouteRule {
 /** A rule of an HTTPRoute; one match of `matches` is enough. Without any it matches every request. */
 export interface HttpRule extends RouteRule {
   readonly matches?: readonly HttpMatch[];
-}
-
-/** Without `service`: any; without `method`: all of the service. Headers are tested as in an HttpMatch. */
-export interface GrpcMatch {
-  readonly method?: {
-    readonly type: 'Exact' | 'RegularExpression';
-    readonly service?: string;
-    readonly method?: string;
-  };
-  readonly headers?: readonly ValueMatch[];
-  /** As of an HttpMatch. */
-  readonly widened?: 'path' | 'rest';
 }
 
 /** A rule of a GRPCRoute; one match of `matches` is enough. Without any it matches every call. */
@@ -246,34 +166,6 @@ export interface RouteSpec<Rule extends RouteRule = RouteRule> {
   readonly parentRefs?: readonly ParentRef[];
   readonly hostnames?: readonly string[];
   readonly rules?: readonly Rule[];
-}
-
-/**
- * A ReferenceGrant. Each of `from` may refer to each of `to` in the grant's own namespace; without `name`, to all of
- * that kind.
- */
-export interface GrantSpec {
-  readonly from: readonly { readonly group: string; readonly kind: string; readonly namespace: string }[];
-  readonly to: readonly { readonly group: string; readonly kind: string; readonly name?: string }[];
-}
-
-/**
- * How to verify the backend. `hostname` is sent as SNI, and is the name to verify unless there are `subjectAltNames`,
- * of which one must be in the certificate.
- */
-export interface BackendTlsSpec {
-  readonly targetRefs: readonly (ObjectRef & { readonly sectionName?: string })[];
-  readonly validation: {
-    readonly caCertificateRefs?: readonly ObjectRef[];
-    readonly wellKnownCACertificates?: 'System';
-    readonly hostname: string;
-    readonly subjectAltNames?: readonly {
-      readonly type: 'Hostname' | 'URI';
-      readonly hostname?: string;
-      readonly uri?: string;
-    }[];
-  };
-  readonly options?: Readonly<Record<string, string>>;
 }
 
 /** A Kubernetes Service: its ports and their protocols. */
@@ -312,12 +204,6 @@ export interface Refusal {
   readonly isAnyParent: boolean;
   /** Gateways with these names, in any namespace, may have been meant. */
   readonly parentNames: readonly string[];
-}
-
-/** A GatewayClass. It is ours if `controllerName` is that of names.ts; `parametersRef` is not supported. */
-export interface ClassSpec {
-  readonly controllerName: string;
-  readonly parametersRef?: { readonly kind: string; readonly name: string };
 }
 
 /** All documents of one generation, sorted by kind and in the order of reading. */

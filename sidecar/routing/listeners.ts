@@ -5,7 +5,7 @@ import type { CrlSettings } from '../../cert-agent/identity/crl-check.ts';
 import type { TlsVersion } from '../protocol/tls.ts';
 import { type ClientMode, clientDemandsOf, clientPoliciesOf, policyRefusal } from './client-policies.ts';
 import type { Condition, Say } from './conditions.ts';
-import { holds, sayFor } from './conditions.ts';
+import { holds, sayFor, type Unresolved } from './conditions.ts';
 import {
   byAge,
   type ClientValidation,
@@ -16,13 +16,7 @@ import {
   type ListenerSpec,
 } from './documents.ts';
 import { intersectHosts } from './hosts.ts';
-import {
-  type GatewayPlace,
-  type GatewayWorld,
-  resolveCertificate,
-  type ServedPair,
-  type Unresolved,
-} from './references.ts';
+import { type GatewayPlace, type GatewayWorld, resolveCertificate, type ServedPair } from './references.ts';
 import { readTlsOptions, type TlsOptions } from './tls-options.ts';
 
 /** A listener, resolved. */
@@ -272,9 +266,9 @@ function validationOf(
 ): ClientValidation | undefined {
   const validation = clientValidationOf(gateway, spec);
   if ('reason' in options || options.clients !== 'MUTUAL') return validation;
-  if (validation === undefined) return { caCertificateRefs: spec.tls?.certificateRefs?.slice(0, 1) ?? [] };
+  const beside = spec.tls?.certificateRefs?.slice(0, 1) ?? [];
   // MUTUAL admits no client without one.
-  return { ...validation, mode: 'AllowValidOnly' };
+  return { caCertificateRefs: validation?.caCertificateRefs ?? beside, mode: 'AllowValidOnly' };
 }
 
 /** GEP-91: the Gateway's own setting for the port, then its default, then the listener's older field. */

@@ -3,24 +3,17 @@
 // the policy of the listener or Gateway. What is lost that way is reported, and is an error if the farther one is
 // required. Of two policies for one target the one in force applies, else the older, and the other's status says so.
 
+import type { PolicyTarget } from '../schema/gateway-patterns.ts';
 import type { Condition, Say } from './conditions.ts';
 import { sayFor } from './conditions.ts';
 import type { GatewayDocuments } from './documents.ts';
 import { controllerName } from './names.ts';
 
-/** A `targetRef`: always in the policy's own namespace. `sectionName` is a listener or a named rule. */
-export interface Target {
-  readonly group: string;
-  readonly kind: string;
-  readonly name: string;
-  readonly sectionName?: string | undefined;
-}
-
 /** What a policy needs in order to be attached. */
 export interface Attachable {
   readonly namespace: string;
   readonly name: string;
-  readonly targets: readonly Target[];
+  readonly targets: readonly PolicyTarget[];
   readonly createdAt?: number;
   /** It is merged with a farther one. */
   readonly mergeType?: string;
@@ -44,7 +37,7 @@ export interface RulePlace {
  * BackendTLSPolicy is a Gateway that reaches its Service.
  */
 export interface AncestorStatus {
-  readonly ancestorRef: Target & { readonly namespace: string };
+  readonly ancestorRef: PolicyTarget & { readonly namespace: string };
   readonly controllerName: string;
   readonly conditions: readonly Condition[];
 }
@@ -185,7 +178,7 @@ class Attaching<P extends Attachable> {
   }
 
   /** Gives a policy its target, unless another one has it. Returns `key` if it got it. */
-  #claim(policy: P, target: Target) {
+  #claim(policy: P, target: PolicyTarget) {
     const { namespace } = policy;
     const ancestorRef = { ...target, namespace };
     const result = (condition: Condition, key?: string) => ({ ancestorRef, conditions: [condition], key });
@@ -392,11 +385,11 @@ function named({ namespace, name }: Attachable): string {
   return `${namespace}/${name}`;
 }
 
-function keyOf({ kind, name, sectionName = '' }: Target, namespace: string): string {
+function keyOf({ kind, name, sectionName = '' }: PolicyTarget, namespace: string): string {
   return `${kind} ${namespace}/${name} ${sectionName}`;
 }
 
-function nameOf({ kind, name, sectionName }: Target, namespace: string): string {
+function nameOf({ kind, name, sectionName }: PolicyTarget, namespace: string): string {
   return `${kind} ${namespace}/${name}${sectionName === undefined ? '' : ` with a section '${sectionName}'`}`;
 }
 
@@ -407,7 +400,7 @@ function order(a: Attachable, b: Attachable): number {
 
 /** An invalid target counts as existing: it is not served, and neither is anything behind it. */
 function isThere(
-  { kind, name, sectionName }: Target,
+  { kind, name, sectionName }: PolicyTarget,
   namespace: string,
   { gateways, routes, refused }: GatewayDocuments,
 ): boolean {

@@ -7,6 +7,7 @@ import { reasonOf } from '../../cert-agent/base/errors.ts';
 import { formatPem, readPemBlocks } from '../../cert-agent/identity/bundle.ts';
 import type { CrlSettings, CrlSource } from '../../cert-agent/identity/crl-check.ts';
 import { parseKey } from '../../cert-agent/identity/keys.ts';
+import type { Unresolved } from './conditions.ts';
 import type { BackendRef, DataSpec, Document, GatewayDocuments, ObjectRef } from './documents.ts';
 
 /** What a gateway knows beyond its documents. */
@@ -54,12 +55,6 @@ export interface PemPair {
 /** A pair as a listener serves it, with the `namespace/name` of its Secret. */
 export interface ServedPair extends PemPair {
   readonly secret: string;
-}
-
-/** Why a reference cannot be resolved: the standard's reason, and a sentence. */
-export interface Unresolved {
-  readonly reason: string;
-  readonly message: string;
 }
 
 /** A backend that a rule names. */

@@ -2,7 +2,7 @@
 // Known keys have an effect; an unknown one would promise something that is not done, and closes its listener.
 
 import type { TlsVersion } from '../protocol/tls.ts';
-import type { Unresolved } from './references.ts';
+import type { Unresolved } from './conditions.ts';
 
 /** The effective options. */
 export interface TlsOptions {

@@ -4,6 +4,7 @@
 // if no rule is left.
 
 import { isSafeField } from '../exchange/message.ts';
+import type { Unresolved } from './conditions.ts';
 import type {
   BackendRef,
   GrpcMatch,
@@ -14,7 +15,6 @@ import type {
   RouteFilter,
   RouteRule,
 } from './documents.ts';
-import type { Unresolved } from './references.ts';
 import { compileRegex } from './regex.ts';
 
 /** Why a route of streams cannot be served as written. */

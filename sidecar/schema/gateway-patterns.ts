@@ -75,7 +75,8 @@ export const headerName = z
   .max(256)
   .regex(/^[A-Za-z0-9!#$%&'*+\-.^_`|~]+$/, 'not a valid header name');
 
-const parentRef = z.strictObject({
+/** What a route attaches to. Without `sectionName` and `port`: every listener of the Gateway. */
+export const parentRef = z.strictObject({
   // The standard's defaults.
   group: group.default('gateway.networking.k8s.io'),
   kind: kind.default('Gateway'),
@@ -159,19 +160,14 @@ const looseTarget = z.looseObject({
   sectionName: sectionName.optional().catch(undefined),
 });
 
-/** The targets of a policy. */
-interface Target {
-  readonly group: string;
-  readonly kind: string;
-  readonly name: string;
-  readonly sectionName?: string;
-}
+/** A target of a policy, in the policy's own namespace. `sectionName` is a listener or a named rule. */
+export type PolicyTarget = Readonly<Pick<z.output<typeof parentRef>, 'group' | 'kind' | 'name' | 'sectionName'>>;
 
 /**
  * The targets of a policy whose other fields may all be wrong; an unreadable section means the whole object. Undefined
  * if a target cannot be read: then it is unknown what to close.
  */
-export function targetsIn(value: unknown): readonly Target[] | undefined {
+export function targetsIn(value: unknown): readonly PolicyTarget[] | undefined {
   const { spec } = value as { spec?: { targetRef?: unknown; targetRefs?: unknown } | null };
   const { targetRef, targetRefs = [] } = spec ?? {};
   if (!Array.isArray(targetRefs)) return undefined;

@@ -89,6 +89,12 @@ export function optional<K extends string, V>(key: K, value: V | undefined): { r
   return (value === undefined ? {} : { [key]: value }) as { readonly [key in K]?: V };
 }
 
+const mergeTypes = ['StrategicMerge', 'JSONMerge'] as const;
+/** How the policy of a route is merged with that of its Gateway; without it, it replaces that one. */
+export const mergeType = z.enum(mergeTypes, `'mergeType' is ${mergeTypes.join(' or ')}`);
+/** A value of `mergeType`. */
+export type MergeType = z.output<typeof mergeType>;
+
 /** A target of a policy of Envoy Gateway's or of ours: one of these kinds of Gateway API, in the policy's namespace. */
 export function targetOf<K extends string>(kinds: readonly [K, ...K[]], message?: string) {
   return z

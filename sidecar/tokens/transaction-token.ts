@@ -21,6 +21,9 @@ import type { SignTransactionToken } from './sign.ts';
 /** A gateway's assertion about the user, from a verified token. */
 export const vouchedFor = new Slot<Vouched>();
 
+/** Gives the field to add for the identity that the upstream proves, if there are several. */
+export const addressedToken = new Slot<(peer: string) => readonly [string, string]>();
+
 const tokenField: ReadonlySet<string> = new Set([transactionTokenField]);
 
 /**
@@ -82,7 +85,7 @@ export function carryTransactionToken(exchange: Exchange, sign: SignTransactionT
   // With several identities it is made for the one that is reached: forward.ts does that later.
   if (known && exchange.route?.otherPrincipals !== undefined) {
     changeRequest(exchange, tokenField, []);
-    exchange.addressed = (peer) => [transactionTokenField, sign(exchange, peer)];
+    addressedToken.set(exchange, (peer) => [transactionTokenField, sign(exchange, peer)]);
     return;
   }
   changeRequest(exchange, tokenField, known ? [[transactionTokenField, sign(exchange, audience)]] : []);

@@ -4,11 +4,11 @@
 import { z } from 'zod';
 import type { Problem } from '../../../cert-agent/base/errors.ts';
 import { readDocument, type YamlDocument } from '../../../cert-agent/base/yaml.ts';
-import type { PolicyHead, PolicyTarget } from '../../edge/policy.ts';
+import type { PolicyHead } from '../../edge/policy.ts';
 import { schemasOf } from '../../edge/schemas.ts';
-import { metadata, notEvaluated, targetsIn } from '../../schema/gateway-patterns.ts';
-import { targetOf } from '../../schema/policy-fields.ts';
-import { mergeTypes, withInheritance } from './merge.ts';
+import { metadata, notEvaluated, type PolicyTarget, targetsIn } from '../../schema/gateway-patterns.ts';
+import { mergeType, targetOf } from '../../schema/policy-fields.ts';
+import { headOf, withInheritance } from './merge.ts';
 import { type UpstreamSettings, upstreamFields, upstreamSettingsOf } from './upstream-traffic.ts';
 
 /** A BackendTrafficPolicy as read: plain data from the process that reads documents. */
@@ -29,7 +29,7 @@ const spec = z
     targetRefs: z.array(target).min(1).max(16).optional(),
     ...upstreamFields,
     ...(capabilityFields as Record<never, never>),
-    mergeType: z.enum(mergeTypes, `'mergeType' is ${mergeTypes.join(' or ')}`).optional(),
+    mergeType: mergeType.optional(),
     // What Envoy Gateway has beyond this build. Named one by one, so that the message says 'not evaluated' and not
     // 'unknown'. A field of a later version is an unknown key: refused as well.
     routingType: notEvaluated('routingType'),
@@ -116,21 +116,8 @@ export function readBackendTrafficPolicy(
     const targets = targetsIn(document.value);
     return targets === undefined ? read : { ...read, targets };
   }
-  const { metadata: of, spec: said } = read.value;
-  const value: BackendTrafficPolicy = {
-    name: of.name,
-    // Where kubectl would put it.
-    namespace: of.namespace ?? 'default',
-    createdAt: of.creationTimestamp == null ? 0 : Date.parse(of.creationTimestamp),
-    targets: [...(said.targetRef === undefined ? [] : [said.targetRef]), ...(said.targetRefs ?? [])],
-    ...partsOf(said),
-    ...upstreamSettingsOf(said),
-    ...(said.mergeType === undefined ? {} : { mergeType: said.mergeType }),
-    ...(read.required ? { required: true } : {}),
-    file,
-    line: document.problemAt(['metadata', 'name'], '').line,
-  };
-  return { value: Object.freeze(value) };
+  const { spec } = read.value;
+  return { value: Object.freeze({ ...headOf(read, document, file), ...partsOf(spec), ...upstreamSettingsOf(spec) }) };
 }
 
 /** What the document sets for capabilities. */

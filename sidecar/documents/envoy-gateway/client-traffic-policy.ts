@@ -6,38 +6,12 @@ import { z } from 'zod';
 import type { Problem } from '../../../cert-agent/base/errors.ts';
 import { deepFreeze } from '../../../cert-agent/base/live.ts';
 import { readDocument, type YamlDocument } from '../../../cert-agent/base/yaml.ts';
-import type { PolicyTarget } from '../../edge/policy.ts';
 import type { ClientPolicy } from '../../routing/documents.ts';
-import { metadata, notEvaluated, objectRef, targetsIn } from '../../schema/gateway-patterns.ts';
+import { clientDemands } from '../../routing/schema.ts';
+import { metadata, notEvaluated, type PolicyTarget, targetsIn } from '../../schema/gateway-patterns.ts';
 import { refused, targetOf } from '../../schema/policy-fields.ts';
 
 const target = targetOf(['Gateway'], 'a target must be a Gateway');
-
-const clientValidation = z
-  .strictObject({
-    optional: z.boolean().default(false),
-    // At most 8, as in Envoy Gateway. Absent where the policy only adds CRLs to authorities that the Gateway or another
-    // policy names.
-    caCertificateRefs: z.array(objectRef).min(1).max(8).optional(),
-    crl: z
-      .strictObject({
-        refs: z.array(objectRef).min(1, 'CRLs need at least one reference').max(8),
-        onlyVerifyLeafCertificate: z.boolean().default(false),
-      })
-      .optional(),
-    spkiHashes: notEvaluated('spkiHashes'),
-    certificateHashes: notEvaluated('certificateHashes'),
-    subjectAltNames: notEvaluated('subjectAltNames'),
-  })
-  .superRefine((value, context) => {
-    if (value.crl === undefined && value.caCertificateRefs === undefined)
-      context.addIssue({ code: 'custom', message: "needs 'caCertificateRefs', 'crl' or both" });
-    if (value.optional && value.caCertificateRefs === undefined)
-      context.addIssue({
-        ...{ code: 'custom', path: ['optional'] },
-        message: "has no effect without 'caCertificateRefs': a Gateway's tls.frontend has a 'mode' of its own",
-      });
-  });
 
 const others = [
   ...['tcpKeepalive', 'enableProxyProtocol', 'proxyProtocol', 'clientIPDetection', 'path', 'headers', 'timeout'],
@@ -50,7 +24,7 @@ const spec = z
     targetRefs: z.array(target).min(1).max(16, 'a policy has at most 16 targets').optional(),
     targetSelectors: refused("targets must be named: write 'targetRefs'"),
     tls: z.strictObject({
-      clientValidation,
+      clientValidation: clientDemands,
       ...Object.fromEntries(
         ['minVersion', 'maxVersion', 'ciphers', 'ecdhCurves', 'signatureAlgorithms', 'alpnProtocols', 'session'].map(
           (name) => [name, notEvaluated(name)],
@@ -91,7 +65,6 @@ export function readClientTrafficPolicy(
     return targets === undefined ? read : { ...read, targets };
   }
   const { metadata: of, spec: said } = read.value;
-  const { optional, caCertificateRefs, crl } = said.tls.clientValidation;
   const value: ClientPolicy = {
     name: of.name,
     namespace: of.namespace ?? 'default',
@@ -100,8 +73,9 @@ export function readClientTrafficPolicy(
       gateway: name,
       listener: section,
     })),
-    ...{ optional, caCertificateRefs, file, line: document.problemAt(['metadata', 'name'], '').line },
-    crl: crl === undefined ? undefined : { refs: crl.refs, onlyLeaf: crl.onlyVerifyLeafCertificate },
+    ...said.tls.clientValidation,
+    file,
+    line: document.problemAt(['metadata', 'name'], '').line,
   };
   return { value: deepFreeze(value) };
 }

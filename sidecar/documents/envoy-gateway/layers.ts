@@ -5,9 +5,10 @@
 import { formatProblem, type Problem } from '../../../cert-agent/base/errors.ts';
 import type { YamlDocument } from '../../../cert-agent/base/yaml.ts';
 import { fieldsOf } from '../../edge/capabilities.ts';
-import type { Layered, PolicyTarget, SecurityPolicy } from '../../edge/policy.ts';
+import type { Layered, SecurityPolicy } from '../../edge/policy.ts';
 import { partsOf } from '../../edge/policy-parts.ts';
 import type { RouteDocument } from '../../routing/documents.ts';
+import type { PolicyTarget } from '../../schema/gateway-patterns.ts';
 import type { BackendTrafficPolicy } from './backend-traffic-policy.ts';
 import { type Merging, mergeDocuments, partsSaidBy, unmerged } from './merge.ts';
 

@@ -1,13 +1,12 @@
 // `mergeType` of Envoy Gateway's policies: the policy of a route is merged into that of its Gateway. Merged as written,
 // since only there it shows which fields are set and which are defaults; the result is read like any other policy.
 
+import type { z } from 'zod';
 import type { Problem } from '../../../cert-agent/base/errors.ts';
 import type { YamlDocument } from '../../../cert-agent/base/yaml.ts';
-
-/** A policy without one is not merged: it replaces the less specific one. */
-export const mergeTypes = ['StrategicMerge', 'JSONMerge'] as const;
-/** A value of `mergeType`. */
-export type MergeType = (typeof mergeTypes)[number];
+import type { PolicyHead } from '../../edge/policy.ts';
+import type { metadata, PolicyTarget } from '../../schema/gateway-patterns.ts';
+import { type MergeType, optional } from '../../schema/policy-fields.ts';
 
 /** Our own annotation: policies that are more specific may only add to this one. */
 export const inheritAnnotation = 'sallyport.dev/inherit';
@@ -132,4 +131,30 @@ export function withInheritance<T>(
   const { required, problems } = inheritanceOf(document);
   const all = [...('problems' in read ? read.problems : []), ...problems];
   return 'problems' in read || all.length > 0 ? { problems: all } : { value: read.value, required };
+}
+
+/** A policy as its schema read it, with its annotations. */
+interface WithHead {
+  readonly value: {
+    readonly metadata: z.output<typeof metadata>;
+    readonly spec: {
+      readonly targetRef?: PolicyTarget;
+      readonly targetRefs?: readonly PolicyTarget[];
+      readonly mergeType?: MergeType;
+    };
+  };
+  readonly required: boolean;
+}
+
+/** The head of a policy. */
+export function headOf({ value, required }: WithHead, document: YamlDocument, file: string): PolicyHead<never> {
+  const { name, namespace = 'default', creationTimestamp: created } = value.metadata;
+  const { targetRef, targetRefs, mergeType } = value.spec;
+  return {
+    ...{ name, namespace, targets: targetRefs ?? [targetRef!] },
+    ...(created == null ? {} : { createdAt: Date.parse(created) }),
+    ...optional('mergeType', mergeType),
+    ...(required ? { required } : {}),
+    ...{ file, line: document.problemAt(['metadata', 'name'], '').line },
+  };
 }

@@ -7,11 +7,11 @@ import type { Problem } from '../../../cert-agent/base/errors.ts';
 import { deepFreeze } from '../../../cert-agent/base/live.ts';
 import { readDocument, type YamlDocument } from '../../../cert-agent/base/yaml.ts';
 import { fieldsOf } from '../../edge/capabilities.ts';
-import type { PolicyTarget, SecurityPolicy } from '../../edge/policy.ts';
+import type { SecurityPolicy } from '../../edge/policy.ts';
 import { schemasOf } from '../../edge/schemas.ts';
-import { metadata, targetsIn } from '../../schema/gateway-patterns.ts';
-import { refused, targetOf } from '../../schema/policy-fields.ts';
-import { type Merging, mergeTypes, withInheritance } from './merge.ts';
+import { metadata, type PolicyTarget, targetsIn } from '../../schema/gateway-patterns.ts';
+import { mergeType, refused, targetOf } from '../../schema/policy-fields.ts';
+import { headOf, type Merging, withInheritance } from './merge.ts';
 
 /** The only version that is read. */
 export const securityPolicyVersion = 'gateway.envoyproxy.io/v1alpha1';
@@ -43,7 +43,7 @@ export function problemOfTargets(said: { readonly targetRef?: unknown; readonly 
 const spec = z
   .strictObject({
     ...targetFields,
-    mergeType: z.enum(mergeTypes, `'mergeType' is ${mergeTypes.join(' or ')}`).optional(),
+    mergeType: mergeType.optional(),
     ...capabilityFields,
   })
   .superRefine((said, context) => {
@@ -86,30 +86,17 @@ export function readSecurityPolicy(document: YamlDocument, file: string, from?: 
     const targets = targetsIn(document.value);
     return targets === undefined ? read : { problems: read.problems, targets };
   }
-  const { metadata: of, spec: said } = read.value;
-  const namespace = of.namespace ?? 'default';
-  const { targetRef: one, targetRefs: list } = said;
+  const head = headOf(read, document, file);
   const warnings: Problem[] = [];
   const parts = Object.fromEntries(
-    Object.entries(said).flatMap(([name, plan]) => {
+    Object.entries(read.value.spec).flatMap(([name, plan]) => {
       const field = fields.get(name)?.field;
       if (field === undefined) return [];
       for (const { path, message } of field.warnings?.(plan as never) ?? [])
         warnings.push(document.problemAt(['spec', name, ...path], `${['spec', name, ...path].join('.')}: ${message}`));
-      const policy = from?.parts.has(name) === false ? from.parent : `${namespace}/${of.name}`;
+      const policy = from?.parts.has(name) === false ? from.parent : `${head.namespace}/${head.name}`;
       return [[name, field.named?.(plan as never, policy) ?? plan]];
     }),
   );
-  const value: SecurityPolicy = {
-    name: of.name,
-    namespace,
-    targets: list ?? [one!],
-    ...(of.creationTimestamp == null ? {} : { createdAt: Date.parse(of.creationTimestamp) }),
-    ...parts,
-    ...(said.mergeType === undefined ? {} : { mergeType: said.mergeType }),
-    ...(read.required ? { required: true } : {}),
-    file,
-    line: document.problemAt(['metadata', 'name'], '').line,
-  };
-  return { value: deepFreeze(value), warnings };
+  return { value: deepFreeze({ ...head, ...parts }), warnings };
 }

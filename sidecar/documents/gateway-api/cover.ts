@@ -4,17 +4,16 @@
 import { nearestTo } from '../../../cert-agent/base/did-you-mean.ts';
 import { fieldsOf } from '../../edge/capabilities.ts';
 import type { GrpcMatch, HttpMatch, HttpRule, ValueMatch } from '../../routing/documents.ts';
+import { grpcMatch, httpMatch, routeMethods } from '../../routing/schema.ts';
 import { wrongIn } from '../../routing/unsupported.ts';
 import { headerName } from '../../schema/gateway-patterns.ts';
-import { routeMethods } from './route-filters.ts';
-import { grpcMatch, httpMatch } from './routes.ts';
 
 type Bag = Readonly<Record<string, unknown>>;
 
 /** A match of an HTTPRoute's broken rule. */
 export function coverHttp(said: unknown): HttpMatch {
   const whole = httpMatch.safeParse(said);
-  if (whole.success && isServed(whole.data as HttpMatch)) return whole.data as HttpMatch;
+  if (whole.success && isServed(whole.data)) return whole.data;
   const unclear = unclearIn(said, ['path', 'headers', 'queryParams', 'method']);
   const { path, headers, queryParams, method } = bagOf(said);
   const covered = unclear.has('path') ? anyPath : path === undefined ? undefined : coverPath(path);
@@ -34,7 +33,7 @@ export function coverHttp(said: unknown): HttpMatch {
 /** A match of a GRPCRoute's broken rule. A method of gRPC is the path of its calls. */
 export function coverGrpc(said: unknown): GrpcMatch {
   const whole = grpcMatch.safeParse(said);
-  if (whole.success && isServed(whole.data as GrpcMatch)) return whole.data as GrpcMatch;
+  if (whole.success && isServed(whole.data)) return whole.data;
   const unclear = unclearIn(said, ['method', 'headers']);
   const { method, headers } = bagOf(said);
   const told = unclear.has('method') ? undefined : grpcMethodIn(method);
@@ -83,7 +82,7 @@ function nearTo(key: string, fields: readonly string[]): string | undefined {
 
 function grpcMethodIn(method: unknown): GrpcMatch['method'] {
   const { success, data } = grpcMatch.safeParse({ method });
-  return success && isServed(data as GrpcMatch) ? (data as GrpcMatch).method : undefined;
+  return success && isServed(data) ? data.method : undefined;
 }
 
 /** The service of a method that cannot be read, if that can. */
@@ -107,7 +106,7 @@ function coverValues(said: unknown, isHeader: boolean): CoveredValues {
   const covered = said.map((one): ValueMatch | undefined => {
     const match = isHeader ? { headers: [one] } : { queryParams: [one] };
     const { success, data } = httpMatch.safeParse(match);
-    if (success && isServed(data as HttpMatch)) return ((data.headers ?? data.queryParams) as ValueMatch[])[0];
+    if (success && isServed(data)) return (data.headers ?? data.queryParams)?.[0];
     // An unknown word or type may require that it is absent.
     const { type = 'Exact', name: named } = bagOf(one);
     const isThere =
@@ -134,8 +133,7 @@ function coverPath(said: unknown): CoveredPath {
   // Without its slash, if it can mean nothing else.
   const text = isPlain && /^[-A-Za-z0-9_]+(?:\/|$)/.test(value) ? `/${value}` : value;
   const read = httpMatch.safeParse({ path: { type, value: text } });
-  if (type !== undefined && read.success && isServed(read.data as HttpMatch))
-    return { path: read.data.path!, isWider: false };
+  if (type !== undefined && read.success && isServed(read.data)) return { path: read.data.path!, isWider: false };
   const start = isPlain ? goodStart(text) : literalStart(text.replace(/^\^/, ''));
   if (!start.startsWith('/') || start === '/') return anyPath;
   // A prefix covers whole segments, and this may end within one.

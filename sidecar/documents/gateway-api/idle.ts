@@ -22,8 +22,6 @@ export function idleIn(document: YamlDocument, kind: string, spec: unknown): Pro
 
 interface SaidGateway extends GatewaySpec {
   readonly allowedListeners?: { readonly namespaces?: { readonly from?: string } } | null;
-  readonly defaultScope?: string;
-  readonly infrastructure?: GatewaySpec['infrastructure'] & { readonly labels?: object; readonly annotations?: object };
 }
 
 function ofGateway({ allowedListeners, defaultScope, infrastructure = {}, listeners }: SaidGateway): Idle[] {

@@ -5,11 +5,10 @@ import { z } from 'zod';
 import { didYouMean, nearestTo } from '../../../cert-agent/base/did-you-mean.ts';
 import type { Problem } from '../../../cert-agent/base/errors.ts';
 import type { YamlDocument } from '../../../cert-agent/base/yaml.ts';
-import { ownGroup, type PolicyTarget } from '../../edge/policy.ts';
+import { ownGroup } from '../../edge/policy.ts';
 import type { RouteKind } from '../../routing/documents.ts';
+import type { PolicyTarget as Target } from '../../schema/gateway-patterns.ts';
 import type { OwnKinds } from '../sallyport.ts';
-
-type Target = PolicyTarget;
 
 const gatewayApi = 'gateway.networking.k8s.io';
 

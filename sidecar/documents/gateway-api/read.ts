@@ -7,7 +7,6 @@ import { z } from 'zod';
 import { formatProblem, type Problem } from '../../../cert-agent/base/errors.ts';
 import { deepFreeze } from '../../../cert-agent/base/live.ts';
 import { readDocument, type YamlDocument } from '../../../cert-agent/base/yaml.ts';
-import type { PolicyTarget } from '../../edge/policy.ts';
 import type {
   BackendTlsSpec,
   DataSpec,
@@ -24,7 +23,7 @@ import type {
   RouteKind,
   ServiceSpec,
 } from '../../routing/documents.ts';
-import { dated } from '../../schema/gateway-patterns.ts';
+import { dated, type PolicyTarget } from '../../schema/gateway-patterns.ts';
 import type { PlacedDocument } from '../istio/read.ts';
 import { type OwnKinds, ownKinds } from '../sallyport.ts';
 import { gatewayKinds, isGatewayApi } from './gateway.ts';

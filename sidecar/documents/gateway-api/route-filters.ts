@@ -5,8 +5,6 @@ import { fieldsOf } from '../../edge/capabilities.ts';
 import { schemasOf } from '../../edge/schemas.ts';
 import { localRef } from '../../schema/gateway-patterns.ts';
 
-const methods = ['GET', 'HEAD', 'POST', 'PUT', 'DELETE', 'CONNECT', 'OPTIONS', 'TRACE', 'PATCH'] as const;
-
 /** The filters that capabilities of the edge serve. */
 const served = [...fieldsOf('filter').values()].map(({ field }) => field);
 const servedSchemas = await schemasOf('filter');
@@ -67,5 +65,3 @@ export const grpcFilters = filtersOf([
   ...served.flatMap(({ name, filter }) => (filter!.grpc ? [name] : [])),
   'ExtensionRef',
 ]);
-/** The methods of a match (Gateway API, HTTPMethod). */
-export const routeMethods = methods;

@@ -2,79 +2,12 @@
 
 import { z } from 'zod';
 import { schemasOf } from '../../edge/schemas.ts';
-import {
-  backendRefs,
-  duration,
-  headerName,
-  hostname,
-  millisecondsOf,
-  named,
-  parentRefs,
-  sectionName,
-} from '../../schema/gateway-patterns.ts';
-import { grpcFilters, httpFilters, routeMethods } from './route-filters.ts';
-
-const matchType = z.enum(['Exact', 'RegularExpression']).default('Exact');
-
-// The standard's validation of exact paths and prefixes, with its default: every path. Regular expressions are checked
-// by routing/unsupported.ts, which refuses the rule and not the document.
-const path = z
-  .strictObject({
-    type: z.enum(['Exact', 'PathPrefix', 'RegularExpression']).default('PathPrefix'),
-    value: z.string().max(1024).default('/'),
-  })
-  .superRefine(({ type, value }, context) => {
-    if (type === 'RegularExpression') return;
-    const wrong = !value.startsWith('/')
-      ? "must begin with '/'"
-      : /\/\/|\/\.\/|\/\.\.\/|%2f|#|\/\.\.?$/i.test(value)
-        ? "must not contain '//', '/./', '/../', '%2f' or '#', nor end in '/.' or '/..'"
-        : /^(?:[-A-Za-z0-9/._~!$&'()*+,;=:@]|%[0-9a-fA-F]{2})+$/.test(value)
-          ? undefined
-          : 'contains characters that no path may contain';
-    if (wrong !== undefined)
-      context.addIssue({ code: 'custom', path: ['value'], message: `'${value}': a path ${wrong}` });
-  });
-
-const headerMatches = z
-  .array(z.strictObject({ type: matchType, name: headerName, value: z.string().min(1).max(4096) }))
-  .max(16)
-  .superRefine(named)
-  .optional();
-
-/** A match of an HTTPRoute. */
-export const httpMatch = z.strictObject({
-  path: path.optional(),
-  headers: headerMatches,
-  queryParams: z
-    .array(z.strictObject({ type: matchType, name: headerName, value: z.string().min(1).max(1024) }))
-    .max(16)
-    .optional(),
-  method: z.enum(routeMethods).optional(),
-});
-
-// GEP-1742. `request: 0s` is no limit, so any `backendRequest` is within it.
-const timeouts = z
-  .strictObject({ request: duration.optional(), backendRequest: duration.optional() })
-  .refine(
-    ({ request, backendRequest }) =>
-      request === undefined ||
-      backendRequest === undefined ||
-      millisecondsOf(request) === 0 ||
-      millisecondsOf(backendRequest) <= millisecondsOf(request),
-    "'backendRequest' is longer than 'request'",
-  );
+import { grpcMatch, httpMatch, retry, timeouts } from '../../routing/schema.ts';
+import { backendRefs, hostname, parentRefs, sectionName } from '../../schema/gateway-patterns.ts';
+import { grpcFilters, httpFilters } from './route-filters.ts';
 
 /** The fields of a rule that capabilities of the edge serve. */
 const capabilityFields = (await schemasOf('rule')) as Record<never, never>;
-
-// GEP-1731, experimental. v1.6 requires codes that differ and at least one attempt; documents of earlier versions are
-// read as they are.
-const retry = z.strictObject({
-  codes: z.array(z.number().int().min(400).max(599)).optional(),
-  attempts: z.number().int().optional(),
-  backoff: duration.optional(),
-});
 
 const httpRule = z
   .strictObject({
@@ -134,21 +67,6 @@ export const httpRoute = z
     rules: z.array(httpRule).max(16, 'a route has at most 16 rules').optional(),
   })
   .superRefine(({ rules }, context) => checkRules(rules, context));
-
-const grpcMethod = z
-  .strictObject({ type: matchType, service: z.string().max(1024).optional(), method: z.string().max(1024).optional() })
-  .superRefine(({ type, service, method }, context) => {
-    if (service === undefined && method === undefined)
-      context.addIssue({ code: 'custom', message: "a method match names a 'service' or a 'method'" });
-    if (type !== 'Exact') return;
-    if (service !== undefined && !/^[A-Za-z0-9_.-]+$/.test(service))
-      context.addIssue({ code: 'custom', path: ['service'], message: `'${service}' is not a service` });
-    if (method !== undefined && !/^[A-Za-z0-9_]+$/.test(method))
-      context.addIssue({ code: 'custom', path: ['method'], message: `'${method}' is not a method` });
-  });
-
-/** A match of a GRPCRoute. */
-export const grpcMatch = z.strictObject({ method: grpcMethod.optional(), headers: headerMatches });
 
 const grpcRule = z.strictObject({
   name: sectionName.optional(),

@@ -1,6 +1,7 @@
 // The common parts of Istio's security documents: names, selectors, targets, and their problems.
 
 import { z } from 'zod';
+import type { AuthorizationPolicy } from '../../policy/policy.ts';
 
 /** Purpose of reading: `run` to enforce, `check` to validate like Istio, `eval` to answer hypothetical requests. */
 export type Purpose = 'run' | 'check' | 'eval';
@@ -116,10 +117,11 @@ export function refuseTwoTargets(
 type Spec = z.output<z.ZodObject<typeof targetFields>>;
 
 /** What a document is attached to. */
-export function attachment({ selector: by, targetRef: one, targetRefs: list = [] }: Spec): {
-  matchLabels?: Record<string, string>;
-  targetRefs?: { group: string; kind: string; name: string }[];
-} {
+export function attachment({
+  selector: by,
+  targetRef: one,
+  targetRefs: list = [],
+}: Spec): Pick<AuthorizationPolicy, 'matchLabels' | 'targetRefs'> {
   const refs = [...(one === undefined ? [] : [one]), ...list].map(({ group, kind, name: of }) => ({
     group,
     kind,

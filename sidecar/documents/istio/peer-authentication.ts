@@ -55,12 +55,11 @@ export function readPeerAuthentication(
   const { metadata: meta, spec: parsed } = read.value;
   const ports = Object.entries(parsed.portLevelMtls ?? {}).map(([number, { mode }]) => [Number(number), mode] as const);
   const mode = parsed.mtls?.mode ?? 'UNSET';
-  const { matchLabels } = attachment(parsed);
   const value: PeerAuthentication = {
     name: meta.name,
     namespace: meta.namespace,
     createdAt: meta.creationTimestamp == null ? 0 : Date.parse(meta.creationTimestamp),
-    ...(matchLabels === undefined ? {} : { matchLabels }),
+    ...attachment(parsed),
     ...(mode === 'UNSET' ? {} : { mode }),
     portLevel: new Map(ports),
     file,

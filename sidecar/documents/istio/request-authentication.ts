@@ -111,8 +111,8 @@ export function readRequestAuthentication(
   const read = readDocument(requestAuthentication, document);
   if ('problems' in read) return read;
   const { metadata: meta, spec: parsed } = read.value;
-  const { matchLabels, targetRefs } = attachment(parsed);
-  if (purpose === 'run' && targetRefs !== undefined) {
+  const attached = attachment(parsed);
+  if (purpose === 'run' && attached.targetRefs !== undefined) {
     const key = parsed.targetRef === undefined ? 'targetRefs' : 'targetRef';
     const message = `'${key}' is for gateways and waypoints: a sidecar would not verify these tokens`;
     return {
@@ -129,15 +129,8 @@ export function readRequestAuthentication(
   const value: RequestAuthentication = {
     name: meta.name,
     namespace: meta.namespace,
-    ...(matchLabels === undefined ? {} : { matchLabels }),
-    ...(targetRefs === undefined ? {} : { targetRefs }),
-    jwtRules: parsed.jwtRules.map(({ timeout, jwks: keys, jwksUri: uri, outputPayloadToHeader: out, ...rest }) => ({
-      ...rest,
-      timeoutMs: timeout,
-      ...(keys === undefined ? {} : { jwks: keys }),
-      ...(uri === undefined ? {} : { jwksUri: uri }),
-      ...(out === undefined ? {} : { outputPayloadToHeader: out }),
-    })),
+    ...attached,
+    jwtRules: parsed.jwtRules.map(({ timeout, ...rest }) => ({ ...rest, timeoutMs: timeout })),
     file,
     line: document.problemAt(['metadata', 'name'], '').line,
   };

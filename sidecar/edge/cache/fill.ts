@@ -492,7 +492,7 @@ function fetchFor(
     ...{ route: of.route, listener: of.listener, edge: of.edge, scheme: of.scheme },
     ...{ decision: of.decision, auth: of.auth, tokenValidUntil: of.tokenValidUntil, clientId: of.clientId },
     ...{ authMethod: of.authMethod, clientIp: of.clientIp, received: of.received },
-    ...{ addressed: of.addressed, slots: of.slots?.slice() },
+    slots: of.slots?.slice(),
     phases:
       phases === undefined
         ? undefined

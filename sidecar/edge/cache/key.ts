@@ -7,6 +7,7 @@ import { headerOf } from '../../exchange/facts.ts';
 import { foldName } from '../../policy/header-name.ts';
 import { normalizePath, type PathNormalization, pathNormalizations } from '../../policy/path.ts';
 import { vouchedFor } from '../../tokens/transaction-token.ts';
+import { isForOneCaller } from '../caller.ts';
 import type { CachePlan } from './schema.ts';
 import type { Place } from './store.ts';
 
@@ -50,18 +51,10 @@ const identifying: readonly string[] = [
 ];
 
 /** Why a request neither reads nor fills the cache; undefined if it may. */
-export function whyBypassed({
-  method,
-  framing,
-  webSocket,
-  grpc,
-  authority,
-  path,
-  fields,
-  isForOneCaller,
-}: Exchange): string | undefined {
+export function whyBypassed(exchange: Exchange): string | undefined {
+  const { method, framing, webSocket, grpc, authority, path, fields } = exchange;
   if (method !== 'GET' && method !== 'HEAD') return 'method';
-  if (isForOneCaller) return 'bypass';
+  if (isForOneCaller.get(exchange) === true) return 'bypass';
   // A body is not part of the key.
   if (framing !== 0 || webSocket || grpc || authority === '' || path === '*') return 'bypass';
   for (const { folded, ofProxy } of fields.names)

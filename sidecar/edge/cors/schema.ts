@@ -7,17 +7,6 @@ import { durationSchema } from '../../../cert-agent/base/yaml.ts';
 import { headerName } from '../../schema/gateway-patterns.ts';
 import { isOriginPattern } from './origin.ts';
 
-/** The rules of one place. Empty lists allow nothing. */
-export interface CorsPlan {
-  readonly allowOrigins: readonly string[];
-  readonly allowMethods: readonly string[];
-  readonly allowHeaders: readonly string[];
-  readonly exposeHeaders: readonly string[];
-  readonly allowCredentials: boolean;
-  /** Seconds. */
-  readonly maxAge: number;
-}
-
 /** The standard's pattern, and nothing wider: `https://*bar.com` would allow evilbar.com. */
 const origin = z
   .string()
@@ -66,4 +55,7 @@ export const corsPolicy = z
         message: 'with credentials any website could act as the user: name the origins',
       });
   })
-  .transform(({ maxAge, ...rest }): CorsPlan => ({ ...rest, maxAge: Math.floor(maxAge / 1000) }));
+  .transform(({ maxAge, ...rest }) => ({ ...rest, maxAge: Math.floor(maxAge / 1000) }));
+
+/** The rules of one place. Empty lists allow nothing; `maxAge` is in seconds. */
+export type CorsPlan = Readonly<z.output<typeof corsPolicy>>;

@@ -10,6 +10,7 @@ import { type Fields, printable } from '../../exchange/message.ts';
 import { noteInLog } from '../../exchange/noted.ts';
 import type { Onward } from '../../exchange/onward.ts';
 import { limitBody } from '../../protocol/body-limit.ts';
+import { isForOneCaller } from '../caller.ts';
 import type { EdgeWorkers, Guarding } from '../capability.ts';
 import { gatherBody, waitsForBody, wholeBodyOf } from '../gather-body.ts';
 import { keysIn, Seal } from '../seal.ts';
@@ -93,7 +94,7 @@ export const mcp: Guarding<McpPlan, McpShared> = {
       judged.set(exchange, { messages, seal: own, session, lastEvent: lastEventOf(exchange, own, name), reply });
       exchange.downstream = reply;
       // Another caller's session may be in its stream, whatever the server says of caches.
-      exchange.isForOneCaller = true;
+      isForOneCaller.set(exchange, true);
     };
 
     const judgeBody = (exchange: Exchange, connection: ConnectionFacts): void => {

@@ -7,9 +7,9 @@ import { leasesFrom, serveLeases } from './first.ts';
 import { compileLeasedLimits } from './leased.ts';
 import type { LimitLeases } from './leases.ts';
 import { LocalLimits } from './local.ts';
-import { inherited, isKept, type LimitRule, type RateLimitPlan } from './plan.ts';
+import { inherited, isKept } from './plan.ts';
 import { compileRateLimits, type LimitTools, type RateLimits } from './rate-limit.ts';
-import type { FilterPlan } from './schema.ts';
+import type { FilterPlan, LimitRule, RateLimitPlan } from './schema.ts';
 import { limitsIn, type SharedLimits } from './shared.ts';
 
 type Plan = RateLimitPlan | FilterPlan;

@@ -5,7 +5,7 @@
 import { hash } from 'node:crypto';
 import { compileIpBlocks, type Ip } from '../../policy/ip.ts';
 import { compileRegex } from '../../routing/regex.ts';
-import type { LimitRule, LimitSelector, NamedTest, ValueTest } from './plan.ts';
+import type { LimitRule, LimitSelector, NamedTest, ValueTest } from './schema.ts';
 
 /** A request's attributes for rules. An absent attribute is undefined. */
 export interface LimitFacts {

@@ -2,7 +2,6 @@
 // shared ones in Redis as everywhere.
 
 import type { LeasedBucket, LimitLeases, Taken } from './leases.ts';
-import type { RateLimitPlan } from './plan.ts';
 import {
   type Allowed,
   allowed,
@@ -17,6 +16,7 @@ import {
   unlimited,
   type Verdict,
 } from './rate-limit.ts';
+import type { RateLimitPlan } from './schema.ts';
 
 /** As `compileRateLimits`. @throws SallyportError `config_invalid` for a rule of scope `shared` without Redis. */
 export function compileLeasedLimits({ rules }: RateLimitPlan, leases: LimitLeases, tools: LimitTools): RateLimits {

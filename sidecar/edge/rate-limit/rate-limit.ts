@@ -7,7 +7,7 @@
 import { SallyportError } from '../../../cert-agent/base/errors.ts';
 import { compileKey, type KeyOf, type LimitFacts } from './key.ts';
 import { type Allowance, type LocalLimits, overflow, type RuleBuckets } from './local.ts';
-import type { LimitRule, RateLimitPlan } from './plan.ts';
+import type { LimitRule, RateLimitPlan } from './schema.ts';
 import type { SharedAnswer, SharedBucket } from './script.ts';
 import type { SharedLimits } from './shared.ts';
 

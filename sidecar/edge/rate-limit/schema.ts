@@ -5,13 +5,15 @@
 // `jwtClaims`, `clientId` and `principal`; and Distinct for every attribute in a Local rule too.
 
 import { z } from 'zod';
+import type { Frozen } from '../../../cert-agent/base/live.ts';
 import { isIpBlock } from '../../policy/ip.ts';
 import { compileRegex } from '../../routing/regex.ts';
 import { duration, headerName, millisecondsOf, notEvaluated } from '../../schema/gateway-patterns.ts';
-import type { LimitRule, LimitSelector, RateLimitPlan } from './plan.ts';
+import { optional } from '../../schema/policy-fields.ts';
 
 type Ctx = z.RefinementCtx;
 
+// Compared with a value, with an expression, or not at all: then each value has its own bucket.
 const matchTypes = ['Exact', 'RegularExpression', 'Distinct'] as const;
 
 function checkMatch(
@@ -34,11 +36,11 @@ function checkRegex(value: string, context: Ctx): void {
   }
 }
 
-const namedTest = (name: z.ZodType<string>, types: readonly ['Exact', ...string[]] = matchTypes) =>
+const namedTest = (name: z.ZodType<string>) =>
   z
     .strictObject({
       name,
-      type: z.enum(types).default('Exact'),
+      type: z.enum(matchTypes).default('Exact'),
       value: z.string().max(1024).optional(),
       invert: z.boolean().default(false),
     })
@@ -173,14 +175,12 @@ export const rateLimit = z
         context.addIssue({ code: 'custom', path: [field], message: `'${field}' is not for type ${type}` });
     }
   })
-  .transform(
-    ({ local, global }): RateLimitPlan => ({
-      rules: [
-        ...(local?.rules ?? []).map((one, index) => ruleOf(one, `local rule ${index + 1}`, 'local')),
-        ...(global?.rules ?? []).map((one, index) => ruleOf(one, `global rule ${index + 1}`, 'shared')),
-      ],
-    }),
-  );
+  .transform(({ local, global }) => ({
+    rules: [
+      ...(local?.rules ?? []).map((one, index) => ruleOf(one, `local rule ${index + 1}`, 'local')),
+      ...(global?.rules ?? []).map((one, index) => ruleOf(one, `global rule ${index + 1}`, 'shared')),
+    ],
+  }));
 
 /** The filter `RequestRateLimit`, as people write it: requests per period, in the form of GEP-2257. */
 export const requestRateLimit = z.strictObject({
@@ -199,34 +199,55 @@ export const requestRateLimit = z.strictObject({
 /** A limit from a route's own filter. */
 export type FilterPlan = Readonly<z.output<typeof requestRateLimit>>;
 
+/**
+ * A token bucket: `requests` refill in each `periodMs`, one at a time, and it holds `requests + burst`. So in any span
+ * of time t at most `requests + burst + requests * t / periodMs` pass. `of` is the `namespace/name` of the policy that
+ * the rule was inherited from; absent for a policy's own.
+ */
+export type LimitRule = Frozen<ReturnType<typeof ruleOf>> & { readonly of?: string };
+/** The rules of one policy: plain data from the process that reads documents. */
+export type RateLimitPlan = { readonly rules: readonly LimitRule[] };
+/** Conditions on a request; all that are present must match. */
+export type LimitSelector = LimitRule['selectors'][number];
+/** A condition on a named value: a header's name is in lower case, a claim's has dots. With Distinct, `value` is ''. */
+export type NamedTest = Frozen<z.output<ReturnType<typeof namedTest>>> & { readonly value: string };
+/** A condition on a value; the client's name is from an API key, a password or a certificate. */
+export type ValueTest = NonNullable<LimitSelector['clientId']>;
+
 function ruleOf(
   { limit, burst, cost, shared, clientSelectors = [] }: z.output<typeof rule>,
   id: string,
-  scope: LimitRule['scope'],
-): LimitRule {
+  scope: 'local' | 'shared',
+) {
   return {
+    /** Its name in logs, and its identity: the same in all gateways that share it. */
     id,
+    /** Shared: counted in Redis, by all gateways together. */
     scope,
     selectors: clientSelectors.map(selectorOf),
     requests: limit.requests,
-    periodMs: units[limit.unit],
+    periodMs: units[limit.unit] as number,
     burst,
+    /** Tokens that one request takes. */
     cost: cost?.request?.number ?? 1,
+    /** One bucket for all routes of the policy, instead of one for each. */
     acrossRoutes: shared,
   };
 }
 
-function selectorOf(one: z.output<typeof selector>): LimitSelector {
+function selectorOf(one: z.output<typeof selector>) {
   const { headers = [], queryParams = [], jwtClaims = [], methods: verbs = [], path, sourceCIDR } = one;
   return {
-    headers: headers.map((test) => ({ ...withValue(test), name: test.name.toLowerCase() })) as LimitSelector['headers'],
-    queryParams: queryParams.map(withValue) as LimitSelector['queryParams'],
-    jwtClaims: jwtClaims.map((test) => ({ ...withValue(test), invert: false })),
+    headers: headers.map((test) => ({ ...withValue(test), name: test.name.toLowerCase() })),
+    queryParams: queryParams.map(withValue),
+    jwtClaims: jwtClaims.map((test): NamedTest => ({ ...withValue(test), invert: false })),
+    /** One of them must match. */
     methods: verbs,
-    ...(path === undefined ? {} : { path }),
-    ...(sourceCIDR === undefined ? {} : { sourceCIDR }),
-    ...(one.clientId === undefined ? {} : { clientId: withValue(one.clientId) }),
-    ...(one.principal === undefined ? {} : { principal: withValue(one.principal) }),
+    ...optional('path', path),
+    ...optional('sourceCIDR', sourceCIDR),
+    ...optional('clientId', one.clientId && withValue(one.clientId)),
+    // The SPIFFE ID of the client's certificate.
+    ...optional('principal', one.principal && withValue(one.principal)),
   };
 }
 

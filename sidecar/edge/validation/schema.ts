@@ -8,14 +8,7 @@ import { draftOf, generateAll, generateOne, type Programs, problemsOf, type Sche
 import { readOpenApi } from './openapi.ts';
 import { type Node, namesIn } from './subschemas.ts';
 
-/** The compiled policy: plain data. */
-export interface ValidationPlan {
-  readonly mode: 'Enforce' | 'Report';
-  readonly limitBytes: number;
-  /** Forms and texts with a Content-Encoding are compared: the app decodes them too. */
-  readonly codedForms: boolean;
-  /** Responses are compared, and never refused: the app has done its work by then. */
-  readonly responses: boolean;
+interface Compiled {
   readonly programs: Programs;
   /** Absent with a JSON Schema alone, whose function is `body`. */
   readonly api?: ApiPlan;
@@ -24,8 +17,6 @@ export interface ValidationPlan {
   /** Parts that are not compared. */
   readonly warnings: readonly SchemaProblem[];
 }
-
-type Compiled = Pick<ValidationPlan, 'programs' | 'api' | 'names' | 'warnings'>;
 
 const object = z.record(z.string(), z.unknown(), {
   error: ({ input }) =>
@@ -57,30 +48,28 @@ export const requestValidation = z
     if (basePath !== undefined && openapi === undefined) issue("belongs to 'openapi'", ['basePath']);
     if (escapedSlashes !== undefined && openapi === undefined) issue("belongs to 'openapi'", ['escapedSlashes']);
   })
-  .transform(
-    (
-      { mode, bodyLimit, codedForms, responses, schema, openapi, basePath, escapedSlashes },
-      context,
-    ): ValidationPlan => {
-      const deep = (['schema', 'openapi'] as const).find((one) => isDeep({ schema, openapi }[one]));
-      if (deep !== undefined) {
-        context.addIssue({ code: 'custom', path: [deep], message: `is nested more than ${maxDepth} levels deep` });
-        return z.NEVER;
-      }
-      const compiled =
-        openapi === undefined
-          ? compileSchema(schema ?? {})
-          : compileOpenApi(openapi, basePath, escapedSlashes === 'Accept');
-      if ('programs' in compiled)
-        return {
-          ...{ mode, limitBytes: bodyLimit, codedForms: codedForms === 'Accept' },
-          ...{ responses: openapi !== undefined && responses === 'Report', ...compiled },
-        };
-      for (const { path, message } of compiled.slice(0, maxProblems))
-        context.addIssue({ code: 'custom', path: [...path], message });
+  .transform(({ mode, bodyLimit, codedForms, responses, schema, openapi, basePath, escapedSlashes }, context) => {
+    const deep = (['schema', 'openapi'] as const).find((one) => isDeep({ schema, openapi }[one]));
+    if (deep !== undefined) {
+      context.addIssue({ code: 'custom', path: [deep], message: `is nested more than ${maxDepth} levels deep` });
       return z.NEVER;
-    },
-  );
+    }
+    const compiled =
+      openapi === undefined
+        ? compileSchema(schema ?? {})
+        : compileOpenApi(openapi, basePath, escapedSlashes === 'Accept');
+    if ('programs' in compiled)
+      return {
+        ...{ mode, limitBytes: bodyLimit, codedForms: codedForms === 'Accept' },
+        ...{ responses: openapi !== undefined && responses === 'Report', ...compiled },
+      };
+    for (const { path, message } of compiled.slice(0, maxProblems))
+      context.addIssue({ code: 'custom', path: [...path], message });
+    return z.NEVER;
+  });
+
+/** The compiled policy: plain data. */
+export type ValidationPlan = Readonly<z.output<typeof requestValidation>>;
 
 /** The code that reads and compiles schemas recurses for each level. */
 const maxDepth = 150;

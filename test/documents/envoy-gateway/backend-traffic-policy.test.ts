@@ -8,7 +8,7 @@ import {
   isBackendTrafficPolicy,
   readBackendTrafficPolicy,
 } from '../../../sidecar/documents/envoy-gateway/backend-traffic-policy.ts';
-import type { RateLimitPlan } from '../../../sidecar/edge/rate-limit/plan.ts';
+import type { RateLimitPlan } from '../../../sidecar/edge/rate-limit/schema.ts';
 
 const route = 'targetRefs: [{ group: gateway.networking.k8s.io, kind: HTTPRoute, name: web }]';
 
@@ -30,7 +30,7 @@ t.test('names, targets and place', async (t) => {
     '{ targetRef: { group: gateway.networking.k8s.io, kind: Gateway, name: edge, sectionName: https }, compression: [{ type: Gzip, gzip: {} }, { type: Brotli }] }',
   );
   t.strictSame('value' in one && one.value, {
-    ...{ name: 'web', namespace: 'shop', createdAt: 0, file: 'x.yaml', line: 3 },
+    ...{ name: 'web', namespace: 'shop', file: 'x.yaml', line: 3 },
     targets: [{ group: 'gateway.networking.k8s.io', kind: 'Gateway', name: 'edge', sectionName: 'https' }],
     compression: ['gzip', 'br'],
   });

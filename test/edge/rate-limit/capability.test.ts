@@ -5,7 +5,7 @@ import t from 'tap';
 import type { EdgeProcess, EdgeWorkers, FirstWorker } from '../../../sidecar/edge/capability.ts';
 import { rateLimit } from '../../../sidecar/edge/rate-limit/capability.ts';
 import { LocalLimits } from '../../../sidecar/edge/rate-limit/local.ts';
-import type { RateLimitPlan } from '../../../sidecar/edge/rate-limit/plan.ts';
+import type { RateLimitPlan } from '../../../sidecar/edge/rate-limit/schema.ts';
 import type { Exchange } from '../../../sidecar/exchange/exchange.ts';
 import { parseIp } from '../../../sidecar/policy/ip.ts';
 import { type Asked, type Headers, hooksOf, type Plans, planOf, serve } from '../../fixtures/exchange.ts';

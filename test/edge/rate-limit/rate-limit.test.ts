@@ -3,8 +3,8 @@
 
 import t from 'tap';
 import { LocalLimits } from '../../../sidecar/edge/rate-limit/local.ts';
-import type { LimitSelector } from '../../../sidecar/edge/rate-limit/plan.ts';
 import { compileRateLimits, type Verdict } from '../../../sidecar/edge/rate-limit/rate-limit.ts';
+import type { LimitSelector } from '../../../sidecar/edge/rate-limit/schema.ts';
 import type { SharedAnswer, SharedBucket } from '../../../sidecar/edge/rate-limit/script.ts';
 import type { SharedLimits } from '../../../sidecar/edge/rate-limit/shared.ts';
 import { type Asking, anything, facts, perHeader, rule } from '../../fixtures/limits.ts';
