@@ -1,8 +1,11 @@
-// The operational log: one JSON line per event on stderr, each with a stable `code`. The access log is separate.
+// The operational log: one line per event on stderr, each with a stable `code`. It is JSON, or text if stderr is a
+// terminal. The access log is separate.
 
 import { writeSync } from 'node:fs';
+import { isatty } from 'node:tty';
 import { type DestinationStream, type Logger, pino } from 'pino';
 import { errnoOf } from './errors.ts';
+import { formatLogLine } from './log-text.ts';
 
 /** pino's logger. The first argument has `code`, the second is a sentence. */
 export type Log = Logger;
@@ -13,8 +16,17 @@ export interface LogOptions {
   readonly component: string;
   /** pino's level names; default from SALLYPORT_LOG_LEVEL, else `info`. */
   readonly level?: string;
-  /** Where lines go; default stderr. */
+  /** Where lines go, as JSON; default stderr. */
   readonly destination?: DestinationStream;
+}
+
+/**
+ * The form of lines on stderr. SALLYPORT_LOG_FORMAT decides; a value that is neither counts as `json`, which is what
+ * programs expect.
+ */
+function isText(): boolean {
+  const format = process.env['SALLYPORT_LOG_FORMAT'];
+  return format === undefined || format === '' ? isatty(2) : format === 'text';
 }
 
 /** Lines go to standard error unless `destination` is given. An unknown level counts as `info`. */
@@ -27,7 +39,7 @@ export function createLog(options: LogOptions): Log {
       timestamp: () => `,"time":"${new Date().toISOString()}"`,
       formatters: { level: (label) => ({ level: label }) },
     },
-    options.destination ?? stderr,
+    options.destination ?? (isText() ? { write: (line) => stderr.write(formatLogLine(line)) } : stderr),
   );
 }
 

@@ -2,7 +2,7 @@
 
 import { Command } from 'commander';
 import { SallyportError } from '../../cert-agent/base/errors.ts';
-import { action, exitCodes } from './terminal.ts';
+import { action, exitCodes, withLogFormat } from './terminal.ts';
 
 interface AgentFlags {
   readonly ca: string;
@@ -17,7 +17,7 @@ interface AgentFlags {
 
 /** The command; its modules are imported when it runs. */
 export function agentCommand(): Command {
-  return new Command('agent')
+  return withLogFormat(new Command('agent'))
     .description('Get an SVID from the CA and keep it fresh on disk, with the bundle and the deny list')
     .requiredOption('--ca <url>', 'URL of the CA, https://host:port')
     .requiredOption('--ca-bundle <file>', 'the roots to trust at first: the file that the CA wrote, PEM or SPIFFE JSON')

@@ -3,7 +3,7 @@
 import { Command } from 'commander';
 import type { ClusterOptions } from '../../cert-agent/attestation/cluster.ts';
 import { durationOf, usage } from './at-ca.ts';
-import { action, exitCodes, more, note, print, printJson } from './terminal.ts';
+import { action, exitCodes, more, note, print, printJson, withLogFormat } from './terminal.ts';
 
 export function initCommand(): Command {
   return new Command('init')
@@ -66,7 +66,7 @@ async function runInit(flags: InitFlags): Promise<number> {
 }
 
 export function serveCommand(): Command {
-  return new Command('serve')
+  return withLogFormat(new Command('serve'))
     .description('Run the CA until SIGTERM')
     .requiredOption('--dir <path>', 'directory that ca init created')
     .option('--listen <address>', 'host:port, [v6]:port or :port for all addresses', '127.0.0.1:8443')

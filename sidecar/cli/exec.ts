@@ -4,7 +4,7 @@ import { Command } from 'commander';
 import { parseDuration } from '../../cert-agent/base/clock.ts';
 import { errnoOf, SallyportError } from '../../cert-agent/base/errors.ts';
 import { beginReading, readCount } from './sidecar.ts';
-import { printError } from './terminal.ts';
+import { printError, withLogFormat } from './terminal.ts';
 
 interface ExecFlags {
   readonly config?: string;
@@ -18,7 +18,7 @@ const exitCodes = Object.freeze({ failed: 125, notExecutable: 126, notFound: 127
 
 /** The command; the proxy is imported when it runs. */
 export function execCommand(): Command {
-  return new Command('exec')
+  return withLogFormat(new Command('exec'))
     .description('Start a sidecar, then an app beside it, and end with the exit code of the app')
     .argument('<command...>', 'the app and its arguments, after --')
     .option('--config <file>', 'sidecar.yaml', process.env['SALLYPORT_CONFIG'])

@@ -3,11 +3,11 @@
 import { Command } from 'commander';
 import { SallyportError } from '../../cert-agent/base/errors.ts';
 import { readCount, serve } from './sidecar.ts';
-import { action, exitCodes, print } from './terminal.ts';
+import { action, exitCodes, print, withLogFormat } from './terminal.ts';
 
 /** The command; the gateway is imported when it runs. */
 export function gatewayCommand(): Command {
-  return new Command('gateway')
+  return withLogFormat(new Command('gateway'))
     .description('Run an API gateway: Gateway API from plain files, TLS from outside, mutual TLS into the mesh')
     .option('--config <file>', 'gateway.yaml', process.env['SALLYPORT_CONFIG'])
     .option(

@@ -3,11 +3,11 @@
 import { Command } from 'commander';
 import { SallyportError } from '../../cert-agent/base/errors.ts';
 import type { Reading } from '../config/read.ts';
-import { action, counted, exitCodes, note, notePassedOver, noteWarning } from './terminal.ts';
+import { action, counted, exitCodes, note, notePassedOver, noteWarning, withLogFormat } from './terminal.ts';
 
 /** The command; the proxy is imported when it runs. */
 export function sidecarCommand(): Command {
-  return new Command('sidecar')
+  return withLogFormat(new Command('sidecar'))
     .description('Run the proxy beside one service')
     .requiredOption('--config <file>', 'sidecar.yaml', process.env['SALLYPORT_CONFIG'])
     .option(

@@ -2,6 +2,7 @@
 
 import { once } from 'node:events';
 import { styleText } from 'node:util';
+import { type Command, Option } from 'commander';
 import { formatProblem, type Problem, reasonOf, SallyportError } from '../../cert-agent/base/errors.ts';
 
 /** Exit codes. `no`: the command ran, and the result is negative: a rule fails, a request was refused. */
@@ -129,6 +130,20 @@ export async function withProgress<T>(what: string, work: Promise<T>): Promise<T
   } finally {
     clearTimeout(timer);
   }
+}
+
+/**
+ * Adds `--log-format` to a command that logs. It sets SALLYPORT_LOG_FORMAT, which the log reads in this process and in
+ * its workers.
+ */
+export function withLogFormat(command: Command): Command {
+  const option = new Option(
+    '--log-format <format>',
+    'of the messages on stderr (default: text on a terminal, else json)',
+  );
+  return command.addOption(option.choices(['text', 'json'])).on('option:log-format', (format: string) => {
+    process.env['SALLYPORT_LOG_FORMAT'] = format;
+  });
 }
 
 /** Collects an option that can be given more than once. */

@@ -3,7 +3,7 @@
 import { Command } from 'commander';
 import { SallyportError } from '../../cert-agent/base/errors.ts';
 import { defaultAudience } from './inject.ts';
-import { action, exitCodes } from './terminal.ts';
+import { action, exitCodes, withLogFormat } from './terminal.ts';
 import { readVersion } from './version.ts';
 
 interface WebhookFlags {
@@ -26,7 +26,7 @@ interface WebhookFlags {
 
 /** The command; its modules are imported when it runs. */
 export function webhookCommand(): Command {
-  return new Command('webhook')
+  return withLogFormat(new Command('webhook'))
     .description('Put sidecars into pods when a Kubernetes API server admits them')
     .option('--listen <address>', 'host:port, or :port for all addresses', ':15017')
     .option('--service <name>', 'DNS name by which the API server calls', 'sallyport-webhook.sallyport-system.svc')
