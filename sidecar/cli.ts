@@ -24,6 +24,7 @@ const commands: Readonly<Record<string, () => Promise<Command>>> = {
   inject: () => import('./cli/inject.ts').then((file) => file.injectCommand()),
   webhook: () => import('./cli/webhook.ts').then((file) => file.webhookCommand()),
   inspect: () => import('./cli/inspect.ts').then((file) => file.inspectCommand()),
+  completion: () => import('./cli/completion.ts').then((file) => file.completionCommand(loadAll)),
 };
 
 /** Runs the program with the arguments of `argv` (node and script first). Sets the exit code and never throws. */
@@ -57,6 +58,11 @@ export async function run(argv: readonly string[]): Promise<void> {
 function endQuietly(error: Error): void {
   if (errnoOf(error) !== 'EPIPE') throw error;
   process.exit(128 + 13);
+}
+
+/** All commands, for the script that completes them. */
+function loadAll(): Promise<readonly Command[]> {
+  return Promise.all(Object.values(commands).map((load) => load()));
 }
 
 /** commander does not apply exitOverride to commands that were built elsewhere. */
