@@ -31,7 +31,7 @@ const findings = [/^npx sallyport policy diff /, /^npx sallyport policy replay /
 const missing = ['bash', 'curl'].filter((name) => spawnSync(name, ['--version']).status !== 0);
 const skip = missing.length > 0 ? `there is no ${missing.join(' and no ')} here` : false;
 
-t.test('every block runs, in order', { skip, timeout: 120_000 }, async (t) => {
+t.test('every block runs, in order', { skip, timeout: 280_000 }, async (t) => {
   const dir = tempDir(t);
   const bin = join(dir, 'bin');
   mkdirSync(bin);
