@@ -2,6 +2,7 @@
 
 import { readFileSync } from 'node:fs';
 import { reasonOf, SallyportError } from './errors.ts';
+import { readRoots } from './roots.ts';
 
 export interface ApiServer {
   /** `https://host:port`. */
@@ -30,7 +31,7 @@ export async function askApiServer(
   const { Client } = await import('undici');
   let client: InstanceType<typeof Client> | undefined;
   try {
-    const ca = caFile === undefined ? undefined : readFileSync(caFile, 'utf8');
+    const ca = caFile === undefined ? undefined : readRoots(caFile);
     const token = tokenFile === undefined ? undefined : readFileSync(tokenFile, 'utf8').trim();
     client = new Client(url, {
       connect: { timeout: timeoutMs, ...(ca === undefined ? {} : { ca }) },

@@ -4,6 +4,7 @@
 import { readFileSync } from 'node:fs';
 import { isIP } from 'node:net';
 import { asSallyportError, reasonOf, SallyportError } from '../../cert-agent/base/errors.ts';
+import { readRoots } from '../../cert-agent/base/roots.ts';
 import { readSecret } from '../../cert-agent/base/secret-file.ts';
 
 /** From the first byte to the answer of a script. */
@@ -68,7 +69,7 @@ export function parseTarget(
     tls,
     secrets() {
       const password = readFile(passwordFile, (file) => readSecret(file, warn))?.trim();
-      return { password, ca: readFile(caFile) };
+      return { password, ca: readFile(caFile, readRoots) };
     },
   };
 }

@@ -2,6 +2,7 @@
 
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { getCACertificates, setDefaultCACertificates } from 'node:tls';
 import { SignJWT } from 'jose';
 import t from 'tap';
 import { createCluster } from '../../cert-agent/attestation/cluster.ts';
@@ -249,6 +250,26 @@ t.test('an API server that lies, sleeps or fails lets nobody in', async (t) => {
     'a server that the roots do not know',
   );
   t.equal(cluster.calls.length, 0);
+});
+
+t.test('an empty file of roots never means the roots of the system', async (t) => {
+  const cluster = await startCluster(t);
+  const { url, issuer, caFile, tokenFile } = cluster;
+  // As if the server had a public certificate.
+  const before = getCACertificates('default');
+  setDefaultCACertificates([...before, readFileSync(caFile, 'utf8')]);
+  t.teardown(() => setDefaultCACertificates(before));
+  const empty = join(tempDir(t), 'roots.pem');
+  writeFileSync(empty, '\n');
+  const lines: string[] = [];
+  const log = createLog({ component: 'ca', destination: { write: (line) => lines.push(line) } });
+  const tokens = createCluster({ url, issuer, audience, caFile: empty, tokenFile }, new ManualClock(), log);
+  t.match(await refusal(tokens, await cluster.token()), /^kubernetes_unavailable/);
+  t.match(lines.join(''), /roots\.pem has no certificate \(PEM\)/);
+  t.equal(cluster.calls.length, 0, 'the server got nothing');
+  const open = createCluster({ url, issuer, audience, tokenFile }, new ManualClock(), silent);
+  await refusal(open, await cluster.token());
+  t.ok(cluster.calls.length > 0, 'without the file the system decides');
 });
 
 t.test('TokenReview: a pod or account that is gone, asked only about tokens that are signed', async (t) => {

@@ -247,6 +247,10 @@ t.test('Redis with TLS, a password and a database number', { skip: noRedis }, as
   writeFileSync(wrongPassword, 'battery staple');
   const other = await createAuthority('other.test');
   writeFileSync(join(dir, 'other.pem'), other.bundlePem);
+  // Else the roots of the system would count.
+  const empty = join(dir, 'empty.pem');
+  writeFileSync(empty, '');
+  await t.rejects(start(t, { url, passwordFile: password, caFile: empty }), { code: 'config_invalid' });
   for (const [name, options, why] of [
     ['a wrong password', { url, passwordFile: wrongPassword, caFile: files.ca }, /WRONGPASS/],
     ['no password', { url, caFile: files.ca }, /NOAUTH/],
