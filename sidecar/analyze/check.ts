@@ -6,6 +6,7 @@ import { parseGatewaySettings } from '../config/gateway-settings.ts';
 import { readSettings } from '../config/sidecar-settings.ts';
 import { isGatewayFile, type Source } from '../config/sources.ts';
 import { checkGatewayApi, isGatewayApi } from '../documents/gateway-api/gateway.ts';
+import { withSlashes } from '../documents/gateway-api/relative-path.ts';
 import { itemsOf, type PlacedDocument, placeDocuments, readIstio } from '../documents/istio/read.ts';
 import { asStored } from '../documents/stored.ts';
 import { sortDocument } from './known-groups.ts';
@@ -18,7 +19,7 @@ export interface CheckReport {
   readonly problems: readonly Problem[];
   /** What is valid, and probably not meant so. */
   readonly warnings: readonly Problem[];
-  /** Documents of API groups that are not checked here, each with its place. */
+  /** Documents of kinds that are not checked here, each with its place. */
   readonly notChecked: readonly Problem[];
 }
 
@@ -39,8 +40,11 @@ export async function checkDocuments(sources: readonly Source[]): Promise<CheckR
     checked++;
     if (typeof verdict === 'object') problems.push(verdict.slip);
     else if (isSettings(document)) problems.push(...(await settingsProblems(sources.find((of) => of.file === file)!)));
-    else if (isGatewayApi(document)) problems.push(...checkGatewayApi(asStored(document)));
-    else if (isGatewayPolicy(document)) {
+    else if (isGatewayApi(document)) {
+      const { document: read, warnings: ofPaths } = withSlashes(asStored(document));
+      warnings.push(...ofPaths);
+      problems.push(...checkGatewayApi(read));
+    } else if (isGatewayPolicy(document)) {
       const read = readGatewayPolicy(asStored(document), file);
       if ('problems' in read) problems.push(...read.problems);
       else if ('warnings' in read) warnings.push(...read.warnings);

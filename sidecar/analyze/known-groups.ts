@@ -1,11 +1,11 @@
-// Which documents `check` knows, by their API group: a chart renders Deployments beside policies. A slip in the group of
-// a known kind is a problem, not a document of others.
+// Which documents `check` knows: a chart renders Deployments beside policies, and VirtualServices beside DestinationRules.
+// A slip in the kind or group of a known kind is a problem, not a document of others.
 
 import { nearestTo } from '../../cert-agent/base/did-you-mean.ts';
 import type { Problem } from '../../cert-agent/base/errors.ts';
 import type { YamlDocument } from '../../cert-agent/base/yaml.ts';
 import { gatewayKinds } from '../documents/gateway-api/gateway.ts';
-import { isExistingKind } from '../documents/gateway-api/kinds.ts';
+import { hintFor, isExistingKind } from '../documents/gateway-api/kinds.ts';
 import { headOf } from '../documents/gateway-api/read.ts';
 import { ownKinds } from '../documents/sallyport.ts';
 import { ownGroup } from '../edge/policy.ts';
@@ -27,7 +27,7 @@ const groups = new Set(groupOf.values());
 /** What is to be done with a document. */
 export type Verdict =
   | 'check'
-  /** Of an API group that is not checked here. */
+  /** Of a kind that exists and is not checked here. */
   | { readonly other: Problem }
   /** Of a kind that is checked, in a group that differs by a slip. */
   | { readonly slip: Problem };
@@ -37,7 +37,7 @@ export function sortDocument(document: YamlDocument): Verdict {
   const { kind, apiVersion } = headOf(document.value);
   if (kind === '' || apiVersion === '') return 'check';
   const group = apiVersion.includes('/') ? apiVersion.slice(0, apiVersion.indexOf('/')) : '';
-  if (groups.has(group)) return 'check';
+  if (groups.has(group) && !isUnread(kind)) return 'check';
   const own = groupOf.get(kind);
   const meant = own ?? (isExistingKind(kind) ? undefined : nearGroup(kind));
   // The core group has none of these kinds.
@@ -52,7 +52,13 @@ export function sortDocument(document: YamlDocument): Verdict {
   }
   const namesake = own === undefined ? '' : `, which is not ${own}`;
   const message = `kind ${kind} of ${group === '' ? 'the core group' : `group ${group}`}${namesake} is not checked here`;
-  return { other: document.problemAt(['kind'], message) };
+  const hint = groups.has(group) ? hintFor(kind) : undefined;
+  return { other: document.problemAt(['kind'], message, hint === undefined ? {} : { hint }) };
+}
+
+/** True for a kind of these projects for which there is no validation here. */
+function isUnread(kind: string): boolean {
+  return isExistingKind(kind) && !groupOf.has(kind);
 }
 
 function nearGroup(kind: string): string | undefined {

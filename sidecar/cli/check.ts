@@ -17,7 +17,7 @@ export function checkCommand(): Command {
       'after',
       `
 The exit code is 0 when all documents are valid, 1 when one is not (all problems are printed with their positions), 2 for misuse
-and when nothing was checked. Documents of other API groups, such as Deployments, are counted and not checked.
+and when nothing was checked. Documents of other kinds, such as Deployments, are counted and not checked.
 
 Examples:
   sallyport check policies/
@@ -41,7 +41,7 @@ async function runCheck(files: readonly string[], { json = false, strict = false
   const { sources, passedOver } = readSomePaths(files);
   const { checked, problems: found, warnings: worries, notChecked } = await checkDocuments(sources);
   if (found.length === 0 && checked === 0) {
-    const others = notChecked.length === 0 ? '' : ` but ${counted(notChecked.length, 'document')} of other API groups`;
+    const others = notChecked.length === 0 ? '' : ` but ${counted(notChecked.length, 'document')} of other kinds`;
     throw new SallyportError('usage', `no document in ${files.join(', ')}${others}: nothing was checked`);
   }
   const warnings = [...passedOver, ...worries];
@@ -59,9 +59,7 @@ async function runCheck(files: readonly string[], { json = false, strict = false
     }
     for (const one of problems) note(formatProblem(one));
     const rest =
-      strict || notChecked.length === 0
-        ? ''
-        : `; ${counted(notChecked.length, 'document')} of other API groups not checked`;
+      strict || notChecked.length === 0 ? '' : `; ${counted(notChecked.length, 'document')} of other kinds not checked`;
     if (isGood) note(`${counted(checked, 'document')} ${checked === 1 ? 'is' : 'are'} valid${rest}`);
     else note(`${paint('red', 'error:', process.stderr)} ${counted(problems.length, 'problem')} found${rest}`);
   }

@@ -1,4 +1,4 @@
-// `sallyport check` on what kubectl and Helm print: Lists, and documents of other API groups.
+// `sallyport check` on what kubectl and Helm print: Lists, and documents of other kinds.
 
 import t from 'tap';
 import { formatProblem } from '../../cert-agent/base/errors.ts';
@@ -40,7 +40,7 @@ t.test('a List of every kind is opened, and each problem has its place in it', a
   }
 });
 
-t.test('documents of other API groups are counted, slips are not', async (t) => {
+t.test('documents of other kinds are counted, slips are not', async (t) => {
   const other = (...documents: string[]) => lookAt(documents.join('\n---\n'));
   t.match(await other(deployment, good, written('v1', 'kind: Service, metadata: { name: a }')), {
     checked: 1,
@@ -54,6 +54,8 @@ t.test('documents of other API groups are counted, slips are not', async (t) => 
     written('networking.k8s.io/v1', 'kind: NetworkPolicy, metadata: { name: a }'),
     written('policy.linkerd.io/v1alpha1', 'kind: HTTPRoute, metadata: { name: a }'),
     written('apisix.apache.org/v1alpha1', 'kind: BackendTrafficPolicy, metadata: { name: a }'),
+    written('networking.istio.io/v1', 'kind: VirtualService, metadata: { name: a }'),
+    written('gateway.networking.k8s.io/v1', 'kind: UDPRoute, metadata: { name: a }'),
     written('cert-manager.io/v1', 'kind: Certificate, metadata: { name: a }'),
   ])
     t.match(await other(one, good), { checked: 1, problems: [], notChecked: [String] }, one);
@@ -64,11 +66,29 @@ t.test('documents of other API groups are counted, slips are not', async (t) => 
       /belongs to group gateway\.networking\.k8s\.io, not to apiVersion 'v1'/,
     ],
     [policy.replace('AuthorizationPolicy', 'AuthorisationPolicy'), /kind AuthorisationPolicy .*did you mean/],
-    [written('networking.istio.io/v1', 'kind: VirtualService, metadata: { name: a }'), /kind VirtualService is not/],
     ['{ metadata: { name: a } }', /it has no 'kind'/],
     ['{ kind: Gateway, metadata: { name: a } }', /kind Gateway is not supported/],
   ] as const)
     t.match(await other(document, good), { checked: 2, problems: [message], notChecked: [] }, document);
+});
+
+t.test('a path that only a gateway here refuses is warned of', async (t) => {
+  const route = (path: string): string =>
+    written(
+      'gateway.networking.k8s.io/v1',
+      `kind: HTTPRoute, metadata: { name: a }, spec: { rules: [{ filters: [{ type: URLRewrite, urlRewrite: { path: ${path} } }] }] }`,
+    );
+  t.match(await lookAt(route('{ type: ReplaceFullPath, replaceFullPath: a }')), {
+    problems: [],
+    warnings: [
+      { line: 1, message: "replaceFullPath: 'a' is valid, but a gateway here refuses it", hint: "write '/a'" },
+    ],
+  });
+  for (const path of [
+    '{ type: ReplacePrefixMatch, replacePrefixMatch: "" }',
+    '{ type: ReplaceFullPath, replaceFullPath: /a }',
+  ])
+    t.match(await lookAt(route(path)), { problems: [], warnings: [] }, path);
 });
 
 t.test('the command counts them, refuses them under --strict, and does not pass without a document', async (t) => {
@@ -76,7 +96,7 @@ t.test('the command counts them, refuses them under --strict, and does not pass 
   const rendered = `${deployment}\n---\n${good}\n`;
   t.match(await check(rendered), {
     code: 0,
-    stderr: '1 document is valid; 1 document of other API groups not checked\n',
+    stderr: '1 document is valid; 1 document of other kinds not checked\n',
   });
   t.match(await check(rendered, '--strict'), { code: 1, stderr: /^<stdin>:1:\d+: kind Deployment of group apps/ });
   t.match(JSON.parse((await check(rendered, '--json')).stdout), {
@@ -87,6 +107,6 @@ t.test('the command counts them, refuses them under --strict, and does not pass 
   });
   t.match(await check(deployment), {
     code: 2,
-    stderr: /1 document of other API groups: nothing was checked \[usage\]/,
+    stderr: /1 document of other kinds: nothing was checked \[usage\]/,
   });
 });
