@@ -2,7 +2,7 @@
 // document unusable for a gateway. For `check` only: a gateway serves files that were written for earlier versions.
 
 import type { Problem } from '../../../cert-agent/base/errors.ts';
-import type { YamlDocument } from '../../../cert-agent/base/yaml.ts';
+import { nameOf, type YamlDocument } from '../../../cert-agent/base/yaml.ts';
 
 type Path = readonly (string | number)[];
 /** A problem, at a path below the value that a row is about. */
@@ -234,14 +234,10 @@ export function apiProblems(document: YamlDocument, kind: string, apiVersion: st
       valuesAt(spec, path, ['spec']).flatMap(([place, value]) =>
         find(value, version).map(([below, message]) => {
           const whole = [...place, ...below];
-          return document.problemAt(whole, `${whole.map(stepText).join('').slice(1)}: ${message}`);
+          return document.problemAt(whole, `${nameOf(whole)}: ${message}`);
         }),
       ),
     );
-}
-
-function stepText(step: string | number): string {
-  return typeof step === 'number' ? `[${step}]` : `.${step}`;
 }
 
 /** Each value at a path, and its place. */
