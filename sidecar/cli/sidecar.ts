@@ -58,16 +58,16 @@ export async function readChecked(file: string): Promise<Checked> {
 }
 
 async function check(file: string, strict = false): Promise<number> {
-  const [{ countOf }, { configurationWarnings, firstPolicy, nothingCanPass }] = await Promise.all([
-    import('../documents/istio/documents.ts'),
-    import('../analyze/configuration-warnings.ts'),
-  ]);
   const { settings, documents, sources, passedOver, warnings } = await readChecked(file);
   notePassedOver(passedOver);
   if (settings.gateway !== undefined)
     throw new SallyportError('usage', `${file} configures a gateway, not a sidecar`, {
       hint: "run 'sallyport gateway'",
     });
+  const [{ countOf }, { configurationWarnings, firstPolicy, nothingCanPass }] = await Promise.all([
+    import('../documents/istio/documents.ts'),
+    import('../analyze/configuration-warnings.ts'),
+  ]);
   const text = sources[0]?.text ?? '';
   const found = [
     ...warnings,
