@@ -103,7 +103,7 @@ function checkLimits({ settings }: Patient): Result[] {
 }
 
 /** The files of the identity: those named, or those of the agent inside. */
-function identityPaths({ identity, trustDomain }: Settings): IdentityPaths | undefined {
+export function identityPaths({ identity, trustDomain }: Settings): IdentityPaths | undefined {
   if (identity.files !== undefined) return { ...identity.files, trustDomain };
   return identity.ca === undefined ? undefined : pathsIn(identity.ca.outDir, trustDomain);
 }
@@ -204,7 +204,8 @@ function ownSight(settings: Settings): Sight | undefined {
   return paths === undefined || 'missing' in readIdentityTexts(paths) ? undefined : lookAtFiles(paths);
 }
 
-function checkCertificate({ settings, now }: Patient): Result[] {
+/** Our own certificate, or what is there to get one with. */
+export function checkCertificate({ settings, now }: Pick<Patient, 'settings' | 'now'>): Result[] {
   const { identity, trustDomain, workload } = settings;
   const sight = ownSight(settings);
   if (sight === undefined) {
@@ -311,18 +312,30 @@ export function clockResult(theirs: number, began: number, ended: number): Resul
   return apart < skewErrorMs ? poor('clock', message, fix) : bad('clock', message, fix);
 }
 
-interface Named {
+/** An address that is dialled. */
+export interface Named {
   readonly what: string;
+  /** Where the configuration says it. */
+  readonly path: readonly (string | number)[];
   readonly address: Address;
 }
 
 /** Everything that is dialled. */
-function dialled({ upstreams, identity, gateway }: Settings): Named[] {
-  const ca = identity.ca === undefined ? [] : [{ what: 'the CA', address: caAddress(identity.ca.url) }];
+export function dialled({ upstreams, identity, gateway }: Settings): Named[] {
+  const ca =
+    identity.ca === undefined
+      ? []
+      : [{ what: 'the CA', path: ['identity', 'ca', 'url'], address: caAddress(identity.ca.url) }];
   const all = Object.entries({ ...upstreams, ...gateway?.outside });
   return [
     ...ca,
-    ...all.flatMap(([name, { endpoints }]) => endpoints.map((address) => ({ what: `upstream ${name}`, address }))),
+    ...all.flatMap(([name, { endpoints }]) =>
+      endpoints.map((address, index) => ({
+        what: `upstream ${name}`,
+        path: ['upstreams', name, 'endpoints', index],
+        address,
+      })),
+    ),
   ];
 }
 
@@ -345,7 +358,8 @@ async function checkDns({ settings }: Patient): Promise<Result[]> {
   ];
 }
 
-async function lookUp(host: string, what: string): Promise<Result | undefined> {
+/** The result for a name that is not found, or only slowly. */
+export async function lookUp(host: string, what: string): Promise<Result | undefined> {
   const began = performance.now();
   const tooLong = Promise.withResolvers<never>();
   const timer = setTimeout(() => tooLong.reject(new Error(`no answer within ${lookupMs} ms`)), lookupMs);

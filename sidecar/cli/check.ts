@@ -1,8 +1,8 @@
 // `sallyport check`: validates documents as Istio itself does. For CI, with or without Sallyport.
 
 import { Command } from 'commander';
-import { formatProblem, type Problem, SallyportError } from '../../cert-agent/base/errors.ts';
-import { action, counted, exitCodes, note, notePassedOver, paint, printJson } from './terminal.ts';
+import { formatProblem, SallyportError } from '../../cert-agent/base/errors.ts';
+import { action, counted, exitCodes, note, notePassedOver, noteWarning, paint, printJson } from './terminal.ts';
 
 /** The command; its modules are imported when it runs. */
 export function checkCommand(): Command {
@@ -12,78 +12,56 @@ export function checkCommand(): Command {
     )
     .argument('<files...>', 'files, directories, or - for standard input')
     .option('--json', 'print JSON')
+    .option('--strict', 'refuse what is not checked, and what is warned of')
     .addHelpText(
       'after',
       `
-The exit code is 0 when all documents are valid, 1 when one is not (all problems are printed with their positions), 2 for misuse.
+The exit code is 0 when all documents are valid, 1 when one is not (all problems are printed with their positions), 2 for misuse
+and when nothing was checked. Documents of other kinds, such as Deployments, are counted and not checked.
 
 Examples:
   sallyport check policies/
-  kubectl get authorizationpolicies -A -o yaml | sallyport check -
+  kubectl get authorizationpolicies,gateways -A -o yaml | sallyport check -
+  helm template . | sallyport check -
   sallyport check sidecar.yaml policies/ --json`,
     )
     .action(action(runCheck));
 }
 
-async function runCheck(files: readonly string[], flags: { json?: boolean }): Promise<number> {
-  const [
-    { isSettings, readSomePaths },
-    { placeDocuments, readIstio },
-    { readSettings },
-    { countOf },
-    { checkGatewayApi, isGatewayApi },
-    { parseGatewaySettings },
-    { isGatewayFile },
-    { isGatewayPolicy, readGatewayPolicy },
-    { asStored },
-  ] = await Promise.all([
+interface CheckFlags {
+  readonly json?: boolean;
+  readonly strict?: boolean;
+}
+
+async function runCheck(files: readonly string[], { json = false, strict = false }: CheckFlags): Promise<number> {
+  const [{ readSomePaths }, { checkDocuments }] = await Promise.all([
     import('../analyze/world.ts'),
-    import('../documents/istio/read.ts'),
-    import('../config/sidecar-settings.ts'),
-    import('../documents/istio/documents.ts'),
-    import('../documents/gateway-api/gateway.ts'),
-    import('../config/gateway-settings.ts'),
-    import('../config/sources.ts'),
-    import('../config/gateway-config.ts'),
-    import('../documents/stored.ts'),
+    import('../analyze/check.ts'),
   ]);
   const { sources, passedOver } = readSomePaths(files);
-  notePassedOver(passedOver);
-  const { placed, problems } = placeDocuments(sources);
-  const settings = placed.filter(({ document }) => isSettings(document));
-  const routes = placed.filter(({ document }) => isGatewayApi(document));
-  const policies = placed.filter(({ document }) => isGatewayPolicy(document));
-  const read = readIstio(
-    placed.filter((one) => ![settings, routes, policies].some((list) => list.includes(one))),
-    'check',
-  );
-  const all: Problem[] = [
-    ...problems,
-    ...read.problems,
-    ...routes.flatMap(({ document }) => checkGatewayApi(asStored(document))),
-    ...policies.flatMap(({ document, file }) => {
-      const policy = readGatewayPolicy(asStored(document), file);
-      return 'problems' in policy ? policy.problems : [];
-    }),
-  ];
-  for (const { file } of settings) {
-    try {
-      const { text } = sources.find((one) => one.file === file)!;
-      if (isGatewayFile(text)) parseGatewaySettings(text, file);
-      else await readSettings(text, file);
-    } catch (error) {
-      if (!(error instanceof SallyportError)) throw error;
-      all.push(...error.problems);
-    }
+  const { checked, problems: found, warnings: worries, notChecked } = await checkDocuments(sources);
+  if (found.length === 0 && checked === 0) {
+    const others = notChecked.length === 0 ? '' : ` but ${counted(notChecked.length, 'document')} of other kinds`;
+    throw new SallyportError('usage', `no document in ${files.join(', ')}${others}: nothing was checked`);
   }
-  const good = countOf(read.documents) + settings.length + routes.length + policies.length;
-  if (all.length === 0 && placed.length === 0)
-    throw new SallyportError('usage', `no document in ${files.join(', ')}: nothing was checked`);
-  if (flags.json === true) printJson({ ok: all.length === 0, documents: placed.length, problems: all, passedOver });
-  else if (all.length === 0) note(`${counted(good, 'document')} ${good === 1 ? 'is' : 'are'} valid`);
+  const warnings = [...passedOver, ...worries];
+  const problems = strict ? [...found, ...warnings, ...notChecked] : found;
+  const isGood = problems.length === 0;
+  if (json)
+    printJson({
+      ...{ ok: isGood, documents: checked, problems, warnings: strict ? [] : worries, passedOver },
+      notChecked: notChecked.length,
+    });
   else {
-    for (const one of all) note(formatProblem(one));
-    note(`${paint('red', 'error:', process.stderr)} ${all.length} problem${all.length > 1 ? 's' : ''} found`);
+    if (!strict) {
+      notePassedOver(passedOver);
+      for (const one of worries) noteWarning(formatProblem(one));
+    }
+    for (const one of problems) note(formatProblem(one));
+    const rest =
+      strict || notChecked.length === 0 ? '' : `; ${counted(notChecked.length, 'document')} of other kinds not checked`;
+    if (isGood) note(`${counted(checked, 'document')} ${checked === 1 ? 'is' : 'are'} valid${rest}`);
+    else note(`${paint('red', 'error:', process.stderr)} ${counted(problems.length, 'problem')} found${rest}`);
   }
-  return all.length === 0 ? exitCodes.ok : exitCodes.no;
+  return isGood ? exitCodes.ok : exitCodes.no;
 }

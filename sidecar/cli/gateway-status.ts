@@ -2,12 +2,14 @@
 // compiling its documents. The two may differ: of two conflicting documents, a running gateway keeps the one that it
 // serves.
 
-import { existsSync, realpathSync } from 'node:fs';
+import { existsSync, readFileSync, realpathSync } from 'node:fs';
 import { formatAddress } from '../../cert-agent/base/address.ts';
-import { SallyportError } from '../../cert-agent/base/errors.ts';
+import { formatProblem, SallyportError } from '../../cert-agent/base/errors.ts';
+import type { Settings } from '../config/settings.ts';
 import type { RedisPlace } from '../edge/redis.ts';
 import type { Condition } from '../routing/conditions.ts';
 import type { StatusItem, StatusList, StatusSection } from '../routing/status.ts';
+import { noteValid } from './sidecar.ts';
 import { counted, exitCodes, note, noteWarning, printJson, printTable } from './terminal.ts';
 
 /** Prints the statuses. @throws SallyportError `usage`, `config_invalid` or `config_unreadable`. */
@@ -36,19 +38,39 @@ export async function showStatus({
 /**
  * Checks that everything would be served as intended. @throws SallyportError `config_invalid` or `config_unreadable`.
  */
-export async function checkGateway(file: string): Promise<number> {
-  const { list, spoken, redis } = await readAndWarn(file);
-  if (redis !== undefined) await checkRedis(redis);
+export async function checkGateway(file: string, strict = false): Promise<number> {
+  const { list, spoken, redis, settings, warned } = await readAndWarn(file);
+  const more = [
+    ...(redis === undefined ? [] : await warningsOfRedis(redis)),
+    ...(settings === undefined ? [] : await warningsOf(settings)),
+  ];
+  if (list.items.length === 0)
+    more.push(
+      `${file}:1:1: nothing is served: there is no Gateway and no route (put them into ${settings?.policies ?? file})`,
+    );
+  for (const one of more) noteWarning(one);
   const parts = await lookAt(list);
   for (const one of spoken.slice(0, mostNamed)) note(one);
   if (spoken.length > mostNamed) note(`and ${spoken.length - mostNamed} more backends`);
   const isGood = parts.every(({ bad, section }) => bad.length === 0 && section !== undefined);
-  if (!isGood) printRows(parts);
-  else {
-    const documents = new Set(parts.map(({ item }) => item));
-    note(`${file} is valid: ${counted(documents.size, 'document')} with a status, all accepted and resolved`);
+  if (!isGood) {
+    printRows(parts);
+    return exitCodes.no;
   }
-  return isGood ? exitCodes.ok : exitCodes.no;
+  const documents = new Set(parts.map(({ item }) => item));
+  const what = `${file} is valid: ${counted(documents.size, 'document')} with a status, all accepted and resolved`;
+  return noteValid(what, warned + more.length, strict);
+}
+
+/** What `--check` warns of beside the documents. */
+async function warningsOf(settings: Settings): Promise<string[]> {
+  const { configurationWarnings } = await import('../analyze/configuration-warnings.ts');
+  const documents = {
+    ...{ authorizationPolicies: [], peerAuthentications: [] },
+    ...{ requestAuthentications: [], destinationRules: [] },
+  };
+  const text = readFileSync(settings.file, 'utf8');
+  return (await configurationWarnings({ settings, text, documents }, Date.now())).map(formatProblem);
 }
 
 /** Lists longer than this are cut; the rest is counted. */
@@ -102,14 +124,14 @@ async function readAndWarn(path: string) {
   const { readStatus } = await import('../process/dry-run.ts');
   const { warnings, ...rest } = readStatus(path, Date.now());
   for (const one of warnings) noteWarning(one);
-  return rest;
+  return { ...rest, warned: warnings.length };
 }
 
 /** An unreachable Redis may come back; a Redis Cluster node never works. @throws SallyportError `config_invalid`. */
-async function checkRedis(redis: RedisPlace): Promise<void> {
+async function warningsOfRedis(redis: RedisPlace): Promise<string[]> {
   const { tryRedis } = await import('../edge/redis-link.ts');
   const problem = await tryRedis(redis);
-  if (problem !== undefined) noteWarning(problem);
+  return problem === undefined ? [] : [problem];
 }
 
 /** A section of a status, and its conditions that are not as they should be. */

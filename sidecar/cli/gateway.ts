@@ -5,6 +5,13 @@ import { SallyportError } from '../../cert-agent/base/errors.ts';
 import { readCount, serve } from './sidecar.ts';
 import { action, exitCodes, print, withLogFormat } from './terminal.ts';
 
+interface GatewayFlags {
+  readonly config?: string;
+  readonly check?: boolean;
+  readonly strict?: boolean;
+  readonly workers: string;
+}
+
 /** The command; the gateway is imported when it runs. */
 export function gatewayCommand(): Command {
   return withLogFormat(new Command('gateway'))
@@ -15,7 +22,8 @@ export function gatewayCommand(): Command {
       'number of processes, which share the ports and the limits',
       process.env['SALLYPORT_WORKERS'] ?? '1',
     )
-    .option('--check', 'check the configuration, print its problems, and exit')
+    .option('--check', 'check the configuration, print its problems and warnings, and exit')
+    .option('--strict', 'with --check: exit with 1 if there is a warning')
     .addHelpText(
       'after',
       `
@@ -28,12 +36,12 @@ SIGHUP rereads every file now. SIGTERM accepts new connections for another 5 s (
 flight, and exits with 0. SIGINT does not wait.`,
     )
     .action(
-      action(async ({ config, check, workers }: { config?: string; check?: boolean; workers: string }) => {
+      action(async ({ config, check, strict, workers }: GatewayFlags) => {
         if (config === undefined)
           throw new SallyportError('usage', 'no gateway.yaml given', { hint: 'give its path with --config' });
         if (check !== true) return serve(config, readCount(workers), 'gateway');
         const { checkGateway } = await import('./gateway-status.ts');
-        return checkGateway(config);
+        return checkGateway(config, strict);
       }),
     )
     .addCommand(statusCommand())

@@ -3,7 +3,7 @@
 import { SallyportError } from '../../cert-agent/base/errors.ts';
 import type { TestReport, TestResult } from '../analyze/fixtures.ts';
 import type { ScopeFlags } from '../analyze/world.ts';
-import { exitCodes, notePassedOver, paint, print, printJson } from './terminal.ts';
+import { exitCodes, notePassedOver, noteWarning, paint, print, printJson } from './terminal.ts';
 
 interface TestFlags extends ScopeFlags {
   readonly format: string;
@@ -35,13 +35,15 @@ export async function testFixtures(files: readonly string[], flags: TestFlags): 
     throw new SallyportError('usage', `no request in ${files.join(', ')}: nothing was tested`, {
       hint: "a file of fixtures has 'requests:', each with its verdict",
     });
+  if (report.coverage.length === 0) noteWarning('no rule applies to any of these requests: the default decides');
   await show(report);
   const passed = report.results.every((one) => one.passed);
   return passed && percent(report) >= wanted ? exitCodes.ok : exitCodes.no;
 }
 
 function percent({ coverage }: TestReport): number {
-  if (coverage.length === 0) return 100;
+  // Without a rule nothing is covered.
+  if (coverage.length === 0) return 0;
   return (coverage.filter(({ matched }) => matched > 0).length / coverage.length) * 100;
 }
 

@@ -1,9 +1,9 @@
 // `sallyport sidecar`: the proxy beside one service.
 
 import { Command } from 'commander';
-import { SallyportError } from '../../cert-agent/base/errors.ts';
+import { formatProblem, SallyportError } from '../../cert-agent/base/errors.ts';
 import type { Reading } from '../config/read.ts';
-import { action, counted, exitCodes, note, notePassedOver, noteWarning, withLogFormat } from './terminal.ts';
+import { action, counted, exitCodes, note, notePassedOver, noteWarning, paint, withLogFormat } from './terminal.ts';
 
 /** The command; the proxy is imported when it runs. */
 export function sidecarCommand(): Command {
@@ -15,21 +15,24 @@ export function sidecarCommand(): Command {
       'number of processes, which share the ports and the limits',
       process.env['SALLYPORT_WORKERS'] ?? '1',
     )
-    .option('--check', 'check the configuration, print its problems, and exit')
+    .option('--check', 'check the configuration, print its problems and warnings, and exit')
+    .option('--strict', 'with --check: exit with 1 if there is a warning')
     .addHelpText(
       'after',
       `
 Examples:
   sallyport sidecar --config sidecar.yaml
   sallyport sidecar --config sidecar.yaml --workers 4
-  sallyport sidecar --config sidecar.yaml --check
+  sallyport sidecar --config sidecar.yaml --check --strict
 
 SIGHUP rereads every file now. SIGTERM accepts new connections for another 5 s (limit drainMinimum), finishes requests in
 flight, and exits with 0. SIGINT does not wait.`,
     )
     .action(
-      action((options: { config: string; check?: boolean; workers: string }) =>
-        options.check === true ? check(options.config) : serve(options.config, readCount(options.workers), 'sidecar'),
+      action((options: { config: string; check?: boolean; strict?: boolean; workers: string }) =>
+        options.check === true
+          ? check(options.config, options.strict)
+          : serve(options.config, readCount(options.workers), 'sidecar'),
       ),
     );
 }
@@ -54,18 +57,38 @@ export async function readChecked(file: string): Promise<Checked> {
   return { ...reading, warnings };
 }
 
-async function check(file: string): Promise<number> {
-  const { countOf } = await import('../documents/istio/documents.ts');
-  const { settings, documents, passedOver, warnings } = await readChecked(file);
+async function check(file: string, strict = false): Promise<number> {
+  const { settings, documents, sources, passedOver, warnings } = await readChecked(file);
   notePassedOver(passedOver);
   if (settings.gateway !== undefined)
     throw new SallyportError('usage', `${file} configures a gateway, not a sidecar`, {
       hint: "run 'sallyport gateway'",
     });
-  for (const one of warnings) noteWarning(one);
-  note(
+  const [{ countOf }, { configurationWarnings, firstPolicy, nothingCanPass }] = await Promise.all([
+    import('../documents/istio/documents.ts'),
+    import('../analyze/configuration-warnings.ts'),
+  ]);
+  const text = sources[0]?.text ?? '';
+  const found = [
+    ...warnings,
+    ...(await configurationWarnings({ settings, text, documents }, Date.now())).map(formatProblem),
+  ];
+  for (const one of found) noteWarning(one);
+  if (nothingCanPass(settings, documents)) note(`such as:\n\n${firstPolicy(settings)}`);
+  return noteValid(
     `${file} is valid: ${counted(settings.inbound.length, 'inbound port')}, ${counted(settings.outbound.length, 'outbound port')}, ${counted(countOf(documents), 'policy', 'policies')}`,
+    found.length + passedOver.length,
+    strict,
   );
+}
+
+/** Ends a check without problems. @returns the exit code, which under `strict` is that of its warnings. */
+export function noteValid(what: string, warnings: number, strict: boolean): number {
+  if (strict && warnings > 0) {
+    note(`${paint('red', 'error:', process.stderr)} ${counted(warnings, 'warning')} (--strict)`);
+    return exitCodes.no;
+  }
+  note(warnings === 0 ? what : `${what}; ${counted(warnings, 'warning')}`);
   return exitCodes.ok;
 }
 

@@ -5,13 +5,13 @@ import { reasonOf } from '../../cert-agent/base/errors.ts';
 import type { Log } from '../../cert-agent/base/log.ts';
 import { compileDocuments, type Judgement, type Keys } from '../compile/policies.ts';
 import { compilePorts, planPools, trafficOf } from '../compile/sidecar-ports.ts';
+import { ofUnknownProviders } from '../compile/unknown-providers.ts';
 import type { Configuration } from '../config/watch.ts';
 import type { ConnectionTable } from '../connection.ts';
 import type { IstioDocuments } from '../documents/istio/documents.ts';
 import type { Shadow } from '../observe/dry-run.ts';
 import type { TokenObserver } from '../policy/jwt.ts';
 import { displacedMtls } from '../policy/mtls.ts';
-import { isAttached } from '../policy/policy.ts';
 import type { Jwks } from '../tokens/jwks.ts';
 import type { Pools } from '../upstream/pools.ts';
 import type { RunningGateway } from './gateway.ts';
@@ -132,15 +132,11 @@ export class Generations {
  * CUSTOM policies of an unknown provider refuse every request they match: the operator should learn it from us first.
  */
 function warnOfUnknownProviders({ settings, documents }: Configuration, log: Log): void {
-  const known = new Set(settings.extensionProviders.map(({ name }) => name));
-  for (const policy of documents.authorizationPolicies) {
-    const { namespace, name, provider, dryRun } = policy;
-    if (provider === undefined || dryRun || known.has(provider) || !isAttached(policy, settings)) continue;
+  for (const { namespace, name, provider } of ofUnknownProviders(documents.authorizationPolicies, settings))
     log.warn(
       { code: 'provider_unknown', policy: `${namespace}/${name}`, hint: "name it under 'extensionProviders'" },
       `there is no extension provider '${provider}': ${namespace}/${name} refuses every request it matches`,
     );
-  }
 }
 
 /** A limit that applies to nothing is probably a mistake. */

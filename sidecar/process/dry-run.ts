@@ -4,7 +4,7 @@
 import { formatProblem } from '../../cert-agent/base/errors.ts';
 import { refusing } from '../compile/backends.ts';
 import { readJudged } from '../compile/gateway-status.ts';
-import type { RedisSettings } from '../config/settings.ts';
+import type { RedisSettings, Settings } from '../config/settings.ts';
 import { capabilities } from '../edge/capabilities.ts';
 import { parseTarget } from '../edge/redis.ts';
 import type { JwtRule } from '../policy/request-authentication.ts';
@@ -25,6 +25,8 @@ export function readStatus(
   readonly warnings: readonly string[];
   readonly spoken: readonly string[];
   readonly redis: RedisSettings | undefined;
+  /** Undefined for a directory of documents. */
+  readonly settings: Settings | undefined;
 } {
   const { configuration, isWhole, passedOver, gateway, pools, spoken, redis } = planDry(path, now);
   const nowhere = refusing('rule_broken', 'nothing is served here');
@@ -35,6 +37,7 @@ export function readStatus(
     warnings: [...passedOver.map(formatProblem), ...gateway.warnings()],
     spoken,
     redis,
+    settings: isWhole ? configuration.settings : undefined,
   };
 }
 

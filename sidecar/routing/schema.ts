@@ -29,7 +29,8 @@ export const clientValidation = z.strictObject({
   caCertificateRefs: z
     .array(objectRef.omit({ kind: true }).extend({ kind }))
     .min(1)
-    .max(8),
+    // 8 before v1.6.
+    .max(16),
   mode: z.enum(['AllowValidOnly', 'AllowInsecureFallback']).default('AllowValidOnly'),
 });
 

@@ -3,18 +3,24 @@
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
+import { writeCredential } from '../fixtures/mesh.ts';
+import { createAuthority, createCredential } from '../fixtures/pki.ts';
 import { documentOf, webGateway as gateway, webRoute as route, serviceOf } from '../fixtures/plan.ts';
 import { type Owner, runSallyport, tempDir } from '../fixtures/process.ts';
 
 const bad = documentOf('HTTPRoute', 'bad', '{ parentRefs: [{ name: g }], hostnames: [A.test] }');
 const lost = documentOf('HTTPRoute', 'lost', '{ parentRefs: [{ name: gone }] }');
 const identity =
-  'trustDomain: demo.test\nworkload: { serviceAccount: gateway }\nidentity: { files: { svid: x, key: x, bundle: x } }\n';
+  'trustDomain: demo.test\nworkload: { serviceAccount: gateway }\nidentity: { files: { svid: gateway.pem, key: gateway.key, bundle: bundle.pem } }\n';
+const authority = await createAuthority('demo.test');
+const credential = await createCredential(authority, 'spiffe://demo.test/ns/default/sa/gateway');
 
 /** A directory of documents, with a gateway.yaml beside it. */
 function makeFiles(t: Owner, documents: string, yaml = ''): { dir: string; documents: string; config: string } {
   const dir = tempDir(t);
   mkdirSync(join(dir, 'documents'));
+  writeCredential(dir, 'gateway', credential);
+  writeFileSync(join(dir, 'bundle.pem'), authority.bundlePem);
   writeFileSync(join(dir, 'documents', 'all.yaml'), documents);
   writeFileSync(join(dir, 'gateway.yaml'), `${identity}documents: documents/\n${yaml}`);
   return { dir, documents: join(dir, 'documents'), config: join(dir, 'gateway.yaml') };

@@ -531,6 +531,13 @@ t.test('check and test of no documents fail', async (t) => {
   });
 });
 
+t.test('requests to which no rule applies are warned of, and cover nothing', async (t) => {
+  const at = files(t, { 'requests.yaml': 'requests: [{ method: GET, path: /, expect: deny }]\n' });
+  const test = (...args: string[]) => runSallyport(t, ['policy', 'test', at('requests.yaml'), ...args]);
+  t.match(await test(), { code: 0, stderr: /^warning: no rule applies to any of these requests/ });
+  t.match(await test('--min-coverage', '1'), { code: 1 });
+});
+
 t.test('diff and replay of no documents fail', async (t) => {
   const at = files(t, {
     'old.yaml': policies,

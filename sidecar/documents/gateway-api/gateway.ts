@@ -6,6 +6,7 @@ import type { Problem } from '../../../cert-agent/base/errors.ts';
 import { readDocument, type YamlDocument } from '../../../cert-agent/base/yaml.ts';
 import { backendTlsPolicy, gateway, gatewayClass, referenceGrant } from '../../routing/schema.ts';
 import { metadata } from '../../schema/gateway-patterns.ts';
+import { apiProblems } from './api-rules.ts';
 import { hintFor } from './kinds.ts';
 import { grpcRoute, httpRoute, tcpRoute, tlsRoute } from './routes.ts';
 
@@ -27,17 +28,24 @@ export function isGatewayApi({ value }: YamlDocument): boolean {
   return typeof value.apiVersion === 'string' && value.apiVersion.startsWith('gateway.networking.k8s.io/');
 }
 
-/** Everything that is wrong with such a document. */
+/** Everything that a gateway or an API server refuses in such a document. */
 export function checkGatewayApi(document: YamlDocument): readonly Problem[] {
   const read = readGatewayApi(document);
-  return 'problems' in read ? read.problems : [];
+  if ('problems' in read) return read.problems;
+  const { kind: of, apiVersion, spec } = read.value;
+  return apiProblems(document, of, apiVersion, spec);
 }
 
 /** A document of Gateway API by its kind's schema, with the schema's defaults; or everything that is wrong with it. */
-export function readGatewayApi(
-  document: YamlDocument,
-):
-  | { readonly value: { readonly kind: string; readonly metadata: unknown; readonly spec: unknown } }
+export function readGatewayApi(document: YamlDocument):
+  | {
+      readonly value: {
+        readonly apiVersion: string;
+        readonly kind: string;
+        readonly metadata: unknown;
+        readonly spec: unknown;
+      };
+    }
   | { problems: Problem[] } {
   const { kind: of } = document.value as { readonly kind?: unknown };
   const spec = typeof of === 'string' ? (gatewayKinds as Readonly<Record<string, z.ZodType>>)[of] : undefined;

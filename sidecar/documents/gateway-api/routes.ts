@@ -86,6 +86,11 @@ const streamRule = z.strictObject({ name: sectionName.optional(), backendRefs: b
 // v1alpha3 and v1 require host names; v1alpha2 did not, and a route without any is for every host of its listener. More
 // than one rule is read and refused with a condition (routing/unsupported.ts).
 /** The `spec` of a TLSRoute. */
-export const tlsRoute = z.strictObject({ parentRefs, hostnames, rules: z.array(streamRule).min(1).max(16) });
+export const tlsRoute = z.strictObject({
+  parentRefs,
+  // 16 before v1.5.
+  hostnames: z.array(hostname(true)).max(1024, 'a TLSRoute has at most 1024 host names').optional(),
+  rules: z.array(streamRule).min(1).max(16),
+});
 /** The `spec` of a TCPRoute. */
 export const tcpRoute = z.strictObject({ parentRefs, rules: z.array(streamRule).min(1).max(16) });

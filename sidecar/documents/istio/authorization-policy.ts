@@ -13,6 +13,7 @@ import {
   apiVersion,
   attachment,
   checked,
+  dryRunAnnotation,
   hasValues,
   metadata,
   notEmpty,
@@ -240,7 +241,7 @@ export function readAuthorizationPolicy(
     namespace: meta.namespace,
     action: parsed.action,
     ...(parsed.provider === undefined ? {} : { provider: parsed.provider.name }),
-    dryRun: meta.annotations?.[dryRunAnnotation] === 'true',
+    dryRun: yes.has(meta.annotations?.[dryRunAnnotation] ?? ''),
     ...attachment(parsed),
     rules: (parsed.rules ?? []).map(readRule),
     file,
@@ -264,12 +265,14 @@ function withoutEmpty(value: object): FieldValues {
   return Object.fromEntries(Object.entries(value).filter(([, one]) => !Array.isArray(one) || one.length > 0));
 }
 
-const dryRunAnnotation = 'istio.io/dry-run';
+// Istio's spellings, those of Go's ParseBool.
+const yes = new Set(['1', 't', 'T', 'true', 'TRUE', 'True']);
+const no = new Set(['0', 'f', 'F', 'false', 'FALSE', 'False']);
 
 /** A misspelt dry-run value would enforce the policy. */
 function refuseDryRun(document: YamlDocument, annotations: Readonly<Record<string, string>> = {}): Problem[] {
   const value = annotations[dryRunAnnotation];
-  if (value === undefined || value === 'true' || value === 'false') return [];
+  if (value === undefined || yes.has(value) || no.has(value)) return [];
   return [
     document.problemAt(
       ['metadata', 'annotations', dryRunAnnotation],

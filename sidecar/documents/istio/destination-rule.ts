@@ -8,7 +8,7 @@ import type { HashSource } from '../../exchange/upstream.ts';
 import { normalizeHostPattern } from '../../policy/host.ts';
 import type { DestinationRule } from '../../upstream/destination-rule.ts';
 import type { BalancePlan, ConnectionPlan, OutlierPlan, TrafficPlan } from '../../upstream/traffic.ts';
-import { metadata } from './patterns.ts';
+import { enforcedMetadata } from './patterns.ts';
 
 /** A field of Istio that this build does not support. */
 const refused = (why: string) => z.undefined({ error: why }).optional();
@@ -203,7 +203,7 @@ export const destinationRule = z.strictObject({
   // The fields are the same in all three.
   apiVersion: z.enum(['networking.istio.io/v1', 'networking.istio.io/v1beta1', 'networking.istio.io/v1alpha3']),
   kind: z.literal('DestinationRule'),
-  metadata,
+  metadata: enforcedMetadata,
   spec,
   status: z.unknown().optional(),
 });

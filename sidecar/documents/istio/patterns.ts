@@ -37,6 +37,19 @@ export const metadata = z.looseObject({
   creationTimestamp: z.iso.datetime({ offset: true }).nullish(),
 });
 
+/** Istio's annotation of policies that are evaluated and not enforced. */
+export const dryRunAnnotation = 'istio.io/dry-run';
+
+/** Of the kinds that have no dry run: the annotation would be believed, and the document enforced. Istio's rule. */
+export const enforcedMetadata = metadata.superRefine(({ annotations = {} }, context) => {
+  if (Object.hasOwn(annotations, dryRunAnnotation))
+    context.addIssue({
+      code: 'custom',
+      path: ['annotations', dryRunAnnotation],
+      message: 'only an AuthorizationPolicy has a dry run: this document would be in force',
+    });
+});
+
 /** The workloads of a policy, by all of the labels. Without labels it is as if absent. */
 export const selector = z
   .strictObject({

@@ -4,7 +4,7 @@ import { z } from 'zod';
 import type { Problem } from '../../../cert-agent/base/errors.ts';
 import { readDocument, type YamlDocument } from '../../../cert-agent/base/yaml.ts';
 import type { PeerAuthentication } from '../../policy/mtls.ts';
-import { apiVersion, attachment, metadata, selector } from './patterns.ts';
+import { apiVersion, attachment, enforcedMetadata, selector } from './patterns.ts';
 
 // UNSET, Istio's default, inherits from the wider scope. What counts if no document sets a mode is `defaultMtls` of
 // sidecar.yaml: STRICT, where Istio is PERMISSIVE (policy/mtls.ts).
@@ -40,7 +40,7 @@ const spec = z
 export const peerAuthentication = z.strictObject({
   apiVersion,
   kind: z.literal('PeerAuthentication'),
-  metadata,
+  metadata: enforcedMetadata,
   spec: spec.default({}),
   status: z.unknown().optional(),
 });

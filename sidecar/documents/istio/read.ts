@@ -141,11 +141,15 @@ function hintForOwn(value: unknown): string | undefined {
     : `at a sidecar, write its spec without targetRefs as '${field}' of sidecar.yaml`;
 }
 
-/** `kubectl get -o yaml` prints several objects as a List, whose items are the documents. */
+/**
+ * `kubectl get -o yaml` prints several objects as a List, whose items are the documents; the API itself sends a list of
+ * a kind, such as GatewayList.
+ */
 export function itemsOf(one: PlacedDocument): PlacedDocument[] {
   const { value, problemAt } = one.document;
-  if (kindOf(value) !== 'List' || !Array.isArray((value as { items?: unknown }).items)) return [one];
-  return (value as { items: unknown[] }).items.map((item, index) => ({
+  const { items } = (value ?? {}) as { readonly items?: unknown };
+  if (!(kindOf(value) ?? '').endsWith('List') || !Array.isArray(items)) return [one];
+  return (items as unknown[]).map((item, index) => ({
     file: one.file,
     modifiedAt: one.modifiedAt,
     document: {

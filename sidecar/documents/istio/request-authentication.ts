@@ -6,7 +6,7 @@ import { deepFreeze } from '../../../cert-agent/base/live.ts';
 import { durationSchema, readDocument, type YamlDocument } from '../../../cert-agent/base/yaml.ts';
 import { isSafeField } from '../../exchange/message.ts';
 import type { RequestAuthentication } from '../../policy/request-authentication.ts';
-import { apiVersion, attachment, metadata, type Purpose, refuseTwoTargets, targetFields } from './patterns.ts';
+import { apiVersion, attachment, enforcedMetadata, type Purpose, refuseTwoTargets, targetFields } from './patterns.ts';
 
 const filled = (what: string): z.ZodString => z.string().min(1, `${what} must not be empty`);
 
@@ -74,7 +74,7 @@ const jwtRule = z
 export const requestAuthentication = z.strictObject({
   apiVersion,
   kind: z.literal('RequestAuthentication'),
-  metadata,
+  metadata: enforcedMetadata,
   spec: z
     .strictObject({ ...targetFields, jwtRules: z.array(jwtRule).max(4096).default([]) })
     .superRefine(refuseTwoTargets)

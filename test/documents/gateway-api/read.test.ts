@@ -44,7 +44,10 @@ const good: [string, string, string?][] = [
     rule('filters: [{ type: URLRewrite, urlRewrite: { path: { type: ReplacePrefixMatch, replacePrefixMatch: / } } }]'),
   ],
   ['HTTPRoute', filter('type: RequestMirror, requestMirror: { backendRef: { name: a, port: 1 }, percent: 10 }')],
-  ['HTTPRoute', filter('type: CORS, cors: { allowOrigins: ["*", "https://a.test"], allowMethods: ["*"] }')],
+  [
+    'HTTPRoute',
+    filter('type: CORS, cors: { allowOrigins: ["https://b.test", "https://a.test"], allowMethods: ["*"] }'),
+  ],
   ['HTTPRoute', rule('timeouts: { request: 10s, backendRequest: 1s500ms }')],
   ['HTTPRoute', rule('timeouts: { request: 0s, backendRequest: 5s }')],
   ['HTTPRoute', '{ parentRefs: [{ name: g, sectionName: a }, { name: g, sectionName: b }] }'],

@@ -305,6 +305,28 @@ for (const [name, text, expected] of wrong) {
   });
 }
 
+t.test('a dry run is for AuthorizationPolicies, in the spellings of Istio', async (t) => {
+  const annotated = (value: string): string =>
+    `${head.replace('shop }', `shop, annotations: { istio.io/dry-run: "${value}" } }`)}spec: {}\n`;
+  for (const [value, dryRun] of [
+    ['true', true],
+    ['True', true],
+    ['1', true],
+    ['FALSE', false],
+    ['0', false],
+  ] as const)
+    t.match(parseIstio([{ file: 'a.yaml', text: annotated(value) }]).authorizationPolicies, [{ dryRun }], value);
+  // Another kind with it would be in force, and its author would believe that it is not.
+  for (const kind of ['RequestAuthentication', 'PeerAuthentication'])
+    t.match(problemsOf(annotated('true').replace('AuthorizationPolicy', kind)), [
+      /^a\.yaml:3:72: metadata\.annotations.*: only an AuthorizationPolicy has a dry run/,
+    ]);
+  const rule = 'apiVersion: networking.istio.io/v1\nkind: DestinationRule\n';
+  t.match(problemsOf(`${rule}metadata: { name: a, annotations: { istio.io/dry-run: "false" } }\nspec: { host: a }\n`), [
+    /only an AuthorizationPolicy has a dry run/,
+  ]);
+});
+
 t.test('malformed YAML', async (t) => {
   const [problem] = problemsOf(`${head}spec: { action: ALLOW\n`);
   t.match(problem, /^a\.yaml:\d+:\d+: Flow map/);
