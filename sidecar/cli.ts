@@ -23,6 +23,8 @@ const commands: Readonly<Record<string, () => Promise<Command>>> = {
   crs: () => import('./cli/crs.ts').then((file) => file.crsCommand()),
   inject: () => import('./cli/inject.ts').then((file) => file.injectCommand()),
   webhook: () => import('./cli/webhook.ts').then((file) => file.webhookCommand()),
+  explain: () => import('./cli/explain.ts').then((file) => file.explainCommand()),
+  schema: () => import('./cli/schema.ts').then((file) => file.schemaCommand()),
   inspect: () => import('./cli/inspect.ts').then((file) => file.inspectCommand()),
   completion: () => import('./cli/completion.ts').then((file) => file.completionCommand(loadAll)),
 };

@@ -49,6 +49,7 @@ const layers: readonly (readonly (readonly [name: string, files: RegExp])[])[] =
     ['analyze', /^sidecar\/analyze\//],
     ['kube', /^sidecar\/kube\//],
   ],
+  [['reference', /^sidecar\/reference\//]],
   [['cli', /^sidecar\/(?:cli\.ts|cli\/)/]],
 ];
 
@@ -320,5 +321,12 @@ t.test('the modules that a running process loads', async (t) => {
     ['yaml', 'zod', 'undici', 'cert-agent/main.ts'].filter((one) => gateway.has(one)),
     [],
     'a gateway loads neither the YAML and schema libraries, nor a CA client that it does not need',
+  );
+  t.strictSame(
+    [...sidecar, ...gateway, ...reachedFrom('sidecar/config/read-process.ts')].filter((file) =>
+      /^sidecar\/reference\//.test(file),
+    ),
+    [],
+    'nor what explains settings, which the process that reads them does not need either',
   );
 });

@@ -17,7 +17,7 @@ import {
   type YAMLError,
 } from 'yaml';
 import { z } from 'zod';
-import { parseDuration } from './clock.ts';
+import { durationPattern, parseDuration } from './clock.ts';
 import { didYouMean } from './did-you-mean.ts';
 import { type Problem, reasonOf, SallyportError } from './errors.ts';
 import { deepFreeze } from './live.ts';
@@ -103,12 +103,15 @@ export function configError(problems: readonly Problem[]): SallyportError {
 }
 
 /** A duration such as `10s` or `1h30m`, as milliseconds. */
-export const durationSchema = z.string().transform((text, context) => {
-  const ms = parseDuration(text);
-  if (ms !== undefined) return ms;
-  context.addIssue({ code: 'custom', message: `'${text}' is not a duration: write 500ms, 10s, 5m, 1h or 1h30m` });
-  return z.NEVER;
-});
+export const durationSchema = z
+  .string()
+  .transform((text, context) => {
+    const ms = parseDuration(text);
+    if (ms !== undefined) return ms;
+    context.addIssue({ code: 'custom', message: `'${text}' is not a duration: write 500ms, 10s, 5m, 1h or 1h30m` });
+    return z.NEVER;
+  })
+  .meta({ unit: 'duration', pattern: durationPattern.source });
 
 /** Aliases that no anchor precedes. One pass: resolving each alias by itself would take quadratic time. */
 function unresolvedAliases(document: Document): Alias[] {

@@ -14,53 +14,91 @@ const maxTimeoutMs = 60_000;
 /** A kubelet's `timeoutSeconds` is one second by default. */
 const timeout = durationSchema
   .prefault('1s')
-  .refine((ms) => ms > 0 && ms <= maxTimeoutMs, 'a timeout must be above zero and at most one minute');
+  .refine((ms) => ms > 0 && ms <= maxTimeoutMs, 'a timeout must be above zero and at most one minute')
+  .meta({ description: 'How long the app has to respond.', bounds: 'above 0s, at most 1m' });
+
+const httpGet = z
+  .strictObject({ path: healthPath.default('/').meta({ description: 'The path.', example: '/healthz' }) })
+  .describe("GET, in the app's protocol.");
+const grpcCheck = z
+  .strictObject({
+    service: z
+      .string()
+      .max(1024)
+      .default('')
+      .meta({ description: "The service to ask for; '' is the whole server.", example: 'orders' }),
+  })
+  .describe('A call of `grpc.health.v1.Health/Check`.');
+const tcpCheck = z.strictObject({}).meta({ description: 'A connection is enough.', example: {} });
 
 /**
  * `appHealth` of an inbound port, as written. `checkAppHealth` sees to it that it has exactly one of the three forms.
  */
-export const appHealth = z.union(
-  [
-    healthPath,
-    z.strictObject({
-      httpGet: z.strictObject({ path: healthPath.default('/') }).optional(),
-      grpc: z.strictObject({ service: z.string().max(1024).default('') }).optional(),
-      tcpSocket: z.strictObject({}).optional(),
-      timeout,
-    }),
-  ],
-  `expected ${pathWords}, or one of 'httpGet', 'grpc' and 'tcpSocket'`,
-);
+export const appHealth = z
+  .union(
+    [
+      healthPath,
+      z.strictObject({
+        httpGet: httpGet.optional(),
+        grpc: grpcCheck.optional(),
+        tcpSocket: tcpCheck.optional(),
+        timeout,
+      }),
+    ],
+    `expected ${pathWords}, or one of 'httpGet', 'grpc' and 'tcpSocket'`,
+  )
+  .meta({
+    description: 'How a probe that asks us checks the app: a path for GET, or one of the forms of a Kubernetes probe.',
+    example: '/healthz',
+  });
 
 type Written = z.output<typeof appHealth>;
 
 /** Token characters (RFC 9110 section 5.6.2) and visible ASCII: both are copied into the request. */
 const header = z.strictObject({
-  name: z.string().regex(/^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/, 'is not the name of a header'),
-  value: z.string().regex(/^[\x20-\x7e]*$/, 'contains more than visible ASCII'),
+  name: z
+    .string()
+    .regex(/^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/, 'is not the name of a header')
+    .meta({ description: 'The name.', example: 'x-probe' }),
+  value: z
+    .string()
+    .regex(/^[\x20-\x7e]*$/, 'contains more than visible ASCII')
+    .meta({ description: 'The value.', example: '1' }),
 });
 
 /** `appProbes`: probes of Kubernetes by container and kind, asked at `/app-health/<container>/readyz`. */
-export const appProbes = z.record(
-  z
-    .string()
-    .regex(
-      /^[a-z0-9](?:[a-z0-9-]*[a-z0-9])?\/(?:livez|readyz|startupz)$/,
-      "expected a container and 'livez', 'readyz' or 'startupz': web/readyz",
-    ),
-  z
-    .strictObject({
-      port: z.number().int().min(1).max(65_535),
-      httpGet: z.strictObject({ path: healthPath.default('/'), httpHeaders: z.array(header).default([]) }).optional(),
-      grpc: z.strictObject({ service: z.string().max(1024).default('') }).optional(),
-      tcpSocket: z.strictObject({}).optional(),
-      timeout,
-    })
-    .refine(
-      ({ httpGet, grpc, tcpSocket }) => [httpGet, grpc, tcpSocket].filter((one) => one !== undefined).length === 1,
-      "needs exactly one of 'httpGet', 'grpc' and 'tcpSocket'",
-    ),
-);
+export const appProbes = z
+  .record(
+    z
+      .string()
+      .regex(
+        /^[a-z0-9](?:[a-z0-9-]*[a-z0-9])?\/(?:livez|readyz|startupz)$/,
+        "expected a container and 'livez', 'readyz' or 'startupz': web/readyz",
+      ),
+    z
+      .strictObject({
+        port: z
+          .number()
+          .int()
+          .min(1)
+          .max(65_535)
+          .meta({ description: 'The port of the container, on 127.0.0.1.', example: 8080 }),
+        httpGet: httpGet
+          .safeExtend({
+            httpHeaders: z.array(header).default([]).describe('Headers of the GET.'),
+          })
+          .describe("GET, in the app's protocol.")
+          .optional(),
+        grpc: grpcCheck.optional(),
+        tcpSocket: tcpCheck.optional(),
+        timeout,
+      })
+      .refine(
+        ({ httpGet, grpc, tcpSocket }) => [httpGet, grpc, tcpSocket].filter((one) => one !== undefined).length === 1,
+        "needs exactly one of 'httpGet', 'grpc' and 'tcpSocket'",
+      ),
+  )
+  .describe('Probes of several containers, by container and kind: `web/readyz` is asked at `/app-health/web/readyz`.');
 
 /** The checks by name. An app that one of `inbound` describes is asked in its protocol. */
 export function readAppProbes(

@@ -15,27 +15,45 @@ export interface ProviderSettings extends AuthorizerPlan {
 
 /** Istio's `meshConfig.extensionProviders`, the two forms of external authorization. */
 const authorizerFields = {
-  service: z.string().min(1),
-  port: z.number().int().min(1).max(65_535),
+  service: z
+    .string()
+    .min(1)
+    .meta({ description: 'The name of an upstream, or a loopback address.', example: '127.0.0.1' }),
+  port: z
+    .number()
+    .int()
+    .min(1)
+    .max(65_535)
+    .meta({ description: 'The port of a loopback address, and of `Host`.', example: 9000 }),
   // Ours: the request waits for it. Istio waits 600s.
-  timeout: durationSchema.prefault('5s'),
-  failOpen: z.boolean().default(false),
+  timeout: durationSchema.prefault('5s').describe('How long a request waits for the authorizer.'),
+  failOpen: z.boolean().default(false).meta({
+    description: 'Must be false: without a response from the authorizer, requests are refused.',
+    example: false,
+  }),
   // Istio's default.
   statusOnError: z
     .string()
     .regex(/^[45]\d\d$/, 'a status is written as a string: "403"')
-    .default('403'),
+    .default('403')
+    .describe('The status where the authorizer gives no response.'),
 };
 const names = z.array(z.string().min(1)).default([]);
 /** One entry of `extensionProviders`: exactly one of the two forms. */
 export const extensionProvider = z
   .strictObject({
-    name: z.string().min(1),
+    name: z.string().min(1).meta({ description: 'The name, for `provider` of a policy.', example: 'my-authorizer' }),
     envoyExtAuthzHttp: z
       .strictObject({
         ...authorizerFields,
-        pathPrefix: z.string().startsWith('/').or(z.literal('')).default(''),
-        includeRequestHeadersInCheck: names,
+        pathPrefix: z.string().startsWith('/').or(z.literal('')).default('').meta({
+          description: "What precedes the request's path when the authorizer is asked.",
+          example: '/check',
+        }),
+        includeRequestHeadersInCheck: names.meta({
+          description: 'Headers of the request that the authorizer gets, besides Host, method, path and Authorization.',
+          example: ['cookie'],
+        }),
         includeAdditionalHeadersInCheck: z
           .record(z.string(), z.string())
           .default({})
@@ -47,13 +65,30 @@ export const extensionProvider = z
                   path: [field],
                   message: `'${field}' with this value cannot be sent`,
                 });
+          })
+          .meta({
+            description: 'Headers with fixed values for the authorizer.',
+            example: { 'x-asked-by': 'orders' },
           }),
-        headersToUpstreamOnAllow: names,
-        headersToDownstreamOnAllow: names,
-        headersToDownstreamOnDeny: names,
+        headersToUpstreamOnAllow: names.meta({
+          description: "Headers of the authorizer's response that the app gets. They replace those of the request.",
+          example: ['x-user'],
+        }),
+        headersToDownstreamOnAllow: names.meta({
+          description: "Headers of the authorizer's response that an allowed caller gets.",
+          example: ['set-cookie'],
+        }),
+        headersToDownstreamOnDeny: names.meta({
+          description: "Headers of the authorizer's response that a refused caller gets.",
+          example: ['location'],
+        }),
       })
+      .describe('Asked with an HTTP request, which 200 allows.')
       .optional(),
-    envoyExtAuthzGrpc: z.strictObject(authorizerFields).optional(),
+    envoyExtAuthzGrpc: z
+      .strictObject(authorizerFields)
+      .optional()
+      .describe("Asked by Envoy's gRPC service `envoy.service.auth.v3.Authorization`."),
   })
   .superRefine((value, context) => {
     if ((value.envoyExtAuthzHttp === undefined) === (value.envoyExtAuthzGrpc === undefined))

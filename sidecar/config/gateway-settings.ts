@@ -5,7 +5,6 @@ import { dirname, resolve } from 'node:path';
 import { z } from 'zod';
 import { type Address, formatAddress, isLoopback, parseAddress } from '../../cert-agent/base/address.ts';
 import { durationSchema, readYaml } from '../../cert-agent/base/yaml.ts';
-import { parseTrustDomain } from '../../cert-agent/identity/spiffe-id.ts';
 import { schemasOf } from '../edge/schemas.ts';
 import { isProxyField } from '../exchange/proxy-fields.ts';
 import { isIpBlock } from '../policy/ip.ts';
@@ -14,17 +13,27 @@ import type { TlsVersion } from '../protocol/tls.ts';
 import type { GatewaySettings, Settings } from './settings.ts';
 import {
   absolute,
-  addressOrPort,
+  accessLogSchema,
+  adminSchema,
   bundleMissing,
+  decisionHeaderSchema,
+  endpointsSchema,
+  federatedBundlesSchema,
+  healthSchema,
+  hostsSchema,
   identities,
   identity,
   limitsSchema,
   name,
+  normalizationText,
+  pathText,
   readLimits,
   text,
   tlsSchema,
   topologySchema,
+  trustDomainSchema,
   withoutBundle,
+  workloadSchema,
 } from './settings-schema.ts';
 
 const place = (what: string): z.ZodString =>
@@ -45,20 +54,39 @@ const listenAddress = text((value) => {
 });
 
 const upstream = z.strictObject({
-  endpoints: z.array(text((value) => parseAddress(value, '127.0.0.1'))).min(1),
+  endpoints: endpointsSchema,
   identity: identities.optional(),
-  unsafePlaintext: z.boolean().default(false),
-  protocol: z.enum(['http', 'http2']).optional(),
-  hosts: z.array(z.string().min(1)).default([]),
+  unsafePlaintext: z
+    .boolean()
+    .default(false)
+    .describe('Requests go to another machine in plaintext, where they can be read and changed on the way.'),
+  protocol: z
+    .enum(['http', 'http2'])
+    .optional()
+    .describe("What the backend speaks. By default its Service's `appProtocol` or its route says it."),
+  hosts: hostsSchema,
 });
 
 const redis = z.strictObject({
-  url: z.url({ protocol: /^rediss?$/, error: 'expected a redis:// or rediss:// URL' }),
-  passwordFile: z.string().min(1).optional(),
-  caFile: z.string().min(1).optional(),
+  url: z
+    .url({ protocol: /^rediss?$/, error: 'expected a redis:// or rediss:// URL' })
+    .meta({ description: 'URL of the Redis.', example: 'rediss://redis.internal:6379' }),
+  passwordFile: z
+    .string()
+    .min(1)
+    .optional()
+    .meta({ description: 'File with the password.', example: 'redis.password' }),
+  caFile: z
+    .string()
+    .min(1)
+    .optional()
+    .meta({ description: 'PEM file with the roots of its certificate.', example: 'redis-ca.pem' }),
   // Ours: requests wait for it. A Redis that is slower counts as away.
-  timeout: durationSchema.prefault('50ms'),
-  unsafePlaintext: z.boolean().default(false),
+  timeout: durationSchema.prefault('50ms').describe('How long a request waits for it. A slower Redis counts as away.'),
+  unsafePlaintext: z
+    .boolean()
+    .default(false)
+    .describe('Must be true for redis:// on another machine: its password can be read on the way.'),
 });
 
 /** Headers that the gateway sets, or that its policies evaluate: clients may not set them as well. */
@@ -86,48 +114,115 @@ const capabilityFields = await schemasOf('gateway.yaml');
 /** gateway.yaml as written. */
 export const gatewayYaml = z
   .strictObject({
-    trustDomain: text(parseTrustDomain),
-    workload: z.strictObject({
-      namespace: z.string().min(1).default('default'),
-      serviceAccount: z.string().min(1),
-      labels: z.record(z.string(), z.string()).default({}),
-    }),
+    trustDomain: trustDomainSchema,
+    workload: workloadSchema,
     identity,
-    documents: z.string().min(1),
-    listeners: z.record(place('a listener'), listenAddress).default({}),
-    backends: z.record(place('a backend'), name).default({}),
+    documents: z.string().min(1).meta({
+      description:
+        'Directory with the documents that are served: Gateway API, Envoy Gateway, and our own kinds. All directories below are read.',
+      example: 'gateway/',
+    }),
+    listeners: z
+      .record(place('a listener'), listenAddress)
+      .default({})
+      .meta({
+        description: "Where to serve a Gateway's port, by `namespace/name:port`. By default on all addresses.",
+        example: { 'default/my-api-gateway:8080': '127.0.0.1:18080' },
+      }),
+    backends: z
+      .record(place('a backend'), name)
+      .default({})
+      .meta({
+        description: "The upstream behind a Service's port, by `namespace/name:port`.",
+        example: { 'default/user-service:80': 'users' },
+      }),
     certificates: z
-      .record(objectKey, z.strictObject({ certificate: z.string().min(1), key: z.string().min(1) }))
-      .default({}),
-    upstreams: z.record(name, upstream).default({}),
-    admin: addressOrPort('127.0.0.1').optional(),
-    health: addressOrPort('').optional(),
-    accessLog: z.string().default('stdout'),
-    decisionHeader: z.boolean().default(false),
-    federatedBundles: z.record(text(parseTrustDomain), z.string().min(1)).default({}),
+      .record(
+        objectKey,
+        z.strictObject({
+          certificate: z
+            .string()
+            .min(1)
+            .meta({ description: 'PEM file with the certificate and its chain.', example: 'tls/public.pem' }),
+          key: z.string().min(1).meta({ description: 'PEM file with the key.', example: 'tls/public.key' }),
+        }),
+      )
+      .default({})
+      .describe('PEM files in place of Secrets, by `namespace/name`. Changed files are read again.'),
+    upstreams: z
+      .record(name, upstream)
+      .default({})
+      .describe('The services that requests are passed to, by name. With `identity` by mutual TLS.'),
+    admin: adminSchema,
+    health: healthSchema,
+    accessLog: accessLogSchema,
+    decisionHeader: decisionHeaderSchema,
+    federatedBundles: federatedBundlesSchema,
     pathNormalization: z
-      .strictObject({ normalization: z.enum(pathNormalizations) })
+      .strictObject({
+        normalization: z
+          .enum(pathNormalizations)
+          .meta({ description: normalizationText, example: 'DECODE_AND_MERGE_SLASHES' }),
+      })
       // Another spelling of a path must not avoid its rule. Envoy Gateway would also redirect `%2f` (SECURITY.md).
-      .prefault({ normalization: 'MERGE_SLASHES' }),
+      .prefault({ normalization: 'MERGE_SLASHES' })
+      .describe(pathText),
     gatewayTopology: topologySchema,
     tls: tlsSchema,
-    // For clients outside, which are not ours. Envoy Gateway's default, too.
-    downstreamTls: z.strictObject({ minVersion: z.enum(['1.2', '1.3']).default('1.2') }).prefault({}),
-    sessionKeys: z.string().min(1).optional(),
+    downstreamTls: z
+      .strictObject({
+        // For clients outside, which are not ours. Envoy Gateway's default, too.
+        minVersion: z.enum(['1.2', '1.3']).default('1.2').describe('The lowest version of TLS.'),
+      })
+      .prefault({})
+      .describe('TLS with clients outside.'),
+    sessionKeys: z.string().min(1).optional().meta({
+      description: 'File with the keys that seal login sessions, one a line. The first one seals new ones.',
+      example: 'session.keys',
+    }),
     clientCrls: z
-      .strictObject({ path: z.string().min(1), onlyVerifyLeafCertificate: z.boolean().default(false) })
-      .optional(),
-    redis: redis.optional(),
+      .strictObject({
+        path: z
+          .string()
+          .min(1)
+          .meta({ description: 'A file, or a directory of files, in PEM or DER.', example: 'crls/' }),
+        onlyVerifyLeafCertificate: z
+          .boolean()
+          .default(false)
+          .describe("Checks the client's certificate alone, and not those of its CAs."),
+      })
+      .optional()
+      .describe("CRLs for clients' certificates. A CA without one has all its clients refused."),
+    redis: redis
+      .optional()
+      .describe(
+        'The Redis that several gateways share: limits of type Global, logins, and caches with `store: Redis`.',
+      ),
     ...(capabilityFields as Record<never, never>),
-    unsafeClientHeaders: z.array(clientHeader).default([]),
+    unsafeClientHeaders: z
+      .array(clientHeader)
+      .default([])
+      .meta({
+        description: 'Headers of proxies that clients may set here all the same: names, or starts of names and a star.',
+        example: ['cf-connecting-ip'],
+      }),
     proxyProtocol: z
       .strictObject({
         trustedCIDRs: z
           .array(z.string().refine(isIpBlock, { error: 'expected an address or a block of them, 10.0.0.0/8' }))
-          .min(1),
-        listeners: z.array(place('a listener')).min(1).optional(),
+          .min(1)
+          .meta({ description: 'The load balancers, as addresses and blocks.', example: ['10.0.0.0/8'] }),
+        listeners: z
+          .array(place('a listener'))
+          .min(1)
+          .optional()
+          .meta({
+            description: 'The listeners that this is for, as named in `listeners`. By default all.',
+            example: ['default/my-api-gateway:8080'],
+          }),
       })
-      .optional(),
+      .optional()
+      .describe('The load balancers that must send the PROXY protocol, version 1 or 2. No other client may send it.'),
     limits: limitsSchema,
   })
   .superRefine((value, context) => {

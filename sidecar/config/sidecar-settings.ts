@@ -15,18 +15,28 @@ import { checkProviders, extensionProvider, readProvider } from './extension-pro
 import type { Settings } from './settings.ts';
 import {
   absolute,
-  addressOrPort,
+  accessLogSchema,
+  adminSchema,
   bundleMissing,
+  decisionHeaderSchema,
+  endpointsSchema,
+  federatedBundlesSchema,
+  healthSchema,
+  hostsSchema,
   identities,
   identity,
   limitsSchema,
   name,
+  normalizationText,
+  pathText,
   port,
   readLimits,
   text,
   tlsSchema,
   topologySchema,
+  trustDomainSchema,
   withoutBundle,
+  workloadSchema,
 } from './settings-schema.ts';
 
 /** The app's protocol: HTTP/1.1, HTTP/2 by prior knowledge (gRPC is that), or bytes. */
@@ -35,77 +45,147 @@ const protocols = ['http', 'http2', 'grpc', 'tcp'] as const;
 const loopbackAddress = text((value) => parseAddress(value, '127.0.0.1'));
 
 const upstream = z.strictObject({
-  endpoints: z.array(text((value) => parseAddress(value, '127.0.0.1'))).min(1),
+  endpoints: endpointsSchema,
   identity: identities,
-  /** The protocol without ALPN: TLS terminators such as Ghostunnel and stunnel negotiate nothing. */
-  protocol: z.enum(['http', 'http2', 'grpc']).optional(),
-  hosts: z.array(z.string().min(1)).default([]),
+  // TLS terminators such as Ghostunnel and stunnel negotiate nothing.
+  protocol: z
+    .enum(['http', 'http2', 'grpc'])
+    .optional()
+    .describe('The protocol where the server negotiates none (ALPN). Without it that is HTTP/1.1.'),
+  hosts: hostsSchema,
 });
 
 /** sidecar.yaml as written, without the fields of capabilities. */
 export const sidecarYaml = z
   .strictObject({
-    trustDomain: text(parseTrustDomain),
-    workload: z.strictObject({
-      namespace: z.string().min(1).default('default'),
-      serviceAccount: z.string().min(1),
-      labels: z.record(z.string(), z.string()).default({}),
-    }),
+    trustDomain: trustDomainSchema,
+    workload: workloadSchema,
     identity,
     inbound: z
       .array(
         z.strictObject({
-          port,
-          bind: z.string().optional(),
-          app: loopbackAddress,
-          /** Needed if the app runs on another machine: its traffic can be read and changed on the way. */
-          unsafePlaintext: z.boolean().default(false),
-          protocol: z.enum(protocols).default('http'),
-          policyPort: port.optional(),
+          port: port.meta({
+            description: 'The port that peers connect to. 0 lets the system choose.',
+            example: 15_006,
+          }),
+          bind: z.string().optional().meta({
+            description: 'The address to listen on. By default all addresses, of both families.',
+            example: '10.0.0.7',
+          }),
+          app: loopbackAddress.meta({
+            description: 'The address of the app: `host:port`, `:port` on 127.0.0.1, or `unix:path`.',
+            example: '127.0.0.1:8080',
+          }),
+          unsafePlaintext: z
+            .boolean()
+            .default(false)
+            .describe(
+              'Must be true if the app runs on another machine: its traffic can be read and changed on the way.',
+            ),
+          protocol: z
+            .enum(protocols)
+            .default('http')
+            .meta({ description: "The app's protocol. `grpc` is HTTP/2, and `tcp` is bytes.", example: 'grpc' }),
+          policyPort: port.optional().meta({
+            description: "The port that policies match. The default is the app's port.",
+            example: 8080,
+          }),
           appHealth: appHealth.optional(),
         }),
       )
-      .default([]),
+      .default([])
+      .describe('The ports that accept requests of peers, by mutual TLS, and pass them to the app.'),
     outbound: z
       .array(
         z.strictObject({
-          port,
-          bind: z.string().default('127.0.0.1'),
-          upstream: name.optional(),
-          protocol: z.enum(protocols).default('http'),
+          port: port.meta({
+            description: 'The port that the app sends requests to. 0 lets the system choose.',
+            example: 15_001,
+          }),
+          bind: z
+            .string()
+            .default('127.0.0.1')
+            .describe('The address to listen on. Whoever reaches it has the identity of the app.'),
+          upstream: name.optional().meta({
+            description: 'The upstream of all requests. Without it Host chooses; `protocol: tcp` needs it.',
+            example: 'orders',
+          }),
+          protocol: z.enum(protocols).default('http').meta({
+            description: 'What the app speaks on this port. `grpc` is HTTP/2, and `tcp` is bytes.',
+            example: 'tcp',
+          }),
         }),
       )
-      .default([]),
-    upstreams: z.record(name, upstream).default({}),
-    policies: z.string().optional(),
-    admin: addressOrPort('127.0.0.1').optional(),
-    health: addressOrPort('').optional(),
-    /** The app of the first inbound port. */
-    appHealth: healthPath.optional(),
+      .default([])
+      .describe("The ports for the app's own requests, in plaintext on loopback."),
+    upstreams: z.record(name, upstream).default({}).describe('The services that the app may call, by name.'),
+    policies: z.string().optional().meta({
+      description:
+        'Directory with documents of Istio: AuthorizationPolicy, RequestAuthentication, PeerAuthentication, DestinationRule. All directories below are read.',
+      example: 'policies/',
+    }),
+    admin: adminSchema,
+    health: healthSchema,
+    appHealth: healthPath.optional().meta({
+      description: 'How a probe that asks us checks the app of the first inbound port: a path for GET.',
+      example: '/healthz',
+    }),
     appProbes: appProbes.optional(),
-    accessLog: z.string().default('stdout'),
+    accessLog: accessLogSchema,
     // Istio allows where no ALLOW policy applies. We are an allow-list: with no policy nothing passes.
-    defaultAction: z.enum(['deny', 'allow']).default('deny'),
+    defaultAction: z
+      .enum(['deny', 'allow'])
+      .default('deny')
+      .describe('What happens to requests for which there is no ALLOW policy.'),
     // Istio's default is PERMISSIVE, for meshes that grow around running services.
-    defaultMtls: z.enum(['STRICT', 'PERMISSIVE']).default('STRICT'),
-    gateways: z.array(text((value) => parseSpiffeId(value).uri)).default([]),
-    federatedBundles: z.record(text(parseTrustDomain), z.string().min(1)).default({}),
+    defaultMtls: z
+      .enum(['STRICT', 'PERMISSIVE'])
+      .default('STRICT')
+      .describe('Whether inbound ports take plaintext too, where no PeerAuthentication says so.'),
+    gateways: z
+      .array(text((value) => parseSpiffeId(value).uri))
+      .default([])
+      .meta({
+        description: 'SPIFFE IDs of the gateways whose transaction tokens are accepted.',
+        example: ['spiffe://demo.test/ns/default/sa/my-api-gateway'],
+      }),
+    federatedBundles: federatedBundlesSchema,
     // Istio's default, so that its documents mean the same here.
-    rootNamespace: z.string().min(1).default('istio-system'),
-    extensionProviders: z.array(extensionProvider).default([]),
-    decisionHeader: z.boolean().default(false),
+    rootNamespace: z
+      .string()
+      .min(1)
+      .default('istio-system')
+      .describe('The namespace whose policies apply to every workload.'),
+    extensionProviders: z
+      .array(extensionProvider)
+      .default([])
+      .describe("External authorizers of CUSTOM policies, as in Istio's meshConfig."),
+    decisionHeader: decisionHeaderSchema,
     learn: z
       .strictObject({
-        file: z.string().min(1),
-        edges: z.number().int().min(10).max(1_000_000).default(10_000),
-        keep: durationSchema.prefault('720h'),
+        file: z.string().min(1).meta({ description: 'The file for what was observed.', example: 'learned.json' }),
+        edges: z
+          .number()
+          .int()
+          .min(10)
+          .max(1_000_000)
+          .default(10_000)
+          .describe('How many different calls are remembered.'),
+        keep: durationSchema.prefault('720h').describe('How long a call is remembered that is not seen again.'),
       })
-      .optional(),
-    trustDomainAliases: z.array(text(parseTrustDomain)).default([]),
+      .optional()
+      .describe('Records who called what, for `sallyport policy propose`.'),
+    trustDomainAliases: z
+      .array(text(parseTrustDomain))
+      .default([])
+      .meta({ description: 'Other names of our trust domain, which policies may use.', example: ['old.test'] }),
     pathNormalization: z
-      .strictObject({ normalization: z.enum(pathNormalizations) })
+      .strictObject({
+        normalization: z.enum(pathNormalizations).meta({ description: normalizationText, example: 'MERGE_SLASHES' }),
+      })
       // Istio's default. A gateway merges slashes besides (gateway-settings.ts).
-      .prefault({ normalization: 'BASE' }),
+      .prefault({ normalization: 'BASE' })
+      .describe(pathText),
     gatewayTopology: topologySchema,
     tls: tlsSchema,
     limits: limitsSchema,

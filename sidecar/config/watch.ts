@@ -7,6 +7,7 @@ import { type Live, LiveCell } from '../../cert-agent/base/live.ts';
 import type { Log } from '../../cert-agent/base/log.ts';
 import { watchForChange } from '../../cert-agent/base/watch.ts';
 import type { IstioDocuments } from '../documents/istio/documents.ts';
+import { fixedOfGateway, fixedSettings } from './fixed-settings.ts';
 import type { GatewayConfig } from './gateway-config.ts';
 import type { Reading } from './read.ts';
 import { readApart } from './read-apart.ts';
@@ -198,19 +199,9 @@ function freeze({ settings, documents, gateway, sources }: Reading, generation: 
 
 /** Refuses changes of settings that a running process cannot change. */
 function refuseUnreloadable(old: Settings, next: Settings): void {
-  const fixed = [
-    'trustDomain',
-    'workload',
-    'identity',
-    'admin',
-    'health',
-    'accessLog',
-    'tls',
-    'federatedBundles',
-    'learn',
-  ] as const;
-  const changed: string[] = fixed.filter((key) => JSON.stringify(old[key]) !== JSON.stringify(next[key]));
-  if (JSON.stringify(old.gateway?.redis) !== JSON.stringify(next.gateway?.redis)) changed.push('redis');
+  const changed: string[] = fixedSettings.filter((key) => JSON.stringify(old[key]) !== JSON.stringify(next[key]));
+  for (const key of fixedOfGateway)
+    if (JSON.stringify(old.gateway?.[key]) !== JSON.stringify(next.gateway?.[key])) changed.push(key);
   if ((old.gateway === undefined) !== (next.gateway === undefined)) changed.push('documents');
   if (changed.length === 0) return;
   throw new SallyportError('config_invalid', `${changed.join(', ')} cannot change while the sidecar runs`, {

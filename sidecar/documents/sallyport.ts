@@ -45,7 +45,8 @@ export function isOwnPolicy(kind: string, apiVersion: string, kinds: OwnKinds = 
   return kinds.has(kind) && apiVersion.startsWith(`${ownGroup}/`);
 }
 
-const head = z.strictObject({
+/** A document whose spec is read for its targets alone. */
+export const documentHead = z.strictObject({
   apiVersion: z.literal(ownApiVersion),
   kind: z.string(),
   metadata,
@@ -69,7 +70,7 @@ export function readOwnPolicy(
   | { readonly value: OwnPolicy; readonly warnings: readonly Problem[] }
   | { readonly problems: readonly Problem[]; readonly targets?: readonly PolicyTarget[] } {
   const { kind } = document.value as { readonly kind: string };
-  const read = withInheritance(readDocument(head, document), document);
+  const read = withInheritance(readDocument(documentHead, document), document);
   const { plan: schema, keepsNulls, warnings } = kinds.get(kind)!;
   const plan = readPlan(keepsNulls ? written : document, schema);
   if ('problems' in read || 'problems' in plan) {

@@ -23,31 +23,58 @@ export const principal = z
         z.string().refine(isIpBlock, { error: ({ input }) => `'${input}' is neither an address nor a CIDR block` }),
       )
       .min(1, 'an empty list matches no client: leave it out')
-      .optional(),
+      .optional()
+      .meta({ description: 'Addresses and blocks of clients, behind trusted proxies.', example: ['10.0.0.0/8'] }),
     jwt: z
       .strictObject({
-        provider: objectName,
-        scopes: values('a scope').max(16).optional(),
+        provider: objectName.meta({ description: 'The provider of the token, by its name.', example: 'login' }),
+        scopes: values('a scope')
+          .max(16)
+          .optional()
+          .meta({ description: 'Scopes that the token must all have.', example: ['orders:read'] }),
         claims: z
           .array(
             z.strictObject({
-              name: filled('a claim'),
-              valueType: z.enum(['String', 'StringArray']).default('String'),
-              values: values('a value'),
+              name: filled('a claim').meta({
+                description: 'The name of the claim; dots lead into objects.',
+                example: 'groups',
+              }),
+              valueType: z
+                .enum(['String', 'StringArray'])
+                .default('String')
+                .describe('Whether the claim is a string, or a list of strings.'),
+              values: values('a value').meta({ description: 'One of these values.', example: ['admins'] }),
             }),
           )
           .min(1)
           .max(16)
-          .optional(),
+          .optional()
+          .describe('Claims that the token must all have.'),
       })
       .refine(({ scopes, claims }) => scopes !== undefined || claims !== undefined, "needs 'scopes' or 'claims'")
-      .optional(),
+      .optional()
+      .describe("The user's token."),
     headers: z
-      .array(z.strictObject({ name: lowerHeader, values: values('a value') }))
+      .array(
+        z.strictObject({
+          name: lowerHeader.meta({ description: 'The name of the header.', example: 'x-tenant' }),
+          values: values('a value').meta({ description: 'One of these values.', example: ['a'] }),
+        }),
+      )
       .min(1)
-      .optional(),
-    clientIDs: values('a client').optional(),
-    spiffeIDs: z.array(spiffeId).min(1).optional(),
+      .optional()
+      .describe('Headers of the request that must all be there.'),
+    clientIDs: values('a client')
+      .optional()
+      .meta({ description: 'Clients by the ID of their API key or their user name.', example: ['reports'] }),
+    spiffeIDs: z
+      .array(spiffeId)
+      .min(1)
+      .optional()
+      .meta({
+        description: "SPIFFE IDs of the client's certificate, or the start of some that ends in `/*`.",
+        example: ['spiffe://demo.test/ns/shop/*'],
+      }),
     clientCert: refused("use 'spiffeIDs' to match the client's certificate"),
     sourceCIDRs: refused("use 'clientCIDRs', which match the client's address behind trusted proxies"),
     clientIPGeoLocations: refused('there is no database of the locations of addresses'),

@@ -11,17 +11,22 @@ import type { Log } from '../../cert-agent/base/log.ts';
 const everyMs = 60_000;
 const answerMs = 1000;
 
+/** Registers the counter. */
+export function registerExposure(registry: Registry): Counter {
+  return new Counter({
+    name: 'sallyport_app_exposed_total',
+    help: 'Times that an app answered on an address other than loopback.',
+    registers: [registry],
+  });
+}
+
 /** Tries the apps' ports on this machine's other addresses once a minute. Returns a function that stops it. */
 export function watchExposure(
   apps: () => readonly { readonly app: Address }[],
   registry: Registry,
   log: Log,
 ): () => void {
-  const counter = new Counter({
-    name: 'sallyport_app_exposed_total',
-    help: 'Times that an app answered on an address other than loopback.',
-    registers: [registry],
-  });
+  const counter = registerExposure(registry);
   const look = async (): Promise<void> => {
     for (const { app } of apps()) {
       const exposed = await exposureOf(app);

@@ -57,7 +57,8 @@ const asDuration = 'a duration is written 10s, 500ms or 1h30m';
 /** A duration as text (GEP-2257); `millisecondsOf` reads it. */
 export const duration = z
   .string({ error: ({ input }) => (input === undefined ? undefined : asDuration) })
-  .regex(/^(?:\d{1,5}(?:h|m|s|ms)){1,4}$/, asDuration);
+  .regex(/^(?:\d{1,5}(?:h|m|s|ms)){1,4}$/, asDuration)
+  .meta({ unit: 'duration' });
 
 /** A duration in milliseconds; it must be one. */
 export function millisecondsOf(text: string): number {
@@ -186,7 +187,10 @@ export function targetsIn(value: unknown): readonly PolicyTarget[] | undefined {
 
 /** A field that other gateways evaluate. If we ignored it, the operator would believe that it is in force. */
 export const notEvaluated = (what: string) =>
-  z.custom((value) => value === undefined, `this build does not evaluate '${what}'`).optional();
+  z
+    .custom((value) => value === undefined, `this build does not evaluate '${what}'`)
+    .optional()
+    .meta({ description: `Refused: this build does not evaluate it.`, refused: true });
 
 /** A list whose members differ by name; header names without regard to case. */
 export function named<T extends { readonly name: string }>(list: readonly T[], context: z.RefinementCtx): void {

@@ -15,7 +15,8 @@ export const refused = (message: string) =>
     .optional()
     .superRefine((value, context) => {
       if (value !== undefined) context.addIssue({ code: 'custom', message });
-    });
+    })
+    .meta({ description: `Refused: ${message}.`, refused: true });
 
 /** Settings of a provider's backend. */
 export const askedDirectly = refused(

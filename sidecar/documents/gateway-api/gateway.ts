@@ -54,7 +54,12 @@ export function readGatewayApi(document: YamlDocument):
     const message = `kind ${String(of)} is not a kind of Gateway API known here`;
     return { problems: [document.problemAt(['kind'], message, hint === undefined ? {} : { hint })] };
   }
-  const schema = z.strictObject({
+  return readDocument(documentOf(spec), document);
+}
+
+/** A document with this `spec`, of any kind. */
+export function documentOf<S extends z.ZodType>(spec: S) {
+  return z.strictObject({
     // Every version in which one of the kinds was served, for each kind: TLSRoute is v1 since v1.5, TCPRoute since
     // v1.6, and files from before are to work unchanged. The fields are those of v1.
     apiVersion: z.enum(
@@ -68,5 +73,4 @@ export function readGatewayApi(document: YamlDocument):
     spec,
     status: z.unknown().optional(),
   });
-  return readDocument(schema, document);
 }

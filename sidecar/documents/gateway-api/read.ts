@@ -92,6 +92,9 @@ const configMap = z.looseObject({
 });
 const namespace = z.looseObject({ apiVersion: z.literal('v1'), kind: z.literal('Namespace'), metadata });
 
+/** Kubernetes' own kinds. Their other fields are passed over. */
+export const coreKinds = { Service: service, Secret: secret, ConfigMap: configMap, Namespace: namespace } as const;
+
 const hasStatus = new Set(['Gateway', 'GatewayClass', 'HTTPRoute', 'GRPCRoute', 'TLSRoute', 'TCPRoute']);
 const routeKinds = new Set(['HTTPRoute', 'GRPCRoute', 'TLSRoute', 'TCPRoute']);
 

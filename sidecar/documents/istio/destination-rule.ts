@@ -140,8 +140,8 @@ const outlierDetection = z.strictObject({
   consecutiveLocalOriginFailures: count.default(5),
   consecutiveGatewayErrors: count.default(0),
   consecutive5xxErrors: count.default(5),
-  interval: positive.default(10_000),
-  baseEjectionTime: positive.default(30_000),
+  interval: positive.prefault('10s'),
+  baseEjectionTime: positive.prefault('30s'),
   maxEjectionPercent: percent.int().default(10),
   minHealthPercent: percent.int().default(0),
 });

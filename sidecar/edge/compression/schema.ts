@@ -38,4 +38,7 @@ export const policyCompression = z
 const allCodings: CompressionPlan = ['br', 'gzip'];
 
 /** `compression: true` in gateway.yaml. */
-export const gatewayCompression = z.boolean().transform((on) => (on ? allCodings : undefined));
+export const gatewayCompression = z
+  .boolean()
+  .transform((on) => (on ? allCodings : undefined))
+  .describe('Compresses responses with brotli and gzip, for clients that accept it.');

@@ -3,7 +3,10 @@
 import { z } from 'zod';
 
 /** The directory's path. */
-export const errorPages = z.string().min(1);
+export const errorPages = z.string().min(1).meta({
+  description: 'Directory with pages that replace the built-in error texts: 404.html, 5xx.html.',
+  example: 'pages/',
+});
 
 /** The directory's path; the pages are read at compilation. */
 export type ErrorPagesPlan = z.output<typeof errorPages>;

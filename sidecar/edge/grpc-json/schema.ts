@@ -11,21 +11,26 @@ const flag = z.boolean().default(false);
 
 export const grpcJsonSchema = z
   .strictObject({
-    /** A FileDescriptorSet in base64: `protoc --include_imports --descriptor_set_out=/dev/stdout ... | base64`. */
-    protoDescriptorBin: z.string().transform((text) => text.replace(/\s/g, '')),
-    /** Full names of the services that are transcoded. */
-    services: z.array(z.string()).min(1),
-    /** How responses are printed. */
+    protoDescriptorBin: z
+      .string()
+      .transform((text) => text.replace(/\s/g, ''))
+      .meta({
+        description:
+          'A FileDescriptorSet in base64: `protoc --include_imports --descriptor_set_out=/dev/stdout ... | base64`.',
+        example: 'CpcDCgtvcmRlcnMucHJvdG8=',
+      }),
+    services: z
+      .array(z.string())
+      .min(1)
+      .meta({ description: 'Full names of the services that are transcoded.', example: ['shop.Orders'] }),
     printOptions: z
       .strictObject({
-        addWhitespace: flag,
-        alwaysPrintPrimitiveFields: flag,
-        alwaysPrintEnumsAsInts: flag,
-        preserveProtoFieldNames: flag,
-        /** Streams as one JSON value a line; by default they are one array. */
-        streamNewlineDelimited: flag,
-        /** Streams as server-sent events. */
-        streamSseStyleDelimited: flag,
+        addWhitespace: flag.describe('Prints over several lines.'),
+        alwaysPrintPrimitiveFields: flag.describe('Prints fields that have their default value.'),
+        alwaysPrintEnumsAsInts: flag.describe('Prints enums as numbers.'),
+        preserveProtoFieldNames: flag.describe('Prints names as in the .proto file, not in camel case.'),
+        streamNewlineDelimited: flag.describe('Prints a stream as one JSON value a line; by default it is one array.'),
+        streamSseStyleDelimited: flag.describe('Prints a stream as server-sent events.'),
       })
       .prefault({})
       .refine(
@@ -38,17 +43,23 @@ export const grpcJsonSchema = z
         ({ addWhitespace, streamNewlineDelimited, streamSseStyleDelimited }) =>
           !addWhitespace || !(streamNewlineDelimited || streamSseStyleDelimited),
         { message: 'addWhitespace cannot be combined with delimited streams' },
-      ),
-    /** Methods without a rule are `POST /package.Service/Method`. */
-    autoMapping: flag,
-    ignoredQueryParameters: z.array(z.string()).default([]),
-    ignoreUnknownQueryParameters: flag,
-    /** `+` in a query is a space. */
-    queryParamUnescapePlus: flag,
-    requestValidationOptions: z.strictObject({ rejectUnknownMethod: z.boolean().default(true) }).prefault({}),
-    maxRequestBodySize: quantity.default(2 ** 20),
-    /** Of one message of a response. */
-    maxResponseBodySize: quantity.default(2 ** 20),
+      )
+      .describe('How responses are printed.'),
+    autoMapping: flag.describe('Serves methods without a rule as `POST /package.Service/Method`.'),
+    ignoredQueryParameters: z
+      .array(z.string())
+      .default([])
+      .meta({ description: 'Query parameters that are no fields.', example: ['key'] }),
+    ignoreUnknownQueryParameters: flag.describe('Ignores query parameters that are no fields.'),
+    queryParamUnescapePlus: flag.describe('Reads `+` in a query as a space.'),
+    requestValidationOptions: z
+      .strictObject({
+        rejectUnknownMethod: z.boolean().default(true).describe('Refuses requests that no rule matches.'),
+      })
+      .prefault({})
+      .describe('Which requests are refused.'),
+    maxRequestBodySize: quantity.default(2 ** 20).describe('The largest body of a request.'),
+    maxResponseBodySize: quantity.default(2 ** 20).describe('The largest message of a response.'),
   })
   .superRefine(({ protoDescriptorBin, services, autoMapping }, context) => {
     if (!base64.test(protoDescriptorBin)) {

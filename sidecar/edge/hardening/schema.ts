@@ -4,7 +4,9 @@
 import { z } from 'zod';
 
 /** `securityHeaders` as written. */
-export const securityHeaders = z.boolean();
+export const securityHeaders = z
+  .boolean()
+  .describe('Adds headers that make browsers careful to every response, such as strict-transport-security.');
 
 /** True if responses are hardened. */
 export type HardeningPlan = z.output<typeof securityHeaders>;

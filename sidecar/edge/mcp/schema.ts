@@ -29,10 +29,21 @@ const resource = pattern('a URI').superRefine((value, context) => {
 
 const operation = z
   .strictObject({
-    methods: names('a method').optional(),
-    tools: names('a tool').optional(),
-    prompts: names('a prompt').optional(),
-    resources: z.array(resource).min(1, 'an empty list names nothing: leave it out').max(1000).optional(),
+    methods: names('a method')
+      .optional()
+      .meta({ description: 'Methods of the protocol; a star at an end matches more.', example: ['tools/*'] }),
+    tools: names('a tool')
+      .optional()
+      .meta({ description: 'Tools, by name.', example: ['search', 'read_*'] }),
+    prompts: names('a prompt')
+      .optional()
+      .meta({ description: 'Prompts, by name.', example: ['summarize'] }),
+    resources: z
+      .array(resource)
+      .min(1, 'an empty list names nothing: leave it out')
+      .max(1000)
+      .optional()
+      .meta({ description: 'Resources, by URI.', example: ['file:///docs/*'] }),
   })
   .refine(
     (value) => Object.values(value).some((one) => one !== undefined),
@@ -40,23 +51,21 @@ const operation = z
   );
 
 const rule = z.strictObject({
-  name: objectName.optional(),
-  action,
-  /** Every caller without it. */
-  principal: principal.optional(),
-  /** Everything in the protocol itself without it. */
-  operation: operation.optional(),
+  name: objectName
+    .optional()
+    .meta({ description: "The rule's name in logs. The default is its index.", example: 'readers' }),
+  action: action.describe('What the rule does.'),
+  principal: principal.optional().describe('The callers that the rule is about. By default every caller.'),
+  operation: operation.optional().describe('What the rule is about. By default everything in the protocol itself.'),
 });
 
 /** A rule without a name is named by its index. */
 export const mcpAuthorization = z
   .strictObject({
-    defaultAction: action.default('Deny'),
-    rules: z.array(rule).max(1024).default([]),
-    /** Of a request. */
-    bodyLimit: quantity.default(2 ** 20),
-    /** Of a JSON response, or of one event of a stream. */
-    responseLimit: quantity.default(4 * 2 ** 20),
+    defaultAction: action.default('Deny').describe('What happens where no rule matches.'),
+    rules: z.array(rule).max(1024).default([]).describe('The rules. The first that matches decides.'),
+    bodyLimit: quantity.default(2 ** 20).describe('The largest body of a request.'),
+    responseLimit: quantity.default(4 * 2 ** 20).describe('The largest JSON response, or event of a stream.'),
   })
   .superRefine(({ rules }, context) => {
     for (const [index, { name }] of rules.entries())
@@ -71,7 +80,8 @@ export const mcpAuthorization = z
       principal: planOfPrincipal(who),
       ...(on === undefined ? {} : { operation: on }),
     })),
-  }));
+  }))
+  .describe('Decides which callers may use which tools, prompts and resources of an MCP server.');
 
 export type McpPlan = Readonly<z.output<typeof mcpAuthorization>>;
 export type McpRule = McpPlan['rules'][number];

@@ -32,19 +32,34 @@ export const transformationNames = [
 export const crsPlaces = ['path', 'query', 'header', 'cookie', 'body', 'name'] as const;
 
 export const crsRule = z.strictObject({
-  /** The number that CRS gives it. */
-  id: z.number().int().positive(),
-  in: z.array(z.enum(crsPlaces)).min(1),
-  /** Only headers or cookies of this name, in lower case. */
-  names: z.array(z.string()).optional(),
-  /** Headers, cookies and parameters that the rule does not read. */
-  notNames: z.array(z.string()).optional(),
-  operator: z.enum(['rx', 'pm', 'contains', 'streq', 'beginsWith', 'endsWith']),
-  argument: z.union([z.string().max(65_536), z.array(z.string()).max(10_000)]),
-  transformations: z.array(z.enum(transformationNames)).default([]),
-  score: z.union([z.literal(1), z.literal(2), z.literal(3), z.literal(4), z.literal(5)]),
-  level: z.union([z.literal(1), z.literal(2), z.literal(3), z.literal(4)]),
-  detector: z.enum(detectorNames),
+  id: z.number().int().positive().meta({ description: 'The number that CRS gives it.', example: 942_160 }),
+  in: z
+    .array(z.enum(crsPlaces))
+    .min(1)
+    .meta({ description: 'The parts of a request that it reads.', example: ['query', 'body'] }),
+  names: z
+    .array(z.string())
+    .optional()
+    .meta({ description: 'Only headers or cookies of this name, in lower case.', example: ['user-agent'] }),
+  notNames: z
+    .array(z.string())
+    .optional()
+    .meta({ description: 'Headers, cookies and parameters that it does not read.', example: ['referer'] }),
+  operator: z
+    .enum(['rx', 'pm', 'contains', 'streq', 'beginsWith', 'endsWith'])
+    .describe('How the argument is compared with the text.'),
+  argument: z
+    .union([z.string().max(65_536), z.array(z.string()).max(10_000)])
+    .meta({ description: 'The expression, or the words of `pm`.', example: 'sleep\\(' }),
+  transformations: z
+    .array(z.enum(transformationNames))
+    .default([])
+    .meta({ description: 'What is done to the text first.', example: ['urlDecodeUni', 'lowercase'] }),
+  score: z
+    .union([z.literal(1), z.literal(2), z.literal(3), z.literal(4), z.literal(5)])
+    .describe('How much it counts.'),
+  level: z.union([z.literal(1), z.literal(2), z.literal(3), z.literal(4)]).describe('Its paranoia level.'),
+  detector: z.enum(detectorNames).describe('The detector that it belongs to.'),
 });
 
 /** Read and checked, but not compiled: RE2 may still not support an expression of `rx`. */

@@ -25,22 +25,39 @@ const object = z.record(z.string(), z.unknown(), {
 
 export const requestValidation = z
   .strictObject({
-    /** Report only counts and logs violations. */
-    mode: z.enum(['Enforce', 'Report']).default('Enforce'),
-    /** Of a body, also after decompression. */
-    bodyLimit: quantity.default(2 ** 20),
-    /** Accept only if the app decodes them: an app that does not would read fields in the encoded bytes. */
-    codedForms: z.enum(['Accept', 'Refuse']).default('Refuse'),
-    /** For bodies only. `true` and `false` do not restrict a body. */
-    schema: object.optional(),
-    /** The whole document. */
-    openapi: object.optional(),
-    /** Whether responses are compared as well. They are never refused. */
-    responses: z.enum(['Report', 'Off']).default('Report'),
-    /** Replaces the paths of `servers`. */
-    basePath: z.string().regex(/^\//, 'must begin with a slash').optional(),
-    /** Whether variables of a path may hold `%2F` and `%5C`. */
-    escapedSlashes: z.enum(['Refuse', 'Accept']).optional(),
+    mode: z
+      .enum(['Enforce', 'Report'])
+      .default('Enforce')
+      .describe('`Report` only counts and logs violations; `Enforce` refuses.'),
+    bodyLimit: quantity.default(2 ** 20).describe('The largest body, also after decompression.'),
+    codedForms: z
+      .enum(['Accept', 'Refuse'])
+      .default('Refuse')
+      .describe(
+        'Forms and texts with a Content-Encoding. Accept them only if the app decodes them: another app would read fields in the encoded bytes.',
+      ),
+    // `true` and `false` do not restrict a body.
+    schema: object.optional().meta({
+      description: 'A JSON Schema for the bodies of requests, in place of `openapi`.',
+      example: { type: 'object', required: ['id'] },
+    }),
+    openapi: object.optional().meta({
+      description: 'The whole OpenAPI document that requests are compared with.',
+      example: { openapi: '3.1.0', info: { title: 'orders', version: '1' }, paths: {} },
+    }),
+    responses: z
+      .enum(['Report', 'Off'])
+      .default('Report')
+      .describe('Whether responses are compared as well. They are never refused.'),
+    basePath: z
+      .string()
+      .regex(/^\//, 'must begin with a slash')
+      .optional()
+      .meta({ description: 'Replaces the paths of `servers` of the OpenAPI document.', example: '/v1' }),
+    escapedSlashes: z
+      .enum(['Refuse', 'Accept'])
+      .optional()
+      .describe('Whether variables of a path may hold `%2F` and `%5C`. By default they may not.'),
   })
   .superRefine(({ schema, openapi, basePath, escapedSlashes }, context) => {
     const issue = (message: string, path: string[] = []): void => context.addIssue({ code: 'custom', path, message });
@@ -66,7 +83,8 @@ export const requestValidation = z
     for (const { path, message } of compiled.slice(0, maxProblems))
       context.addIssue({ code: 'custom', path: [...path], message });
     return z.NEVER;
-  });
+  })
+  .describe('Compares requests and responses with an OpenAPI document or a JSON Schema.');
 
 /** The compiled policy: plain data. */
 export type ValidationPlan = Readonly<z.output<typeof requestValidation>>;
