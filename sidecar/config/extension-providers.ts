@@ -36,7 +36,7 @@ const authorizerFields = {
     .string()
     .regex(/^[45]\d\d$/, 'a status is written as a string: "403"')
     .default('403')
-    .describe('The status where the authorizer gives no response.'),
+    .describe('The status where the authorizer gives no valid response.'),
 };
 const names = z.array(z.string().min(1)).default([]);
 /** One entry of `extensionProviders`: exactly one of the two forms. */
@@ -79,11 +79,12 @@ export const extensionProvider = z
           example: ['set-cookie'],
         }),
         headersToDownstreamOnDeny: names.meta({
-          description: "Headers of the authorizer's response that a refused caller gets.",
-          example: ['location'],
+          description:
+            "Headers of the authorizer's response that a refused caller gets, besides WWW-Authenticate, Location, Set-Cookie and Content-Type.",
+          example: ['x-reason'],
         }),
       })
-      .describe('Asked with an HTTP request, which 200 allows.')
+      .describe('Asked with an HTTP request. 200 allows, 5xx is an error, and any other status refuses.')
       .optional(),
     envoyExtAuthzGrpc: z
       .strictObject(authorizerFields)

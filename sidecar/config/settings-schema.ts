@@ -134,7 +134,9 @@ export const limitsSchema = z
     }),
     handshake: durationSchema
       .prefault('10s')
-      .describe('Time for a TLS handshake, and for a silent client on a PERMISSIVE port.'),
+      .describe(
+        'Time for a TLS handshake, for a PROXY preface, and for a silent client on a PERMISSIVE port. At a reload, open TLS ports keep the old time for the handshake itself.',
+      ),
     // Istio's protocolDetectionTimeout was 5 s: a protocol whose server speaks first would wait as long.
     protocolDetection: durationSchema
       .prefault('1s')
@@ -241,7 +243,8 @@ export const tlsSchema = z
 export const topologySchema = z
   .strictObject({
     numTrustedProxies: z.number().int().min(0).max(64).meta({
-      description: 'How many proxies in front are trusted: so many entries from the end of `x-forwarded-for` count.',
+      description:
+        'How many proxies in front are trusted. With N, the client is the Nth entry from the end of `x-forwarded-for` at a gateway, and the one before it at a sidecar.',
       example: 1,
     }),
   })

@@ -43,7 +43,10 @@ export const principal = z
                 .enum(['String', 'StringArray'])
                 .default('String')
                 .describe('Whether the claim is a string, or a list of strings.'),
-              values: values('a value').meta({ description: 'One of these values.', example: ['admins'] }),
+              values: values('a value').meta({
+                description: 'The claim must be one of these values, or a list with one of them.',
+                example: ['admins'],
+              }),
             }),
           )
           .min(1)
@@ -66,13 +69,18 @@ export const principal = z
       .describe('Headers of the request that must all be there.'),
     clientIDs: values('a client')
       .optional()
-      .meta({ description: 'Clients by the ID of their API key or their user name.', example: ['reports'] }),
+      .meta({
+        description:
+          'Clients at a gateway, by the ID of their API key, their user name or the name in their certificate.',
+        example: ['reports'],
+      }),
     spiffeIDs: z
       .array(spiffeId)
       .min(1)
       .optional()
       .meta({
-        description: "SPIFFE IDs of the client's certificate, or the start of some that ends in `/*`.",
+        description:
+          "SPIFFE IDs of the client's certificate, or at a sidecar of the peer; or the start of some, with `/*` at its end.",
         example: ['spiffe://demo.test/ns/shop/*'],
       }),
     clientCert: refused("use 'spiffeIDs' to match the client's certificate"),

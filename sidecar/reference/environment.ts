@@ -10,10 +10,11 @@ const refused = (name: string, why: string): Entry => entry(name, `Refused: ${wh
 /** All of them. A change applies after a restart. */
 export function environmentEntries(): readonly Entry[] {
   return [
-    entry('SALLYPORT_ADMIN', 'The admin port that commands ask, in place of `--admin`.', [
-      'default',
-      'http://127.0.0.1:15000',
-    ]),
+    entry(
+      'SALLYPORT_ADMIN',
+      'The admin port that `sallyport status`, `why`, `policy propose` and `policy shadow-report` ask, in place of `--admin`.',
+      ['default', 'http://127.0.0.1:15000'],
+    ),
     entry('SALLYPORT_CONFIG', 'sidecar.yaml or gateway.yaml, in place of `--config`.', [
       'example',
       'SALLYPORT_CONFIG=/etc/sallyport/sidecar.yaml',
@@ -21,13 +22,13 @@ export function environmentEntries(): readonly Entry[] {
     entry('SALLYPORT_WORKERS', 'The number of processes, in place of `--workers`.', ['default', '1']),
     entry(
       'SALLYPORT_LOG_LEVEL',
-      'The lowest level of log lines. The access log is not concerned.',
+      'The lowest level of log lines. Any other value counts as `info`. The access log is not concerned.',
       ['default', 'info'],
       ['bounds', 'one of trace, debug, info, warn, error, fatal, silent'],
     ),
     entry(
       'SALLYPORT_LOG_FORMAT',
-      'The form of operational messages on standard error. By default text on a terminal, and JSON elsewhere.',
+      'The form of operational messages on standard error. By default text on a terminal, and JSON elsewhere. Any other value counts as `json`.',
       ['bounds', 'one of text, json'],
     ),
     entry('SALLYPORT_CA_PASSPHRASE', "The passphrase of the CA's key, where there is no `--passphrase-file`."),

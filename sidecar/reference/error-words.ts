@@ -15,11 +15,20 @@ const words: Readonly<Record<Code, Words>> = {
     'The message says what is wrong; for a file, with line and column.',
   ],
   config_unreadable: ['A file of the configuration cannot be read.', 'Check its path and its permissions.'],
-  secret_exposed: ['A file with a secret can be read by others.', 'Run chmod 600 on it.'],
-  usage: ['The command was called wrongly.', 'Add --help.'],
+  secret_exposed: [
+    'A file with a secret can be read or changed by others.',
+    'Run chmod 600 on it. In Kubernetes, set defaultMode: 0440 and an fsGroup.',
+  ],
+  usage: ['The command was called wrongly.', 'The message says what is wrong; --help shows the options.'],
   port_in_use: ['Another process listens on the port.', 'End that process, or choose another port.'],
-  listen_failed: ['The port cannot be listened on.', 'Check the address, and the right to use ports below 1024.'],
-  ready_timeout: ['`sallyport exec` waited in vain for the sidecar to be ready.', 'The log says what it waits for.'],
+  listen_failed: [
+    'A port or socket cannot be listened on.',
+    'Check the address, and the right to use ports below 1024.',
+  ],
+  ready_timeout: [
+    '`sallyport exec` waited in vain for the sidecar to be ready.',
+    '`sallyport doctor` looks for the cause; --ready-timeout sets the time.',
+  ],
   app_not_started: ['`sallyport exec` could not start the app.', 'Check its path and its permissions.'],
   node_unsuitable: [
     'This Node cannot run Sallyport.',
@@ -75,8 +84,14 @@ const words: Readonly<Record<Code, Words>> = {
     'Replace the certificate.',
   ],
 
-  csr_invalid: ['The certificate request is not valid.', 'Use `sallyport agent`, or the form of /v1/openapi.json.'],
-  body_too_large: ['A body is larger than the limit.', 'Send less, or raise the limit that the log names.'],
+  csr_invalid: [
+    'The certificate request, or its key, is not valid.',
+    'Use `sallyport agent`, or the form of /v1/openapi.json.',
+  ],
+  body_too_large: [
+    'A body is larger than the limit.',
+    'Send less, or raise limits.bodyBytes or the limit of the policy. Those of the CA and the admin port are fixed.',
+  ],
   body_invalid: ['A body is not what is expected.', 'The message says what is wrong in it.'],
   token_unknown: [
     'The CA does not know the join token.',

@@ -38,7 +38,8 @@ const always: Readonly<Record<string, string>> = {
   upstream_request_attempt_count: 'How many times it was tried to reach an upstream, failed tries included.',
   peer_id: 'The SPIFFE ID of the peer; at a gateway the name in the certificate of the client.',
   peer_serial: 'The serial number of that certificate.',
-  tls_group: 'The key-exchange group of the handshake with it.',
+  tls_group:
+    'The key-exchange group of the handshake with it; where it connected to us, only if one group is configured.',
   tls_version: 'The version of TLS.',
   tls_cipher: 'The cipher of TLS.',
   tls_resumed: 'false over TLS, since sessions are not resumed; else null.',

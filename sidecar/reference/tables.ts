@@ -16,7 +16,7 @@ export const tables: readonly Table[] = Object.freeze([
   },
   {
     name: 'metrics',
-    description: 'Metrics at /stats/prometheus, and at /metrics of the CA.',
+    description: 'Metrics at /stats/prometheus of sidecars, gateways and agents, and at /metrics of the CA.',
     entries: async () => (await import('./metrics.ts')).metricEntries(),
   },
   {

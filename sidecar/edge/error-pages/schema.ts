@@ -4,7 +4,8 @@ import { z } from 'zod';
 
 /** The directory's path. */
 export const errorPages = z.string().min(1).meta({
-  description: 'Directory with pages that replace the built-in error texts: 404.html, 5xx.html.',
+  description:
+    'Directory with pages that replace the built-in error texts for clients that read HTML: 404.html, 5xx.html.',
   example: 'pages/',
 });
 

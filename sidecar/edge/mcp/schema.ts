@@ -56,7 +56,11 @@ const rule = z.strictObject({
     .meta({ description: "The rule's name in logs. The default is its index.", example: 'readers' }),
   action: action.describe('What the rule does.'),
   principal: principal.optional().describe('The callers that the rule is about. By default every caller.'),
-  operation: operation.optional().describe('What the rule is about. By default everything in the protocol itself.'),
+  operation: operation
+    .optional()
+    .describe(
+      'What the rule is about. Without it, a Deny rule is about everything, and an Allow rule about the methods of the protocol.',
+    ),
 });
 
 /** A rule without a name is named by its index. */
