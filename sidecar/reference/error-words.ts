@@ -236,10 +236,7 @@ const words: Readonly<Record<Code, Words>> = {
     'Another site made the browser send the request.',
     'Name the origin in csrf.additionalOrigins if it is yours.',
   ],
-  request_invalid: [
-    'The request does not match the schema of its API.',
-    'The response lists violations of RequestValidation; for GRPCJSONTranscoding the log says more.',
-  ],
+  request_invalid: ['The request does not match the schema of its API.', 'The response says what does not match.'],
   operation_unknown: ['The API has no such path.', 'Check the path, or the document.'],
   operation_method_unknown: ['The API has the path, but not for this method.', 'Check the method, or the document.'],
   content_type_unsupported: ['The policy or API does not take a body of this Content-Type.', client],

@@ -20,7 +20,14 @@ export const anomalyDetection = z
       .prefault('24h')
       .describe('How long a route, and each caller on it, is watched before anything is reported.'),
     halfLife: between('1m', '9000h').prefault('168h').describe('After this time, learned values count half.'),
-    threshold: z.number().min(2).max(100).default(6).describe('How many standard deviations are unusual.'),
+    threshold: z
+      .number()
+      .min(2)
+      .max(100)
+      .default(6)
+      .describe(
+        'How many standard deviations above the usual are unusual. A rate or a size must also be above twice the highest one so far.',
+      ),
     minRequests: z
       .number()
       .int()

@@ -66,7 +66,11 @@ export const requestScreening = z
       .min(1)
       .optional()
       .meta({ description: 'The detectors that are used. By default all.', example: ['sql', 'xss'] }),
-    bodyLimit: quantity.default(2 ** 20).describe('The largest body, also after decompression.'),
+    bodyLimit: quantity
+      .default(2 ** 20)
+      .describe(
+        'The largest body, also after decompression. `Block` refuses a larger one, and `Detect` does not screen it.',
+      ),
     unreadableBodies: z
       .enum(['Accept', 'Refuse'])
       .default('Accept')

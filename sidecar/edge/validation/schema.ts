@@ -29,7 +29,11 @@ export const requestValidation = z
       .enum(['Enforce', 'Report'])
       .default('Enforce')
       .describe('`Report` only counts and logs violations; `Enforce` refuses.'),
-    bodyLimit: quantity.default(2 ** 20).describe('The largest body, also after decompression.'),
+    bodyLimit: quantity
+      .default(2 ** 20)
+      .describe(
+        'The largest body, also after decompression. `Enforce` refuses a larger one, and `Report` does not compare it.',
+      ),
     codedForms: z
       .enum(['Accept', 'Refuse'])
       .default('Refuse')
