@@ -27,6 +27,7 @@ export interface HistogramRow<Source> {
   readonly type: 'histogram';
   readonly name: string;
   readonly help: string;
+  readonly labels: readonly string[];
   /** Called at each scrape. */
   read(source: Source): Iterable<Sample<Distribution>>;
 }
@@ -61,11 +62,15 @@ function valueMetric<Source>(row: ValueRow<Source>, source: Source): Metric<stri
 }
 
 /** A histogram that reads its counts from plain fields; prom-client's own takes only one observation at a time. */
-function histogram<Source>({ name, help, read }: HistogramRow<Source>, source: Source): Metric<string> {
+function histogram<Source>(
+  { name, help, labels: labelNames, read }: HistogramRow<Source>,
+  source: Source,
+): Metric<string> {
   const values = (): object[] => [...read(source)].flatMap(([labels, one]) => histogramValues(name, labels, one));
   const metric = {
     name,
     help,
+    labelNames,
     type: 'histogram',
     aggregator: 'sum',
     reset() {},

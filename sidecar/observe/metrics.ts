@@ -133,7 +133,7 @@ function perOutcome<T>({ labels, peers }: Source, read: (outcome: Outcome) => T)
 }
 
 function distribution(name: string, help: string, read: (outcome: Outcome) => Distribution): HistogramRow<Source> {
-  return { type: 'histogram', name, help, read: (source) => perOutcome(source, read) };
+  return { type: 'histogram', name, help, labels: istioLabelNames, read: (source) => perOutcome(source, read) };
 }
 
 /** Counted for gRPC only: other protocols have no messages. */

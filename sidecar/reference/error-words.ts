@@ -77,7 +77,7 @@ const words: Readonly<Record<Code, Words>> = {
   ocsp_invalid: ['An OCSP response cannot be read, or is not valid.', 'Check the responder.'],
   ocsp_unavailable: [
     'The OCSP responder gives no response that can be used.',
-    'Check that this machine reaches it; the log has its response.',
+    'Check that this machine reaches it. The log says more.',
   ],
   certificate_revoked: [
     "The OCSP responder says that a listener's certificate is revoked.",
@@ -151,7 +151,7 @@ const words: Readonly<Record<Code, Words>> = {
     'The passphrase does not open the key, or there is none.',
     'Check SALLYPORT_CA_PASSPHRASE or --passphrase-file.',
   ],
-  store_failed: ["The CA's store cannot be read or written.", 'Check the disk; the log says why.'],
+  store_failed: ["The CA's store cannot be read or written.", "Check the disk. The CA's log says why."],
   store_missing: ["The CA's store is lost.", 'Restore a backup: `sallyport ca restore`.'],
   store_foreign: ['The store belongs to another CA.', 'Restore CA and store from the same backup.'],
   ledger_behind: [
@@ -198,7 +198,7 @@ const words: Readonly<Record<Code, Words>> = {
   host_missing: ['The request has no Host.', client],
   host_invalid: [
     'The Host of the request is not valid, or there are two.',
-    'On the admin port, use a loopback name, and not from a web page.',
+    'Fix the client. The admin port takes loopback names only, and no requests of web pages.',
   ],
   path_invalid: [
     'The path of the request cannot be normalized.',
@@ -207,8 +207,8 @@ const words: Readonly<Record<Code, Words>> = {
   method_invalid: ['The method of the request is not valid here.', client],
   connect_unsupported: ['CONNECT is not allowed here.', 'Use an outbound port, with the host and port of an upstream.'],
   upgrade_unsupported: [
-    'A tunnel is not possible here: the upstream has none, or a policy must read the request.',
-    'Use an HTTP/1.1 upstream, or HTTP/2 with extended CONNECT (RFC 8441).',
+    'No tunnel is possible: the upstream has none, or a policy must read the request.',
+    'Use an upstream with HTTP/1.1, or with extended CONNECT of HTTP/2 (RFC 8441).',
   ],
   expectation_failed: ['The request expects something else than 100-continue.', client],
   http2_protocol: ['The client breaks the protocol of HTTP/2.', client],
@@ -225,7 +225,7 @@ const words: Readonly<Record<Code, Words>> = {
   not_ready: ['There is no valid certificate, bundle or configuration yet.', 'The log says what is waited for.'],
   draining: ['The process is ending.', 'Try again: another instance responds.'],
   overloaded: [
-    'A limit of connections, requests, passwords or bodies in work is reached.',
+    'Too many connections, requests, passwords or bodies are in flight or waiting.',
     'The message names the limit.',
   ],
   memory_full: [
@@ -261,13 +261,13 @@ const words: Readonly<Record<Code, Words>> = {
     'The log names the rules that matched. If it is a false alarm, add an exclusion.',
   ],
   screening_too_costly: [
-    'Screening the request takes too long (timeLimitMs), or has too many values.',
+    'Screening the request takes longer than timeLimitMs, or it has too many values.',
     'Send less, or raise timeLimitMs.',
   ],
   mcp_message_invalid: ['The body is no message of MCP, or is missing.', client],
   mcp_header_mismatch: ['A header of MCP does not match the message.', client],
   mcp_session_unknown: [
-    'The MCP session, or the event to resume from, was not for this caller.',
+    "The MCP session, or the event to resume from, is not this caller's.",
     'Initialize a new session.',
   ],
   grpc_web_malformed: ['The body is no gRPC-Web, or is truncated.', client],
@@ -277,7 +277,7 @@ const words: Readonly<Record<Code, Words>> = {
   ],
   misdirected: ['The host belongs to another listener than the connection.', 'Clients try again on a new connection.'],
   client_certificate_refused: [
-    "The client's certificate is not valid, has expired, or is missing.",
+    "The client's certificate is missing, not valid or expired.",
     'The log has the listener and the reason.',
   ],
   client_certificate_revoked: ["A CRL revokes the client's certificate.", 'Issue a new certificate.'],
@@ -297,7 +297,7 @@ const words: Readonly<Record<Code, Words>> = {
   rate_limited: ['A rate limit is reached.', 'Wait as long as the response says, or raise the limit.'],
   concurrency_limited: ['A limit of requests in flight is reached.', 'Wait for responses, or raise the limit.'],
   redis_unavailable: [
-    'The Redis of gateway.yaml does not respond: logins wait, and limits are counted here.',
+    'The Redis of gateway.yaml does not respond. Logins fail, and each gateway counts its own limits.',
     'Check that it runs, and redis.timeout.',
   ],
   jwt_invalid: ['The token is not valid, or the request has two.', log],
@@ -338,8 +338,8 @@ const words: Readonly<Record<Code, Words>> = {
   oidc_login_refused: ['The OpenID provider refused the login.', log],
   oidc_provider_failed: ["The OpenID provider's response is not valid, or too large for a session.", log],
   oidc_provider_unavailable: [
-    'The OpenID provider does not respond, or the process that keeps logins.',
-    'Check that this machine reaches it; the log says more.',
+    'The OpenID provider, or the process that keeps logins, does not respond.',
+    'Check that this machine reaches the provider. The log says more.',
   ],
   ext_authz_denied: ['The external authorizer refuses the request.', 'Ask it why: its log has the request.'],
   ext_authz_failed: ['The external authorizer gives no valid response.', 'Check that it runs, and its timeout.'],
