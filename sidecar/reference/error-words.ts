@@ -101,7 +101,7 @@ const words: Readonly<Record<Code, Words>> = {
   token_used: ['The join token was used with another key.', 'Make a new one for each workload.'],
   kubernetes_token_invalid: [
     'The service-account token is not valid.',
-    'The message says why. The token is of a projected volume, with the audience of the CA.',
+    'Use the token of a projected volume, with the audience of the CA. The message says why it is refused.',
   ],
   kubernetes_unavailable: ['The CA cannot verify tokens of the cluster now.', "Try again. The CA's log says why."],
   id_reserved: [
