@@ -433,7 +433,7 @@ class Forwarding implements Carrier, UpstreamEvents, Choice {
 
   idle(): void {
     const limit = this.#exchange.rules.limits.streamIdleMs;
-    this.#giveUp(new SallyportError('stream_idle', `no byte moved for ${limit} ms (limit streamIdleMs)`));
+    this.#giveUp(new SallyportError('stream_idle', `no byte moved for ${limit} ms (limit streamIdle)`));
   }
 
   #giveUp(error: unknown): void {

@@ -65,6 +65,6 @@ export class HeldBody implements Holding {
   /** Refuses: the decision took too long. */
   idle(): void {
     const limit = this.#exchange.rules.limits.streamIdleMs;
-    refuse(this.#exchange, new SallyportError('stream_idle', `no decision within ${limit} ms (limit streamIdleMs)`));
+    refuse(this.#exchange, new SallyportError('stream_idle', `no decision within ${limit} ms (limit streamIdle)`));
   }
 }

@@ -133,7 +133,7 @@ class Gathering implements Holding {
     // The refusal may have to wait for the log; what arrives meanwhile is dropped.
     this.#exchange.carrier = undefined;
     const limit = this.#exchange.rules.limits.streamIdleMs;
-    this.#fail(new SallyportError('stream_idle', `the body did not arrive within ${limit} ms (limit streamIdleMs)`));
+    this.#fail(new SallyportError('stream_idle', `the body did not arrive within ${limit} ms (limit streamIdle)`));
   }
 
   drop(): void {

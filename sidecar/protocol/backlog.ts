@@ -87,6 +87,6 @@ export class ExchangeBacklog {
 export function stalled(reader: 'client' | 'upstream', limitMs: number): SallyportError {
   return new SallyportError(
     'stream_stalled',
-    `the ${reader} took none of the waiting bytes for ${limitMs} ms (limit streamStallMs)`,
+    `the ${reader} took none of the waiting bytes for ${limitMs} ms (limit streamStall)`,
   );
 }

@@ -153,7 +153,7 @@ export function whenHello(
     raw.on('error', ignore).destroy();
     refuse(why);
   };
-  const timer = setTimeout(() => giveUp(`no ClientHello within ${handshakeMs} ms (limit handshakeMs)`), handshakeMs);
+  const timer = setTimeout(() => giveUp(`no ClientHello within ${handshakeMs} ms (limit handshake)`), handshakeMs);
   const onData = (chunk: Buffer): void => {
     held.push(chunk);
     const said = reader.read(chunk);

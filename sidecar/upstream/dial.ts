@@ -181,7 +181,7 @@ export function settle(
       socket.destroy(
         new SallyportError(
           'upstream_connect_timeout',
-          `connecting to ${where} timed out after ${connectMs} ms (limit connectMs)`,
+          `connecting to ${where} timed out after ${connectMs} ms (limit connect)`,
         ),
       ),
     connectMs,

@@ -41,7 +41,7 @@ t.test(
     exchange.carrier?.requestEnd(emptyFields);
     await gathered;
     t.equal(heldBytes(), before);
-    t.match(failed, [new SallyportError('stream_idle', 'the body did not arrive within 5 ms (limit streamIdleMs)')]);
+    t.match(failed, [new SallyportError('stream_idle', 'the body did not arrive within 5 ms (limit streamIdle)')]);
   },
 );
 

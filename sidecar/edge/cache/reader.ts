@@ -97,7 +97,7 @@ export class Reader implements Carrier {
   /** No byte moved for `streamIdleMs`: only this client is cut. */
   idle(): void {
     const limit = this.#exchange.rules.limits.streamIdleMs;
-    this.cut(new SallyportError('stream_idle', `no byte moved for ${limit} ms (limit streamIdleMs)`));
+    this.cut(new SallyportError('stream_idle', `no byte moved for ${limit} ms (limit streamIdle)`));
   }
 
   #next(): Buffer | undefined {

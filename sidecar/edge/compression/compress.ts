@@ -258,7 +258,7 @@ class Compressor implements Downstream, Carrier {
   idle(): void {
     if (this.#trailers === undefined) return this.#carrier?.idle();
     const limit = this.#exchange.rules.limits.streamIdleMs;
-    this.#fail(new SallyportError('stream_idle', `no byte moved for ${limit} ms (limit streamIdleMs)`));
+    this.#fail(new SallyportError('stream_idle', `no byte moved for ${limit} ms (limit streamIdle)`));
   }
 
   // -- the work ----------------------------------------------------------------------------------------------------

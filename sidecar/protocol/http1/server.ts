@@ -479,7 +479,7 @@ export class Http1Server implements Downstream, Speaker, BodySink {
       return;
     }
     this.#fail(
-      new SallyportError('head_timeout', `the request head did not arrive within ${limits.headMs} ms (limit headMs)`),
+      new SallyportError('head_timeout', `the request head did not arrive within ${limits.headMs} ms (limit head)`),
     );
   }
 
