@@ -322,6 +322,13 @@ const cases: Readonly<Record<string, Case>> = {
       'type: RequestHeaderModifier, requestHeaderModifier: { set: [{ name: a, value: "b\\r\\nHost: c" }] }',
     ),
     said: { [key]: unsupported },
+    message: [key, 'Accepted', /requestHeaderModifier\.set\[0\]\.value: a value has no line breaks or NUL$/],
+  },
+  'a header with another control character': {
+    documents: filtered(
+      'type: RequestHeaderModifier, requestHeaderModifier: { set: [{ name: a, value: "b\\u0001" }] }',
+    ),
+    said: { [key]: unsupported },
     message: [key, 'Accepted', /^rule 0: the value for header 'a' contains a control character$/],
   },
   'an invalid name to remove': {
