@@ -220,7 +220,8 @@ t.test('100,000 entries are signed, parsed and verified within seconds', async (
   const done = performance.now();
   t.equal(crl.serials.size, 100_000);
   t.ok(turns > 3, 'other work was done meanwhile');
-  t.ok(done - began < 5000, `${Math.round(made - began)} ms to sign, ${Math.round(done - made)} ms to read`);
+  // A second or two on a quiet machine. With a square in it, it would be minutes on any.
+  t.ok(done - began < 30_000, `${Math.round(made - began)} ms to sign, ${Math.round(done - made)} ms to read`);
   t.comment(`${large.length} bytes, ${Math.round(made - began)} ms to sign, ${Math.round(done - made)} ms to read`);
 });
 
