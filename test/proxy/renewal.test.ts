@@ -29,18 +29,21 @@ function shakeHands({ web }: Mesh, raw: Socket): Promise<TLSSocket> {
   });
 }
 
-/** The head of the response to one request. */
+/** The head of the response to one request. Rejects if the connection ends before it. */
 function ask(socket: TLSSocket): Promise<string> {
   return new Promise((resolve, reject) => {
     let text = '';
+    const finish = (act: () => void): void => {
+      socket.off('data', read).off('error', fail).off('close', close);
+      act();
+    };
+    const fail = (error: Error): void => finish(() => reject(error));
+    const close = (): void => fail(new Error(`closed after '${text}'`));
     const read = (chunk: Buffer): void => {
       text += chunk.toString('latin1');
-      if (!text.includes('\r\n\r\n')) return;
-      socket.off('data', read);
-      resolve(text);
+      if (text.includes('\r\n\r\n')) finish(() => resolve(text));
     };
-    socket.on('data', read).once('error', reject);
-    socket.once('close', () => reject(new Error(`closed after '${text}'`)));
+    socket.on('data', read).on('error', fail).on('close', close);
     socket.write(request);
   });
 }
