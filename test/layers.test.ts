@@ -23,6 +23,7 @@ const layers: readonly (readonly (readonly [name: string, files: RegExp])[])[] =
     ['agent', /^cert-agent\/(?:agent\/|[^/]+$)/],
     ['ca', /^cert-agent\/ca\//],
   ],
+  [['cluster', /^sidecar\/cluster\//]],
   [['policy', /^sidecar\/policy\//]],
   [['exchange', /^sidecar\/exchange\//]],
   [['schema', /^sidecar\/schema\//]],

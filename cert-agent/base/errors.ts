@@ -22,6 +22,8 @@ export const codes = Object.freeze({
   usage: row(400, 3, '-', 'usage'),
   port_in_use: row(500, 13, '-', 'port_in_use'),
   listen_failed: row(500, 13, '-', 'listen_failed'),
+  kubernetes_forbidden: row(503, 14, '-', 'kubernetes_forbidden'),
+  kubernetes_invalid: row(503, 14, '-', 'kubernetes_invalid'),
   ready_timeout: row(503, 14, '-', 'ready_timeout'),
   app_not_started: row(500, 13, '-', 'app_not_started'),
   node_unsuitable: row(500, 13, '-', 'node_unsuitable'),

@@ -1,0 +1,202 @@
+// Requests to the API server whose objects we watch: bounded answers, streams line by line, no redirects. Token and roots
+// are read again for each request, as the kubelet replaces both. No text of an answer gets into an error: it may be a
+// Secret's.
+
+import { readFileSync } from 'node:fs';
+import type { Agent } from 'undici';
+import type { ApiServer } from '../../cert-agent/base/api-server.ts';
+import { reasonOf, SallyportError } from '../../cert-agent/base/errors.ts';
+
+/** How long things take at most, milliseconds. */
+export interface ClientTimes {
+  /** Until the head of an answer, and until the whole of one that is no stream. */
+  readonly answerMs: number;
+  /** Between two events of a watch: bookmarks arrive about every minute. */
+  readonly silenceMs: number;
+}
+
+/** What the API server answered. `value` is undefined if that was no JSON. */
+export interface Answer {
+  readonly status: number;
+  readonly value: unknown;
+  /** From `Retry-After`, milliseconds. */
+  readonly retryAfterMs: number | undefined;
+}
+
+/** A watch: its lines, or why there are none. */
+export type Stream = Answer | { readonly lines: AsyncIterable<string> };
+
+export interface Change {
+  readonly body: unknown;
+  readonly type: string;
+}
+
+/** 500 objects of the usual size have 2 MB. A page of larger ones is asked for again with fewer. */
+export const maxPageBytes = 16 * 1024 * 1024;
+
+/** How many pages are under way at once. */
+const maxPages = 4;
+
+/** An object in etcd has 1.5 MB at most, and JSON escapes some of it. */
+export const maxLineBytes = 4 * 1024 * 1024;
+
+/** The answer exceeded `maxPageBytes`. */
+export class TooLarge extends Error {}
+
+/** One API server. Close it when no request is under way. */
+export class ApiClient {
+  readonly #server: ApiServer;
+  readonly #times: ClientTimes;
+  #pages = 0;
+  readonly #waiting: (() => void)[] = [];
+  /** The connections, and the roots that they were made with. */
+  #agent: { readonly ca: string | undefined; readonly agent: Agent } | undefined = undefined;
+
+  constructor(server: ApiServer, times: ClientTimes) {
+    this.#server = server;
+    this.#times = times;
+  }
+
+  /** Asks for a page of a list, of which few are held at once. @throws as `ask`. */
+  async page(path: string, signal: AbortSignal): Promise<Answer> {
+    while (this.#pages >= maxPages) await new Promise<void>((resolve) => this.#waiting.push(resolve));
+    this.#pages++;
+    try {
+      return await this.ask('GET', path, undefined, signal);
+    } finally {
+      this.#pages--;
+      this.#waiting.shift()?.();
+    }
+  }
+
+  /** @throws SallyportError `kubernetes_unavailable` if there is no answer, TooLarge. */
+  async ask(
+    method: 'GET' | 'POST' | 'PUT' | 'PATCH',
+    path: string,
+    change?: Change,
+    signal?: AbortSignal,
+  ): Promise<Answer> {
+    const limit = AbortSignal.timeout(this.#times.answerMs);
+    const response = await this.#request(method, path, change, signal ? AbortSignal.any([signal, limit]) : limit);
+    return this.#whole(response, path);
+  }
+
+  /** Opens a watch. Its lines end with the stream. @throws SallyportError as `ask`; `kubernetes_invalid` for a longer line. */
+  async stream(path: string, signal: AbortSignal): Promise<Stream> {
+    const response = await this.#request('GET', path, undefined, signal);
+    if (response.statusCode !== 200) return this.#whole(response, path);
+    return { lines: linesOf(response.body, path) };
+  }
+
+  /** Requests under way fail. */
+  async close(): Promise<void> {
+    await this.#agent?.agent.destroy();
+  }
+
+  async #request(
+    method: 'GET' | 'POST' | 'PUT' | 'PATCH',
+    path: string,
+    change: Change | undefined,
+    signal: AbortSignal,
+  ) {
+    try {
+      const agent = await this.#connections();
+      const { tokenFile, url } = this.#server;
+      const token = tokenFile === undefined ? undefined : readFileSync(tokenFile, 'utf8').trim();
+      return await agent.request({
+        ...{ origin: url, method, path, signal },
+        headers: {
+          accept: 'application/json',
+          'user-agent': 'sallyport',
+          ...(token === undefined ? {} : { authorization: `Bearer ${token}` }),
+          ...(change === undefined ? {} : { 'content-type': change.type }),
+        },
+        ...(change === undefined ? {} : { body: JSON.stringify(change.body) }),
+        headersTimeout: this.#times.answerMs,
+        bodyTimeout: this.#times.silenceMs,
+      });
+    } catch (error) {
+      throw unanswered(error);
+    }
+  }
+
+  async #whole(response: Awaited<ReturnType<Agent['request']>>, path: string): Promise<Answer> {
+    const parts: Buffer[] = [];
+    let bytes = 0;
+    try {
+      for await (const part of response.body as AsyncIterable<Buffer>) {
+        bytes += part.length;
+        if (bytes > maxPageBytes) throw new TooLarge(`the answer to ${path} has more than ${maxPageBytes} bytes`);
+        parts.push(part);
+      }
+    } catch (error) {
+      throw error instanceof TooLarge ? error : unanswered(error);
+    }
+    const after = Number(response.headers['retry-after']);
+    return {
+      status: response.statusCode,
+      value: parsed(Buffer.concat(parts).toString('utf8')),
+      retryAfterMs: Number.isFinite(after) && after > 0 ? after * 1000 : undefined,
+    };
+  }
+
+  async #connections(): Promise<Agent> {
+    const { caFile } = this.#server;
+    const ca = caFile === undefined ? undefined : readFileSync(caFile, 'utf8');
+    if (this.#agent !== undefined && this.#agent.ca === ca) return this.#agent.agent;
+    const { Agent: Connections } = await import('undici');
+    // Watches that are open keep the connections of the former roots until they end.
+    void this.#agent?.agent.close();
+    const connect = {
+      timeout: 5000,
+      keepAlive: true,
+      keepAliveInitialDelay: 15_000,
+      ...(ca === undefined ? {} : { ca }),
+    };
+    const agent = new Connections({ connect, allowH2: false, maxHeaderSize: 16_384 });
+    this.#agent = { ca, agent };
+    return agent;
+  }
+}
+
+function unanswered(cause: unknown): SallyportError {
+  if (cause instanceof SallyportError) return cause;
+  const isLate = cause instanceof Error && (cause.name === 'TimeoutError' || /timeout/i.test(cause.name));
+  const why = isLate ? 'it did not answer in time' : reasonOf(cause) || 'the connection failed';
+  return new SallyportError('kubernetes_unavailable', `the API server cannot be asked: ${why}`, { cause });
+}
+
+async function* linesOf(body: AsyncIterable<Buffer>, path: string): AsyncGenerator<string> {
+  let held: Buffer[] = [];
+  let heldBytes = 0;
+  try {
+    for await (const part of body) {
+      let from = 0;
+      for (let end = part.indexOf(10); end !== -1; end = part.indexOf(10, from)) {
+        held.push(part.subarray(from, end));
+        const line = Buffer.concat(held).toString('utf8');
+        [held, heldBytes] = [[], 0];
+        from = end + 1;
+        if (line !== '') yield line;
+      }
+      if (from === part.length) continue;
+      held.push(Buffer.from(part.subarray(from)));
+      heldBytes += part.length - from;
+      if (heldBytes > maxLineBytes)
+        throw new SallyportError('kubernetes_invalid', `an event of ${path} has more than ${maxLineBytes} bytes`);
+    }
+  } catch (error) {
+    throw unanswered(error);
+  }
+  if (heldBytes > 0)
+    throw new SallyportError('kubernetes_unavailable', `the watch of ${path} ended in the middle of an event`);
+}
+
+/** undefined if it is no JSON: the error of JSON.parse would quote it. */
+export function parsed(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}

@@ -1,0 +1,224 @@
+// Follows one kind in one namespace, or in all: a list, then a watch from its version on. After each failure it waits
+// longer, and goes on from the last version; after 410 Gone, and after an answer that cannot be true, it lists again. Until
+// a list is complete the objects of before stay.
+
+import { setTimeout as wait } from 'node:timers/promises';
+import { asSallyportError, type SallyportError } from '../../cert-agent/base/errors.ts';
+import { type ApiClient, parsed } from './client.ts';
+import { pathOf, type WatchedKind } from './kinds.ts';
+import { findVersion, listAll, type Refused, refusalOf } from './list.ts';
+import { type Asked, invalid, type KeptObject, keep, keyOfObject, treeOf } from './objects.ts';
+
+/** Milliseconds. */
+export interface FollowTimes {
+  /** The first wait after a failure; each further one is twice as long. */
+  readonly firstWaitMs: number;
+  readonly longestWaitMs: number;
+  /** After this, everything is listed again, in case that an event was lost. */
+  readonly resyncMs: number;
+  /** How often a kind without CRD is looked for. */
+  readonly absentMs: number;
+  /** How long the API server keeps one watch open; up to twice as long. */
+  readonly watchMs: number;
+}
+
+export interface Trouble {
+  readonly error: SallyportError;
+  /** performance.now() when the last proof ended that our objects are those of the API server. */
+  readonly since: number;
+}
+
+export interface FollowEvents {
+  /** Objects changed, or are complete for the first time. A change of statuses alone is none. */
+  changed(): void;
+  /** A try failed: `trouble` is set. */
+  failed(): void;
+  /** It is followed again after `trouble`. */
+  recovered(since: number): void;
+}
+
+/** One kind. Starts with `run`, and ends with the signal. */
+export class Follower {
+  readonly kind: WatchedKind;
+  readonly namespace: string | undefined;
+  readonly #client: ApiClient;
+  readonly #times: FollowTimes;
+  readonly #events: FollowEvents;
+  #objects: ReadonlyMap<string, KeptObject> = new Map();
+  #isComplete = false;
+  #trouble: Trouble | undefined = undefined;
+  /** Once found, the kind is there: an API server that starts may deny that for a moment. */
+  #version: string | undefined = undefined;
+  #resourceVersion: string | undefined = undefined;
+  #listedAt = 0;
+  #failures = 0;
+
+  constructor(
+    kind: WatchedKind,
+    namespace: string | undefined,
+    client: ApiClient,
+    times: FollowTimes,
+    events: FollowEvents,
+  ) {
+    this.kind = kind;
+    this.namespace = namespace;
+    this.#client = client;
+    this.#times = times;
+    this.#events = events;
+  }
+
+  /** By `namespace/name`. */
+  get objects(): ReadonlyMap<string, KeptObject> {
+    return this.#objects;
+  }
+
+  /** True once everything was listed, or the kind is known to be absent. */
+  get isComplete(): boolean {
+    return this.#isComplete;
+  }
+
+  /** Why the objects may be out of date; undefined while they are followed. */
+  get trouble(): Trouble | undefined {
+    return this.#trouble;
+  }
+
+  /** As in `apiVersion`, without its group; undefined until it is found. */
+  get version(): string | undefined {
+    return this.#version;
+  }
+
+  /** Never rejects. */
+  async run(signal: AbortSignal): Promise<void> {
+    while (!signal.aborted) {
+      let pauseMs: number | undefined;
+      try {
+        pauseMs = this.#failed(await this.#turn(signal));
+      } catch (error) {
+        if (signal.aborted) return;
+        const known = asSallyportError(error, 'internal', `cannot follow ${this.kind.plural}`);
+        // What made no sense may have hidden an event.
+        if (known.code !== 'kubernetes_unavailable') this.#resourceVersion = undefined;
+        pauseMs = this.#failed({ error: known });
+      }
+      if (pauseMs !== undefined) await wait(pauseMs, undefined, { signal, ref: false }).catch(() => {});
+    }
+  }
+
+  /** One list or one watch. Gives why it failed, or how long to wait. */
+  async #turn(signal: AbortSignal): Promise<Refused | number | undefined> {
+    if (this.#version === undefined) {
+      const found = await findVersion(this.#client, this.kind, signal);
+      if (typeof found === 'object') return found;
+      if (found === undefined) {
+        this.#recovered();
+        this.#complete(this.#objects);
+        return this.#times.absentMs;
+      }
+      this.#version = found;
+    }
+    const asked = { kind: this.kind, version: this.#version, namespace: this.namespace };
+    if (performance.now() - this.#listedAt > this.#times.resyncMs) this.#resourceVersion = undefined;
+    if (this.#resourceVersion !== undefined) return this.#watch(asked, this.#resourceVersion, signal);
+    const listed = await listAll(this.#client, asked, signal);
+    if ('error' in listed) return listed;
+    this.#resourceVersion = listed.resourceVersion;
+    this.#listedAt = performance.now();
+    this.#recovered();
+    this.#complete(listed.objects);
+    return undefined;
+  }
+
+  async #watch(asked: Asked, from: string, signal: AbortSignal): Promise<Refused | number | undefined> {
+    const { watchMs, resyncMs, firstWaitMs } = this.#times;
+    const seconds = Math.ceil((Math.min(watchMs, resyncMs) * (1 + Math.random())) / 1000);
+    const query = new URLSearchParams({
+      ...{ watch: '1', resourceVersion: from, allowWatchBookmarks: 'true', timeoutSeconds: String(seconds) },
+      ...(asked.kind.fieldSelector === undefined ? {} : { fieldSelector: asked.kind.fieldSelector }),
+    });
+    const openedAt = performance.now();
+    const over = new AbortController();
+    try {
+      const path = `${pathOf(asked.kind, asked.version, asked.namespace)}?${query}`;
+      const stream = await this.#client.stream(path, AbortSignal.any([signal, over.signal]));
+      if (!('lines' in stream)) return this.#refused(refusalOf(stream, asked, 'watch'));
+      this.#recovered();
+      for await (const line of stream.lines) {
+        const refused = this.#take(line, asked);
+        if (refused !== undefined) return this.#refused(refused);
+        if (performance.now() - openedAt > firstWaitMs) this.#failures = 0;
+      }
+    } finally {
+      over.abort();
+    }
+    // One that ends at once, again and again, must not be asked for without a pause.
+    if (performance.now() - openedAt < firstWaitMs) return firstWaitMs;
+    this.#failures = 0;
+    return undefined;
+  }
+
+  #refused(refused: Refused): Refused {
+    if (refused.isGone) this.#resourceVersion = undefined;
+    return refused;
+  }
+
+  /** One event. */
+  #take(line: string, asked: Asked): Refused | undefined {
+    const { type, object } = treeOf(parsed(line));
+    if (type === 'ERROR')
+      return refusalOf(
+        { status: Number(treeOf(object)['code']), value: object, retryAfterMs: undefined },
+        asked,
+        'watch',
+      );
+    if (type === 'BOOKMARK') {
+      const { resourceVersion } = treeOf(treeOf(object)['metadata']);
+      if (typeof resourceVersion !== 'string' || resourceVersion === '')
+        throw invalid(asked, 'a bookmark has no version');
+      this.#resourceVersion = resourceVersion;
+      return undefined;
+    }
+    if (type !== 'ADDED' && type !== 'MODIFIED' && type !== 'DELETED')
+      throw invalid(asked, 'it is no event of a watch');
+    const next = keep(object, asked);
+    const key = keyOfObject(next);
+    const known = this.#objects.get(key);
+    const objects = this.#objects as Map<string, KeptObject>;
+    if (type === 'DELETED') objects.delete(key);
+    else objects.set(key, next);
+    this.#resourceVersion = next.resourceVersion;
+    if (type === 'DELETED' ? known !== undefined : known?.text !== next.text) this.#events.changed();
+    return undefined;
+  }
+
+  #complete(objects: ReadonlyMap<string, KeptObject>): void {
+    const before = this.#objects;
+    const isChanged =
+      !this.#isComplete ||
+      before.size !== objects.size ||
+      [...objects].some(([key, { text }]) => before.get(key)?.text !== text);
+    this.#objects = objects;
+    this.#isComplete = true;
+    if (isChanged) this.#events.changed();
+  }
+
+  #recovered(): void {
+    const { since } = this.#trouble ?? {};
+    this.#trouble = undefined;
+    if (since !== undefined) this.#events.recovered(since);
+  }
+
+  /** Milliseconds to wait before the next try. */
+  #failed(result: Refused | number | undefined): number | undefined {
+    if (typeof result !== 'object') return result;
+    const { error, isGone: mustList, retryAfterMs = 0 } = result;
+    const { firstWaitMs, longestWaitMs } = this.#times;
+    // Of many gateways that lost the API server, not all come back at once.
+    const pauseMs = Math.min(longestWaitMs, firstWaitMs * 2 ** this.#failures) * (0.5 + Math.random() / 2);
+    this.#failures = Math.min(this.#failures + 1, 16);
+    // The first 410 is the ordinary end of an old version.
+    if (mustList && this.#failures === 1) return undefined;
+    this.#trouble = { error, since: this.#trouble?.since ?? performance.now() };
+    this.#events.failed();
+    return Math.max(pauseMs, Math.min(retryAfterMs, longestWaitMs));
+  }
+}

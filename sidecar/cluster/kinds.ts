@@ -1,0 +1,90 @@
+// The kinds that are watched for a gateway, and where the API server has them.
+
+/** A kind of objects. */
+export interface WatchedKind {
+  readonly kind: string;
+  /** As in paths: `httproutes`. */
+  readonly plural: string;
+  /** Empty for the core group. */
+  readonly group: string;
+  /** The versions that are read here, the best first: the first one that the API server has is watched. */
+  readonly versions: readonly string[];
+  /** Has no namespace. */
+  readonly isClusterWide?: true;
+  /** What the API server leaves out. */
+  readonly fieldSelector?: string;
+  /** Built in: without it the API server lies. Other kinds come with a CRD, which may not be there. */
+  readonly isBuiltIn?: true;
+}
+
+const gatewayApi = 'gateway.networking.k8s.io';
+const envoyGateway = 'gateway.envoyproxy.io';
+
+/**
+ * What no document of a gateway refers to: releases of Helm, which have up to 1 MB each, tokens, and passwords of
+ * registries.
+ */
+const usedSecrets = [
+  'type!=helm.sh/release.v1',
+  'type!=kubernetes.io/service-account-token',
+  'type!=kubernetes.io/dockerconfigjson',
+  'type!=bootstrap.kubernetes.io/token',
+].join(',');
+
+/** The kinds of other groups than ours. */
+const standardKinds: readonly WatchedKind[] = [
+  {
+    kind: 'GatewayClass',
+    plural: 'gatewayclasses',
+    group: gatewayApi,
+    versions: ['v1', 'v1beta1'],
+    isClusterWide: true,
+  },
+  { kind: 'Gateway', plural: 'gateways', group: gatewayApi, versions: ['v1', 'v1beta1'] },
+  { kind: 'HTTPRoute', plural: 'httproutes', group: gatewayApi, versions: ['v1', 'v1beta1'] },
+  { kind: 'GRPCRoute', plural: 'grpcroutes', group: gatewayApi, versions: ['v1', 'v1alpha2'] },
+  { kind: 'TLSRoute', plural: 'tlsroutes', group: gatewayApi, versions: ['v1', 'v1alpha3', 'v1alpha2'] },
+  { kind: 'TCPRoute', plural: 'tcproutes', group: gatewayApi, versions: ['v1', 'v1alpha2'] },
+  { kind: 'ReferenceGrant', plural: 'referencegrants', group: gatewayApi, versions: ['v1', 'v1beta1'] },
+  { kind: 'BackendTLSPolicy', plural: 'backendtlspolicies', group: gatewayApi, versions: ['v1', 'v1alpha3'] },
+  { kind: 'SecurityPolicy', plural: 'securitypolicies', group: envoyGateway, versions: ['v1alpha1'] },
+  { kind: 'BackendTrafficPolicy', plural: 'backendtrafficpolicies', group: envoyGateway, versions: ['v1alpha1'] },
+  { kind: 'ClientTrafficPolicy', plural: 'clienttrafficpolicies', group: envoyGateway, versions: ['v1alpha1'] },
+  {
+    ...{ kind: 'DestinationRule', plural: 'destinationrules', group: 'networking.istio.io' },
+    versions: ['v1', 'v1beta1', 'v1alpha3'],
+  },
+  { kind: 'Namespace', plural: 'namespaces', group: '', versions: ['v1'], isClusterWide: true, isBuiltIn: true },
+  { kind: 'Service', plural: 'services', group: '', versions: ['v1'], isBuiltIn: true },
+  { kind: 'Secret', plural: 'secrets', group: '', versions: ['v1'], fieldSelector: usedSecrets, isBuiltIn: true },
+  { kind: 'ConfigMap', plural: 'configmaps', group: '', versions: ['v1'], isBuiltIn: true },
+  {
+    ...{ kind: 'EndpointSlice', plural: 'endpointslices', group: 'discovery.k8s.io', versions: ['v1'] },
+    isBuiltIn: true,
+  },
+];
+
+/** All kinds of a gateway. `own` are the names of our own kinds, all of one version. */
+export function gatewayKinds(own: readonly string[], ownGroup: string, version: string): readonly WatchedKind[] {
+  return [
+    ...standardKinds,
+    ...own.map((kind) => ({ kind, plural: pluralOf(kind), group: ownGroup, versions: [version] })),
+  ];
+}
+
+/** As a CRD names it: `requestvalidations`, `mcpauthorizations`, `cachepolicies`. */
+export function pluralOf(kind: string): string {
+  const one = kind.toLowerCase();
+  if (/[^aeiou]y$/.test(one)) return `${one.slice(0, -1)}ies`;
+  return /(?:s|x|ch|sh)$/.test(one) ? `${one}es` : `${one}s`;
+}
+
+/** The path of a kind's collection, in one namespace or in all. */
+export function pathOf({ plural, group }: WatchedKind, version: string, namespace: string | undefined): string {
+  const space = namespace === undefined ? '' : `/namespaces/${encodeURIComponent(namespace)}`;
+  return `${groupPath(group, version)}${space}/${plural}`;
+}
+
+export function groupPath(group: string, version: string): string {
+  return group === '' ? `/api/${version}` : `/apis/${group}/${version}`;
+}

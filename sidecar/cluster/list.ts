@@ -1,0 +1,126 @@
+// Lists all objects of a kind, page by page, at one resource version.
+
+import { SallyportError } from '../../cert-agent/base/errors.ts';
+import { type Answer, type ApiClient, TooLarge } from './client.ts';
+import { groupPath, pathOf, type WatchedKind } from './kinds.ts';
+import { type Asked, invalid, type KeptObject, keep, keyOfObject, treeOf } from './objects.ts';
+
+/** A complete list, and the version from which a watch continues it. */
+export interface Listed {
+  readonly objects: ReadonlyMap<string, KeptObject>;
+  readonly resourceVersion: string;
+}
+
+/** Why a request was refused. */
+export interface Refused {
+  readonly error: SallyportError;
+  /** The version asked for is too old (HTTP 410): list again. */
+  readonly isGone?: true;
+  readonly retryAfterMs?: number | undefined;
+}
+
+const pageSize = 500;
+/** The API server may hand out pages without end. */
+const maxPages = 10_000;
+/** The total text of one kind. */
+const maxTotalBytes = 256 * 1024 * 1024;
+
+/**
+ * All objects, or why there are none.
+ * @throws SallyportError `kubernetes_unavailable`, `kubernetes_invalid`.
+ */
+export async function listAll(client: ApiClient, asked: Asked, signal: AbortSignal): Promise<Listed | Refused> {
+  let limit = pageSize;
+  for (;;) {
+    try {
+      return await listBy(limit, client, asked, signal);
+    } catch (error) {
+      if (!(error instanceof TooLarge)) throw error;
+      if (limit === 1) throw invalid(asked, 'an object is too large');
+      limit = Math.max(1, Math.floor(limit / 10));
+    }
+  }
+}
+
+async function listBy(limit: number, client: ApiClient, asked: Asked, signal: AbortSignal): Promise<Listed | Refused> {
+  const { kind, version, namespace } = asked;
+  const objects = new Map<string, KeptObject>();
+  const path = pathOf(kind, version, namespace);
+  let next = '';
+  let bytes = 0;
+  for (let page = 0; page < maxPages; page++) {
+    const query = new URLSearchParams({ limit: String(limit) });
+    if (kind.fieldSelector !== undefined) query.set('fieldSelector', kind.fieldSelector);
+    if (next !== '') query.set('continue', next);
+    const answer = await client.page(`${path}?${query}`, signal);
+    if (answer.status !== 200) return refusalOf(answer, asked, 'list');
+    const { kind: said, metadata, items } = treeOf(answer.value);
+    if (said !== `${kind.kind}List`) throw invalid(asked, `it is no ${kind.kind}List`);
+    // An empty list of Go is null.
+    if (!Array.isArray(items ?? [])) throw invalid(asked, 'it has no items');
+    for (const item of (items ?? []) as unknown[]) {
+      const object = keep(item, asked);
+      objects.set(keyOfObject(object), object);
+      bytes += object.text.length;
+      if (bytes > maxTotalBytes) throw invalid(asked, 'all objects together are too large');
+    }
+    const { resourceVersion, continue: more = '' } = treeOf(metadata);
+    if (typeof resourceVersion !== 'string' || resourceVersion === '' || typeof more !== 'string')
+      throw invalid(asked, 'it has no resourceVersion');
+    if (more === '') return { objects, resourceVersion };
+    next = more;
+  }
+  throw invalid(asked, 'it has no end');
+}
+
+/** What an answer that is no success means. */
+export function refusalOf({ status, retryAfterMs, value }: Answer, { kind, namespace }: Asked, verb: string): Refused {
+  const where = namespace === undefined ? '' : ` in namespace ${namespace}`;
+  const what = `${verb} ${kind.plural}${where}`;
+  const resource = kind.group === '' ? kind.plural : `${kind.plural}.${kind.group}`;
+  const scope = kind.isClusterWide === true ? '' : namespace === undefined ? ' -A' : ` -n ${namespace}`;
+  if (status === 403)
+    return {
+      error: new SallyportError('kubernetes_forbidden', `the API server forbids us to ${what}`, {
+        hint: `grant it to our service account; 'kubectl auth can-i ${verb} ${resource}${scope} --as=...' tells`,
+      }),
+      retryAfterMs,
+    };
+  if (status === 401)
+    return {
+      error: new SallyportError('kubernetes_unavailable', `the API server does not accept our token to ${what}`, {
+        hint: 'it is read again for the next try',
+      }),
+    };
+  const gone = isGone(status, value);
+  const error = new SallyportError('kubernetes_unavailable', `the API server answered ${status} to ${what}`);
+  return gone ? { error, isGone: true } : { error, retryAfterMs };
+}
+
+/** HTTP 410, or the Status of an ERROR event that says so. */
+export function isGone(code: unknown, value: unknown): boolean {
+  const { code: inner, reason } = treeOf(value);
+  return code === 410 || inner === 410 || reason === 'Expired' || reason === 'Gone';
+}
+
+/**
+ * The version of a kind to watch; undefined if its CRD is not there.
+ * @throws SallyportError `kubernetes_unavailable`; `kubernetes_invalid` if it is there in other versions only.
+ */
+export async function findVersion(
+  client: ApiClient,
+  kind: WatchedKind,
+  signal: AbortSignal,
+): Promise<string | undefined | Refused> {
+  if (kind.isBuiltIn === true) return kind.versions[0]!;
+  for (const version of kind.versions) {
+    const answer = await client.ask('GET', groupPath(kind.group, version), undefined, signal);
+    if (answer.status === 404) continue;
+    const asked = { kind, version, namespace: undefined };
+    if (answer.status !== 200) return refusalOf(answer, asked, 'discover');
+    const { kind: said, resources } = treeOf(answer.value);
+    if (said !== 'APIResourceList' || !Array.isArray(resources)) throw invalid(asked, 'it is no APIResourceList');
+    if (resources.some((one) => treeOf(one)['name'] === kind.plural)) return version;
+  }
+  return undefined;
+}

@@ -1,0 +1,82 @@
+// Objects as the API server sends them: checked for being what was asked for, and kept as short text. The store of ten
+// thousand of them is strings, not trees.
+
+import { SallyportError } from '../../cert-agent/base/errors.ts';
+import type { WatchedKind } from './kinds.ts';
+
+/** An object of the store. */
+export interface KeptObject {
+  readonly kind: string;
+  /** Undefined for a kind without namespaces. */
+  readonly namespace: string | undefined;
+  readonly name: string;
+  /** JSON without what no reader uses: status, version, and who managed which field. May be secret. */
+  readonly text: string;
+  readonly resourceVersion: string;
+  /** JSON of its status; undefined without one. */
+  readonly status: string | undefined;
+}
+
+/** What was asked for. */
+export interface Asked {
+  readonly kind: WatchedKind;
+  readonly version: string;
+  /** Undefined: all. */
+  readonly namespace: string | undefined;
+}
+
+type Tree = Readonly<Record<string, unknown>>;
+
+export function treeOf(value: unknown): Tree {
+  return typeof value === 'object' && value !== null && !Array.isArray(value) ? (value as Tree) : {};
+}
+
+/** @throws SallyportError `kubernetes_invalid` for anything that is not of this kind and place. */
+export function keep(value: unknown, asked: Asked): KeptObject {
+  const { kind, version } = asked;
+  const apiVersion = kind.group === '' ? version : `${kind.group}/${version}`;
+  const tree = treeOf(value);
+  // Items of a list of built-in kinds do not say what they are.
+  const { kind: said = kind.kind, apiVersion: saidVersion = apiVersion, metadata, status, ...rest } = tree;
+  if (said !== kind.kind || saidVersion !== apiVersion) throw invalid(asked, 'an object of another kind is among them');
+  const { managedFields: _, resourceVersion, selfLink: __, annotations, ...meta } = treeOf(metadata);
+  const { name, namespace } = meta;
+  const isPlaced = kind.isClusterWide === true ? namespace === undefined : isName(namespace);
+  if (!isName(name) || !isPlaced || !isName(resourceVersion)) throw invalid(asked, 'an object has no name or version');
+  if (asked.namespace !== undefined && namespace !== asked.namespace)
+    throw invalid(asked, 'an object of another namespace is among them');
+  const { 'kubectl.kubernetes.io/last-applied-configuration': ___, ...noted } = treeOf(annotations);
+  const object = {
+    ...{ apiVersion, kind: kind.kind },
+    metadata: { ...meta, ...(Object.keys(noted).length === 0 ? {} : { annotations: noted }) },
+    ...rest,
+  };
+  return {
+    ...{ kind: kind.kind, name, resourceVersion, text: JSON.stringify(object) },
+    namespace: namespace as string | undefined,
+    status: status === undefined || !hasStatus(kind) ? undefined : JSON.stringify(status),
+  };
+}
+
+/** Of a Service's status nothing is read. */
+function hasStatus({ isBuiltIn }: WatchedKind): boolean {
+  return isBuiltIn !== true;
+}
+
+function isName(value: unknown): value is string {
+  return typeof value === 'string' && value !== '' && value.length <= 253;
+}
+
+/** `kubernetes_invalid`: names the kind, and nothing of what was sent. */
+export function invalid({ kind, namespace }: Asked, why: string): SallyportError {
+  const where = namespace === undefined ? '' : ` of namespace ${namespace}`;
+  return new SallyportError(
+    'kubernetes_invalid',
+    `the API server's answer about ${kind.plural}${where} is not valid: ${why}`,
+  );
+}
+
+/** The key of an object among those of its kind. */
+export function keyOfObject({ namespace, name }: Pick<KeptObject, 'namespace' | 'name'>): string {
+  return namespace === undefined ? name : `${namespace}/${name}`;
+}

@@ -1,0 +1,176 @@
+// All objects that a gateway is configured by, followed at an API server. Until each kind has been listed once there is no
+// snapshot. When the API server is away the last objects stay, and the log and the metrics say how old they are.
+
+import type { ApiServer } from '../../cert-agent/base/api-server.ts';
+import { every } from '../../cert-agent/base/background.ts';
+import type { SallyportError } from '../../cert-agent/base/errors.ts';
+import type { Log } from '../../cert-agent/base/log.ts';
+import { ApiClient, type ClientTimes } from './client.ts';
+import { Follower, type FollowTimes } from './follow.ts';
+import type { WatchedKind } from './kinds.ts';
+import type { KeptObject } from './objects.ts';
+
+export interface StoreOptions {
+  readonly server: ApiServer;
+  readonly kinds: readonly WatchedKind[];
+  /** Undefined: all. */
+  readonly namespaces: readonly string[] | undefined;
+  readonly log: Log;
+  readonly times?: Partial<StoreTimes>;
+}
+
+export type StoreTimes = ClientTimes & FollowTimes & { readonly reminderMs: number };
+
+/** A state of the store: the same one until something changes. */
+export type Snapshot = readonly KeptObject[];
+
+/** One kind in one namespace, for metrics and the log. */
+export interface KindFacts {
+  readonly kind: string;
+  readonly namespace: string | undefined;
+  readonly objects: number;
+  /** For how long the objects have not been followed, milliseconds; 0 while they are. */
+  readonly ageMs: number;
+  readonly error: SallyportError | undefined;
+}
+
+export const storeTimes: StoreTimes = Object.freeze({
+  answerMs: 30_000,
+  silenceMs: 120_000,
+  firstWaitMs: 1000,
+  longestWaitMs: 30_000,
+  resyncMs: 3_600_000,
+  absentMs: 60_000,
+  watchMs: 300_000,
+  reminderMs: 60_000,
+});
+
+/** Starts to follow. Nothing of this ends the process: what fails is logged, and tried again. */
+export class ClusterStore {
+  readonly client: ApiClient;
+  readonly #log: Log;
+  readonly #followers: readonly Follower[];
+  readonly #listeners = new Set<() => void>();
+  readonly #stopping = new AbortController();
+  readonly #stops: (() => void)[] = [];
+  #snapshot: Snapshot | undefined = undefined;
+  /** What was logged, by kind and namespace. */
+  readonly #said = new Map<Follower, string>();
+
+  constructor({ server, kinds, namespaces, log, times = {} }: StoreOptions) {
+    const all = { ...storeTimes, ...times };
+    this.#log = log;
+    this.client = new ApiClient(server, all);
+    this.#followers = kinds.flatMap((kind) =>
+      (kind.isClusterWide === true ? [undefined] : (namespaces ?? [undefined])).map((namespace): Follower => {
+        const follower: Follower = new Follower(kind, namespace, this.client, all, {
+          changed: () => this.#changed(),
+          failed: () => this.#sayTrouble(follower),
+          recovered: (since) => this.#sayRecovered(follower, since),
+        });
+        return follower;
+      }),
+    );
+    for (const one of this.#followers) void one.run(this.#stopping.signal);
+    this.#stops.push(every('kubernetes', all.reminderMs, () => this.#remind()));
+  }
+
+  /** All objects; undefined until each kind was listed. */
+  snapshot(): Snapshot | undefined {
+    if (this.#snapshot === undefined && this.#followers.every(({ isComplete }) => isComplete))
+      this.#snapshot = Object.freeze(this.#followers.flatMap(({ objects }) => [...objects.values()]));
+    return this.#snapshot;
+  }
+
+  /** The object as it was seen last, with its newest status. */
+  find(kind: string, namespace: string | undefined, name: string): KeptObject | undefined {
+    const key = namespace === undefined ? name : `${namespace}/${name}`;
+    for (const one of this.#followers) {
+      const found = one.kind.kind === kind ? one.objects.get(key) : undefined;
+      if (found !== undefined) return found;
+    }
+    return undefined;
+  }
+
+  /** The kind of this name, and the version in which it is followed. */
+  placeOf(kind: string): { readonly kind: WatchedKind; readonly version: string } | undefined {
+    const found = this.#followers.find((one) => one.kind.kind === kind && one.version !== undefined);
+    return found === undefined ? undefined : { kind: found.kind, version: found.version! };
+  }
+
+  /** What the first snapshot waits for; undefined once it is there. */
+  waitingFor(): string | undefined {
+    const missing = this.#followers.filter(({ isComplete }) => !isComplete);
+    const [first] = missing;
+    if (first === undefined) return undefined;
+    const failed = missing.find(({ trouble }) => trouble !== undefined) ?? first;
+    const more = missing.length === 1 ? '' : ` and ${missing.length - 1} more kinds`;
+    const why = failed.trouble === undefined ? '' : ` (${failed.trouble.error.message})`;
+    return `the API server's list of ${titleOf(failed)}${more}${why}`;
+  }
+
+  facts(): readonly KindFacts[] {
+    const now = performance.now();
+    return this.#followers.map(({ kind, namespace, objects, trouble }) => ({
+      ...{ kind: kind.kind, namespace, objects: objects.size, error: trouble?.error },
+      ageMs: trouble === undefined ? 0 : now - trouble.since,
+    }));
+  }
+
+  /** Called at each change, and at the first complete snapshot. May be called more than once for one change. */
+  onChange(listener: () => void): void {
+    this.#listeners.add(listener);
+  }
+
+  async close(): Promise<void> {
+    this.#stopping.abort();
+    for (const stop of this.#stops) stop();
+    await this.client.close();
+  }
+
+  #changed(): void {
+    this.#snapshot = undefined;
+    if (!this.#followers.every(({ isComplete }) => isComplete)) return;
+    for (const listener of this.#listeners) listener();
+  }
+
+  /** The same failure is logged once, and then with the reminder. */
+  #sayTrouble(follower: Follower): void {
+    const { error } = follower.trouble!;
+    if (this.#said.get(follower) === error.message) return;
+    this.#said.set(follower, error.message);
+    this.#log.error(
+      { code: error.code, kind: follower.kind.kind, hint: error.hint },
+      `${error.message}: ${inForce(follower)}`,
+    );
+  }
+
+  #sayRecovered(follower: Follower, since: number): void {
+    this.#said.delete(follower);
+    const seconds = Math.round((performance.now() - since) / 1000);
+    this.#log.info(
+      { code: 'kubernetes_followed', kind: follower.kind.kind },
+      `${titleOf(follower)} are followed again after ${seconds} s`,
+    );
+  }
+
+  #remind(): void {
+    const behind = this.#followers.filter(({ trouble }) => trouble !== undefined);
+    if (behind.length === 0) return;
+    const oldest = behind.reduce((a, b) => (a.trouble!.since <= b.trouble!.since ? a : b));
+    const { error, since } = oldest.trouble!;
+    const seconds = Math.round((performance.now() - since) / 1000);
+    this.#log.error(
+      { code: error.code, kinds: behind.map(titleOf), ageSeconds: seconds, hint: error.hint },
+      `objects of ${behind.length} kinds are up to ${seconds} s old: ${error.message}`,
+    );
+  }
+}
+
+function titleOf({ kind, namespace }: Pick<Follower, 'kind' | 'namespace'>): string {
+  return namespace === undefined ? kind.plural : `${kind.plural} of namespace ${namespace}`;
+}
+
+function inForce({ isComplete }: Follower): string {
+  return isComplete ? 'the last state stays in force' : 'nothing is served until they are listed';
+}

@@ -1,0 +1,458 @@
+// The store of watched objects against an API server that pages, expires, lies, sleeps, restarts and forbids.
+
+import { writeFileSync } from 'node:fs';
+import type { ServerResponse } from 'node:http';
+import t from 'tap';
+import { gatewayKinds } from '../../sidecar/cluster/kinds.ts';
+import { ClusterStore, type StoreTimes } from '../../sidecar/cluster/store.ts';
+import { type Any, type ApiCall, type FakeApiServer, failure, startApiServer } from '../fixtures/api-server.ts';
+import { logTo } from '../fixtures/mesh.ts';
+import { type Owner, until } from '../fixtures/process.ts';
+
+const kinds = gatewayKinds(['RequestValidation'], 'sallyport.dev', 'v1alpha1');
+const quick: Partial<StoreTimes> = { firstWaitMs: 10, longestWaitMs: 60, absentMs: 50, answerMs: 2000 };
+
+interface Followed {
+  readonly store: ClusterStore;
+  readonly lines: Record<string, unknown>[];
+  names(kind: string): string[];
+  log(): string;
+}
+
+function follow(
+  t: Owner,
+  api: FakeApiServer,
+  options: { namespaces?: string[]; times?: Partial<StoreTimes> } = {},
+): Followed {
+  const lines: Record<string, unknown>[] = [];
+  const { url, caFile, tokenFile } = api;
+  const store = new ClusterStore({
+    ...{ server: { url, caFile, tokenFile }, kinds, namespaces: options.namespaces, log: logTo(lines) },
+    times: { ...quick, ...options.times },
+  });
+  t.teardown(() => store.close());
+  const names = (kind: string): string[] =>
+    (store.snapshot() ?? []).flatMap((one) => (one.kind === kind ? [`${one.namespace}/${one.name}`] : [])).toSorted();
+  return { store, lines, names, log: () => JSON.stringify(lines) };
+}
+
+const route = (name: string, namespace = 'shop', more: object = {}): Any => ({
+  ...{ apiVersion: 'gateway.networking.k8s.io/v1', kind: 'HTTPRoute', metadata: { name, namespace }, spec: {} },
+  ...more,
+});
+const secret = (name: string, value: string, type = 'kubernetes.io/tls', namespace = 'shop'): Any => ({
+  ...{ apiVersion: 'v1', kind: 'Secret', metadata: { name, namespace }, type },
+  data: { 'tls.key': Buffer.from(value).toString('base64') },
+});
+
+/** Whether a call lists or watches a kind. */
+const isList = ({ path, query }: ApiCall, plural: string): boolean =>
+  path.endsWith(`/${plural}`) && !query.has('watch');
+const isWatch = ({ path, query }: ApiCall, plural: string): boolean =>
+  path.endsWith(`/${plural}`) && query.has('watch');
+const count = (api: FakeApiServer, test: (call: ApiCall) => boolean): number => api.calls.filter(test).length;
+
+/** Answers the first `times` calls that `test` accepts. */
+function first(times: number, test: (call: ApiCall) => boolean, answer: (response: ServerResponse) => void) {
+  let left = times;
+  return (call: ApiCall, response: ServerResponse): boolean => {
+    if (left === 0 || !test(call)) return false;
+    left--;
+    answer(response);
+    return true;
+  };
+}
+
+const ready = (followed: Followed) => until(() => followed.store.snapshot(), 'the first snapshot');
+
+t.test('lists in pages and follows what comes, changes and goes', async (t) => {
+  const api = await startApiServer(t);
+  for (let i = 0; i < 1203; i++) api.put(route(`r${i}`));
+  const followed = follow(t, api);
+  t.equal(followed.store.snapshot(), undefined, 'nothing before the first list');
+  t.match(followed.store.waitingFor(), /the API server's list of \w+ and \d+ more kinds/);
+  await ready(followed);
+  t.equal(followed.store.waitingFor(), undefined);
+  t.equal(followed.names('HTTPRoute').length, 1203);
+  t.equal(
+    count(api, (call) => isList(call, 'httproutes')),
+    3,
+    'three pages of 500',
+  );
+  const { text } = followed.store.find('HTTPRoute', 'shop', 'r0')!;
+  t.notMatch(text, /managedFields|resourceVersion/, 'what no reader uses is not kept');
+  t.match(JSON.parse(text), { apiVersion: 'gateway.networking.k8s.io/v1', kind: 'HTTPRoute', metadata: { uid: /./ } });
+  await until(() => api.watches() === 11 || undefined, 'all watches that there are');
+  api.put(route('new'));
+  api.put(route('r1', 'shop', { spec: { hostnames: ['a.test'] } }));
+  api.remove('HTTPRoute', 'r2', 'shop');
+  await until(() => followed.store.find('HTTPRoute', 'shop', 'r2') === undefined || undefined, 'the last event');
+  t.equal(followed.names('HTTPRoute').length, 1203);
+  t.match(followed.store.find('HTTPRoute', 'shop', 'r1')!.text, /a\.test/);
+  t.equal(
+    count(api, (call) => isList(call, 'httproutes')),
+    3,
+    'and nothing is listed again',
+  );
+});
+
+t.test('items of built-in kinds get what they do not say, and Secrets that no document uses stay away', async (t) => {
+  const api = await startApiServer(t);
+  api.put(secret('tls', 'k'));
+  api.put(secret('release', 'k', 'helm.sh/release.v1'));
+  const followed = follow(t, api);
+  await ready(followed);
+  t.match(JSON.parse(followed.store.find('Secret', 'shop', 'tls')!.text), { apiVersion: 'v1', kind: 'Secret' });
+  t.strictSame(followed.names('Secret'), ['shop/tls']);
+});
+
+t.test('a change of a status alone is no change', async (t) => {
+  const api = await startApiServer(t);
+  api.put(route('a'));
+  const followed = follow(t, api);
+  const before = await ready(followed);
+  await until(() => count(api, (call) => isWatch(call, 'httproutes')) > 0 || undefined, 'the watch');
+  api.put(route('a', 'shop', { status: { parents: [] } }));
+  await until(() => followed.store.find('HTTPRoute', 'shop', 'a')!.status, 'the status');
+  let changes = 0;
+  followed.store.onChange(() => changes++);
+  t.equal(changes, 0);
+  t.strictSame(
+    followed.store.snapshot()!.map(({ text }) => text),
+    before.map(({ text }) => text),
+  );
+});
+
+t.test('only the namespaces that were named', async (t) => {
+  const api = await startApiServer(t);
+  for (const namespace of ['shop', 'edge', 'other']) api.put(route('r', namespace));
+  const followed = follow(t, api, { namespaces: ['shop', 'edge'] });
+  await ready(followed);
+  t.strictSame(followed.names('HTTPRoute'), ['edge/r', 'shop/r']);
+  t.equal(
+    count(api, ({ path }) => path === '/api/v1/secrets'),
+    0,
+    'no list over all of them',
+  );
+  t.not(
+    count(api, ({ path }) => path === '/api/v1/namespaces'),
+    0,
+  );
+});
+
+t.test('a watch that ends goes on from its version, and from a bookmark', async (t) => {
+  const api = await startApiServer(t);
+  api.put(route('a'));
+  const followed = follow(t, api);
+  await ready(followed);
+  await until(() => count(api, (call) => isWatch(call, 'httproutes')) > 0 || undefined, 'the watch');
+  for (let i = 0; i < 5; i++) api.put(secret(`s${i}`, 'k'));
+  api.bookmark();
+  api.endWatches();
+  await until(() => count(api, (call) => isWatch(call, 'httproutes')) > 1 || undefined, 'the next watch');
+  const [one, two] = api.calls.filter((call) => isWatch(call, 'httproutes'));
+  t.ok(Number(two!.query.get('resourceVersion')) >= Number(one!.query.get('resourceVersion')) + 5, 'from the bookmark');
+  api.put(route('b'));
+  await until(() => followed.names('HTTPRoute').length === 2 || undefined, 'the event');
+  t.equal(
+    count(api, (call) => isList(call, 'httproutes')),
+    1,
+  );
+});
+
+t.test('410 as an answer to a watch, to a page, and as an event: everything is listed again', async (t) => {
+  const api = await startApiServer(t);
+  for (let i = 0; i < 600; i++) api.put(route(`r${i}`));
+  let isExpired = false;
+  api.intercept = ({ path, query }) => {
+    // Between the first page and the second.
+    if (path.endsWith('/httproutes') && query.has('continue') && !isExpired) {
+      isExpired = true;
+      api.compact();
+    }
+    return false;
+  };
+  const followed = follow(t, api);
+  await ready(followed);
+  t.equal(followed.names('HTTPRoute').length, 600);
+  t.ok(isExpired);
+  await until(() => count(api, (call) => isWatch(call, 'httproutes')) > 0 || undefined, 'the watch');
+  api.remove('HTTPRoute', 'r0', 'shop');
+  const gone = { kind: 'Status', status: 'Failure', reason: 'Expired', message: 'too old resource version', code: 410 };
+  api.inject('HTTPRoute', `${JSON.stringify({ type: 'ERROR', object: gone })}\n`);
+  await until(() => followed.names('HTTPRoute').length === 599 || undefined, 'the list');
+  const lists = count(api, (call) => isList(call, 'httproutes'));
+  await until(() => api.watches() >= 11 || undefined, 'the watches');
+  api.compact();
+  api.endWatches();
+  api.put(route('later'));
+  await until(() => followed.store.find('HTTPRoute', 'shop', 'later'), 'the new object');
+  t.ok(count(api, (call) => isList(call, 'httproutes')) > lists);
+  t.notMatch(followed.log(), /kubernetes_invalid/);
+});
+
+t.test('an API server that answers 410 to every watch is not asked without a pause', async (t) => {
+  const api = await startApiServer(t);
+  api.intercept = (call, response) => {
+    if (!isWatch(call, 'httproutes')) return false;
+    failure(response, 410, 'Expired', 'too old');
+    return true;
+  };
+  const followed = follow(t, api, { times: { firstWaitMs: 200, longestWaitMs: 5000 } });
+  await ready(followed);
+  const lists = (): number => count(api, (call) => isList(call, 'httproutes'));
+  await until(() => followed.store.facts().find(({ kind }) => kind === 'HTTPRoute')!.error, 'the error');
+  t.ok(lists() <= 4, `${lists()} lists`);
+});
+
+t.test('HTML, truncated JSON, wrong kinds, other namespaces: the last state stays, and it comes back', async (t) => {
+  const api = await startApiServer(t);
+  api.put(route('a'));
+  const bad: [string, (response: ServerResponse) => void][] = [
+    ['HTML', (response) => void response.setHeader('content-type', 'text/html').end('<html>login</html>')],
+    ['no list', (response) => void response.end('{"kind":"SecretList","metadata":{"resourceVersion":"1"},"items":[]}')],
+    [
+      'half',
+      (response) => void response.end('{"kind":"HTTPRouteList","metadata":{"resourceVersion":"1"},"items":[{"met'),
+    ],
+    ['no version', (response) => void response.end('{"kind":"HTTPRouteList","metadata":{},"items":[]}')],
+    [
+      'no items',
+      (response) => void response.end('{"kind":"HTTPRouteList","metadata":{"resourceVersion":"1"},"items":7}'),
+    ],
+    ['null', (response) => void response.end('null')],
+    [
+      'a Secret among routes',
+      (response) =>
+        void response.end(
+          '{"kind":"HTTPRouteList","metadata":{"resourceVersion":"1"},"items":[{"kind":"Secret","apiVersion":"v1","metadata":{"name":"x","namespace":"shop","resourceVersion":"1"}}]}',
+        ),
+    ],
+    ['500', (response) => failure(response, 500, 'InternalError', 'etcdserver: no leader')],
+    ['closed', (response) => void response.destroy()],
+  ];
+  const followed = follow(t, api);
+  await ready(followed);
+  for (const [what, answer] of bad) {
+    await until(() => followed.store.facts().every(({ error }) => error === undefined) || undefined, 'all is well');
+    let answered = 0;
+    api.intercept = first(
+      2,
+      (call) => isList(call, 'httproutes'),
+      (response) => {
+        answered++;
+        answer(response);
+      },
+    );
+    await until(() => {
+      if (answered === 0) api.inject('HTTPRoute', '<html>\n');
+      return answered === 2 || undefined;
+    }, `${what} twice`);
+    t.strictSame(followed.names('HTTPRoute'), ['shop/a'], `${what}: the last state stays`);
+    await until(() => followed.store.facts().every(({ error }) => error === undefined) || undefined, 'it comes back');
+  }
+  t.match(followed.log(), /kubernetes_invalid/);
+  t.match(followed.log(), /kubernetes_unavailable/);
+  t.match(followed.log(), /the last state stays in force/);
+  t.notMatch(followed.log(), /login/, 'nothing of an answer is logged');
+});
+
+t.test('events that are none, and one without an end', async (t) => {
+  const api = await startApiServer(t);
+  api.put(route('a'));
+  const followed = follow(t, api);
+  await ready(followed);
+  const other = { kind: 'Secret', apiVersion: 'v1', metadata: { name: 'a', namespace: 'shop', resourceVersion: '9' } };
+  const bad = [
+    '{"type":"ADDED"}\n',
+    `${JSON.stringify({ type: 'DELETED', object: other })}\n`,
+    `${JSON.stringify({ type: 'EXPLODED', object: route('a') })}\n`,
+    '{"type":"BOOKMARK","object":{}}\n',
+    `{"type":"ADDED","object":"${'x'.repeat(5_000_000)}`,
+  ];
+  for (const bytes of bad) {
+    const before = count(api, (call) => isList(call, 'httproutes'));
+    const watches = count(api, (call) => isWatch(call, 'httproutes'));
+    await until(() => api.watches() >= 11 || undefined, 'the watches');
+    api.inject('HTTPRoute', bytes);
+    await until(() => count(api, (call) => isList(call, 'httproutes')) > before || undefined, 'a new list');
+    await until(() => count(api, (call) => isWatch(call, 'httproutes')) > watches || undefined, 'a new watch');
+    t.strictSame(followed.names('HTTPRoute'), ['shop/a'], bytes.slice(0, 40));
+  }
+});
+
+t.test('a huge object makes the pages smaller', async (t) => {
+  const api = await startApiServer(t);
+  const data = { big: 'x'.repeat(1_000_000) };
+  for (let i = 0; i < 24; i++)
+    api.put({ apiVersion: 'v1', kind: 'ConfigMap', metadata: { name: `c${i}`, namespace: 'shop' }, data });
+  const followed = follow(t, api);
+  await ready(followed);
+  t.equal(followed.names('ConfigMap').length, 24);
+  t.strictSame(
+    [...new Set(api.calls.filter((call) => isList(call, 'configmaps')).map(({ query }) => query.get('limit')))],
+    ['500', '50', '5'],
+  );
+});
+
+t.test('a kind that RBAC forbids: an error that names kind and verb, and nothing of the rest is hidden', async (t) => {
+  const api = await startApiServer(t);
+  api.intercept = (call, response) => {
+    if (!call.path.endsWith('/secrets')) return false;
+    failure(response, 403, 'Forbidden', 'secrets is forbidden: User "x" cannot list resource "secrets"');
+    return true;
+  };
+  const followed = follow(t, api, { namespaces: ['shop'] });
+  const line = await until(() => followed.lines.find(({ code }) => code === 'kubernetes_forbidden'), 'the line');
+  t.match(line, { msg: /forbids us to list secrets in namespace shop: nothing is served/, kind: 'Secret' });
+  t.match(line['hint'], /kubectl auth can-i list secrets -n shop/);
+  await until(
+    () => followed.store.waitingFor()?.includes('forbids us to list secrets') || undefined,
+    'what it waits for',
+  );
+  t.equal(followed.store.snapshot(), undefined, 'no configuration without the Secrets');
+  t.equal(followed.lines.filter(({ code }) => code === 'kubernetes_forbidden').length, 1, 'logged once');
+  api.intercept = undefined;
+  await ready(followed);
+  t.match(followed.log(), /secrets of namespace shop are followed again/);
+});
+
+t.test('a watch that is forbidden names that verb', async (t) => {
+  const api = await startApiServer(t);
+  api.intercept = (call, response) => {
+    if (!isWatch(call, 'services')) return false;
+    failure(response, 403, 'Forbidden', 'no');
+    return true;
+  };
+  const followed = follow(t, api);
+  await ready(followed);
+  await until(() => /forbids us to watch services/.test(followed.log()) || undefined, 'the line');
+  t.ok(followed.store.facts().find(({ kind }) => kind === 'Service')!.ageMs > 0);
+});
+
+t.test('the token is read again after its rotation', async (t) => {
+  const api = await startApiServer(t);
+  const followed = follow(t, api);
+  await ready(followed);
+  await until(() => api.watches() >= 11 || undefined, 'the watches');
+  api.token = 'second-token';
+  api.endWatches();
+  await until(() => /does not accept our token/.test(followed.log()) || undefined, '401');
+  writeFileSync(api.tokenFile, 'second-token\n');
+  api.put(route('a'));
+  await until(() => followed.names('HTTPRoute').length === 1 || undefined, 'it comes back');
+  t.notMatch(followed.log(), /(?:first|second)-token/);
+});
+
+t.test('an API server that restarts: the last state stays, its age is told, and no list is needed', async (t) => {
+  const api = await startApiServer(t);
+  api.put(route('a'));
+  const followed = follow(t, api, { times: { reminderMs: 50 } });
+  await ready(followed);
+  await until(() => api.watches() >= 11 || undefined, 'the watches');
+  const lists = count(api, (call) => isList(call, 'httproutes'));
+  await api.stop();
+  await until(() => followed.lines.find(({ msg }) => /kinds are up to \d+ s old/.test(String(msg))), 'the reminder');
+  t.strictSame(followed.names('HTTPRoute'), ['shop/a']);
+  const ageOf = (kind: string): number => followed.store.facts().find((one) => one.kind === kind)!.ageMs;
+  await until(() => ageOf('HTTPRoute') > 0 || undefined, 'the age');
+  api.put(route('meanwhile'));
+  await api.start();
+  await until(() => followed.store.find('HTTPRoute', 'shop', 'meanwhile'), 'what happened meanwhile');
+  t.equal(
+    count(api, (call) => isList(call, 'httproutes')),
+    lists,
+  );
+  await until(() => followed.store.facts().every(({ ageMs }) => ageMs === 0) || undefined, 'all is well');
+});
+
+t.test('one that sleeps: a list is given up, and a watch without a word is opened again', async (t) => {
+  const api = await startApiServer(t);
+  api.put(route('a'));
+  let slept = 0;
+  api.intercept = (call) => isList(call, 'services') && slept++ < 1;
+  const followed = follow(t, api, { times: { answerMs: 300, silenceMs: 300 } });
+  await ready(followed);
+  t.match(followed.log(), /did not answer in time/);
+  await until(() => count(api, (call) => isWatch(call, 'httproutes')) > 2 || undefined, 'another watch');
+  t.strictSame(followed.names('HTTPRoute'), ['shop/a']);
+});
+
+t.test('a CRD that comes later is followed from then on, and one that seems to go keeps its objects', async (t) => {
+  const api = await startApiServer(t);
+  const followed = follow(t, api);
+  await ready(followed);
+  t.equal(followed.store.placeOf('SecurityPolicy'), undefined);
+  api.groups.add('gateway.envoyproxy.io/v1alpha1');
+  api.put({
+    ...{ apiVersion: 'gateway.envoyproxy.io/v1alpha1', kind: 'SecurityPolicy' },
+    ...{ metadata: { name: 'p', namespace: 'shop' }, spec: {} },
+  });
+  await until(() => followed.names('SecurityPolicy').length === 1 || undefined, 'the policy');
+  await until(() => count(api, (call) => isWatch(call, 'securitypolicies')) > 0 || undefined, 'the watch');
+  api.groups.delete('gateway.envoyproxy.io/v1alpha1');
+  api.compact();
+  api.endWatches();
+  await until(
+    () => /answered 404 to list securitypolicies|answered 404 to watch/.test(followed.log()) || undefined,
+    '404',
+  );
+  t.strictSame(followed.names('SecurityPolicy'), ['shop/p'], 'a policy does not go because its kind is denied');
+});
+
+t.test('an older version of a kind is followed where there is no newer one', async (t) => {
+  const api = await startApiServer(t, ['gateway.networking.k8s.io/v1beta1']);
+  api.put({ ...route('a'), apiVersion: 'gateway.networking.k8s.io/v1beta1' });
+  const followed = follow(t, api);
+  await ready(followed);
+  t.equal(followed.store.placeOf('HTTPRoute')!.version, 'v1beta1');
+  t.match(followed.store.find('HTTPRoute', 'shop', 'a')!.text, /v1beta1/);
+});
+
+t.test('everything is listed again from time to time', async (t) => {
+  const api = await startApiServer(t);
+  const followed = follow(t, api, { times: { resyncMs: 50, watchMs: 50 } });
+  await ready(followed);
+  await until(() => api.watches() >= 11 || undefined, 'the watches');
+  for (const _ of [1, 2, 3]) {
+    api.endWatches();
+    await until(() => api.watches() >= 11 || undefined, 'the watches');
+  }
+  await until(() => {
+    api.endWatches();
+    return count(api, (call) => isList(call, 'httproutes')) > 1 || undefined;
+  }, 'a second list');
+  t.pass();
+});
+
+t.test('nothing of a Secret gets into the log, whatever is wrong with it', async (t) => {
+  const api = await startApiServer(t);
+  const followed = follow(t, api);
+  await ready(followed);
+  const marker = 'very-secret-marker';
+  const object = {
+    ...secret('s', marker),
+    metadata: { name: '', namespace: 'shop', resourceVersion: '5' },
+    data: marker,
+  };
+  const wrong = [
+    `${JSON.stringify({ type: 'ADDED', object })}\n`,
+    `${JSON.stringify({ type: marker, object })}\n`,
+    `{"type":"ADDED","object":{"data":"${marker}"\n`,
+    `${JSON.stringify({ type: 'ERROR', object: { kind: 'Status', code: 500, message: marker } })}\n`,
+  ];
+  for (const bytes of wrong) {
+    const watches = count(api, (call) => isWatch(call, 'secrets'));
+    await until(() => api.watches() >= 11 || undefined, 'the watches');
+    api.inject('Secret', bytes);
+    await until(() => count(api, (call) => isWatch(call, 'secrets')) > watches || undefined, 'the next watch');
+  }
+  api.intercept = first(
+    1,
+    (call) => isList(call, 'secrets'),
+    (response) => void response.end(`{"kind":"SecretList","items":[{"data":"${marker}`),
+  );
+  api.inject('Secret', 'x\n');
+  await until(() => /it is no SecretList/.test(followed.log()) || undefined, 'the error');
+  t.notMatch(followed.log(), new RegExp(`${marker}|${Buffer.from(marker).toString('base64').slice(0, 12)}`));
+});
