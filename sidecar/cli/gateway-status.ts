@@ -39,6 +39,11 @@ export async function showStatus({
  * Checks that everything would be served as intended. @throws SallyportError `config_invalid` or `config_unreadable`.
  */
 export async function checkGateway(file: string, strict = false): Promise<number> {
+  const { isWatched } = await import('../compile/gateway-status.ts');
+  if (isWatched(file)) {
+    note(`${file} is valid; its documents are at an API server, and are not checked here`);
+    return exitCodes.ok;
+  }
   const { list, spoken, redis, settings, warned } = await readAndWarn(file);
   const more = [
     ...(redis === undefined ? [] : await warningsOfRedis(redis)),

@@ -2,6 +2,7 @@
 
 import { Command } from 'commander';
 import { formatProblem, SallyportError } from '../../cert-agent/base/errors.ts';
+import type { Snapshot } from '../cluster/store.ts';
 import type { Reading } from '../config/read.ts';
 import { action, counted, exitCodes, note, notePassedOver, noteWarning, paint, withLogFormat } from './terminal.ts';
 
@@ -99,7 +100,7 @@ export function readCount(text: string): number {
 }
 
 /** Begins to read `file` in its process; the rest of our modules load meanwhile. */
-export async function beginReading(file: string): Promise<(file: string) => Promise<Reading>> {
+export async function beginReading(file: string): Promise<(file: string, objects?: Snapshot) => Promise<Reading>> {
   const [{ readAhead }, { absolutePath }] = await Promise.all([
     import('../config/read-apart.ts'),
     import('../../cert-agent/base/write.ts'),

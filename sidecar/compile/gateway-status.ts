@@ -39,12 +39,29 @@ export function readAdmin(path: string): { readonly file: string; readonly admin
   return isGatewayFile(text) ? { file, admin: parseGatewaySettings(text, file).admin } : undefined;
 }
 
+/**
+ * True for a gateway.yaml that is valid and whose documents come from an API server.
+ * @throws SallyportError `config_invalid` or `config_unreadable`.
+ */
+export function isWatched(file: string): boolean {
+  const text = readText(file);
+  return isGatewayFile(text) && parseGatewaySettings(text, file).gateway?.kubernetes !== undefined;
+}
+
 function ofFile(file: string): Judged {
   const text = readText(file);
   if (!isGatewayFile(text))
     throw new SallyportError('usage', `${file} configures a sidecar, not a gateway`, {
       hint: "run 'sallyport sidecar'",
     });
+  if (isWatched(file))
+    throw new SallyportError(
+      'usage',
+      `the documents of ${file} are at an API server: only a running gateway knows them`,
+      {
+        hint: "ask it with 'sallyport gateway status'",
+      },
+    );
   const reading = readGateway(file, text);
   return { configuration: { generation: 1, ...reading }, isWhole: true, passedOver: reading.passedOver };
 }

@@ -62,15 +62,19 @@ export interface GatewayConfig {
   readonly clientCrls?: CrlSettings | undefined;
 }
 
-/** @throws SallyportError `config_invalid` with every problem that leaves a document's targets unknown. */
+/**
+ * Reads documents of files, and `more` of an API server.
+ * @throws SallyportError `config_invalid` with every problem that leaves a document's targets unknown.
+ */
 export function readGatewayConfig(
   settings: Settings,
   documents: readonly Source[],
   files: ReadonlyMap<string, string>,
   kinds: OwnKinds = ownKinds,
+  more: readonly PlacedDocument[] = [],
 ): { readonly gateway: GatewayConfig; readonly istio: IstioDocuments } {
   const { placed, problems } = placeDocuments(documents);
-  const read = readPlaced(placed, kinds);
+  const read = readPlaced([...placed, ...more], kinds);
   if (problems.length + read.problems.length > 0) throw configError([...problems, ...read.problems]);
   const { gateway: own } = settings;
   const pages = [...files].filter(([file]) => own?.errorPages !== undefined && file.startsWith(`${own.errorPages}/`));

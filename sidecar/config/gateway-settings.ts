@@ -10,6 +10,7 @@ import { isProxyField } from '../exchange/proxy-fields.ts';
 import { isIpBlock } from '../policy/ip.ts';
 import { pathNormalizations } from '../policy/path.ts';
 import type { TlsVersion } from '../protocol/tls.ts';
+import { kubernetesDocuments, readKubernetesSettings } from './kubernetes/settings.ts';
 import type { GatewaySettings, Settings } from './settings.ts';
 import {
   absolute,
@@ -117,9 +118,9 @@ export const gatewayYaml = z
     trustDomain: trustDomainSchema,
     workload: workloadSchema,
     identity,
-    documents: z.string().min(1).meta({
+    documents: z.union([z.string().min(1), kubernetesDocuments]).meta({
       description:
-        'Directory with the documents that are served: Gateway API, Envoy Gateway, and our own kinds. All directories below are read.',
+        'Directory with the documents that are served: Gateway API, Envoy Gateway, and our own kinds. All directories below are read. Or `kubernetes`: the API server that has them.',
       example: 'gateway/',
     }),
     listeners: z
@@ -336,6 +337,9 @@ export function parseGatewaySettings(source: string, file: string): Settings {
       parsed.proxyProtocol === undefined
         ? undefined
         : { trustedCIDRs: parsed.proxyProtocol.trustedCIDRs, listeners: parsed.proxyProtocol.listeners },
+    ...(typeof parsed.documents === 'string'
+      ? {}
+      : { kubernetes: readKubernetesSettings(parsed.documents, (path) => resolve(base, path), process.env) }),
   };
   return Object.freeze({
     file,
@@ -351,7 +355,7 @@ export function parseGatewaySettings(source: string, file: string): Settings {
           : [[id, { endpoints, identity: who, hosts: [...hosts, ...serviceNames(id, parsed.backends)] }]],
       ),
     ),
-    policies: resolve(base, parsed.documents),
+    policies: typeof parsed.documents === 'string' ? resolve(base, parsed.documents) : undefined,
     admin: parsed.admin,
     health: parsed.health,
     accessLog: parsed.accessLog === 'stdout' ? 'stdout' : resolve(base, parsed.accessLog),

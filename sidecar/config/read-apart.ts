@@ -6,6 +6,7 @@ import { fork } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { type Code, type ErrorDetail, reasonOf, SallyportError } from '../../cert-agent/base/errors.ts';
 import { deepFreeze } from '../../cert-agent/base/live.ts';
+import type { Snapshot } from '../cluster/store.ts';
 import type { AuthorizationPolicy } from '../policy/policy.ts';
 import type { Reading } from './read.ts';
 
@@ -18,6 +19,9 @@ export type Answer =
 // It has the same extension as this file: .ts in the source, .js in dist/.
 const program = fileURLToPath(import.meta.url.replace(/read-apart(\.[jt]s)$/, 'read-process$1'));
 
+/** Tells the process to wait for one message: the objects of the API server. */
+export const withObjects = '--with-objects';
+
 /** A message is received in one turn of the event loop, and traffic waits meanwhile. */
 export const rulesPerMessage = 500;
 
@@ -25,10 +29,10 @@ export const rulesPerMessage = 500;
 const patienceMs = 120_000;
 
 /** readConfiguration() in a process. @throws SallyportError `config_invalid`, `config_unreadable`, `internal`. */
-export async function readApart(file: string): Promise<Reading> {
+export async function readApart(file: string, objects?: Snapshot): Promise<Reading> {
   // It does not inherit the sidecar's Node options (an inspector's port, a tracer).
   const { NODE_OPTIONS: _, ...env } = process.env;
-  const child = fork(program, [file], {
+  const child = fork(program, objects === undefined ? [file] : [file, withObjects], {
     env,
     execArgv: ['--disable-sigusr1'],
     serialization: 'advanced',
@@ -38,6 +42,8 @@ export async function readApart(file: string): Promise<Reading> {
   const timer = setTimeout(() => child.kill(), patienceMs);
   const over = (): void => clearTimeout(timer);
   child.once('exit', over).once('error', over);
+  // If it cannot be sent, the process has ended, which is reported below.
+  if (objects !== undefined) child.send(objects, () => {});
   const policies: AuthorizationPolicy[] = [];
   return new Promise((resolve, reject) => {
     child.on('message', (answer: Answer) => {
@@ -58,10 +64,10 @@ export function readAhead(file: string): typeof readApart {
   let ahead: Promise<Reading> | undefined = readApart(file);
   // The caller that takes the result gets the error.
   ahead.catch(() => {});
-  return (wanted) => {
-    const first = wanted === file ? ahead : undefined;
+  return (wanted, objects) => {
+    const first = wanted === file && objects === undefined ? ahead : undefined;
     ahead = undefined;
-    return first ?? readApart(wanted);
+    return first ?? readApart(wanted, objects);
   };
 }
 

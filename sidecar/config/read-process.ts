@@ -1,8 +1,9 @@
 // The process that reads the configuration once and exits: see read-apart.ts.
 
 import { asSallyportError } from '../../cert-agent/base/errors.ts';
+import type { Snapshot } from '../cluster/store.ts';
 import { readConfiguration } from './read.ts';
-import { type Answer, rulesPerMessage } from './read-apart.ts';
+import { type Answer, rulesPerMessage, withObjects } from './read-apart.ts';
 
 // A signal to the whole process group is for the sidecar.
 process.on('SIGUSR1', () => {});
@@ -10,13 +11,18 @@ process.on('SIGHUP', () => {});
 
 let sent = 0;
 const all: Answer[] = [];
-for await (const one of answers(process.argv[2] ?? '')) all.push(one);
+const objects = process.argv[3] === withObjects ? await received() : undefined;
+for await (const one of answers(process.argv[2] ?? '', objects)) all.push(one);
 // Messages in flight would be lost when the channel closes.
 for (const one of all) process.send?.(one, () => ++sent === all.length && process.disconnect());
 
-async function* answers(file: string): AsyncGenerator<Answer> {
+function received(): Promise<Snapshot> {
+  return new Promise((resolve) => process.once('message', (message: Snapshot) => resolve(message)));
+}
+
+async function* answers(file: string, objects: Snapshot | undefined): AsyncGenerator<Answer> {
   try {
-    const reading = await readConfiguration(file);
+    const reading = await readConfiguration(file, undefined, objects);
     const { authorizationPolicies, ...rest } = reading.documents;
     let part: (typeof authorizationPolicies)[number][] = [];
     let rules = 0;

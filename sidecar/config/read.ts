@@ -1,6 +1,8 @@
 // Reads the configuration once: sidecar.yaml and the policies beside it, as text and as values.
 
 import type { Problem } from '../../cert-agent/base/errors.ts';
+import type { WatchedKind } from '../cluster/kinds.ts';
+import type { Snapshot } from '../cluster/store.ts';
 import type { IstioDocuments } from '../documents/istio/documents.ts';
 import { parseIstio } from '../documents/istio/read.ts';
 import type { AnyCapability } from '../edge/capability.ts';
@@ -17,21 +19,28 @@ export interface Reading {
   readonly sources: readonly Source[];
   /** Files beside them that were not read: each may contain a policy that the operator believes to be in force. */
   readonly passedOver: readonly Problem[];
+  /** The kinds to follow, for a gateway whose documents come from an API server. */
+  readonly watched?: readonly WatchedKind[];
 }
 
 /**
  * Reads everything that `file` leads to. `table` has the capabilities; default those of this build. What only a gateway
- * needs is loaded for gateway.yaml alone.
+ * needs is loaded for gateway.yaml alone. `objects` are those of the API server that gateway.yaml names; without them
+ * such a gateway has no documents.
  * @throws SallyportError `config_invalid` with every problem, `config_unreadable`.
  */
-export async function readConfiguration(file: string, table?: readonly AnyCapability[]): Promise<Reading> {
+export async function readConfiguration(
+  file: string,
+  table?: readonly AnyCapability[],
+  objects?: Snapshot,
+): Promise<Reading> {
   const text = readText(file);
   if (isGatewayFile(text)) {
     const [{ readGateway }, { loadOwnKinds }] = await Promise.all([
       import('./read-gateway.ts'),
       import('../documents/sallyport.ts'),
     ]);
-    return readGateway(file, text, await loadOwnKinds(table));
+    return readGateway(file, text, await loadOwnKinds(table), objects);
   }
   const { readSettings } = await import('./sidecar-settings.ts');
   const settings = await readSettings(text, file, table);

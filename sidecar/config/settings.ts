@@ -2,6 +2,7 @@
 // process holds this, and not the schemas that read it.
 
 import type { Address } from '../../cert-agent/base/address.ts';
+import type { ApiServer } from '../../cert-agent/base/api-server.ts';
 import type { Limits } from '../exchange/limits.ts';
 import type { LearnSettings } from '../observe/learned.ts';
 import type { PathNormalization } from '../policy/path.ts';
@@ -136,6 +137,17 @@ export interface GatewaySettings {
   readonly proxyProtocol:
     | { readonly trustedCIDRs: readonly string[]; readonly listeners: readonly string[] | undefined }
     | undefined;
+  /** Present if the documents come from an API server and not from a directory. */
+  readonly kubernetes?: KubernetesSettings | undefined;
+}
+
+/** An API server, and what of it is read. Paths are absolute. */
+export interface KubernetesSettings {
+  readonly server: ApiServer;
+  /** Undefined: all. */
+  readonly namespaces: readonly string[] | undefined;
+  /** True if Services without an identity and without a BackendTLSPolicy get plaintext. */
+  readonly unsafePlaintext: boolean;
 }
 
 /** An upstream outside the mesh. */

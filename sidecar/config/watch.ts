@@ -2,10 +2,12 @@
 // invalid change, the last good generation stays, and the reason is logged and counted.
 
 import { dirname, resolve } from 'node:path';
+import { guard } from '../../cert-agent/base/background.ts';
 import { asSallyportError, formatProblem, type Problem, SallyportError } from '../../cert-agent/base/errors.ts';
 import { type Live, LiveCell } from '../../cert-agent/base/live.ts';
 import type { Log } from '../../cert-agent/base/log.ts';
 import { watchForChange } from '../../cert-agent/base/watch.ts';
+import type { ClusterStore, Snapshot } from '../cluster/store.ts';
 import type { IstioDocuments } from '../documents/istio/documents.ts';
 import { fixedOfGateway, fixedSettings } from './fixed-settings.ts';
 import type { GatewayConfig } from './gateway-config.ts';
@@ -20,6 +22,10 @@ const againMs = 10_000;
 
 /** An emptied file counts as empty only after this time: an editor may empty it for a moment while it writes. */
 const emptyMs = 1000;
+
+/** The pause between two readings of objects, as a multiple of the last one's time: they may change all the time. */
+const objectsPause = 4;
+const leastPauseMs = 1000;
 
 /** How many files are listed; the rest is counted. */
 const mostNamed = 50;
@@ -43,6 +49,13 @@ export interface ConfigurationWatch {
   failures(): number;
   /** Why the newest change was rejected; undefined if it was accepted. */
   lastProblem(): SallyportError | undefined;
+  /** The objects of the API server that gateway.yaml names; undefined without one. */
+  readonly store: ClusterStore | undefined;
+  /**
+   * What the documents of an API server wait for; undefined once they are in force. `inForce` is the generation that
+   * the ports have.
+   */
+  waitingFor(inForce: number): string | undefined;
   /** Looks now. Unchanged files are read again only if they could not be read before. */
   reload(): void;
   /** Stops watching. A reading that is under way still takes effect. */
@@ -58,14 +71,21 @@ export async function watchConfiguration(
   file: string,
   log: Log,
   adapt: (settings: Settings) => Settings | Promise<Settings> = (settings) => settings,
-  readFile: (file: string) => Promise<Reading> = readApart,
+  readFile: (file: string, objects?: Snapshot) => Promise<Reading> = readApart,
   everyMs = 1000,
 ): Promise<ConfigurationWatch> {
-  const read = async (): Promise<Reading> => {
-    const reading = await readFile(file);
+  const read = async (objects?: Snapshot): Promise<Reading> => {
+    const reading = await readFile(file, objects);
     return { ...reading, settings: await adapt(reading.settings) };
   };
   const first = await read();
+  const store = await startStore(first, log);
+  /** The objects of the last accepted or rejected configuration. */
+  let seenObjects: Snapshot | undefined;
+  /** The first generation with documents of the API server. */
+  let firstWithObjects: number | undefined;
+  /** performance.now() from which objects may be read again. */
+  let objectsFrom = 0;
   /** The text of the last accepted or rejected configuration. */
   let seen: readonly Source[] = first.sources;
   let passedOver: readonly Problem[] = [];
@@ -87,6 +107,7 @@ export async function watchConfiguration(
   const look = (asked = false): void => {
     // Changes during a reading are seen by the next look.
     if (reading) return;
+    let objects: Snapshot | undefined;
     try {
       const { settings } = cell.current();
       const found = readSources(file, settings);
@@ -99,8 +120,11 @@ export async function watchConfiguration(
       if (unseen) problem = undefined;
       const again = unseen || (unreadSince !== undefined && (asked || performance.now() - unreadSince > againMs));
       unseen = false;
-      if (sameSources(now, seen) && !again) return;
+      objects = store?.snapshot();
+      const isNew = objects !== seenObjects && performance.now() >= objectsFrom;
+      if (sameSources(now, seen) && !isNew && !again) return;
       seen = now;
+      seenObjects = objects;
       unreadSince = undefined;
     } catch (error) {
       watched.lost();
@@ -109,10 +133,13 @@ export async function watchConfiguration(
       return;
     }
     reading = true;
-    void read()
-      .then(take, keepLast)
+    const begunAt = performance.now();
+    void read(objects)
+      .then((next) => take(next, objects), keepLast)
       .finally(() => {
         reading = false;
+        const now = performance.now();
+        objectsFrom = now + Math.max(leastPauseMs, objectsPause * (now - begunAt));
         if (!closed) look();
       });
   };
@@ -129,7 +156,7 @@ export async function watchConfiguration(
       log.warn({ code: 'file_passed_over' }, `and ${fresh.length - mostNamed} more files that are not read`);
   };
 
-  const take = (next: Reading): void => {
+  const take = (next: Reading, objects: Snapshot | undefined): void => {
     const { settings, generation } = cell.current();
     try {
       refuseUnreloadable(settings, next.settings);
@@ -143,6 +170,7 @@ export async function watchConfiguration(
       { code: 'config_loaded', generation: generation + 1, policies: policiesIn(next) },
       `configuration generation ${generation + 1} is in force`,
     );
+    if (objects !== undefined) firstWithObjects ??= generation + 1;
     cell.set(freeze(next, generation + 1));
   };
 
@@ -162,6 +190,7 @@ export async function watchConfiguration(
     );
   };
 
+  store?.onChange(() => guard('configuration', () => closed || look()));
   look();
   const watch = watchForChange(
     () => {
@@ -177,12 +206,29 @@ export async function watchConfiguration(
     configuration: cell,
     failures: () => failures,
     lastProblem: () => problem,
+    store,
+    waitingFor(inForce) {
+      if (store === undefined || (firstWithObjects !== undefined && inForce >= firstWithObjects)) return undefined;
+      return (
+        store.waitingFor() ??
+        (problem === undefined ? 'the documents to be read' : `documents without errors (${problem.message})`)
+      );
+    },
     reload: () => look(true),
     close() {
       closed = true;
+      void store?.close();
       watch.close();
     },
   };
+}
+
+/** The store is loaded by gateways that have a use for it only. */
+async function startStore({ settings, watched }: Reading, log: Log): Promise<ClusterStore | undefined> {
+  const { kubernetes } = settings.gateway ?? {};
+  if (kubernetes === undefined) return undefined;
+  const { ClusterStore: Store } = await import('../cluster/store.ts');
+  return new Store({ server: kubernetes.server, namespaces: kubernetes.namespaces, kinds: watched ?? [], log });
 }
 
 function policiesIn({ documents, gateway }: Reading): number {
@@ -202,7 +248,8 @@ function refuseUnreloadable(old: Settings, next: Settings): void {
   const changed: string[] = fixedSettings.filter((key) => JSON.stringify(old[key]) !== JSON.stringify(next[key]));
   for (const key of fixedOfGateway)
     if (JSON.stringify(old.gateway?.[key]) !== JSON.stringify(next.gateway?.[key])) changed.push(key);
-  if ((old.gateway === undefined) !== (next.gateway === undefined)) changed.push('documents');
+  const isOther = JSON.stringify(old.gateway?.kubernetes) !== JSON.stringify(next.gateway?.kubernetes);
+  if ((old.gateway === undefined) !== (next.gateway === undefined) || isOther) changed.push('documents');
   if (changed.length === 0) return;
   throw new SallyportError('config_invalid', `${changed.join(', ')} cannot change while the sidecar runs`, {
     hint: 'restart it to apply this change',

@@ -8,6 +8,7 @@ import { SallyportError } from '../../cert-agent/base/errors.ts';
 import type { Log } from '../../cert-agent/base/log.ts';
 import { createRegistry } from '../../cert-agent/base/metrics.ts';
 import { absolutePath } from '../../cert-agent/base/write.ts';
+import type { Snapshot } from '../cluster/store.ts';
 import type { Reading } from '../config/read.ts';
 import type { Settings } from '../config/settings.ts';
 import { type ConfigurationWatch, watchConfiguration } from '../config/watch.ts';
@@ -58,7 +59,7 @@ export interface SidecarOptions {
   /** In a worker that is not the first: the link to the first. */
   readonly link?: WorkerLink;
   /** Reads the configuration; by default in a separate process. */
-  readonly read?: (file: string) => Promise<Reading>;
+  readonly read?: (file: string, objects?: Snapshot) => Promise<Reading>;
   /** Default those of this build. */
   readonly capabilities?: readonly AnyCapability[];
   /**
@@ -105,15 +106,21 @@ export async function startSidecar(options: SidecarOptions): Promise<Sidecar> {
     // What a sidecar cannot serve is refused with the file, before anything is in force.
     if (whole.capabilities !== undefined)
       (await import('./sidecar-edge.ts')).checkSidecarEdge(whole, options.capabilities);
+    if (whole.gateway?.kubernetes !== undefined && count > 1)
+      throw new SallyportError('config_invalid', "with 'documents: { kubernetes: ... }' a gateway has one worker", {
+        hint: 'run more replicas in place of --workers',
+      });
     return shareOf(whole, index, count);
   };
   const watch = await watchConfiguration(configFile, log, adapt, options.read);
   const { settings } = watch.configuration.current();
   const component = settings.gateway === undefined ? 'sidecar' : 'gateway';
-  if (options.component !== undefined && options.component !== component)
+  if (options.component !== undefined && options.component !== component) {
+    watch.close();
     throw new SallyportError('usage', `${configFile} configures a ${component}, not a ${options.component}`, {
       hint: `run 'sallyport ${component}'`,
     });
+  }
   const registry = createRegistry();
   const source = await startIdentity(settings, registry, log);
   const sidecar = new RunningSidecar(watch, source, registry, settings, { ...options, configFile });
@@ -247,6 +254,8 @@ class RunningSidecar implements Sidecar {
     if (identity !== undefined) waitingFor.push(identity);
     if ((this.#generations?.inForce ?? 0) === 0 && this.#options.link !== undefined)
       waitingFor.push('the first worker to have the same documents in force');
+    const documents = this.#watch.waitingFor(this.#generations?.inForce ?? 0);
+    if (documents !== undefined) waitingFor.push(documents);
     waitingFor.push(...this.#ports.waitingFor());
     if (this.#file.trouble !== undefined)
       waitingFor.push(`the access log, which cannot be written (${this.#file.trouble})`);
@@ -330,6 +339,8 @@ class RunningSidecar implements Sidecar {
     const gateway = await startGateway(options, this.#options.capabilities);
     if (gateway.first !== undefined) this.#firstState.resolve(gateway.first);
     this.#stops.push(() => gateway.close());
+    const { store } = this.#watch;
+    if (store !== undefined) (await import('./cluster-metrics.ts')).registerClusterMetrics(this.#registry, store);
     return gateway;
   }
 

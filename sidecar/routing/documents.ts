@@ -171,6 +171,8 @@ export interface RouteSpec<Rule extends RouteRule = RouteRule> {
 /** A Kubernetes Service: its ports and their protocols. */
 export interface ServiceSpec {
   readonly ports: readonly { readonly name?: string; readonly port: number; readonly appProtocol?: string }[];
+  /** Why it cannot be a backend, although it is there. */
+  readonly refused?: string;
 }
 
 /** The decoded data of a Secret or ConfigMap. Never logged, never shown. */

@@ -127,6 +127,8 @@ export function resolveBackend(
           ? `there is no Service ${namespace}/${ref.name}, and 'backends' does not name ${key}`
           : `Service ${namespace}/${ref.name} has no port ${ref.port}`,
     });
+  if (upstream === undefined && there?.spec.refused !== undefined)
+    return resolved({ reason: 'InvalidKind', message: there.spec.refused });
   return resolved(undefined, upstream);
 }
 

@@ -1,0 +1,107 @@
+// Objects of an API server as the documents that a reader takes: those that concern our Gateways, without a file's lines.
+
+import type { Problem } from '../../../cert-agent/base/errors.ts';
+import type { KeptObject } from '../../cluster/objects.ts';
+import type { PlacedDocument } from '../../documents/istio/read.ts';
+import { controllerName } from '../../routing/names.ts';
+
+type Tree = Readonly<Record<string, unknown>>;
+
+/** An object with its parsed text. */
+export interface ReadObject {
+  readonly object: KeptObject;
+  readonly value: Tree;
+}
+
+const gatewayApi = 'gateway.networking.k8s.io';
+const routeKinds: ReadonlySet<string> = new Set(['HTTPRoute', 'GRPCRoute', 'TLSRoute', 'TCPRoute']);
+
+/** Parses the objects. */
+export function readObjects(objects: readonly KeptObject[]): ReadObject[] {
+  return objects.map((object) => ({ object, value: JSON.parse(object.text) as Tree }));
+}
+
+/** A document's place: there is no file, so it is named instead. */
+export function placeOf({ kind, namespace, name }: Pick<KeptObject, 'kind' | 'namespace' | 'name'>): string {
+  return `kubernetes/${kind}/${namespace === undefined ? '' : `${namespace}/`}${name}`;
+}
+
+/** The documents, for the reader of files. */
+export function placeObjects(objects: readonly ReadObject[]): PlacedDocument[] {
+  return objects.map(({ object, value }) => {
+    const file = placeOf(object);
+    return {
+      file,
+      document: {
+        value,
+        problemAt: (_path, message, { hint } = {}): Problem => ({
+          ...{ file, line: 1, column: 1, message },
+          ...(hint === undefined ? {} : { hint }),
+        }),
+      },
+    };
+  });
+}
+
+/**
+ * What concerns us. Other controllers have Gateways in the same cluster: their classes, their Gateways, the routes and
+ * the policies of those are not ours to serve, nor to judge. What is not certainly another's stays.
+ */
+export function oursOf(objects: readonly ReadObject[]): ReadObject[] {
+  const isOurClass = ({ value }: ReadObject): boolean => treeOf(value['spec'])['controllerName'] === controllerName;
+  const classes = new Set(
+    objects.flatMap((one) => (one.object.kind === 'GatewayClass' && isOurClass(one) ? [one.object.name] : [])),
+  );
+  const isOurGateway = ({ value }: ReadObject): boolean =>
+    classes.has(treeOf(value['spec'])['gatewayClassName'] as string);
+  const gateways = objects.filter(({ object }) => object.kind === 'Gateway');
+  const ours = new Set(gateways.filter(isOurGateway).map((one) => keyOf(one)));
+  const others = new Set(gateways.filter((one) => !isOurGateway(one)).map((one) => keyOf(one)));
+  const routes = new Map(
+    objects.filter(({ object }) => routeKinds.has(object.kind)).map((one) => [one, withOurParents(one, ours)] as const),
+  );
+  for (const [one, mine] of routes) if (mine === undefined) others.add(keyOf(one));
+  return objects.flatMap((one): ReadObject[] => {
+    const { kind } = one.object;
+    if (kind === 'GatewayClass') return isOurClass(one) ? [one] : [];
+    if (kind === 'Gateway') return isOurGateway(one) ? [one] : [];
+    if (routes.has(one)) {
+      const mine = routes.get(one);
+      return mine === undefined ? [] : [mine];
+    }
+    return isForOthers(one, others) ? [] : [one];
+  });
+}
+
+/** A route with those of its parents that are our Gateways; undefined if none is. */
+function withOurParents(one: ReadObject, ours: ReadonlySet<string>): ReadObject | undefined {
+  const spec = treeOf(one.value['spec']);
+  const { parentRefs } = spec;
+  if (!Array.isArray(parentRefs)) return one;
+  const mine = parentRefs.filter((ref) => {
+    const { group = gatewayApi, kind = 'Gateway', namespace = one.object.namespace, name } = treeOf(ref);
+    return group === gatewayApi && kind === 'Gateway' && ours.has(`Gateway ${namespace}/${name}`);
+  });
+  if (mine.length === 0) return undefined;
+  return mine.length === parentRefs.length
+    ? one
+    : { ...one, value: { ...one.value, spec: { ...spec, parentRefs: mine } } };
+}
+
+/** A policy all of whose targets are Gateways or routes of other controllers. */
+function isForOthers({ object, value }: ReadObject, others: ReadonlySet<string>): boolean {
+  const { targetRef, targetRefs = targetRef === undefined ? [] : [targetRef] } = treeOf(value['spec']);
+  if (!Array.isArray(targetRefs) || targetRefs.length === 0) return false;
+  return targetRefs.every((ref) => {
+    const { kind, namespace = object.namespace, name } = treeOf(ref);
+    return others.has(`${kind} ${namespace}/${name}`);
+  });
+}
+
+function keyOf({ object }: ReadObject): string {
+  return `${object.kind} ${object.namespace}/${object.name}`;
+}
+
+export function treeOf(value: unknown): Tree {
+  return typeof value === 'object' && value !== null && !Array.isArray(value) ? (value as Tree) : {};
+}

@@ -1,0 +1,297 @@
+// A gateway whose documents come from an API server: nothing before the first list, then routes, Secrets and Services as
+// they come and go.
+
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { connect, type TLSSocket } from 'node:tls';
+import t from 'tap';
+import { readApart } from '../../sidecar/config/read-apart.ts';
+import { startSidecar } from '../../sidecar/process/main.ts';
+import { type Any, type FakeApiServer, failure, startApiServer } from '../fixtures/api-server.ts';
+import { ask, startEcho } from '../fixtures/echo.ts';
+import { type Gateway, type GatewayOptions, startTestGateway, writeGateway } from '../fixtures/gateway.ts';
+import { logTo, readHere, readState } from '../fixtures/mesh.ts';
+import { createAuthority, createCredential } from '../fixtures/pki.ts';
+import { type Owner, runSallyport, until } from '../fixtures/process.ts';
+
+const outside = await createAuthority('outside.test');
+const [first, second] = await Promise.all(
+  ['first.test', 'second.test'].map((dns) =>
+    createCredential(outside, 'spiffe://outside.test/front', { dns: [dns, 'a.test'] }),
+  ),
+);
+const app = await startEcho(t, 'a');
+const gatewayApi = 'gateway.networking.k8s.io/v1';
+
+const object = (kind: string, name: string, rest: object, apiVersion = gatewayApi, namespace = 'shop'): Any => ({
+  ...{ apiVersion, kind, metadata: { name, namespace } },
+  ...rest,
+});
+const gatewayClass = (name: string, controllerName: string): Any => ({
+  ...{ apiVersion: gatewayApi, kind: 'GatewayClass', metadata: { name }, spec: { controllerName } },
+});
+const gateway = (name: string, gatewayClassName = 'sallyport', more: object[] = []): Any =>
+  object('Gateway', name, {
+    spec: { gatewayClassName, listeners: [{ name: 'http', port: 80, protocol: 'HTTP' }, ...more] },
+  });
+const route = (name: string, host: string, backend = 'a', more: object = {}): Any =>
+  object('HTTPRoute', name, {
+    spec: {
+      ...{ parentRefs: [{ name: 'g' }], hostnames: [host], rules: [{ backendRefs: [{ name: backend, port: 80 }] }] },
+      ...more,
+    },
+  });
+const secret = (name: string, { chainPem, keyPem }: { chainPem: string; keyPem: string }): Any =>
+  object(
+    'Secret',
+    name,
+    {
+      type: 'kubernetes.io/tls',
+      data: { 'tls.crt': Buffer.from(chainPem).toString('base64'), 'tls.key': Buffer.from(keyPem).toString('base64') },
+    },
+    'v1',
+  );
+const service = (name: string, spec: object = {}, annotations: object = {}): Any => ({
+  ...object('Service', name, { spec: { ports: [{ name: 'http', port: 80, targetPort: 'web' }], ...spec } }, 'v1'),
+  metadata: { name, namespace: 'shop', annotations },
+});
+const slice = (name: string, of: string, endpoints: object[], more: object = {}): Any => ({
+  ...object(
+    'EndpointSlice',
+    name,
+    { addressType: 'IPv4', endpoints, ports: [{ name: 'http', port: 8080 }], ...more },
+    'discovery.k8s.io/v1',
+  ),
+  metadata: { name, namespace: 'shop', labels: { 'kubernetes.io/service-name': of } },
+});
+
+function fill(api: FakeApiServer): void {
+  api.put(gatewayClass('sallyport', 'sallyport.dev/gateway-controller'));
+  api.put(gateway('g'));
+  api.put(route('r', 'a.test'));
+}
+
+const sourceOf = ({ url, caFile, tokenFile }: FakeApiServer, more = ''): string =>
+  `{ kubernetes: { url: "${url}", caFile: ${caFile}, tokenFile: ${tokenFile}${more} } }`;
+const yaml = `upstreams: { a: { endpoints: ["127.0.0.1:${app}"] } }\nbackends: { shop/a:80: a }\n`;
+const optionsOf = (api: FakeApiServer, more = '', listeners: readonly string[] = ['shop/g:80']): GatewayOptions => ({
+  ...{ documents: {}, source: sourceOf(api, more), listeners, yaml },
+});
+
+async function started(
+  t: Owner,
+  more = '',
+  listeners?: readonly string[],
+): Promise<{ api: FakeApiServer; one: Gateway }> {
+  const api = await startApiServer(t, [...groups, 'gateway.envoyproxy.io/v1alpha1']);
+  fill(api);
+  return { api, one: await startTestGateway(t, optionsOf(api, more, listeners)) };
+}
+const groups = ['gateway.networking.k8s.io/v1', 'gateway.networking.k8s.io/v1beta1'];
+
+const statusOf = async (one: Gateway, host: string): Promise<number | undefined> =>
+  (await ask(one.port('shop/g:80'), '/', { headers: { host } }).catch(() => undefined))?.status;
+const served = (one: Gateway, host: string, status: number) =>
+  until(async () => (await statusOf(one, host)) === status || undefined, `${status} for ${host}`);
+
+t.test('not ready, and nothing is open, until each kind was listed', async (t) => {
+  const api = await startApiServer(t);
+  fill(api);
+  let isForbidden = true;
+  api.intercept = ({ path }, response) => {
+    if (!isForbidden || !path.endsWith('/secrets')) return false;
+    failure(response, 403, 'Forbidden', 'no');
+    return true;
+  };
+  const { file, port } = await writeGateway(t, optionsOf(api));
+  const lines: Record<string, unknown>[] = [];
+  const sidecar = await startSidecar({
+    ...{ configFile: file, log: logTo(lines), version: 'test' },
+    read: (name, objects) => readHere(name, objects),
+  });
+  t.teardown(() => sidecar.drain());
+  const waits = (pattern: RegExp) =>
+    until(() => sidecar.readiness().waitingFor.some((one) => pattern.test(one)) || undefined, String(pattern));
+  await waits(/the API server's list of secrets \(the API server forbids us to list secrets\)/);
+  t.notOk(sidecar.readiness().ready);
+  await t.rejects(ask(port('shop/g:80'), '/'), 'nothing listens');
+  isForbidden = false;
+  await until(() => sidecar.readiness().ready || undefined, 'ready');
+  t.equal((await ask(port('shop/g:80'), '/', { headers: { host: 'a.test' } })).status, 200);
+});
+
+t.test('routes come, change and go; those of other controllers are not ours', async (t) => {
+  const { api, one } = await started(t);
+  t.equal(await statusOf(one, 'a.test'), 200);
+  t.equal(await statusOf(one, 'b.test'), 404);
+  api.put(route('b', 'b.test'));
+  await served(one, 'b.test', 200);
+  api.remove('HTTPRoute', 'r', 'shop');
+  await served(one, 'a.test', 404);
+  api.put(gatewayClass('envoy', 'gateway.envoyproxy.io/gatewayclass-controller'));
+  api.put(gateway('other', 'envoy'));
+  api.put(route('c', 'c.test', 'a', { parentRefs: [{ name: 'other' }, { name: 'g' }] }));
+  api.put(route('d', 'd.test', 'a', { parentRefs: [{ name: 'other' }] }));
+  api.put(
+    object(
+      'SecurityPolicy',
+      'of-others',
+      {
+        spec: {
+          targetRefs: [{ group: 'gateway.networking.k8s.io', kind: 'Gateway', name: 'other' }],
+          jwt: { unheard: 1 },
+        },
+      },
+      'gateway.envoyproxy.io/v1alpha1',
+    ),
+  );
+  await served(one, 'c.test', 200);
+  t.equal(await statusOf(one, 'd.test'), 404);
+  const { items } = (await (await fetch(`http://127.0.0.1:${one.admin}/gateway-status`)).json()) as Any;
+  t.strictSame(items.map(({ kind, metadata }: Any) => `${kind} ${metadata.name}`).toSorted(), [
+    ...['Gateway g', 'GatewayClass sallyport', 'HTTPRoute b', 'HTTPRoute c'],
+  ]);
+  t.strictSame(
+    items.find(({ metadata }: Any) => metadata.name === 'c').status.parents.map(({ parentRef }: Any) => parentRef.name),
+    ['g'],
+  );
+});
+
+t.test('a bad document: the last ones stay in force, and it says why', async (t) => {
+  const { api, one } = await started(t);
+  const policy = (spec: object): Any => object('SecurityPolicy', 'p', { spec }, 'gateway.envoyproxy.io/v1alpha1');
+  api.put(policy({ jwt: {} }));
+  await until(async () => (await readState(one.admin))['lastProblem'] ?? undefined, 'the problem');
+  t.match((await readState(one.admin))['lastProblem'], { message: /kubernetes\/SecurityPolicy\/shop\/p:1:1/ });
+  api.put(route('b', 'b.test'));
+  t.equal(await statusOf(one, 'a.test'), 200, 'what was in force stays');
+  api.remove('SecurityPolicy', 'p', 'shop');
+  await served(one, 'b.test', 200);
+  t.equal((await readState(one.admin))['lastProblem'], null);
+});
+
+t.test('a Secret is a certificate of a listener, and its rotation is in force', async (t) => {
+  const api = await startApiServer(t);
+  fill(api);
+  const tls = { certificateRefs: [{ name: 'cert' }] };
+  api.put(gateway('g', 'sallyport', [{ name: 'https', port: 443, protocol: 'HTTPS', hostname: 'a.test', tls }]));
+  api.put(secret('cert', first!));
+  const one = await startTestGateway(t, optionsOf(api, '', ['shop/g:80', 'shop/g:443']));
+  const shown = (): Promise<string> =>
+    new Promise((resolve, reject) => {
+      const socket: TLSSocket = connect(
+        { host: '127.0.0.1', port: one.port('shop/g:443'), servername: 'a.test', rejectUnauthorized: false },
+        () => {
+          resolve(socket.getPeerCertificate().subjectaltname ?? '');
+          socket.destroy();
+        },
+      );
+      socket.once('error', reject);
+    });
+  t.match(await shown(), /first\.test/);
+  api.put(secret('cert', second!));
+  await until(async () => /second\.test/.test(await shown()) || undefined, 'the new certificate');
+  t.notMatch(JSON.stringify(one.lines), /PRIVATE KEY|LS0tLS1CRUdJTiB/);
+});
+
+t.test('the ready endpoints of Services', async (t) => {
+  const { api, one } = await started(t, ', unsafePlaintext: true');
+  const endpoints = async (): Promise<string[]> => {
+    const list = (await (await fetch(`http://127.0.0.1:${one.admin}/upstreams`)).json()) as Any[];
+    return list
+      .filter(({ name }) => String(name).includes('shop/svc:80'))
+      .flatMap((pool) => pool.endpoints.map(({ address }: Any) => address))
+      .toSorted();
+  };
+  const become = (wanted: string[]) =>
+    until(async () => JSON.stringify(await endpoints()) === JSON.stringify(wanted) || undefined, wanted.join());
+  api.put(service('svc'));
+  api.put(route('b', 'b.test', 'svc'));
+  await served(one, 'b.test', 503);
+  api.put(
+    slice('svc-1', 'svc', [
+      { addresses: ['10.0.0.1'], conditions: { ready: true } },
+      { addresses: ['10.0.0.2'], conditions: { ready: false, serving: false, terminating: false } },
+      { addresses: ['10.0.0.3'], conditions: { ready: false, serving: true, terminating: true } },
+      { addresses: ['10.0.0.4'] },
+      { addresses: ['127.0.0.1'] },
+      { addresses: ['169.254.169.254'] },
+    ]),
+  );
+  await become(['10.0.0.1:8080', '10.0.0.4:8080']);
+  api.put(slice('svc-2', 'svc', [{ addresses: ['10.0.1.1'] }, { addresses: ['10.0.0.1'] }]));
+  await become(['10.0.0.1:8080', '10.0.0.4:8080', '10.0.1.1:8080']);
+  api.remove('EndpointSlice', 'svc-2', 'shop');
+  api.put(
+    slice('svc-1', 'svc', [
+      { addresses: ['10.0.0.3'], conditions: { ready: false, serving: true, terminating: true } },
+    ]),
+  );
+  await become(['10.0.0.3:8080']);
+  api.remove('EndpointSlice', 'svc-1', 'shop');
+  await served(one, 'b.test', 503);
+  api.put(service('out', { type: 'ExternalName', externalName: 'metadata.test' }));
+  api.put(route('c', 'c.test', 'out'));
+  await served(one, 'c.test', 500);
+  t.match(JSON.stringify(one.lines), /Service shop\/out is of type ExternalName/);
+});
+
+t.test('when the API server is away, the last documents stay, and the metrics say how old they are', async (t) => {
+  const { api, one } = await started(t);
+  await until(() => api.watches() >= 14 || undefined, 'the watches');
+  await api.stop();
+  const metrics = async (): Promise<string> => (await fetch(`http://127.0.0.1:${one.admin}/stats/prometheus`)).text();
+  await until(
+    async () =>
+      /sallyport_kubernetes_age_seconds\{kind="HTTPRoute",namespace=""\} 0?\.?[1-9]/.test(await metrics()) || undefined,
+    'the age',
+  );
+  t.equal(await statusOf(one, 'a.test'), 200);
+  t.ok(one.sidecar.readiness().ready);
+  t.match(await metrics(), /sallyport_kubernetes_objects\{kind="HTTPRoute",namespace=""\} 1/);
+  t.match(JSON.stringify(one.lines), /the last state stays in force/);
+});
+
+t.test('the reading process gets the objects', async (t) => {
+  const api = await startApiServer(t);
+  const { file } = await writeGateway(t, optionsOf(api));
+  const [empty, full] = await Promise.all([
+    readApart(file),
+    readApart(file, [
+      {
+        ...{ kind: 'HTTPRoute', namespace: 'shop', name: 'r', resourceVersion: '1', status: undefined },
+        text: JSON.stringify(route('r', 'a.test', 'a', { parentRefs: undefined })),
+      },
+    ]),
+  ]);
+  t.strictSame(empty.gateway?.documents.routes, []);
+  t.match(full.gateway?.documents.routes, [{ name: 'r', file: 'kubernetes/HTTPRoute/shop/r' }]);
+  t.notMatch(JSON.stringify(full.sources), /HTTPRoute/);
+});
+
+t.test('what is not supported is refused', async (t) => {
+  const api = await startApiServer(t);
+  const { file, dir } = await writeGateway(t, optionsOf(api));
+  const start = startSidecar({
+    ...{ configFile: file, log: logTo([]), version: 'test', count: 2 },
+    read: (name, objects) => readHere(name, objects),
+  });
+  await t.rejects(start, { code: 'config_invalid', message: /has one worker/, hint: /replicas/ });
+  const check = await runSallyport(t, ['gateway', '--config', file, '--check']);
+  t.match(check, { code: 0, stderr: /its documents are at an API server, and are not checked here/ });
+  const offline = await runSallyport(t, ['gateway', 'status', '--config', file, '--offline']);
+  t.match(offline, { code: 2, stderr: /only a running gateway knows them/ });
+  const bad: [string, RegExp][] = [
+    ['{ kubernetes: { url: "http://10.0.0.1:8080" } }', /plaintext/],
+    ['{ kubernetes: { url: "https://a.test/path" } }', /without a path/],
+    ['{ kubernetes: { namespaces: [] } }', /namespaces/],
+    ['{ kubernetes: { namespaces: [Shop] } }', /namespace/],
+    ['{ kubernetes: { nonsense: 1 } }', /unknown key 'nonsense'/],
+    ['{}', /kubernetes/],
+  ];
+  for (const [source, pattern] of bad) {
+    const text = `trustDomain: demo.test\nworkload: { serviceAccount: g }\nidentity: { files: { svid: a, key: b, bundle: c } }\ndocuments: ${source}\n`;
+    writeFileSync(join(dir, 'bad.yaml'), text);
+    await t.rejects(readHere(join(dir, 'bad.yaml')), { code: 'config_invalid', message: pattern }, source);
+  }
+});
