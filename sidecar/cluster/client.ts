@@ -6,6 +6,7 @@ import { readFileSync } from 'node:fs';
 import type { Agent } from 'undici';
 import type { ApiServer } from '../../cert-agent/base/api-server.ts';
 import { reasonOf, SallyportError } from '../../cert-agent/base/errors.ts';
+import { readBytes } from '../../cert-agent/base/heap.ts';
 
 /** How long things take at most, milliseconds. */
 export interface ClientTimes {
@@ -31,11 +32,11 @@ export interface Change {
   readonly type: string;
 }
 
-/** 500 objects of the usual size have 2 MB. A page of larger ones is asked for again with fewer. */
+/** 250 objects of the usual size have 1 MB. A page of larger ones is asked for again with fewer. */
 export const maxPageBytes = 16 * 1024 * 1024;
 
 /** How many pages are under way at once. */
-const maxPages = 4;
+const maxPages = 2;
 
 /** An object in etcd has 1.5 MB at most, and JSON escapes some of it. */
 export const maxLineBytes = 4 * 1024 * 1024;
@@ -128,6 +129,7 @@ export class ApiClient {
         bytes += part.length;
         if (bytes > maxPageBytes) throw new TooLarge(`the answer to ${path} has more than ${maxPageBytes} bytes`);
         parts.push(part);
+        readBytes(part.length);
       }
     } catch (error) {
       throw error instanceof TooLarge ? error : unanswered(error);
@@ -141,10 +143,11 @@ export class ApiClient {
   }
 
   async #connections(): Promise<Agent> {
+    const { Agent: Connections } = await import('undici');
+    // From here on without a pause: all requests of the start come here at once.
     const { caFile } = this.#server;
     const ca = caFile === undefined ? undefined : readFileSync(caFile, 'utf8');
     if (this.#agent !== undefined && this.#agent.ca === ca) return this.#agent.agent;
-    const { Agent: Connections } = await import('undici');
     // Watches that are open keep the connections of the former roots until they end.
     void this.#agent?.agent.close();
     const connect = {
@@ -171,6 +174,7 @@ async function* linesOf(body: AsyncIterable<Buffer>, path: string): AsyncGenerat
   let heldBytes = 0;
   try {
     for await (const part of body) {
+      readBytes(part.length);
       let from = 0;
       for (let end = part.indexOf(10); end !== -1; end = part.indexOf(10, from)) {
         held.push(part.subarray(from, end));

@@ -19,7 +19,7 @@ export interface Refused {
   readonly retryAfterMs?: number | undefined;
 }
 
-const pageSize = 500;
+const pageSize = 250;
 /** The API server may hand out pages without end. */
 const maxPages = 10_000;
 /** The total text of one kind. */

@@ -339,7 +339,14 @@ export function parseGatewaySettings(source: string, file: string): Settings {
         : { trustedCIDRs: parsed.proxyProtocol.trustedCIDRs, listeners: parsed.proxyProtocol.listeners },
     ...(typeof parsed.documents === 'string'
       ? {}
-      : { kubernetes: readKubernetesSettings(parsed.documents, (path) => resolve(base, path), process.env) }),
+      : {
+          kubernetes: readKubernetesSettings(
+            parsed.documents,
+            parsed.workload.namespace,
+            (path) => resolve(base, path),
+            process.env,
+          ),
+        }),
   };
   return Object.freeze({
     file,

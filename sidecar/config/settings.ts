@@ -148,6 +148,8 @@ export interface KubernetesSettings {
   readonly namespaces: readonly string[] | undefined;
   /** True if Services without an identity and without a BackendTLSPolicy get plaintext. */
   readonly unsafePlaintext: boolean;
+  /** The Lease of the gateway that writes statuses; undefined: this one writes none. */
+  readonly lease: { readonly namespace: string; readonly name: string } | undefined;
 }
 
 /** An upstream outside the mesh. */

@@ -165,6 +165,8 @@ class RunningSidecar implements Sidecar {
   readonly #firstState = Promise.withResolvers<FirstState>();
   readonly #servers: AdminServer[] = [];
   readonly #stops: (() => void)[] = [];
+  /** Gives the lease up, in a gateway that writes statuses. */
+  #stopStatuses: (() => Promise<void>) | undefined = undefined;
   #draining = false;
   #closingOutbound = false;
   #leaving: Promise<DrainReport> | undefined = undefined;
@@ -240,6 +242,7 @@ class RunningSidecar implements Sidecar {
     this.#options.link?.onInForce(() => generations.follow(configuration.current()));
     await begun;
     await this.#startPages();
+    await this.#startStatuses();
     this.#stops.push(this.#source.identity.onChange(() => void this.#afterChange()));
     if ((this.#options.index ?? 1) === 1)
       this.#stops.push(watchExposure(() => configuration.current().settings.inbound, this.#registry, this.#log));
@@ -368,6 +371,19 @@ class RunningSidecar implements Sidecar {
     };
   }
 
+  /** The statuses of documents, written where they come from. */
+  async #startStatuses(): Promise<void> {
+    const { store } = this.#watch;
+    const lease = this.#settings.gateway?.kubernetes?.lease;
+    if (store === undefined || lease === undefined) return;
+    const { writeStatuses } = await import('./cluster-statuses.ts');
+    const inForce = (): number => this.#generations?.inForce ?? 0;
+    this.#stopStatuses = writeStatuses({
+      ...{ store, lease, log: this.#log, generation: inForce },
+      statuses: () => (this.#watch.waitingFor(inForce()) === undefined ? this.#gateway?.status(Date.now()) : undefined),
+    });
+  }
+
   #createGenerations(): Generations {
     const { metrics, shadow } = this.#tools;
     return new Generations({
@@ -476,6 +492,7 @@ class RunningSidecar implements Sidecar {
   }
 
   async #close(): Promise<void> {
+    await this.#stopStatuses?.();
     this.#workers?.close();
     for (const stop of this.#stops) stop();
     this.#watch.close();

@@ -76,8 +76,8 @@ t.test('lists in pages and follows what comes, changes and goes', async (t) => {
   t.equal(followed.names('HTTPRoute').length, 1203);
   t.equal(
     count(api, (call) => isList(call, 'httproutes')),
-    3,
-    'three pages of 500',
+    5,
+    'five pages of 250',
   );
   const { text } = followed.store.find('HTTPRoute', 'shop', 'r0')!;
   t.notMatch(text, /managedFields|resourceVersion/, 'what no reader uses is not kept');
@@ -91,7 +91,7 @@ t.test('lists in pages and follows what comes, changes and goes', async (t) => {
   t.match(followed.store.find('HTTPRoute', 'shop', 'r1')!.text, /a\.test/);
   t.equal(
     count(api, (call) => isList(call, 'httproutes')),
-    3,
+    5,
     'and nothing is listed again',
   );
 });
@@ -291,7 +291,7 @@ t.test('a huge object makes the pages smaller', async (t) => {
   t.equal(followed.names('ConfigMap').length, 24);
   t.strictSame(
     [...new Set(api.calls.filter((call) => isList(call, 'configmaps')).map(({ query }) => query.get('limit')))],
-    ['500', '50', '5'],
+    ['250', '25', '2'],
   );
 });
 

@@ -295,3 +295,41 @@ t.test('what is not supported is refused', async (t) => {
     await t.rejects(readHere(join(dir, 'bad.yaml')), { code: 'config_invalid', message: pattern }, source);
   }
 });
+
+t.test('statuses are written beside those of other controllers, by one gateway', async (t) => {
+  const { api, one } = await started(t);
+  const statusOfRoute = (name: string): Any => api.get('HTTPRoute', name, 'shop').status;
+  await until(() => statusOfRoute('r') ?? undefined, 'the status');
+  t.match(statusOfRoute('r').parents, [
+    {
+      parentRef: { name: 'g' },
+      controllerName: 'sallyport.dev/gateway-controller',
+      conditions: [{ type: 'Accepted', status: 'True' }, {}],
+    },
+  ]);
+  await until(() => api.get('Gateway', 'g', 'shop').status, 'the Gateway');
+  t.match(api.get('Gateway', 'g', 'shop').status, { listeners: [{ name: 'http', attachedRoutes: 1 }] });
+  t.notOk('addresses' in api.get('Gateway', 'g', 'shop').status, 'where it listens in its pod is no address of it');
+  t.match(api.get('GatewayClass', 'sallyport').status.conditions, [{ type: 'Accepted', status: 'True' }]);
+  const theirs = { parentRef: { name: 'other' }, controllerName: 'example.test/c', conditions: [] };
+  const stored = api.get('HTTPRoute', 'r', 'shop');
+  // With a change of the spec: of statuses alone, ours is looked at every half minute.
+  api.put({ ...stored, spec: { ...stored.spec, hostnames: ['z.test'] }, status: { parents: [theirs] } });
+  await until(() => statusOfRoute('r').parents.length === 2 || undefined, 'ours beside theirs');
+  t.strictSame(statusOfRoute('r').parents[0], theirs);
+  t.equal(statusOfRoute('r').parents[1].conditions[0].observedGeneration, 2);
+  const writes = (): number => api.calls.filter(({ method }) => method === 'PATCH').length;
+  const [written, generation] = [writes(), (await readState(one.admin))['generation']];
+  api.put(route('other', 'other.test', 'a', { parentRefs: [{ name: 'nothing-of-ours' }] }));
+  await until(async () => (await readState(one.admin))['generation'] !== generation || undefined, 'a generation');
+  await until(
+    () => api.calls.filter(({ path }) => path.endsWith('/leases/sallyport-gateway')).length > 5 || undefined,
+    'time',
+  );
+  t.equal(writes(), written, 'what is the same is not written again');
+  t.equal(statusOfRoute('other'), undefined);
+  const moved = api.get('HTTPRoute', 'r', 'shop');
+  api.put({ ...moved, spec: { ...moved.spec, parentRefs: [{ name: 'other' }] } });
+  await until(() => statusOfRoute('r').parents.length === 1 || undefined, 'ours to go');
+  t.strictSame(statusOfRoute('r').parents, [theirs]);
+});

@@ -9,6 +9,8 @@ import type { KubernetesSettings } from '../settings.ts';
 
 const label = z.string().regex(/^[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?$/, "expected a namespace's name");
 
+const objectName = z.string().regex(/^[a-z0-9](?:[-a-z0-9.]{0,251}[a-z0-9])?$/, 'expected a name');
+
 const url = z
   .url({ protocol: /^https?$/, error: 'expected https://host:port' })
   .refine((value) => {
@@ -28,16 +30,19 @@ export const kubernetesDocuments = z.strictObject({
     tokenFile: z.string().min(1).optional(),
     caFile: z.string().min(1).optional(),
     unsafePlaintext: z.boolean().default(false),
+    statuses: z.boolean().default(true),
+    lease: z.strictObject({ namespace: label.optional(), name: objectName.default('sallyport-gateway') }).prefault({}),
   }),
 });
 
-/** `at` makes a path absolute. */
+/** `at` makes a path absolute; `namespace` is our own. */
 export function readKubernetesSettings(
   { kubernetes }: z.output<typeof kubernetesDocuments>,
+  namespace: string,
   at: (path: string) => string,
   env: NodeJS.ProcessEnv,
 ): KubernetesSettings {
-  const { namespaces, url: given, tokenFile, caFile, unsafePlaintext } = kubernetes;
+  const { namespaces, url: given, tokenFile, caFile, unsafePlaintext, statuses, lease } = kubernetes;
   const [token, ca] =
     given === undefined ? [tokenFile ?? inCluster.tokenFile, caFile ?? inCluster.caFile] : [tokenFile, caFile];
   return Object.freeze({
@@ -48,6 +53,7 @@ export function readKubernetesSettings(
     }),
     namespaces: namespaces === undefined ? undefined : [...new Set(namespaces)],
     unsafePlaintext,
+    lease: statuses ? { namespace, ...lease } : undefined,
   });
 }
 

@@ -4,7 +4,7 @@ import t from 'tap';
 import { parseGatewaySettings } from '../../../sidecar/config/gateway-settings.ts';
 import { withServices } from '../../../sidecar/config/kubernetes/backends.ts';
 import { oursOf, type ReadObject } from '../../../sidecar/config/kubernetes/place.ts';
-import { readKubernetesSettings } from '../../../sidecar/config/kubernetes/settings.ts';
+import { kubernetesDocuments, readKubernetesSettings } from '../../../sidecar/config/kubernetes/settings.ts';
 
 type Tree = Readonly<Record<string, unknown>>;
 
@@ -111,7 +111,7 @@ t.test('shapes that no API server sends', async (t) => {
 t.test('the API server of the pod, or another to which nothing of the pod is sent', async (t) => {
   const at = (path: string): string => path;
   const of = (kubernetes: object, env = {}) =>
-    readKubernetesSettings({ kubernetes: { unsafePlaintext: false, ...kubernetes } }, at, env).server;
+    readKubernetesSettings(kubernetesDocuments.parse({ kubernetes }), 'edge', at, env).server;
   const files = { caFile: /serviceaccount\/ca\.crt$/, tokenFile: /serviceaccount\/token$/ };
   t.match(of({}), { url: 'https://kubernetes.default.svc', ...files });
   t.match(of({}, { KUBERNETES_SERVICE_HOST: '10.0.0.1', KUBERNETES_SERVICE_PORT: '443' }), {

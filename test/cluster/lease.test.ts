@@ -1,0 +1,77 @@
+// One of several gateways writes statuses, and another when that one ends or falls silent.
+
+import t from 'tap';
+import { ApiClient } from '../../sidecar/cluster/client.ts';
+import { Lease } from '../../sidecar/cluster/lease.ts';
+import { type FakeApiServer, failure, startApiServer } from '../fixtures/api-server.ts';
+import { logTo } from '../fixtures/mesh.ts';
+import { type Owner, until } from '../fixtures/process.ts';
+
+const times = { durationMs: 600, renewMs: 100 };
+
+function lease(t: Owner, api: FakeApiServer, lines: Record<string, unknown>[] = []): Lease {
+  const client = new ApiClient(api, { answerMs: 500, silenceMs: 500 });
+  const one = new Lease({ client, namespace: 'edge', name: 'sallyport-gateway', log: logTo(lines), times });
+  t.teardown(async () => {
+    await one.close();
+    await client.close();
+  });
+  return one;
+}
+
+t.test('one holds it, and gives it to another when it ends', async (t) => {
+  const api = await startApiServer(t);
+  const first = lease(t, api);
+  await until(() => first.isHeld() || undefined, 'the first');
+  const second = lease(t, api);
+  const renewals = (): number => api.calls.filter(({ method }) => method === 'PUT').length;
+  const before = renewals();
+  await until(() => renewals() > before + 8 || undefined, 'more renewals than the duration has');
+  t.ok(first.isHeld());
+  t.notOk(second.isHeld());
+  await first.close();
+  t.notOk(first.isHeld());
+  await until(() => second.isHeld() || undefined, 'the second');
+  t.match(api.get('Lease', 'sallyport-gateway', 'edge').spec, { leaseTransitions: 1, leaseDurationSeconds: 1 });
+});
+
+t.test('the one that cannot renew it stops before another begins', async (t) => {
+  const api = await startApiServer(t);
+  const lines: Record<string, unknown>[] = [];
+  const first = lease(t, api, lines);
+  await until(() => first.isHeld() || undefined, 'the first');
+  const holder = api.get('Lease', 'sallyport-gateway', 'edge').spec.holderIdentity;
+  const second = lease(t, api);
+  api.intercept = ({ method, body }, response) => {
+    if (method !== 'PUT' || body.spec.holderIdentity !== holder) return false;
+    failure(response, 500, 'InternalError', 'no');
+    return true;
+  };
+  let both = false;
+  await until(() => {
+    both ||= first.isHeld() && second.isHeld();
+    return second.isHeld() || undefined;
+  }, 'the second');
+  t.notOk(both);
+  t.match(JSON.stringify(lines), /answered 500 to update Lease edge\/sallyport-gateway/);
+});
+
+t.test('two that begin at once', async (t) => {
+  const api = await startApiServer(t);
+  const all = [lease(t, api), lease(t, api), lease(t, api)];
+  await until(() => all.some((one) => one.isHeld()) || undefined, 'one of them');
+  t.equal(all.filter((one) => one.isHeld()).length, 1);
+});
+
+t.test('without the right to it, nobody leads, and the error names it', async (t) => {
+  const api = await startApiServer(t);
+  const lines: Record<string, unknown>[] = [];
+  api.intercept = (_call, response) => {
+    failure(response, 403, 'Forbidden', 'no');
+    return true;
+  };
+  const one = lease(t, api, lines);
+  await until(() => lines.find(({ code }) => code === 'kubernetes_forbidden'), 'the error');
+  t.match(JSON.stringify(lines), /forbids us to get Lease edge\/sallyport-gateway/);
+  t.notOk(one.isHeld());
+});
