@@ -135,6 +135,12 @@ t.test('an excerpt of a file is valid within that file', async (t) => {
       securityHeaders: true,
     },
   });
+  t.match(
+    parseGatewaySettings(gateway.replace(/^documents: .*$/m, '') + part('documents:\n  kubernetes:'), 'gateway.yaml'),
+    {
+      gateway: { kubernetes: { namespaces: ['shop', 'edge'], lease: { name: 'sallyport-gateway' } } },
+    },
+  );
   t.match(parseSettings(orders + part('gateways:'), 'orders.yaml'), {
     gateways: ['spiffe://demo.test/ns/default/sa/my-api-gateway'],
   });
