@@ -6,7 +6,8 @@ import { Lease, type LeaseTimes } from '../cluster/lease.ts';
 import type { ClusterStore } from '../cluster/store.ts';
 import { StatusWriter } from '../cluster/write-statuses.ts';
 import { controllerName } from '../routing/names.ts';
-import type { StatusList } from '../routing/status.ts';
+import type { AncestorStatus } from '../routing/policies.ts';
+import type { StatusItem, StatusList } from '../routing/status.ts';
 
 export interface StatusOptions {
   readonly store: ClusterStore;
@@ -35,7 +36,10 @@ export function writeStatuses({ store, lease, log, times, generation, statuses }
     else if (now !== written || performance.now() > repairAt) {
       const list = statuses();
       if (list === undefined) return;
-      const isDone = await writer.write(list.items, () => held.isHeld());
+      const isDone = await writer.write(
+        list.items.map((one) => withKnownAncestors(one, store)),
+        () => held.isHeld(),
+      );
       written = isDone ? now : undefined;
       repairAt = performance.now() + repairMs;
     }
@@ -44,4 +48,12 @@ export function writeStatuses({ store, lease, log, times, generation, statuses }
     stop();
     await held.close();
   };
+}
+
+/** A policy whose target is not there may be for another controller's, which has not come yet. */
+function withKnownAncestors(item: StatusItem, store: ClusterStore): StatusItem {
+  const { ancestors } = item.status as { readonly ancestors?: readonly AncestorStatus[] };
+  if (ancestors === undefined) return item;
+  const known = ancestors.filter(({ ancestorRef: { kind, namespace, name } }) => store.find(kind, namespace, name));
+  return { ...item, status: { ancestors: known } };
 }

@@ -317,7 +317,7 @@ t.test('statuses are written beside those of other controllers, by one gateway',
   api.put({ ...stored, spec: { ...stored.spec, hostnames: ['z.test'] }, status: { parents: [theirs] } });
   await until(() => statusOfRoute('r').parents.length === 2 || undefined, 'ours beside theirs');
   t.strictSame(statusOfRoute('r').parents[0], theirs);
-  t.equal(statusOfRoute('r').parents[1].conditions[0].observedGeneration, 2);
+  await until(() => statusOfRoute('r').parents[1].conditions[0].observedGeneration === 2 || undefined, 'the new spec');
   const writes = (): number => api.calls.filter(({ method }) => method === 'PATCH').length;
   const [written, generation] = [writes(), (await readState(one.admin))['generation']];
   api.put(route('other', 'other.test', 'a', { parentRefs: [{ name: 'nothing-of-ours' }] }));
@@ -332,4 +332,24 @@ t.test('statuses are written beside those of other controllers, by one gateway',
   api.put({ ...moved, spec: { ...moved.spec, parentRefs: [{ name: 'other' }] } });
   await until(() => statusOfRoute('r').parents.length === 1 || undefined, 'ours to go');
   t.strictSame(statusOfRoute('r').parents, [theirs]);
+});
+
+t.test('the status of a policy says what became of it, and nothing where its target is not known', async (t) => {
+  const { api, one } = await started(t);
+  const group = 'gateway.networking.k8s.io';
+  const policy = (name: string, target: string): Any =>
+    object(
+      'SecurityPolicy',
+      name,
+      {
+        spec: { targetRefs: [{ group, kind: 'HTTPRoute', name: target }], cors: { allowOrigins: ['https://a.test'] } },
+      },
+      'gateway.envoyproxy.io/v1alpha1',
+    );
+  api.put(policy('lost', 'nowhere'));
+  api.put(policy('good', 'r'));
+  const status = await until(() => api.get('SecurityPolicy', 'good', 'shop').status ?? undefined, 'the status');
+  t.match(status.ancestors, [{ ancestorRef: { name: 'r' }, conditions: [{ type: 'Accepted', status: 'True' }] }]);
+  t.equal(api.get('SecurityPolicy', 'lost', 'shop').status, undefined);
+  t.match(JSON.stringify(one.lines), /SecurityPolicy shop\/lost/, 'the log says it');
 });
