@@ -103,10 +103,21 @@ const words: Readonly<Record<Code, Words>> = {
     'The service-account token is not valid.',
     'Use the token of a projected volume, with the audience of the CA. The message says why it is refused.',
   ],
-  kubernetes_unavailable: ['The CA cannot verify tokens of the cluster now.', "Try again. The CA's log says why."],
   id_reserved: [
     'The SPIFFE ID is the trust domain itself, or belongs to the CA.',
     'Choose a path that does not begin with /sallyport/.',
+  ],
+  kubernetes_unavailable: [
+    "The cluster's API server does not answer: the CA cannot verify tokens, or the gateway's documents are old.",
+    'The log says why.',
+  ],
+  kubernetes_forbidden: [
+    'RBAC does not let the gateway read a kind of objects; the last complete state stays in force.',
+    'Grant `list` and `watch`; the log names the kind.',
+  ],
+  kubernetes_invalid: [
+    "The API server's answer is not valid, or too large; the last complete state stays in force.",
+    'The log names the kind and the reason.',
   ],
   id_foreign: ['The SPIFFE ID is of another trust domain.', "Use the CA's own trust domain."],
   id_denied: [

@@ -24,15 +24,46 @@ const url = z
 
 /** As written. */
 export const kubernetesDocuments = z.strictObject({
-  kubernetes: z.strictObject({
-    namespaces: z.array(label).min(1).max(32).optional(),
-    url: url.optional(),
-    tokenFile: z.string().min(1).optional(),
-    caFile: z.string().min(1).optional(),
-    unsafePlaintext: z.boolean().default(false),
-    statuses: z.boolean().default(true),
-    lease: z.strictObject({ namespace: label.optional(), name: objectName.default('sallyport-gateway') }).prefault({}),
-  }),
+  kubernetes: z
+    .strictObject({
+      namespaces: z
+        .array(label)
+        .min(1)
+        .max(32)
+        .optional()
+        .meta({ description: 'The namespaces that are read; all by default.', example: ['shop', 'edge'] }),
+      url: url.optional().meta({
+        description: "The API server; that of our own pod by default. With a `url` the pod's token is not used.",
+        example: 'https://10.96.0.1:443',
+      }),
+      tokenFile: z
+        .string()
+        .min(1)
+        .optional()
+        .meta({ description: 'File with our token. It is read again for each request.', example: 'token' }),
+      caFile: z
+        .string()
+        .min(1)
+        .optional()
+        .meta({ description: 'PEM file with the roots of the API server.', example: 'cluster-ca.pem' }),
+      unsafePlaintext: z
+        .boolean()
+        .default(false)
+        .describe('Services without an identity and without a BackendTLSPolicy get requests in plaintext.'),
+      statuses: z.boolean().default(true).describe('Statuses of documents are written to the API server.'),
+      lease: z
+        .strictObject({
+          namespace: label
+            .optional()
+            .meta({ description: 'Namespace of the Lease; that of `workload` by default.', example: 'edge' }),
+          name: objectName
+            .default('sallyport-gateway')
+            .meta({ description: 'Name of the Lease.', example: 'edge-gateway' }),
+        })
+        .prefault({})
+        .describe('The Lease of the gateway that writes statuses, one of several replicas.'),
+    })
+    .describe('An API server with the documents, read by list and watch. It cannot change while the gateway runs.'),
 });
 
 /** `at` makes a path absolute; `namespace` is our own. */
