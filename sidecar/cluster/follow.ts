@@ -6,7 +6,7 @@ import { setTimeout as wait } from 'node:timers/promises';
 import { asSallyportError, type SallyportError } from '../../cert-agent/base/errors.ts';
 import { type ApiClient, parsed } from './client.ts';
 import { pathOf, type WatchedKind } from './kinds.ts';
-import { findVersion, listAll, type Refused, refusalOf } from './list.ts';
+import { absentError, findVersion, listAll, type Refused, refusalOf } from './list.ts';
 import { type Asked, invalid, type KeptObject, keep, keyOfObject, treeOf } from './objects.ts';
 
 /** Milliseconds. */
@@ -18,6 +18,8 @@ export interface FollowTimes {
   readonly resyncMs: number;
   /** How often a kind without CRD is looked for. */
   readonly absentMs: number;
+  /** The same for a kind that protects: until it is found, its first policies are not in force. */
+  readonly absentGuardMs: number;
   /** How long the API server keeps one watch open; up to twice as long. */
   readonly watchMs: number;
 }
@@ -37,6 +39,9 @@ export interface FollowEvents {
   recovered(since: number): void;
 }
 
+/** How many looks in a row must find no CRD. */
+const absencesNeeded = 2;
+
 /** One kind. Starts with `run`, and ends with the signal. */
 export class Follower {
   readonly kind: WatchedKind;
@@ -51,6 +56,8 @@ export class Follower {
   #version: string | undefined = undefined;
   #resourceVersion: string | undefined = undefined;
   #listedAt = 0;
+  /** How often in a row the API server said that there is no such kind. */
+  #absences = 0;
   #failures = 0;
 
   constructor(
@@ -108,12 +115,11 @@ export class Follower {
   async #turn(signal: AbortSignal): Promise<Refused | number | undefined> {
     if (this.#version === undefined) {
       const found = await findVersion(this.#client, this.kind, signal);
-      if (typeof found === 'object') return found;
-      if (found === undefined) {
-        this.#recovered();
-        this.#complete(this.#objects);
-        return this.#times.absentMs;
+      if (typeof found === 'object') {
+        this.#absences = 0;
+        return found;
       }
+      if (found === undefined) return this.#absent();
       this.#version = found;
     }
     const asked = { kind: this.kind, version: this.#version, namespace: this.namespace };
@@ -123,9 +129,19 @@ export class Follower {
     if ('error' in listed) return listed;
     this.#resourceVersion = listed.resourceVersion;
     this.#listedAt = performance.now();
-    this.#recovered();
     this.#complete(listed.objects);
+    this.#recovered();
     return undefined;
+  }
+
+  /** An API server that starts may deny a kind for a moment: one look proves nothing. */
+  #absent(): Refused | number {
+    if (this.kind.isRequired === true) return absentError(this.kind);
+    this.#absences++;
+    if (this.#absences < absencesNeeded) return this.#times.firstWaitMs;
+    this.#complete(this.#objects);
+    this.#recovered();
+    return this.kind.protects === true ? this.#times.absentGuardMs : this.#times.absentMs;
   }
 
   async #watch(asked: Asked, from: string, signal: AbortSignal): Promise<Refused | number | undefined> {
@@ -217,6 +233,8 @@ export class Follower {
     this.#failures = Math.min(this.#failures + 1, 16);
     // The first 410 is the ordinary end of an old version.
     if (mustList && this.#failures === 1) return undefined;
+    // Its events and those of other kinds may come in any order now: a list brings it up to date at once.
+    if (this.kind.protects === true) this.#resourceVersion = undefined;
     this.#trouble = { error, since: this.#trouble?.since ?? performance.now() };
     this.#events.failed();
     return Math.max(pauseMs, Math.min(retryAfterMs, longestWaitMs));

@@ -15,6 +15,15 @@ export interface WatchedKind {
   readonly fieldSelector?: string;
   /** Built in: without it the API server lies. Other kinds come with a CRD, which may not be there. */
   readonly isBuiltIn?: true;
+  /** No gateway works without its CRD: that it is not there is an error, and no state. */
+  readonly isRequired?: true;
+  /**
+   * Its objects refuse requests or allow references: a route without them would be open. While one kind of these is not
+   * followed, no document of any kind changes.
+   */
+  readonly protects?: true;
+  /** Documents refer to its objects, which may change while the documents may not. */
+  readonly isData?: true;
 }
 
 const gatewayApi = 'gateway.networking.k8s.io';
@@ -38,38 +47,45 @@ const standardKinds: readonly WatchedKind[] = [
     plural: 'gatewayclasses',
     group: gatewayApi,
     versions: ['v1', 'v1beta1'],
-    isClusterWide: true,
+    ...{ isClusterWide: true, isRequired: true },
   },
-  { kind: 'Gateway', plural: 'gateways', group: gatewayApi, versions: ['v1', 'v1beta1'] },
-  { kind: 'HTTPRoute', plural: 'httproutes', group: gatewayApi, versions: ['v1', 'v1beta1'] },
+  { ...{ kind: 'Gateway', plural: 'gateways', group: gatewayApi, versions: ['v1', 'v1beta1'] }, isRequired: true },
+  { ...{ kind: 'HTTPRoute', plural: 'httproutes', group: gatewayApi, versions: ['v1', 'v1beta1'] }, isRequired: true },
   { kind: 'GRPCRoute', plural: 'grpcroutes', group: gatewayApi, versions: ['v1', 'v1alpha2'] },
   { kind: 'TLSRoute', plural: 'tlsroutes', group: gatewayApi, versions: ['v1', 'v1alpha3', 'v1alpha2'] },
   { kind: 'TCPRoute', plural: 'tcproutes', group: gatewayApi, versions: ['v1', 'v1alpha2'] },
-  { kind: 'ReferenceGrant', plural: 'referencegrants', group: gatewayApi, versions: ['v1', 'v1beta1'] },
-  { kind: 'BackendTLSPolicy', plural: 'backendtlspolicies', group: gatewayApi, versions: ['v1', 'v1alpha3'] },
-  { kind: 'SecurityPolicy', plural: 'securitypolicies', group: envoyGateway, versions: ['v1alpha1'] },
-  { kind: 'BackendTrafficPolicy', plural: 'backendtrafficpolicies', group: envoyGateway, versions: ['v1alpha1'] },
-  { kind: 'ClientTrafficPolicy', plural: 'clienttrafficpolicies', group: envoyGateway, versions: ['v1alpha1'] },
+  {
+    ...{ kind: 'ReferenceGrant', plural: 'referencegrants', group: gatewayApi, versions: ['v1', 'v1beta1'] },
+    ...{ isRequired: true, protects: true },
+  },
+  protecting('BackendTLSPolicy', gatewayApi, ['v1', 'v1alpha3']),
+  protecting('SecurityPolicy', envoyGateway, ['v1alpha1']),
+  protecting('BackendTrafficPolicy', envoyGateway, ['v1alpha1']),
+  protecting('ClientTrafficPolicy', envoyGateway, ['v1alpha1']),
   {
     ...{ kind: 'DestinationRule', plural: 'destinationrules', group: 'networking.istio.io' },
     versions: ['v1', 'v1beta1', 'v1alpha3'],
   },
   { kind: 'Namespace', plural: 'namespaces', group: '', versions: ['v1'], isClusterWide: true, isBuiltIn: true },
   { kind: 'Service', plural: 'services', group: '', versions: ['v1'], isBuiltIn: true },
-  { kind: 'Secret', plural: 'secrets', group: '', versions: ['v1'], fieldSelector: usedSecrets, isBuiltIn: true },
-  { kind: 'ConfigMap', plural: 'configmaps', group: '', versions: ['v1'], isBuiltIn: true },
+  {
+    ...{ kind: 'Secret', plural: 'secrets', group: '', versions: ['v1'], fieldSelector: usedSecrets },
+    ...{ isBuiltIn: true, isData: true },
+  },
+  { kind: 'ConfigMap', plural: 'configmaps', group: '', versions: ['v1'], isBuiltIn: true, isData: true },
   {
     ...{ kind: 'EndpointSlice', plural: 'endpointslices', group: 'discovery.k8s.io', versions: ['v1'] },
-    isBuiltIn: true,
+    ...{ isBuiltIn: true, isData: true },
   },
 ];
 
 /** All kinds of a gateway. `own` are the names of our own kinds, all of one version. */
 export function gatewayKinds(own: readonly string[], ownGroup: string, version: string): readonly WatchedKind[] {
-  return [
-    ...standardKinds,
-    ...own.map((kind) => ({ kind, plural: pluralOf(kind), group: ownGroup, versions: [version] })),
-  ];
+  return [...standardKinds, ...own.map((kind) => protecting(kind, ownGroup, [version]))];
+}
+
+function protecting(kind: string, group: string, versions: readonly string[]): WatchedKind {
+  return { kind, plural: pluralOf(kind), group, versions, protects: true };
 }
 
 /** As a CRD names it: `requestvalidations`, `mcpauthorizations`, `cachepolicies`. */

@@ -103,6 +103,14 @@ export function isGone(code: unknown, value: unknown): boolean {
   return code === 410 || inner === 410 || reason === 'Expired' || reason === 'Gone';
 }
 
+/** For a kind without which no gateway works. */
+export function absentError(kind: WatchedKind): Refused {
+  const error = new SallyportError('kubernetes_invalid', `the API server has no kind ${kind.kind} of ${kind.group}`, {
+    hint: 'install the CRDs of Gateway API',
+  });
+  return { error };
+}
+
 /**
  * The version of a kind to watch; undefined if its CRD is not there.
  * @throws SallyportError `kubernetes_unavailable`; `kubernetes_invalid` if it is there in other versions only.
@@ -115,8 +123,9 @@ export async function findVersion(
   if (kind.isBuiltIn === true) return kind.versions[0]!;
   for (const version of kind.versions) {
     const answer = await client.ask('GET', groupPath(kind.group, version), undefined, signal);
-    if (answer.status === 404) continue;
     const asked = { kind, version, namespace: undefined };
+    // Only the API server's own Status says that there is no such group: a proxy before it answers 404, too.
+    if (answer.status === 404 && treeOf(answer.value)['kind'] === 'Status') continue;
     if (answer.status !== 200) return refusalOf(answer, asked, 'discover');
     const { kind: said, resources } = treeOf(answer.value);
     if (said !== 'APIResourceList' || !Array.isArray(resources)) throw invalid(asked, 'it is no APIResourceList');

@@ -41,6 +41,7 @@ export const storeTimes: StoreTimes = Object.freeze({
   longestWaitMs: 30_000,
   resyncMs: 3_600_000,
   absentMs: 60_000,
+  absentGuardMs: 5000,
   watchMs: 300_000,
   reminderMs: 60_000,
 });
@@ -54,6 +55,8 @@ export class ClusterStore {
   readonly #stopping = new AbortController();
   readonly #stops: (() => void)[] = [];
   #snapshot: Snapshot | undefined = undefined;
+  /** The last complete documents. */
+  #documents: Snapshot | undefined = undefined;
   /** What was logged, by kind and namespace. */
   readonly #said = new Map<Follower, string>();
 
@@ -66,7 +69,11 @@ export class ClusterStore {
         const follower: Follower = new Follower(kind, namespace, this.client, all, {
           changed: () => this.#changed(),
           failed: () => this.#sayTrouble(follower),
-          recovered: (since) => this.#sayRecovered(follower, since),
+          recovered: (since) => {
+            this.#sayRecovered(follower, since);
+            // What was held back is due.
+            if (kind.protects === true) this.#changed();
+          },
         });
         return follower;
       }),
@@ -75,10 +82,15 @@ export class ClusterStore {
     this.#stops.push(every('kubernetes', all.reminderMs, () => this.#remind()));
   }
 
-  /** All objects; undefined until each kind was listed. */
+  /**
+   * All objects; undefined until each kind was listed. Fails closed: while a kind that protects is not followed, all
+   * documents are the last complete ones. Only what they refer to still changes: Secrets, ConfigMaps and endpoints.
+   */
   snapshot(): Snapshot | undefined {
-    if (this.#snapshot === undefined && this.#followers.every(({ isComplete }) => isComplete))
-      this.#snapshot = Object.freeze(this.#followers.flatMap(({ objects }) => [...objects.values()]));
+    if (this.#snapshot !== undefined || !this.#followers.every(({ isComplete }) => isComplete)) return this.#snapshot;
+    if (this.#blindGuard() === undefined) this.#documents = this.#objectsOf(({ kind }) => kind.isData !== true);
+    if (this.#documents === undefined) return undefined;
+    this.#snapshot = Object.freeze([...this.#documents, ...this.#objectsOf(({ kind }) => kind.isData === true)]);
     return this.#snapshot;
   }
 
@@ -101,10 +113,10 @@ export class ClusterStore {
   /** What the first snapshot waits for; undefined once it is there. */
   waitingFor(): string | undefined {
     const missing = this.#followers.filter(({ isComplete }) => !isComplete);
-    const [first] = missing;
+    const [first = this.#documents === undefined ? this.#blindGuard() : undefined] = missing;
     if (first === undefined) return undefined;
     const failed = missing.find(({ trouble }) => trouble !== undefined) ?? first;
-    const more = missing.length === 1 ? '' : ` and ${missing.length - 1} more kinds`;
+    const more = missing.length <= 1 ? '' : ` and ${missing.length - 1} more kinds`;
     const why = failed.trouble === undefined ? '' : ` (${failed.trouble.error.message})`;
     return `the API server's list of ${titleOf(failed)}${more}${why}`;
   }
@@ -126,6 +138,15 @@ export class ClusterStore {
     this.#stopping.abort();
     for (const stop of this.#stops) stop();
     await this.client.close();
+  }
+
+  /** A kind that protects and is not followed. */
+  #blindGuard(): Follower | undefined {
+    return this.#followers.find(({ kind, trouble }) => kind.protects === true && trouble !== undefined);
+  }
+
+  #objectsOf(test: (follower: Follower) => boolean): KeptObject[] {
+    return this.#followers.filter(test).flatMap(({ objects }) => [...objects.values()]);
   }
 
   #changed(): void {

@@ -10,7 +10,7 @@ import { logTo } from '../fixtures/mesh.ts';
 import { type Owner, until } from '../fixtures/process.ts';
 
 const kinds = gatewayKinds(['RequestValidation'], 'sallyport.dev', 'v1alpha1');
-const quick: Partial<StoreTimes> = { firstWaitMs: 10, longestWaitMs: 60, absentMs: 50, answerMs: 2000 };
+const quick: Partial<StoreTimes> = { firstWaitMs: 10, longestWaitMs: 60, absentMs: 50, absentGuardMs: 50, answerMs: 2000 };
 
 interface Followed {
   readonly store: ClusterStore;
