@@ -1,5 +1,6 @@
 // One reading of a gateway's configuration: gateway.yaml, the documents that it names, and the files that both name.
 
+import { SallyportError } from '../../cert-agent/base/errors.ts';
 import { gatewayKinds, type WatchedKind } from '../cluster/kinds.ts';
 import type { Snapshot } from '../cluster/store.ts';
 import { type OwnKinds, ownKinds } from '../documents/sallyport.ts';
@@ -9,7 +10,8 @@ import { withoutExposed } from './exposed-secrets.ts';
 import { type GatewayConfig, readGatewayConfig } from './gateway-config.ts';
 import { parseGatewaySettings } from './gateway-settings.ts';
 import { withServices } from './kubernetes/backends.ts';
-import { oursOf, placeObjects, readObjects } from './kubernetes/place.ts';
+import { oursOf, placeObjects, type ReadObject, readObjects } from './kubernetes/place.ts';
+import { type Aside, setAside, withOwnRules } from './kubernetes/set-aside.ts';
 import type { Reading } from './read.ts';
 import type { Settings } from './settings.ts';
 import { filesOf, readSources } from './sources.ts';
@@ -20,13 +22,32 @@ import { filesOf, readSources } from './sources.ts';
  */
 export function readGateway(file: string, text: string, kinds?: OwnKinds, objects: Snapshot = []): Reading {
   const written = parseGatewaySettings(text, file);
-  const { settings, placed, refused } = ofObjects(objects, written);
+  if (written.gateway?.kubernetes === undefined) return readWith(file, text, kinds, written, nothingAside([]));
+  const trusted = new Set([written.workload.namespace, written.rootNamespace]);
+  const { objects: ours, warnings } = withOwnRules(oursOf(readObjects(objects)), trusted);
+  const all = { ...nothingAside(ours), warnings };
+  try {
+    return readWith(file, text, kinds, written, all);
+  } catch (error) {
+    if (ours.length === 0 || !(error instanceof SallyportError) || error.code !== 'config_invalid') throw error;
+    // What is wrong may be an object of one tenant.
+    const aside = setAside(ours, kinds ?? ownKinds, trusted);
+    return readWith(file, text, kinds, written, { ...aside, warnings: [...warnings, ...aside.warnings] });
+  }
+}
+
+function nothingAside(objects: readonly ReadObject[]): Aside {
+  return { objects, broken: [], refused: [], services: new Map(), warnings: [] };
+}
+
+function readWith(file: string, text: string, kinds: OwnKinds | undefined, written: Settings, aside: Aside): Reading {
+  const { settings, placed, refused } = ofObjects(aside, written);
   const { sources, passedOver } = readSources(file, settings, text);
   const named = new Set(filesOf(settings));
   const documents = sources.slice(1).filter((one) => !named.has(one.file));
   const files = new Map(sources.flatMap((one) => (named.has(one.file) ? [[one.file, one.text] as const] : [])));
   const read = readGatewayConfig(settings, documents, files, kinds, placed);
-  const { gateway, closed } = withoutExposed(withRefused(read.gateway, refused), settings, sources);
+  const { gateway, closed } = withoutExposed(withAside(withRefused(read.gateway, refused), aside), settings, sources);
   // A file that was closed to others is recorded as closed: the watch must not take that for a change.
   const seen = sources.map((one) => (closed.has(one.file) ? { ...one, exposed: false } : one));
   const watched = settings.gateway?.kubernetes === undefined ? undefined : watchedKinds(kinds);
@@ -38,12 +59,26 @@ function watchedKinds(own: OwnKinds = ownKinds): readonly WatchedKind[] {
 }
 
 /** What the objects of an API server add: documents, and the upstreams of Services. */
-function ofObjects(objects: Snapshot, settings: Settings) {
+function ofObjects({ objects, services }: Aside, settings: Settings) {
   const { kubernetes } = settings.gateway!;
   if (kubernetes === undefined) return { settings, placed: [], refused: new Map<string, string>() };
-  const ours = oursOf(readObjects(objects));
-  const documents = ours.filter(({ object }) => object.kind !== 'EndpointSlice');
-  return { ...withServices(ours, settings, kubernetes), placed: placeObjects(documents) };
+  const documents = objects.filter(({ object }) => object.kind !== 'EndpointSlice');
+  return { ...withServices(objects, settings, kubernetes, services), placed: placeObjects(documents) };
+}
+
+/** What the objects that cannot be read close. */
+function withAside(gateway: GatewayConfig, { broken, refused, warnings }: Aside): GatewayConfig {
+  if (warnings.length === 0) return gateway;
+  const { documents } = gateway;
+  return {
+    ...gateway,
+    broken: [...gateway.broken, ...broken],
+    documents: {
+      ...documents,
+      refused: [...documents.refused, ...refused],
+      warnings: [...documents.warnings, ...warnings],
+    },
+  };
 }
 
 /** The Services that have no upstream say why. */

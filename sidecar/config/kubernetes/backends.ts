@@ -19,11 +19,15 @@ export interface ServiceBackends {
   readonly refused: ReadonlyMap<string, string>;
 }
 
-/** `settings` with the upstreams of the Services that the documents refer to. What gateway.yaml names itself stays. */
+/**
+ * `settings` with the upstreams of the Services that the documents refer to. What gateway.yaml names itself stays.
+ * `closed` are Services that must have none, and why, by `namespace/name`.
+ */
 export function withServices(
   objects: readonly ReadObject[],
   settings: Settings,
   kubernetes: KubernetesSettings,
+  closed: ReadonlyMap<string, string> = new Map(),
 ): ServiceBackends {
   const gateway = settings.gateway!;
   const slices = Map.groupBy(
@@ -40,6 +44,11 @@ export function withServices(
     if (object.kind !== 'Service' || !wanted.has(object.name)) continue;
     const service = `${object.namespace}/${object.name}`;
     const spec = treeOf(value['spec']);
+    const why = closed.get(service);
+    if (why !== undefined) {
+      refused.set(service, why);
+      continue;
+    }
     if (spec['type'] === 'ExternalName') {
       // Its owner could have the gateway send requests to any host.
       refused.set(service, `Service ${service} is of type ExternalName: name its host as an upstream in gateway.yaml`);
