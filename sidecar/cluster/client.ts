@@ -3,6 +3,7 @@
 // Secret's.
 
 import { readFileSync } from 'node:fs';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { Agent } from 'undici';
 import type { ApiServer } from '../../cert-agent/base/api-server.ts';
 import { reasonOf, SallyportError } from '../../cert-agent/base/errors.ts';
@@ -169,9 +170,13 @@ function unanswered(cause: unknown): SallyportError {
   return new SallyportError('kubernetes_unavailable', `the API server cannot be asked: ${why}`, { cause });
 }
 
+/** After this time, milliseconds, a stream that always has a next line lets others have a turn. */
+const turnMs = 5;
+
 async function* linesOf(body: AsyncIterable<Buffer>, path: string): AsyncGenerator<string> {
   let held: Buffer[] = [];
   let heldBytes = 0;
+  let turnFrom = performance.now();
   try {
     for await (const part of body) {
       readBytes(part.length);
@@ -182,6 +187,9 @@ async function* linesOf(body: AsyncIterable<Buffer>, path: string): AsyncGenerat
         [held, heldBytes] = [[], 0];
         from = end + 1;
         if (line !== '') yield line;
+        if (performance.now() - turnFrom < turnMs) continue;
+        await nextTurn();
+        turnFrom = performance.now();
       }
       if (from === part.length) continue;
       held.push(Buffer.from(part.subarray(from)));

@@ -26,6 +26,10 @@ const emptyMs = 1000;
 /** The pause between two readings of objects, as a multiple of the last one's time: they may change all the time. */
 const objectsPause = 4;
 const leastPauseMs = 1000;
+const mostPauseMs = 30_000;
+
+/** How long objects are gathered after a change. Nothing else happens at a change: there may be thousands a second. */
+const gatherMs = 100;
 
 /** How many files are listed; the rest is counted. */
 const mostNamed = 50;
@@ -120,8 +124,9 @@ export async function watchConfiguration(
       if (unseen) problem = undefined;
       const again = unseen || (unreadSince !== undefined && (asked || performance.now() - unreadSince > againMs));
       unseen = false;
-      objects = store?.snapshot();
-      const isNew = objects !== seenObjects && performance.now() >= objectsFrom;
+      const isDue = performance.now() >= objectsFrom;
+      objects = isDue || !sameSources(now, seen) || again ? store?.snapshot() : seenObjects;
+      const isNew = objects !== seenObjects;
       if (sameSources(now, seen) && !isNew && !again) return;
       seen = now;
       seenObjects = objects;
@@ -139,7 +144,7 @@ export async function watchConfiguration(
       .finally(() => {
         reading = false;
         const now = performance.now();
-        objectsFrom = now + Math.max(leastPauseMs, objectsPause * (now - begunAt));
+        objectsFrom = now + Math.min(mostPauseMs, Math.max(leastPauseMs, objectsPause * (now - begunAt)));
         if (!closed) look();
       });
   };
@@ -190,7 +195,17 @@ export async function watchConfiguration(
     );
   };
 
-  store?.onChange(() => guard('configuration', () => closed || look()));
+  let gathering: NodeJS.Timeout | undefined;
+  // It is not set again by further changes: a look comes at a time that no stream of changes can put off.
+  store?.onChange(() => {
+    gathering ??= setTimeout(
+      () => {
+        gathering = undefined;
+        guard('configuration', () => closed || look());
+      },
+      Math.max(gatherMs, objectsFrom - performance.now()),
+    );
+  });
   look();
   const watch = watchForChange(
     () => {
@@ -217,6 +232,7 @@ export async function watchConfiguration(
     reload: () => look(true),
     close() {
       closed = true;
+      clearTimeout(gathering);
       void store?.close();
       watch.close();
     },
