@@ -4,6 +4,7 @@
 
 import { setTimeout as wait } from 'node:timers/promises';
 import { asSallyportError, type SallyportError } from '../../cert-agent/base/errors.ts';
+import { type Bounds, Budget } from './budget.ts';
 import { type ApiClient, parsed } from './client.ts';
 import { pathOf, type WatchedKind } from './kinds.ts';
 import { absentError, findVersion, listAll, type Refused, refusalOf } from './list.ts';
@@ -37,6 +38,8 @@ export interface FollowEvents {
   failed(): void;
   /** It is followed again after `trouble`. */
   recovered(since: number): void;
+  /** Objects of a namespace, or of all, exceed a bound from now on, and are not kept. */
+  exceeded(namespace: string): void;
 }
 
 /** How many looks in a row must find no CRD. */
@@ -47,9 +50,10 @@ export class Follower {
   readonly kind: WatchedKind;
   readonly namespace: string | undefined;
   readonly #client: ApiClient;
-  readonly #times: FollowTimes;
+  readonly #times: FollowTimes & Bounds;
   readonly #events: FollowEvents;
   #objects: ReadonlyMap<string, KeptObject> = new Map();
+  #budget: Budget;
   #isComplete = false;
   #trouble: Trouble | undefined = undefined;
   /** Once found, the kind is there: an API server that starts may deny that for a moment. */
@@ -64,19 +68,25 @@ export class Follower {
     kind: WatchedKind,
     namespace: string | undefined,
     client: ApiClient,
-    times: FollowTimes,
+    times: FollowTimes & Bounds,
     events: FollowEvents,
   ) {
     this.kind = kind;
     this.namespace = namespace;
     this.#client = client;
     this.#times = times;
+    this.#budget = new Budget(times);
     this.#events = events;
   }
 
   /** By `namespace/name`. */
   get objects(): ReadonlyMap<string, KeptObject> {
     return this.#objects;
+  }
+
+  /** The namespaces with objects that are not kept. */
+  get over(): ReadonlySet<string> {
+    return this.#budget.over;
   }
 
   /** True once everything was listed, or the kind is known to be absent. */
@@ -125,10 +135,13 @@ export class Follower {
     const asked = { kind: this.kind, version: this.#version, namespace: this.namespace };
     if (performance.now() - this.#listedAt > this.#times.resyncMs) this.#resourceVersion = undefined;
     if (this.#resourceVersion !== undefined) return this.#watch(asked, this.#resourceVersion, signal);
-    const listed = await listAll(this.#client, asked, signal);
+    const listed = await listAll(this.#client, asked, this.#times, signal);
     if ('error' in listed) return listed;
     this.#resourceVersion = listed.resourceVersion;
     this.#listedAt = performance.now();
+    const before = this.#budget.over;
+    this.#budget = listed.budget;
+    this.#sayExceeded(before);
     this.#complete(listed.objects);
     this.#recovered();
     return undefined;
@@ -199,11 +212,21 @@ export class Follower {
     const key = keyOfObject(next);
     const known = this.#objects.get(key);
     const objects = this.#objects as Map<string, KeptObject>;
-    if (type === 'DELETED') objects.delete(key);
-    else objects.set(key, next);
+    const before = this.#budget.over;
+    if (known !== undefined) this.#budget.remove(known);
+    const kept = type === 'DELETED' ? undefined : this.#budget.add(next);
+    if (kept === undefined) objects.delete(key);
+    else objects.set(key, kept);
     this.#resourceVersion = next.resourceVersion;
-    if (type === 'DELETED' ? known !== undefined : known?.text !== next.text) this.#events.changed();
+    this.#sayExceeded(before);
+    // What was not kept may fit now: only a list has it.
+    if (before.size > 0) this.#listedAt = Number.NEGATIVE_INFINITY;
+    if (known?.text !== kept?.text) this.#events.changed();
     return undefined;
+  }
+
+  #sayExceeded(before: ReadonlySet<string>): void {
+    for (const namespace of this.#budget.over) if (!before.has(namespace)) this.#events.exceeded(namespace);
   }
 
   #complete(objects: ReadonlyMap<string, KeptObject>): void {

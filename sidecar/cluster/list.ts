@@ -1,6 +1,7 @@
 // Lists all objects of a kind, page by page, at one resource version.
 
 import { SallyportError } from '../../cert-agent/base/errors.ts';
+import { type Bounds, Budget } from './budget.ts';
 import { type Answer, type ApiClient, TooLarge } from './client.ts';
 import { groupPath, pathOf, type WatchedKind } from './kinds.ts';
 import { type Asked, invalid, type KeptObject, keep, keyOfObject, treeOf } from './objects.ts';
@@ -9,6 +10,8 @@ import { type Asked, invalid, type KeptObject, keep, keyOfObject, treeOf } from 
 export interface Listed {
   readonly objects: ReadonlyMap<string, KeptObject>;
   readonly resourceVersion: string;
+  /** What the objects have of it. */
+  readonly budget: Budget;
 }
 
 /** Why a request was refused. */
@@ -22,18 +25,21 @@ export interface Refused {
 const pageSize = 250;
 /** The API server may hand out pages without end. */
 const maxPages = 10_000;
-/** The total text of one kind. */
-const maxTotalBytes = 256 * 1024 * 1024;
 
 /**
  * All objects, or why there are none.
  * @throws SallyportError `kubernetes_unavailable`, `kubernetes_invalid`.
  */
-export async function listAll(client: ApiClient, asked: Asked, signal: AbortSignal): Promise<Listed | Refused> {
+export async function listAll(
+  client: ApiClient,
+  asked: Asked,
+  bounds: Bounds,
+  signal: AbortSignal,
+): Promise<Listed | Refused> {
   let limit = pageSize;
   for (;;) {
     try {
-      return await listBy(limit, client, asked, signal);
+      return await listBy(limit, client, asked, new Budget(bounds), signal);
     } catch (error) {
       if (!(error instanceof TooLarge)) throw error;
       if (limit === 1) throw invalid(asked, 'an object is too large');
@@ -42,12 +48,17 @@ export async function listAll(client: ApiClient, asked: Asked, signal: AbortSign
   }
 }
 
-async function listBy(limit: number, client: ApiClient, asked: Asked, signal: AbortSignal): Promise<Listed | Refused> {
+async function listBy(
+  limit: number,
+  client: ApiClient,
+  asked: Asked,
+  budget: Budget,
+  signal: AbortSignal,
+): Promise<Listed | Refused> {
   const { kind, version, namespace } = asked;
   const objects = new Map<string, KeptObject>();
   const path = pathOf(kind, version, namespace);
   let next = '';
-  let bytes = 0;
   for (let page = 0; page < maxPages; page++) {
     const query = new URLSearchParams({ limit: String(limit) });
     if (kind.fieldSelector !== undefined) query.set('fieldSelector', kind.fieldSelector);
@@ -60,14 +71,15 @@ async function listBy(limit: number, client: ApiClient, asked: Asked, signal: Ab
     if (!Array.isArray(items ?? [])) throw invalid(asked, 'it has no items');
     for (const item of (items ?? []) as unknown[]) {
       const object = keep(item, asked);
-      objects.set(keyOfObject(object), object);
-      bytes += object.text.length;
-      if (bytes > maxTotalBytes) throw invalid(asked, 'all objects together are too large');
+      const key = keyOfObject(object);
+      const twice = objects.get(key);
+      if (twice !== undefined) budget.remove(twice);
+      objects.set(key, budget.add(object));
     }
     const { resourceVersion, continue: more = '' } = treeOf(metadata);
     if (typeof resourceVersion !== 'string' || resourceVersion === '' || typeof more !== 'string')
       throw invalid(asked, 'it has no resourceVersion');
-    if (more === '') return { objects, resourceVersion };
+    if (more === '') return { objects, resourceVersion, budget };
     next = more;
   }
   throw invalid(asked, 'it has no end');

@@ -15,6 +15,8 @@ export interface KeptObject {
   readonly resourceVersion: string;
   /** JSON of its status; undefined without one. */
   readonly status: string | undefined;
+  /** Its text is not kept: there is too much of its namespace. */
+  readonly isOver?: true;
 }
 
 /** What was asked for. */
@@ -46,16 +48,42 @@ export function keep(value: unknown, asked: Asked): KeptObject {
   if (asked.namespace !== undefined && namespace !== asked.namespace)
     throw invalid(asked, 'an object of another namespace is among them');
   const { 'kubectl.kubernetes.io/last-applied-configuration': ___, ...noted } = treeOf(annotations);
+  const trim = trims[kind.kind];
   const object = {
     ...{ apiVersion, kind: kind.kind },
-    metadata: { ...meta, ...(Object.keys(noted).length === 0 ? {} : { annotations: noted }) },
-    ...rest,
+    ...(trim === undefined || kind.isBuiltIn !== true
+      ? { metadata: { ...meta, ...(Object.keys(noted).length === 0 ? {} : { annotations: noted }) }, ...rest }
+      : { metadata: { name, namespace, creationTimestamp: meta['creationTimestamp'] }, ...trim(tree) }),
   };
   return {
     ...{ kind: kind.kind, name, resourceVersion, text: JSON.stringify(object) },
     namespace: namespace as string | undefined,
     status: status === undefined || !hasStatus(kind) ? undefined : JSON.stringify(status),
   };
+}
+
+/** What is used of the kinds that every tenant has many of: the rest could be most of the memory. */
+const trims: Readonly<Record<string, (tree: Tree) => Tree>> = {
+  ConfigMap: ({ data }) => ({ data: only(treeOf(data), ['ca.crt', 'ca.crl']) }),
+  Secret: ({ type, data }) => ({ type, data }),
+  EndpointSlice: ({ metadata, addressType, endpoints, ports }) => {
+    const { name, namespace, creationTimestamp, labels } = treeOf(metadata);
+    const service = only(treeOf(labels), ['kubernetes.io/service-name']);
+    return {
+      metadata: { name, namespace, creationTimestamp, labels: service },
+      addressType,
+      endpoints: listOf(endpoints).map((one) => only(treeOf(one), ['addresses', 'conditions'])),
+      ports: listOf(ports).map((one) => only(treeOf(one), ['name', 'port'])),
+    };
+  },
+};
+
+function only(tree: Tree, names: readonly string[]): Tree {
+  return Object.fromEntries(names.flatMap((name) => (Object.hasOwn(tree, name) ? [[name, tree[name]]] : [])));
+}
+
+function listOf(value: unknown): readonly unknown[] {
+  return Array.isArray(value) ? value : [];
 }
 
 /** Of a Service's status nothing is read. */

@@ -5,6 +5,7 @@ import type { ApiServer } from '../../cert-agent/base/api-server.ts';
 import { every } from '../../cert-agent/base/background.ts';
 import type { SallyportError } from '../../cert-agent/base/errors.ts';
 import type { Log } from '../../cert-agent/base/log.ts';
+import type { Bounds } from './budget.ts';
 import { ApiClient, type ClientTimes } from './client.ts';
 import { Follower, type FollowTimes } from './follow.ts';
 import type { WatchedKind } from './kinds.ts';
@@ -19,7 +20,8 @@ export interface StoreOptions {
   readonly times?: Partial<StoreTimes>;
 }
 
-export type StoreTimes = ClientTimes & FollowTimes & { readonly reminderMs: number };
+/** Times, and bounds in bytes. */
+export type StoreTimes = ClientTimes & FollowTimes & Bounds & { readonly reminderMs: number };
 
 /** A state of the store: the same one until something changes. */
 export type Snapshot = readonly KeptObject[];
@@ -44,6 +46,8 @@ export const storeTimes: StoreTimes = Object.freeze({
   absentGuardMs: 5000,
   watchMs: 300_000,
   reminderMs: 60_000,
+  namespaceBytes: 32 * 1024 * 1024,
+  totalBytes: 256 * 1024 * 1024,
 });
 
 /** Starts to follow. Nothing of this ends the process: what fails is logged, and tried again. */
@@ -69,6 +73,7 @@ export class ClusterStore {
         const follower: Follower = new Follower(kind, namespace, this.client, all, {
           changed: () => this.#changed(),
           failed: () => this.#sayTrouble(follower),
+          exceeded: (name) => this.#sayExceeded(follower, name, all),
           recovered: (since) => {
             this.#sayRecovered(follower, since);
             // What was held back is due.
@@ -88,10 +93,18 @@ export class ClusterStore {
    */
   snapshot(): Snapshot | undefined {
     if (this.#snapshot !== undefined || !this.#followers.every(({ isComplete }) => isComplete)) return this.#snapshot;
-    if (this.#blindGuard() === undefined) this.#documents = this.#objectsOf(({ kind }) => kind.isData !== true);
+    if (this.#blindGuard() === undefined) this.#documents = this.#readDocuments();
     if (this.#documents === undefined) return undefined;
     this.#snapshot = Object.freeze([...this.#documents, ...this.#objectsOf(({ kind }) => kind.isData === true)]);
     return this.#snapshot;
+  }
+
+  /** Of a namespace in which a policy may be missing, because there is too much, there is no document at all. */
+  #readDocuments(): Snapshot {
+    const isDocument = ({ kind }: Follower): boolean => kind.isData !== true;
+    const over = new Set(this.#followers.filter(isDocument).flatMap((one) => [...one.over]));
+    const all = this.#objectsOf(isDocument);
+    return over.size === 0 ? all : all.filter(({ namespace = '' }) => namespace === '' || !over.has(namespace));
   }
 
   /** The object as it was seen last, with its newest status. */
@@ -146,7 +159,8 @@ export class ClusterStore {
   }
 
   #objectsOf(test: (follower: Follower) => boolean): KeptObject[] {
-    return this.#followers.filter(test).flatMap(({ objects }) => [...objects.values()]);
+    const found = this.#followers.filter(test).flatMap(({ objects }) => [...objects.values()]);
+    return found.filter(({ isOver }) => isOver !== true);
   }
 
   #changed(): void {
@@ -172,6 +186,18 @@ export class ClusterStore {
     this.#log.info(
       { code: 'kubernetes_followed', kind: follower.kind.kind },
       `${titleOf(follower)} are followed again after ${seconds} s`,
+    );
+  }
+
+  #sayExceeded(follower: Follower, namespace: string, { namespaceBytes, totalBytes }: Bounds): void {
+    const { kind } = follower;
+    const then =
+      kind.isData === true
+        ? 'what exceeds it is not read'
+        : 'no document of this namespace is in force until there is less';
+    this.#log.error(
+      { code: 'kubernetes_invalid', kind: kind.kind, namespace },
+      `${kind.plural} of namespace ${namespace} have too many bytes (${namespaceBytes} each, ${totalBytes} in all): ${then}`,
     );
   }
 

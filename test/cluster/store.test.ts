@@ -10,7 +10,13 @@ import { logTo } from '../fixtures/mesh.ts';
 import { type Owner, until } from '../fixtures/process.ts';
 
 const kinds = gatewayKinds(['RequestValidation'], 'sallyport.dev', 'v1alpha1');
-const quick: Partial<StoreTimes> = { firstWaitMs: 10, longestWaitMs: 60, absentMs: 50, absentGuardMs: 50, answerMs: 2000 };
+const quick: Partial<StoreTimes> = {
+  firstWaitMs: 10,
+  longestWaitMs: 60,
+  absentMs: 50,
+  absentGuardMs: 50,
+  answerMs: 2000,
+};
 
 interface Followed {
   readonly store: ClusterStore;
@@ -286,9 +292,11 @@ t.test('a huge object makes the pages smaller', async (t) => {
   const data = { big: 'x'.repeat(1_000_000) };
   for (let i = 0; i < 24; i++)
     api.put({ apiVersion: 'v1', kind: 'ConfigMap', metadata: { name: `c${i}`, namespace: 'shop' }, data });
+  const kept = (): string => followed.store.find('ConfigMap', 'shop', 'c0')!.text;
   const followed = follow(t, api);
   await ready(followed);
   t.equal(followed.names('ConfigMap').length, 24);
+  t.notMatch(kept(), /xxx/, 'of which only certificates and CRLs are kept');
   t.strictSame(
     [...new Set(api.calls.filter((call) => isList(call, 'configmaps')).map(({ query }) => query.get('limit')))],
     ['250', '25', '2'],
@@ -455,4 +463,35 @@ t.test('nothing of a Secret gets into the log, whatever is wrong with it', async
   api.inject('Secret', 'x\n');
   await until(() => /it is no SecretList/.test(followed.log()) || undefined, 'the error');
   t.notMatch(followed.log(), new RegExp(`${marker}|${Buffer.from(marker).toString('base64').slice(0, 12)}`));
+});
+
+t.test('too many bytes of one namespace: its documents go, and those of others stay', async (t) => {
+  const api = await startApiServer(t);
+  const big = { spec: { hostnames: ['x'.repeat(900)] } };
+  for (const name of ['a', 'b', 'c']) api.put(route(name, 'shop', big));
+  for (const one of [route('r', 'team'), secret('s', 'k', 'Opaque', 'team'), secret('big', 'k'.repeat(3000))])
+    api.put(one);
+  const followed = follow(t, api, { times: { namespaceBytes: 2500, watchMs: 50, resyncMs: 60_000 } });
+  await ready(followed);
+  t.strictSame(followed.names('HTTPRoute'), ['team/r']);
+  t.strictSame(followed.names('Secret'), ['team/s'], 'of data, only what exceeds the bound');
+  t.match(followed.log(), /httproutes of namespace shop have too many bytes/);
+  await until(() => count(api, (call) => isWatch(call, 'httproutes')) > 0 || undefined, 'the watch');
+  for (const name of ['d', 'e', 'f']) api.put(route(name, 'team', big));
+  await until(() => followed.names('HTTPRoute').length === 0 || undefined, 'the same by events');
+  for (const name of ['a', 'b']) api.remove('HTTPRoute', name, 'shop');
+  await until(() => {
+    api.endWatches();
+    return followed.names('HTTPRoute').includes('shop/c') || undefined;
+  }, 'less is served again');
+});
+
+t.test('a total: a namespace with little still gets in', async (t) => {
+  const api = await startApiServer(t);
+  const big = { spec: { hostnames: ['x'.repeat(1_200_000)] } };
+  for (const name of ['a', 'b', 'c']) api.put(route(name, `big-${name}`, big));
+  api.put(route('r', 'team'));
+  const followed = follow(t, api, { times: { totalBytes: 2_500_000 } });
+  await ready(followed);
+  t.strictSame(followed.names('HTTPRoute'), ['big-a/a', 'big-b/b', 'team/r']);
 });
