@@ -3,11 +3,11 @@
 // a list is complete the objects of before stay.
 
 import { setTimeout as wait } from 'node:timers/promises';
-import { asSallyportError, type SallyportError } from '../../cert-agent/base/errors.ts';
+import { asSallyportError, SallyportError } from '../../cert-agent/base/errors.ts';
 import { type Bounds, Budget } from './budget.ts';
 import { type ApiClient, parsed } from './client.ts';
 import { pathOf, type WatchedKind } from './kinds.ts';
-import { absentError, findVersion, listAll, type Refused, refusalOf } from './list.ts';
+import { absentError, findVersion, goneError, listAll, type Refused, refusalOf } from './list.ts';
 import { type Asked, invalid, type KeptObject, keep, keyOfObject, treeOf } from './objects.ts';
 
 /** Milliseconds. */
@@ -23,6 +23,8 @@ export interface FollowTimes {
   readonly absentGuardMs: number;
   /** How long the API server keeps one watch open; up to twice as long. */
   readonly watchMs: number;
+  /** Between two events of a watch. */
+  readonly silenceMs: number;
 }
 
 export interface Trouble {
@@ -45,6 +47,11 @@ export interface FollowEvents {
 /** How many looks in a row must find no CRD. */
 const absencesNeeded = 2;
 
+/** Who we are, and how busy the API server is: after these a watch goes on from its version. */
+const keepsVersion: ReadonlySet<number> = new Set([401, 403, 429, 500, 503]);
+const refusalsToList = 3;
+const instantEndsToList = 3;
+
 /** One kind. Starts with `run`, and ends with the signal. */
 export class Follower {
   readonly kind: WatchedKind;
@@ -62,6 +69,11 @@ export class Follower {
   #listedAt = 0;
   /** How often in a row the API server said that there is no such kind. */
   #absences = 0;
+  /** The version that was found answered 404. */
+  #isVersionInDoubt = false;
+  /** Refusals of watches in a row, and watches in a row that ended at once. */
+  #refusals = 0;
+  #instantEnds = 0;
   #failures = 0;
 
   constructor(
@@ -123,20 +135,22 @@ export class Follower {
 
   /** One list or one watch. Gives why it failed, or how long to wait. */
   async #turn(signal: AbortSignal): Promise<Refused | number | undefined> {
-    if (this.#version === undefined) {
+    if (this.#version === undefined || this.#isVersionInDoubt) {
       const found = await findVersion(this.#client, this.kind, signal);
       if (typeof found === 'object') {
         this.#absences = 0;
         return found;
       }
-      if (found === undefined) return this.#absent();
+      if (found === undefined) return this.#version === undefined ? this.#absent() : goneError(this.kind);
+      if (found !== this.#version) this.#resourceVersion = undefined;
       this.#version = found;
+      this.#isVersionInDoubt = false;
     }
     const asked = { kind: this.kind, version: this.#version, namespace: this.namespace };
     if (performance.now() - this.#listedAt > this.#times.resyncMs) this.#resourceVersion = undefined;
     if (this.#resourceVersion !== undefined) return this.#watch(asked, this.#resourceVersion, signal);
     const listed = await listAll(this.#client, asked, this.#times, signal);
-    if ('error' in listed) return listed;
+    if ('error' in listed) return this.#refused(listed);
     this.#resourceVersion = listed.resourceVersion;
     this.#listedAt = performance.now();
     const before = this.#budget.over;
@@ -158,7 +172,7 @@ export class Follower {
   }
 
   async #watch(asked: Asked, from: string, signal: AbortSignal): Promise<Refused | number | undefined> {
-    const { watchMs, resyncMs, firstWaitMs } = this.#times;
+    const { watchMs, resyncMs, firstWaitMs, silenceMs } = this.#times;
     const seconds = Math.ceil((Math.min(watchMs, resyncMs) * (1 + Math.random())) / 1000);
     const query = new URLSearchParams({
       ...{ watch: '1', resourceVersion: from, allowWatchBookmarks: 'true', timeoutSeconds: String(seconds) },
@@ -166,27 +180,63 @@ export class Follower {
     });
     const openedAt = performance.now();
     const over = new AbortController();
+    // Bytes that are no event prove nothing, and an API server may forget to end the watch.
+    let isSilent = false;
+    const end = setTimeout(() => over.abort(), seconds * 1000 + silenceMs);
+    const silence = setTimeout(() => {
+      isSilent = true;
+      over.abort();
+    }, silenceMs);
+    let lines = 0;
     try {
       const path = `${pathOf(asked.kind, asked.version, asked.namespace)}?${query}`;
       const stream = await this.#client.stream(path, AbortSignal.any([signal, over.signal]));
       if (!('lines' in stream)) return this.#refused(refusalOf(stream, asked, 'watch'));
       this.#recovered();
       for await (const line of stream.lines) {
+        lines++;
+        silence.refresh();
         const refused = this.#take(line, asked);
         if (refused !== undefined) return this.#refused(refused);
         if (performance.now() - openedAt > firstWaitMs) this.#failures = 0;
       }
+    } catch (error) {
+      if (isSilent) throw silent(asked);
+      if (!over.signal.aborted) throw error;
     } finally {
       over.abort();
+      clearTimeout(end);
+      clearTimeout(silence);
     }
-    // One that ends at once, again and again, must not be asked for without a pause.
-    if (performance.now() - openedAt < firstWaitMs) return firstWaitMs;
-    this.#failures = 0;
-    return undefined;
+    return this.#ended(lines, performance.now() - openedAt, asked);
   }
 
+  /** A watch ended as it should. One that ends at once, again and again, has no events to give: a list has them. */
+  #ended(lines: number, tookMs: number, asked: Asked): Refused | number | undefined {
+    const { firstWaitMs } = this.#times;
+    this.#refusals = 0;
+    if (tookMs >= firstWaitMs || lines > 0) this.#instantEnds = 0;
+    if (tookMs >= firstWaitMs) {
+      this.#failures = 0;
+      return undefined;
+    }
+    if (lines === 0 && ++this.#instantEnds >= instantEndsToList) {
+      this.#instantEnds = 0;
+      this.#resourceVersion = undefined;
+      return { error: new SallyportError('kubernetes_unavailable', `watches of ${asked.kind.plural} end at once`) };
+    }
+    return firstWaitMs;
+  }
+
+  /** Another answer than those that say nothing of our version means that it may not be known: a list gives a new one. */
   #refused(refused: Refused): Refused {
-    if (refused.isGone) this.#resourceVersion = undefined;
+    const { status = 0, isGone } = refused;
+    this.#refusals++;
+    if (status === 404 && this.kind.isBuiltIn !== true) this.#isVersionInDoubt = true;
+    if (isGone === true || !keepsVersion.has(status) || this.#refusals >= refusalsToList) {
+      this.#refusals = 0;
+      this.#resourceVersion = undefined;
+    }
     return refused;
   }
 
@@ -262,4 +312,11 @@ export class Follower {
     this.#events.failed();
     return Math.max(pauseMs, Math.min(retryAfterMs, longestWaitMs));
   }
+}
+
+function silent({ kind }: Asked): SallyportError {
+  return new SallyportError(
+    'kubernetes_unavailable',
+    `the API server cannot be asked: a watch of ${kind.plural} has no events`,
+  );
 }

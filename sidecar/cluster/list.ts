@@ -19,6 +19,8 @@ export interface Refused {
   readonly error: SallyportError;
   /** The version asked for is too old (HTTP 410): list again. */
   readonly isGone?: true;
+  /** Of HTTP, or of the Status of an ERROR event. */
+  readonly status?: number;
   readonly retryAfterMs?: number | undefined;
 }
 
@@ -96,23 +98,30 @@ export function refusalOf({ status, retryAfterMs, value }: Answer, { kind, names
       error: new SallyportError('kubernetes_forbidden', `the API server forbids us to ${what}`, {
         hint: `grant it to our service account; 'kubectl auth can-i ${verb} ${resource}${scope} --as=...' tells`,
       }),
-      retryAfterMs,
+      ...{ retryAfterMs, status },
     };
   if (status === 401)
     return {
+      status,
       error: new SallyportError('kubernetes_unavailable', `the API server does not accept our token to ${what}`, {
         hint: 'it is read again for the next try',
       }),
     };
   const gone = isGone(status, value);
   const error = new SallyportError('kubernetes_unavailable', `the API server answered ${status} to ${what}`);
-  return gone ? { error, isGone: true } : { error, retryAfterMs };
+  return gone ? { error, isGone: true, status } : { error, retryAfterMs, status };
 }
 
 /** HTTP 410, or the Status of an ERROR event that says so. */
 export function isGone(code: unknown, value: unknown): boolean {
   const { code: inner, reason } = treeOf(value);
   return code === 410 || inner === 410 || reason === 'Expired' || reason === 'Gone';
+}
+
+/** Of a kind that was there: its objects stay, as an API server that starts may deny a kind. */
+export function goneError(kind: WatchedKind): Refused {
+  const message = `the API server has no kind ${kind.kind} of ${kind.group} any more`;
+  return { error: new SallyportError('kubernetes_invalid', message, { hint: 'restart the gateway if that is meant' }) };
 }
 
 /** For a kind without which no gateway works. */

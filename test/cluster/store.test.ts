@@ -495,3 +495,92 @@ t.test('a total: a namespace with little still gets in', async (t) => {
   await ready(followed);
   t.strictSame(followed.names('HTTPRoute'), ['big-a/a', 'big-b/b', 'team/r']);
 });
+
+for (const [status, lists] of [
+  [504, 2],
+  [400, 2],
+  [503, 1],
+] as const)
+  t.test(`a watch that answers ${status} once`, async (t) => {
+    const api = await startApiServer(t);
+    const followed = follow(t, api);
+    await ready(followed);
+    await until(() => api.watches() >= 10 || undefined, 'the watches');
+    let isDown = true;
+    api.intercept = (call, response) => {
+      if (!isDown || !isWatch(call, 'httproutes')) return false;
+      isDown = false;
+      failure(response, status, 'Timeout', 'x');
+      return true;
+    };
+    const watches = count(api, (call) => isWatch(call, 'httproutes'));
+    api.endWatches();
+    await until(() => count(api, (call) => isWatch(call, 'httproutes')) >= watches + 2 || undefined, 'the next watch');
+    t.equal(
+      count(api, (call) => isList(call, 'httproutes')),
+      lists,
+    );
+  });
+
+t.test('three refusals of watches in a row: a list brings the state', async (t) => {
+  const api = await startApiServer(t);
+  let isDown = false;
+  api.intercept = (call, response) => {
+    if (!isDown || !isWatch(call, 'httproutes')) return false;
+    failure(response, 500, 'InternalError', 'x');
+    return true;
+  };
+  const followed = follow(t, api);
+  await ready(followed);
+  await until(() => api.watches() >= 10 || undefined, 'the watches');
+  isDown = true;
+  api.endWatches();
+  api.put(route('a'));
+  await until(() => followed.names('HTTPRoute').includes('shop/a') || undefined, 'the route');
+});
+
+t.test('watches that end at once, and one that sends empty lines, are no proof', async (t) => {
+  const api = await startApiServer(t);
+  let mode: 'end' | 'drip' | undefined = 'end';
+  const dripping = new Set<ServerResponse>();
+  const timer = setInterval(() => {
+    for (const one of dripping) one.write('\n');
+  }, 20);
+  t.teardown(() => clearInterval(timer));
+  api.intercept = (call, response) => {
+    if (mode === undefined || !isWatch(call, 'httproutes')) return false;
+    response.writeHead(200, { 'content-type': 'application/json' });
+    if (mode === 'end') response.end();
+    else {
+      response.flushHeaders();
+      dripping.add(response);
+      response.once('close', () => dripping.delete(response));
+    }
+    return true;
+  };
+  const followed = follow(t, api, { times: { silenceMs: 300, firstWaitMs: 100 } });
+  await ready(followed);
+  api.put(route('a'));
+  await until(() => followed.names('HTTPRoute').includes('shop/a') || undefined, 'a list instead');
+  t.match(followed.log(), /watches of httproutes end at once/);
+  mode = 'drip';
+  await until(() => dripping.size > 0 || undefined, 'the watch that drips');
+  await until(() => /a watch of httproutes has no events/.test(followed.log()) || undefined, 'silence');
+  mode = undefined;
+  api.put(route('b'));
+  await until(() => followed.names('HTTPRoute').includes('shop/b') || undefined, 'the next one');
+});
+
+t.test('a version of a CRD that is dropped: the next one is followed', async (t) => {
+  const api = await startApiServer(t, ['gateway.networking.k8s.io/v1beta1', 'gateway.networking.k8s.io/v1']);
+  api.put(route('a'));
+  const followed = follow(t, api);
+  await ready(followed);
+  await until(() => api.watches() >= 10 || undefined, 'the watches');
+  t.equal(followed.store.placeOf('HTTPRoute')!.version, 'v1');
+  api.groups.delete('gateway.networking.k8s.io/v1');
+  api.put({ ...route('b'), apiVersion: 'gateway.networking.k8s.io/v1beta1' });
+  api.endWatches();
+  await until(() => followed.store.placeOf('HTTPRoute')!.version === 'v1beta1' || undefined, 'the version');
+  await until(() => followed.names('HTTPRoute').includes('shop/b') || undefined, 'its objects');
+});
