@@ -8,6 +8,7 @@ import type { Agent } from 'undici';
 import type { ApiServer } from '../../cert-agent/base/api-server.ts';
 import { reasonOf, SallyportError } from '../../cert-agent/base/errors.ts';
 import { readBytes } from '../../cert-agent/base/heap.ts';
+import { readRoots } from '../../cert-agent/base/roots.ts';
 
 /** How long things take at most, milliseconds. */
 export interface ClientTimes {
@@ -147,7 +148,7 @@ export class ApiClient {
     const { Agent: Connections } = await import('undici');
     // From here on without a pause: all requests of the start come here at once.
     const { caFile } = this.#server;
-    const ca = caFile === undefined ? undefined : readFileSync(caFile, 'utf8');
+    const ca = caFile === undefined ? undefined : readRoots(caFile);
     if (this.#agent !== undefined && this.#agent.ca === ca) return this.#agent.agent;
     // Watches that are open keep the connections of the former roots until they end.
     void this.#agent?.agent.close();

@@ -27,7 +27,7 @@ t.test('the host that is left of a rule', async (t) => {
     ['team', `web.shop.${suffix}`, undefined],
     ['team', 'web.shop', undefined],
     ['team', `*.shop.${suffix}`, undefined],
-    ['team', `*m.${suffix}`, undefined],
+    ['team', `*p.${suffix}`, undefined],
     ['team', 'payments.example', undefined],
     ['team', `x.evil-team.${suffix}`, undefined],
     ['edge', '*', '*'],
