@@ -103,7 +103,9 @@ export class ApiClient {
     signal: AbortSignal,
   ) {
     try {
-      const agent = await this.#connections();
+      // First: between the choice of the connections and their use nothing may wait, or others could close them.
+      const { Agent: Connections } = await import('undici');
+      const agent = this.#connections(Connections);
       const { tokenFile, url } = this.#server;
       const token = tokenFile === undefined ? undefined : readFileSync(tokenFile, 'utf8').trim();
       return await agent.request({
@@ -144,8 +146,7 @@ export class ApiClient {
     };
   }
 
-  async #connections(): Promise<Agent> {
-    const { Agent: Connections } = await import('undici');
+  #connections(Connections: typeof Agent): Agent {
     // From here on without a pause: all requests of the start come here at once.
     const { caFile } = this.#server;
     const ca = caFile === undefined ? undefined : readRoots(caFile);
