@@ -2,6 +2,7 @@
 // none is ready. An address that the API server would not accept, as loopback, is not used: our own admin port is there.
 
 import { BlockList, isIP } from 'node:net';
+import { networkInterfaces } from 'node:os';
 import type { Address } from '../../../cert-agent/base/address.ts';
 import { reasonOf } from '../../../cert-agent/base/errors.ts';
 import { parseSpiffeId } from '../../../cert-agent/identity/spiffe-id.ts';
@@ -31,9 +32,8 @@ export function withServices(
 ): ServiceBackends {
   const gateway = settings.gateway!;
   const slices = Map.groupBy(
-    objects.filter(({ object }) => object.kind === 'EndpointSlice'),
-    ({ object, value }) =>
-      `${object.namespace}/${treeOf(treeOf(value['metadata'])['labels'])['kubernetes.io/service-name']}`,
+    objects.filter((one) => one.object.kind === 'EndpointSlice' && serviceOf(one) !== undefined),
+    (one) => `${one.object.namespace}/${serviceOf(one)}`,
   );
   const wanted = namesIn(objects);
   const backends: Record<string, string> = { ...gateway.backends };
@@ -78,6 +78,12 @@ export function withServices(
     gateway: Object.freeze({ ...gateway, backends, outside }),
   };
   return { settings: Object.freeze(next), refused };
+}
+
+/** The Service of a slice; undefined without a label, which is no Service of the name `undefined`. */
+function serviceOf({ value }: ReadObject): string | undefined {
+  const name = treeOf(treeOf(value['metadata'])['labels'])['kubernetes.io/service-name'];
+  return typeof name === 'string' && name !== '' ? name : undefined;
 }
 
 /** The names beside a `port` anywhere in routes and policies: Services of these names may be backends. */
@@ -127,7 +133,7 @@ function endpointsOf(slices: readonly ReadObject[], port: Tree, { ipFamilies }: 
     if (family !== 'IPv4' && family !== 'IPv6') return [];
     // A port is found by its name: numbers differ where pods name their ports.
     const own = listOf(value['ports']).find((one) => (one['name'] ?? '') === (port['name'] ?? ''))?.['port'];
-    if (typeof own !== 'number') return [];
+    if (typeof own !== 'number' || !Number.isInteger(own) || own < 1 || own > 65_535) return [];
     return listOf(value['endpoints']).flatMap((endpoint) => {
       // Absent conditions: unknown, which counts as ready, serving, and not terminating (EndpointConditions).
       const { ready, serving, terminating } = treeOf(endpoint['conditions']);
@@ -153,18 +159,40 @@ for (const [net, bits] of [
   ['127.0.0.0', 8],
   ['169.254.0.0', 16],
   ['224.0.0.0', 4],
+  ['240.0.0.0', 4],
+  // Metadata and host agents of Alibaba and Azure.
+  ['100.100.100.200', 32],
+  ['168.63.129.16', 32],
 ] as const)
   forbidden.addSubnet(net, bits, 'ipv4');
 for (const [net, bits] of [
-  ['::', 127],
+  // IPv4 in IPv6: compatible, translated by NAT64, 6to4. Each could be any address of the list above.
+  ['::', 96],
+  ['64:ff9b::', 96],
+  ['64:ff9b:1::', 48],
+  ['2002::', 16],
+  // Metadata of AWS.
+  ['fd00:ec2::254', 128],
   ['fe80::', 10],
   ['ff00::', 8],
 ] as const)
   forbidden.addSubnet(net, bits, 'ipv6');
 
+/** Our own ports are behind our own addresses, too. The process that reads is a short one: they do not change. */
+const ownAddresses: ReadonlySet<string> = readOwnAddresses();
+
+function readOwnAddresses(): ReadonlySet<string> {
+  try {
+    return new Set(Object.values(networkInterfaces()).flatMap((list = []) => list.map(({ address }) => address)));
+  } catch {
+    // Where they cannot be listed, only those above are refused.
+    return new Set();
+  }
+}
+
 function isUsable(host: string): boolean {
   const version = isIP(host);
-  return version !== 0 && !forbidden.check(host, version === 4 ? 'ipv4' : 'ipv6');
+  return version !== 0 && !ownAddresses.has(host) && !forbidden.check(host, version === 4 ? 'ipv4' : 'ipv6');
 }
 
 function listOf(value: unknown): readonly Tree[] {

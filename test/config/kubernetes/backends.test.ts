@@ -1,5 +1,6 @@
 // Upstreams from Services and EndpointSlices, and documents that are ours: tables, without sockets.
 
+import { networkInterfaces } from 'node:os';
 import t from 'tap';
 import { parseGatewaySettings } from '../../../sidecar/config/gateway-settings.ts';
 import { withServices } from '../../../sidecar/config/kubernetes/backends.ts';
@@ -121,4 +122,41 @@ t.test('the API server of the pod, or another to which nothing of the pod is sen
     url: 'https://[fd00::1]:6443',
   });
   t.strictSame(of({ url: 'https://api.test:6443' }), { url: 'https://api.test:6443' });
+});
+
+t.test(
+  'addresses of metadata servers, of IPv4 in IPv6 and of our own, and ports that are none, are not used',
+  async (t) => {
+    const own = Object.values(networkInterfaces()).flatMap((list = []) => list.map(({ address }) => address));
+    const hosts = [
+      'fd00:ec2::254',
+      '168.63.129.16',
+      '100.100.100.200',
+      '64:ff9b::a9fe:a9fe',
+      '::7f00:1',
+      '2002:7f00:1::',
+    ];
+    const web = service('web', { ports: [{ port: 80 }] });
+    const endpointsOf = (host: string, port: unknown) =>
+      look(
+        web,
+        slice('web', {
+          ...{ addressType: host.includes(':') ? 'IPv6' : 'IPv4', endpoints: [{ addresses: [host] }] },
+          ports: [{ port }],
+        }),
+      ).settings.gateway!.outside['shop/web:80'];
+    for (const host of [...hosts, ...own, '::ffff:127.0.0.1']) t.equal(endpointsOf(host, 8080), undefined, host);
+    for (const port of [0, -1, 70_000, 1.5, '80']) t.equal(endpointsOf('10.9.9.9', port), undefined, String(port));
+    t.match(endpointsOf('10.9.9.9', 8080), { endpoints: [{ host: '10.9.9.9' }] });
+  },
+);
+
+t.test('a slice without a label belongs to no Service', async (t) => {
+  const none = read('EndpointSlice', 'x', {
+    ...{ addressType: 'IPv4', ports: [{ port: 8080 }], endpoints: [{ addresses: ['10.0.0.1'] }] },
+  });
+  const named = read('HTTPRoute', 'u', { spec: { rules: [{ backendRefs: [{ name: 'undefined', port: 80 }] }] } });
+  t.strictSame(look(named, service('undefined', { ports: [{ port: 80 }] }), none).settings.gateway!.backends, {
+    'shop/own:80': 'own',
+  });
 });
