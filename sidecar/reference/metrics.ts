@@ -12,6 +12,7 @@ import { registerScreeningMetrics } from '../edge/screening/metrics.ts';
 import { registerValidationMetrics } from '../edge/validation/metrics.ts';
 import { registerExposure } from '../observe/exposure.ts';
 import { TrafficMetrics } from '../observe/metrics.ts';
+import { registerClusterMetrics } from '../process/cluster-metrics.ts';
 import { registerGatewayMetrics } from '../process/gateway-metrics.ts';
 import { TransactionTokenCounts } from '../tokens/metrics.ts';
 import type { Entry } from './entry.ts';
@@ -35,6 +36,7 @@ const parts: Readonly<Record<string, (registry: Registry) => unknown>> = {
   },
   gateway: (registry) => {
     registerGatewayMetrics(registry, never);
+    registerClusterMetrics(registry, unread);
     registerCacheMetrics(registry, { counts: unread, held: never });
     registerMirrorMetrics(registry, unread);
     registerRateLimitMetrics(registry, never);
