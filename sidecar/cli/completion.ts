@@ -1,5 +1,5 @@
 // `sallyport completion`: a script that completes commands and options in a shell. It is made from the commands
-// themselves, and starts no process while somebody types.
+// themselves, and starts no process while you type.
 
 import { Argument, Command, type Option } from 'commander';
 import { action, exitCodes, print } from './terminal.ts';

@@ -105,7 +105,7 @@ export const sidecarYaml = z
           bind: z
             .string()
             .default('127.0.0.1')
-            .describe('The address to listen on. Whoever reaches it has the identity of the app.'),
+            .describe('The address to listen on. Everyone who reaches it has the identity of the app.'),
           upstream: name.optional().meta({
             description: 'The upstream of all requests. Without it Host chooses; `protocol: tcp` needs it.',
             example: 'orders',
