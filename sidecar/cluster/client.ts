@@ -52,6 +52,8 @@ export class ApiClient {
   readonly #times: ClientTimes;
   #pages = 0;
   readonly #waiting: (() => void)[] = [];
+  /** Questions that are not sent yet. */
+  readonly #shared = new Map<string, Promise<Answer>>();
   /** The connections, and the roots that they were made with. */
   #agent: { readonly ca: string | undefined; readonly agent: Agent } | undefined = undefined;
 
@@ -61,11 +63,29 @@ export class ApiClient {
   }
 
   /** Asks for a page of a list, of which few are held at once. @throws as `ask`. */
-  async page(path: string, signal: AbortSignal): Promise<Answer> {
+  page(path: string, signal: AbortSignal): Promise<Answer> {
+    return this.#inTurn(() => this.ask('GET', path, undefined, signal));
+  }
+
+  /** As `page`; those who ask the same before it is sent get the same answer. No answer is older than the question. */
+  shared(path: string, signal: AbortSignal): Promise<Answer> {
+    const waiting = this.#shared.get(path);
+    if (waiting !== undefined) return waiting;
+    const asked = nextTurn().then(() =>
+      this.#inTurn(() => {
+        this.#shared.delete(path);
+        return this.ask('GET', path, undefined, signal);
+      }),
+    );
+    this.#shared.set(path, asked);
+    return asked;
+  }
+
+  async #inTurn<T>(work: () => Promise<T>): Promise<T> {
     while (this.#pages >= maxPages) await new Promise<void>((resolve) => this.#waiting.push(resolve));
     this.#pages++;
     try {
-      return await this.ask('GET', path, undefined, signal);
+      return await work();
     } finally {
       this.#pages--;
       this.#waiting.shift()?.();

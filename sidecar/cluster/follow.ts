@@ -6,8 +6,9 @@ import { setTimeout as wait } from 'node:timers/promises';
 import { asSallyportError, SallyportError } from '../../cert-agent/base/errors.ts';
 import { type Bounds, Budget } from './budget.ts';
 import { type ApiClient, parsed } from './client.ts';
+import { findKind } from './find-kind.ts';
 import { pathOf, type WatchedKind } from './kinds.ts';
-import { absentError, findVersion, goneError, listAll, type Refused, refusalOf } from './list.ts';
+import { absentError, goneError, type Listed, listAll, type Refused, refusalOf } from './list.ts';
 import { type Asked, invalid, type KeptObject, keep, keyOfObject, treeOf } from './objects.ts';
 
 /** Milliseconds. */
@@ -19,7 +20,7 @@ export interface FollowTimes {
   readonly resyncMs: number;
   /** How often a kind without CRD is looked for. */
   readonly absentMs: number;
-  /** The same for a kind that protects: until it is found, its first policies are not in force. */
+  /** The same for a kind that protects. A kind that was there is gone only by looks that are so far apart. */
   readonly absentGuardMs: number;
   /** How long the API server keeps one watch open; up to twice as long. */
   readonly watchMs: number;
@@ -38,13 +39,15 @@ export interface FollowEvents {
   changed(): void;
   /** A try failed: `trouble` is set. */
   failed(): void;
+  /** It was listed, or another look has proved that it is absent. */
+  settled(): void;
   /** It is followed again after `trouble`. */
   recovered(since: number): void;
   /** Objects of a namespace, or of all, exceed a bound from now on, and are not kept. */
   exceeded(namespace: string): void;
 }
 
-/** How many looks in a row must find no CRD. */
+/** How many looks in a row must prove that there is no such kind. */
 const absencesNeeded = 2;
 
 /** Who we are, and how busy the API server is: after these a watch goes on from its version. */
@@ -63,12 +66,16 @@ export class Follower {
   #budget: Budget;
   #isComplete = false;
   #trouble: Trouble | undefined = undefined;
-  /** Once found, the kind is there: an API server that starts may deny that for a moment. */
   #version: string | undefined = undefined;
   #resourceVersion: string | undefined = undefined;
   #listedAt = 0;
-  /** How often in a row the API server said that there is no such kind. */
-  #absences = 0;
+  /** The looks in a row that proved that there is no such kind: performance.now() when the first and the last began. */
+  #absences: { readonly count: number; readonly first: number; readonly last: number } | undefined = undefined;
+  /** Everything of this version was listed. */
+  #isListed = false;
+  /** Ends a pause between looks for an absent kind. */
+  #look: AbortController | undefined = undefined;
+  #isLookAsked = false;
   /** The version that was found answered 404. */
   #isVersionInDoubt = false;
   /** Refusals of watches in a row, and watches in a row that ended at once. */
@@ -101,6 +108,22 @@ export class Follower {
     return this.#budget.over;
   }
 
+  /** True from the first list on, until the kind is known to be gone. */
+  get isListed(): boolean {
+    return this.#isListed;
+  }
+
+  /** performance.now() when the last look began that proved that there is no such kind; undefined if there is one. */
+  get absentAt(): number | undefined {
+    return this.#isComplete ? this.#absences?.last : undefined;
+  }
+
+  /** Looks for an absent kind at once. */
+  lookNow(): void {
+    this.#isLookAsked = true;
+    this.#look?.abort();
+  }
+
   /** True once everything was listed, or the kind is known to be absent. */
   get isComplete(): boolean {
     return this.#isComplete;
@@ -120,55 +143,89 @@ export class Follower {
   async run(signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
       let pauseMs: number | undefined;
+      this.#isLookAsked = false;
       try {
         pauseMs = this.#failed(await this.#turn(signal));
       } catch (error) {
         if (signal.aborted) return;
+        this.#absences = undefined;
         const known = asSallyportError(error, 'internal', `cannot follow ${this.kind.plural}`);
         // What made no sense may have hidden an event.
         if (known.code !== 'kubernetes_unavailable') this.#resourceVersion = undefined;
         pauseMs = this.#failed({ error: known });
       }
-      if (pauseMs !== undefined) await wait(pauseMs, undefined, { signal, ref: false }).catch(() => {});
+      if (pauseMs !== undefined) await this.#pause(pauseMs, signal);
     }
+  }
+
+  /** A look that is asked for ends a pause between looks, and none after a failure. */
+  async #pause(ms: number, signal: AbortSignal): Promise<void> {
+    const isBetweenLooks = this.#trouble === undefined && this.#absences !== undefined && this.#isComplete;
+    if (isBetweenLooks && this.#isLookAsked) return;
+    this.#look = isBetweenLooks ? new AbortController() : undefined;
+    const ends = this.#look === undefined ? signal : AbortSignal.any([signal, this.#look.signal]);
+    await wait(ms, undefined, { signal: ends, ref: false }).catch(() => {});
+    this.#look = undefined;
   }
 
   /** One list or one watch. Gives why it failed, or how long to wait. */
   async #turn(signal: AbortSignal): Promise<Refused | number | undefined> {
-    if (this.#version === undefined || this.#isVersionInDoubt) {
-      const found = await findVersion(this.#client, this.kind, signal);
-      if (typeof found === 'object') {
-        this.#absences = 0;
-        return found;
-      }
-      if (found === undefined) return this.#version === undefined ? this.#absent() : goneError(this.kind);
-      if (found !== this.#version) this.#resourceVersion = undefined;
-      this.#version = found;
-      this.#isVersionInDoubt = false;
-    }
+    if (this.#version === undefined || this.#isVersionInDoubt) return this.#find(signal);
     const asked = { kind: this.kind, version: this.#version, namespace: this.namespace };
     if (performance.now() - this.#listedAt > this.#times.resyncMs) this.#resourceVersion = undefined;
     if (this.#resourceVersion !== undefined) return this.#watch(asked, this.#resourceVersion, signal);
     const listed = await listAll(this.#client, asked, this.#times, signal);
     if ('error' in listed) return this.#refused(listed);
-    this.#resourceVersion = listed.resourceVersion;
-    this.#listedAt = performance.now();
-    const before = this.#budget.over;
-    this.#budget = listed.budget;
-    this.#sayExceeded(before);
-    this.#complete(listed.objects);
-    this.#recovered();
+    this.#listed(listed);
     return undefined;
   }
 
-  /** An API server that starts may deny a kind for a moment: one look proves nothing. */
-  #absent(): Refused | number {
-    if (this.kind.isRequired === true) return absentError(this.kind);
-    this.#absences++;
-    if (this.#absences < absencesNeeded) return this.#times.firstWaitMs;
-    this.#complete(this.#objects);
+  async #find(signal: AbortSignal): Promise<Refused | number | undefined> {
+    const begunAt = performance.now();
+    const found = await findKind(this.#client, this.kind, this.namespace, this.#times, signal);
+    if (found === 'absent') return this.#absent(begunAt);
+    this.#absences = undefined;
+    if ('error' in found) return this.#refused(found);
+    this.#version = found.version;
+    this.#isVersionInDoubt = false;
+    this.#listed(found.listed);
+    return undefined;
+  }
+
+  #listed({ objects, resourceVersion, budget }: Listed): void {
+    this.#resourceVersion = resourceVersion;
+    this.#listedAt = performance.now();
+    const before = this.#budget.over;
+    this.#budget = budget;
+    this.#sayExceeded(before);
+    this.#isListed = true;
+    this.#complete(objects);
     this.#recovered();
-    return this.kind.protects === true ? this.#times.absentGuardMs : this.#times.absentMs;
+    this.#events.settled();
+  }
+
+  /**
+   * There is no such kind, by two witnesses. An API server that starts may deny a kind for a moment, so one look proves
+   * nothing. That a kind that was there is gone takes looks that are seconds apart: until then its objects stay.
+   */
+  #absent(begunAt: number): Refused | number {
+    if (this.kind.isRequired === true) return absentError(this.kind);
+    const { count, first } = this.#absences ?? { count: 0, first: begunAt };
+    this.#absences = { count: count + 1, first, last: begunAt };
+    const { firstWaitMs, absentGuardMs, absentMs } = this.#times;
+    if (this.#version !== undefined) {
+      if (count + 1 < absencesNeeded || begunAt - first < absentGuardMs) return goneError(this.kind);
+      [this.#version, this.#resourceVersion] = [undefined, undefined];
+      [this.#isVersionInDoubt, this.#isListed] = [false, false];
+      this.#budget = new Budget(this.#times);
+      this.#complete(new Map());
+    } else if (!this.#isComplete) {
+      if (count + 1 < absencesNeeded) return firstWaitMs;
+      this.#complete(this.#objects);
+    }
+    this.#recovered();
+    this.#events.settled();
+    return this.kind.protects === true ? absentGuardMs : absentMs;
   }
 
   async #watch(asked: Asked, from: string, signal: AbortSignal): Promise<Refused | number | undefined> {

@@ -3,7 +3,7 @@
 import { SallyportError } from '../../cert-agent/base/errors.ts';
 import { type Bounds, Budget } from './budget.ts';
 import { type Answer, type ApiClient, TooLarge } from './client.ts';
-import { groupPath, pathOf, type WatchedKind } from './kinds.ts';
+import { pathOf, type WatchedKind } from './kinds.ts';
 import { type Asked, invalid, type KeptObject, keep, keyOfObject, treeOf } from './objects.ts';
 
 /** A complete list, and the version from which a watch continues it. */
@@ -19,6 +19,10 @@ export interface Refused {
   readonly error: SallyportError;
   /** The version asked for is too old (HTTP 410): list again. */
   readonly isGone?: true;
+  /**
+   * There is no such kind, says the API server itself (HTTP 404 with a Status): a proxy before it answers 404, too.
+   */
+  readonly isDenied?: true;
   /** Of HTTP, or of the Status of an ERROR event. */
   readonly status?: number;
   readonly retryAfterMs?: number | undefined;
@@ -109,7 +113,13 @@ export function refusalOf({ status, retryAfterMs, value }: Answer, { kind, names
     };
   const gone = isGone(status, value);
   const error = new SallyportError('kubernetes_unavailable', `the API server answered ${status} to ${what}`);
-  return gone ? { error, isGone: true, status } : { error, retryAfterMs, status };
+  if (gone) return { error, isGone: true, status };
+  return {
+    error,
+    retryAfterMs,
+    status,
+    ...(status === 404 && treeOf(value)['kind'] === 'Status' && { isDenied: true }),
+  };
 }
 
 /** HTTP 410, or the Status of an ERROR event that says so. */
@@ -118,10 +128,10 @@ export function isGone(code: unknown, value: unknown): boolean {
   return code === 410 || inner === 410 || reason === 'Expired' || reason === 'Gone';
 }
 
-/** Of a kind that was there: its objects stay, as an API server that starts may deny a kind. */
+/** Of a kind that was there: its objects stay until it is certain. */
 export function goneError(kind: WatchedKind): Refused {
   const message = `the API server has no kind ${kind.kind} of ${kind.group} any more`;
-  return { error: new SallyportError('kubernetes_invalid', message, { hint: 'restart the gateway if that is meant' }) };
+  return { error: new SallyportError('kubernetes_invalid', message, { hint: 'its objects go once that is certain' }) };
 }
 
 /** For a kind without which no gateway works. */
@@ -130,27 +140,4 @@ export function absentError(kind: WatchedKind): Refused {
     hint: 'install the CRDs of Gateway API',
   });
   return { error };
-}
-
-/**
- * The version of a kind to watch; undefined if its CRD is not there.
- * @throws SallyportError `kubernetes_unavailable`; `kubernetes_invalid` if it is there in other versions only.
- */
-export async function findVersion(
-  client: ApiClient,
-  kind: WatchedKind,
-  signal: AbortSignal,
-): Promise<string | undefined | Refused> {
-  if (kind.isBuiltIn === true) return kind.versions[0]!;
-  for (const version of kind.versions) {
-    const answer = await client.ask('GET', groupPath(kind.group, version), undefined, signal);
-    const asked = { kind, version, namespace: undefined };
-    // Only the API server's own Status says that there is no such group: a proxy before it answers 404, too.
-    if (answer.status === 404 && treeOf(answer.value)['kind'] === 'Status') continue;
-    if (answer.status !== 200) return refusalOf(answer, asked, 'discover');
-    const { kind: said, resources } = treeOf(answer.value);
-    if (said !== 'APIResourceList' || !Array.isArray(resources)) throw invalid(asked, 'it is no APIResourceList');
-    if (resources.some((one) => treeOf(one)['name'] === kind.plural)) return version;
-  }
-  return undefined;
 }

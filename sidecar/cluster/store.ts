@@ -36,6 +36,15 @@ export interface KindFacts {
   readonly error: SallyportError | undefined;
 }
 
+/** Documents that are in force once `absent` are still absent. */
+interface Staged {
+  readonly documents: Snapshot;
+  /** The kinds that protect and were not listed. */
+  readonly absent: readonly Follower[];
+  /** performance.now() when the documents were read. */
+  readonly at: number;
+}
+
 export const storeTimes: StoreTimes = Object.freeze({
   answerMs: 30_000,
   silenceMs: 120_000,
@@ -61,6 +70,9 @@ export class ClusterStore {
   #snapshot: Snapshot | undefined = undefined;
   /** The last complete documents. */
   #documents: Snapshot | undefined = undefined;
+  /** Documents changed since they were last taken up. */
+  #isDirty = true;
+  #staged: Staged | undefined = undefined;
   /** What was logged, by kind and namespace. */
   readonly #said = new Map<Follower, string>();
 
@@ -71,13 +83,14 @@ export class ClusterStore {
     this.#followers = kinds.flatMap((kind) =>
       (kind.isClusterWide === true ? [undefined] : (namespaces ?? [undefined])).map((namespace): Follower => {
         const follower: Follower = new Follower(kind, namespace, this.client, all, {
-          changed: () => this.#changed(),
+          changed: () => this.#changed(follower),
+          settled: () => this.#settled(),
           failed: () => this.#sayTrouble(follower),
           exceeded: (name) => this.#sayExceeded(follower, name, all),
           recovered: (since) => {
             this.#sayRecovered(follower, since);
             // What was held back is due.
-            if (kind.protects === true) this.#changed();
+            if (kind.protects === true) this.#changed(follower);
           },
         });
         return follower;
@@ -92,11 +105,35 @@ export class ClusterStore {
    * documents are the last complete ones. Only what they refer to still changes: Secrets, ConfigMaps and endpoints.
    */
   snapshot(): Snapshot | undefined {
-    if (this.#snapshot !== undefined || !this.#followers.every(({ isComplete }) => isComplete)) return this.#snapshot;
-    if (this.#blindGuard() === undefined) this.#documents = this.#readDocuments();
+    if (!this.#isComplete()) return undefined;
+    this.#takeUp();
     if (this.#documents === undefined) return undefined;
-    this.#snapshot = Object.freeze([...this.#documents, ...this.#objectsOf(({ kind }) => kind.isData === true)]);
+    this.#snapshot ??= Object.freeze([...this.#documents, ...this.#objectsOf(({ kind }) => kind.isData === true)]);
     return this.#snapshot;
+  }
+
+  /**
+   * Takes up changed documents. A kind that protects and was absent may be there since: a route that came after its
+   * first policy must not be in force before that. So the documents wait until a look that began later has proved that
+   * each such kind is still absent; if one is there, they are taken again, with its objects.
+   */
+  #takeUp(): void {
+    if (this.#blindGuard() !== undefined) {
+      if (this.#staged !== undefined) [this.#staged, this.#isDirty] = [undefined, true];
+      return;
+    }
+    const absent = this.#followers.filter(({ kind, isListed }) => kind.protects === true && !isListed);
+    if (this.#staged !== undefined && !sameMembers(this.#staged.absent, absent))
+      [this.#staged, this.#isDirty] = [undefined, true];
+    if (this.#staged === undefined) {
+      if (!this.#isDirty) return;
+      this.#isDirty = false;
+      this.#staged = { documents: this.#readDocuments(), absent, at: performance.now() };
+      for (const one of absent) one.lookNow();
+    }
+    const { at, documents } = this.#staged;
+    if (!absent.every(({ absentAt }) => absentAt !== undefined && absentAt >= at)) return;
+    [this.#documents, this.#staged, this.#snapshot] = [documents, undefined, undefined];
   }
 
   /** Of a namespace in which a policy may be missing, because there is too much, there is no document at all. */
@@ -163,10 +200,25 @@ export class ClusterStore {
     return found.filter(({ isOver }) => isOver !== true);
   }
 
-  #changed(): void {
-    this.#snapshot = undefined;
-    if (!this.#followers.every(({ isComplete }) => isComplete)) return;
+  #isComplete(): boolean {
+    return this.#followers.every(({ isComplete }) => isComplete);
+  }
+
+  #changed({ kind }: Follower): void {
+    if (kind.isData === true) this.#snapshot = undefined;
+    else this.#isDirty = true;
+    if (!this.#isComplete()) return;
+    // For the first time there is nothing to gather.
+    if (this.#documents === undefined) this.#takeUp();
     for (const listener of this.#listeners) listener();
+  }
+
+  /** Documents may have waited for this. */
+  #settled(): void {
+    if (this.#staged === undefined || !this.#isComplete()) return;
+    const before = this.#documents;
+    this.#takeUp();
+    if (this.#documents !== before) for (const listener of this.#listeners) listener();
   }
 
   /** The same failure is logged once, and then with the reminder. */
@@ -212,6 +264,10 @@ export class ClusterStore {
       `objects of ${behind.length} kinds are up to ${seconds} s old: ${error.message}`,
     );
   }
+}
+
+function sameMembers<T>(a: readonly T[], b: readonly T[]): boolean {
+  return a.length === b.length && a.every((one) => b.includes(one));
 }
 
 function titleOf({ kind, namespace }: Pick<Follower, 'kind' | 'namespace'>): string {
