@@ -2,13 +2,15 @@
 
 import t from 'tap';
 import { gatewayKinds } from '../../sidecar/cluster/kinds.ts';
-import { ClusterStore } from '../../sidecar/cluster/store.ts';
+import { ClusterStore, type StoreTimes } from '../../sidecar/cluster/store.ts';
 import { failure, startApiServer } from '../fixtures/api-server.ts';
 import { logTo } from '../fixtures/mesh.ts';
 import { type Owner, until } from '../fixtures/process.ts';
 import {
   denyFor,
+  envoyGateway,
   fill,
+  policyIn,
   routeIn,
   served,
   serviceOf,
@@ -20,15 +22,22 @@ import {
 
 const kinds = gatewayKinds(['RequestValidation'], 'sallyport.dev', 'v1alpha1');
 
-async function follow(t: Owner, api: Awaited<ReturnType<typeof startApiServer>>): Promise<ClusterStore> {
+async function follow(
+  t: Owner,
+  api: Awaited<ReturnType<typeof startApiServer>>,
+  more: Partial<StoreTimes> = {},
+  lines: Record<string, unknown>[] = [],
+): Promise<ClusterStore> {
   const { url, caFile, tokenFile } = api;
-  const times = { firstWaitMs: 20, longestWaitMs: 60, absentMs: 60_000, absentGuardMs: 30, answerMs: 2000 };
+  const times = { firstWaitMs: 20, longestWaitMs: 60, absentMs: 60_000, absentGuardMs: 30, answerMs: 2000, ...more };
   const store = new ClusterStore({
-    ...{ server: { url, caFile, tokenFile }, kinds, namespaces: undefined, log: logTo([]), times },
+    ...{ server: { url, caFile, tokenFile }, kinds, namespaces: undefined, log: logTo(lines), times },
   });
   t.teardown(() => store.close());
   return store;
 }
+
+const namesOf = (store: ClusterStore): string[] => (store.snapshot() ?? []).map(({ kind, name }) => `${kind} ${name}`);
 
 t.test('policies that are forbidden later: a new route waits for them, endpoints do not', async (t) => {
   const api = await startFilled(t);
@@ -85,4 +94,141 @@ t.test('without the kinds of Gateway API there is no state', async (t) => {
     'why',
   );
   t.equal(store.snapshot(), undefined);
+});
+
+t.test(
+  'at the start the list of a kind is not found, and discovery names it: nothing is open without it',
+  async (t) => {
+    const api = await startFilled(t);
+    api.put(denyFor('shop', 'r'));
+    api.denied.add(envoyGateway);
+    const store = await follow(t, api);
+    const lists = (): number => api.calls.filter(({ path }) => path.endsWith('/securitypolicies')).length;
+    await until(() => lists() > 5 || undefined, 'several looks');
+    t.equal(store.snapshot(), undefined);
+    await until(
+      () => /answered 404 to get \/apis\/gateway\.envoyproxy/.test(store.waitingFor() ?? '') || undefined,
+      'why',
+    );
+    api.denied.clear();
+    await until(() => store.snapshot(), 'the first snapshot');
+    t.ok(namesOf(store).includes('SecurityPolicy deny-r'));
+  },
+);
+
+t.test('discovery that is forbidden, that is HTML, or that contradicts the list is no proof', async (t) => {
+  const api = await startApiServer(t);
+  fill(api);
+  const resources = [{ name: 'securitypolicies' }];
+  const versions = [{ version: 'v1alpha1' }];
+  const group = { kind: 'APIGroupList', groups: [{ name: 'gateway.envoyproxy.io', versions }] };
+  const list = { kind: 'APIResourceList', groupVersion: envoyGateway, resources };
+  const newer = { ...list, groupVersion: 'gateway.envoyproxy.io/v1' };
+  const text = (value: unknown) => JSON.stringify(value);
+  const answers: readonly [apis: string | number, resources: string, RegExp][] = [
+    [403, '', /forbids us to get \/apis, which must say that there is no kind \w+/],
+    [503, '', /answered 503 to get \/apis/],
+    ['<html>', '', /it is no APIGroupList/],
+    [text({ kind: 'APIGroupList' }), '', /it is no APIGroupList/],
+    [text(group), '<html>', /it is no APIResourceList/],
+    [text(group), text({ ...list, groupVersion: 'other/v1' }), /it is no APIResourceList/],
+    [text(group), text(list), /discovery names it, and its list is not found/],
+    [
+      ...([text({ ...group, groups: [{ name: 'gateway.envoyproxy.io', versions: [{ version: 'v1' }] }] })] as const),
+      ...([
+        text(newer),
+        /kind SecurityPolicy of gateway\.envoyproxy\.io in version v1, which is not read here/,
+      ] as const),
+    ],
+  ];
+  let [apis, inGroup] = [answers[0]![0], ''];
+  api.intercept = ({ path }, response) => {
+    if (path === '/apis' && typeof apis === 'number') failure(response, apis, 'x', 'x');
+    else if (path === '/apis') response.end(apis);
+    else if (/^\/apis\/gateway\.envoyproxy\.io\/\w+$/.test(path)) response.end(inGroup);
+    else return false;
+    return true;
+  };
+  const lines: Record<string, unknown>[] = [];
+  const store = await follow(t, api, {}, lines);
+  for (const [first, second, pattern] of answers) {
+    [apis, inGroup] = [first, second];
+    await until(() => lines.some(({ msg }) => pattern.test(String(msg))) || undefined, String(pattern));
+    t.equal(store.snapshot(), undefined, String(pattern));
+  }
+  t.match(lines.find(({ code }) => code === 'kubernetes_forbidden')?.['hint'], /system:discovery/);
+  api.intercept = undefined;
+  await until(() => store.snapshot(), 'the first snapshot');
+});
+
+t.test('a kind that was there is gone only by discovery, and by looks that are seconds apart', async (t) => {
+  const api = await startFilled(t);
+  api.put(denyFor('shop', 'r'));
+  const absentGuardMs = 400;
+  const store = await follow(t, api, { absentGuardMs });
+  await until(() => store.snapshot(), 'the first snapshot');
+  await until(() => api.watches() >= 12 || undefined, 'the watches');
+  const looks = (): number => api.calls.filter(({ path }) => path === '/apis').length;
+  api.denied.add(envoyGateway);
+  api.compact();
+  api.endWatches();
+  const before = looks();
+  await until(() => looks() > before + 8 || undefined, 'several looks');
+  t.ok(namesOf(store).includes('SecurityPolicy deny-r'), 'its list and its resources are denied, and /apis names it');
+  const from = performance.now();
+  api.groups.delete(envoyGateway);
+  await until(() => !namesOf(store).includes('SecurityPolicy deny-r') || undefined, 'the end of the kind');
+  t.ok(performance.now() - from >= absentGuardMs, `after ${performance.now() - from} ms`);
+  t.equal(store.placeOf('SecurityPolicy'), undefined);
+  [...api.denied].map((one) => api.denied.delete(one));
+  api.groups.add(envoyGateway);
+  await until(() => namesOf(store).includes('SecurityPolicy deny-r') || undefined, 'and it comes back');
+});
+
+t.test('a kind that comes: its documents are in force before the routes that came after them', async (t) => {
+  const api = await startApiServer(t);
+  fill(api);
+  // No look comes by itself: only a change of documents makes one.
+  const store = await follow(t, api, { absentGuardMs: 3_600_000 });
+  await until(() => store.snapshot(), 'the first snapshot');
+  await until(() => api.watches() >= 11 || undefined, 'the watches');
+  api.groups.add(envoyGateway);
+  api.put(policyIn('shop', 'deny-new', denyFor('shop', 'new').spec));
+  let isHeld = true;
+  const held: (() => void)[] = [];
+  api.intercept = ({ path }, response) => {
+    if (!isHeld || !path.endsWith('/securitypolicies')) return false;
+    held.push(() => failure(response, 500, 'InternalError', 'x'));
+    return true;
+  };
+  api.put(routeIn('shop', 'new', 'new.test'));
+  await until(() => store.find('HTTPRoute', 'shop', 'new'), 'the route has arrived');
+  await until(() => {
+    t.notOk(namesOf(store).includes('HTTPRoute new'), 'the route waits for the look');
+    return held.length > 0 || undefined;
+  }, 'the look for policies');
+  isHeld = false;
+  for (const one of held) one();
+  const first = await until(() => {
+    const names = namesOf(store);
+    return names.includes('HTTPRoute new') ? names : undefined;
+  }, 'the route');
+  t.ok(first.includes('SecurityPolicy deny-new'), 'the first state with the route has its policy');
+});
+
+t.test('the same by requests: the new route never answers 200', async (t) => {
+  const api = await startApiServer(t);
+  fill(api);
+  const one = await startWatched(t, api);
+  t.equal(await statusOf(one, 'a.test'), 200);
+  api.groups.add(envoyGateway);
+  api.put(denyFor('shop', 'new'));
+  api.put(routeIn('shop', 'new', 'new.test'));
+  const seen = new Set<number | undefined>();
+  await until(async () => {
+    const status = await statusOf(one, 'new.test');
+    seen.add(status);
+    return status === 403 || undefined;
+  }, 'the route with its policy');
+  t.strictSame([...seen].toSorted(), [403, 404]);
 });

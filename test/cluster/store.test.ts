@@ -398,7 +398,7 @@ t.test('a CRD that comes later is followed from then on, and one that seems to g
   });
   await until(() => followed.names('SecurityPolicy').length === 1 || undefined, 'the policy');
   await until(() => count(api, (call) => isWatch(call, 'securitypolicies')) > 0 || undefined, 'the watch');
-  api.groups.delete('gateway.envoyproxy.io/v1alpha1');
+  api.denied.add('gateway.envoyproxy.io/v1alpha1');
   api.compact();
   api.endWatches();
   await until(
