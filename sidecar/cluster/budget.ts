@@ -19,6 +19,7 @@ export class Budget {
   readonly #bounds: Bounds;
   readonly #bytes = new Map<string, number>();
   readonly #over = new Map<string, number>();
+  readonly #tooLarge = new Map<string, number>();
   #total = 0;
 
   constructor(bounds: Bounds) {
@@ -27,7 +28,19 @@ export class Budget {
 
   /** The namespaces with objects that are not kept; empty for a kind without namespaces. */
   get over(): ReadonlySet<string> {
+    return new Set([...this.#over.keys(), ...this.#tooLarge.keys()]);
+  }
+
+  /** Those of them that have too many bytes. */
+  get exceeded(): ReadonlySet<string> {
     return new Set(this.#over.keys());
+  }
+
+  /** Counts an object that is too large by itself. Gives what is left of it. */
+  refuse(object: KeptObject): KeptObject {
+    const { namespace = '' } = object;
+    this.#tooLarge.set(namespace, (this.#tooLarge.get(namespace) ?? 0) + 1);
+    return { ...emptied(object), isTooLarge: true };
   }
 
   /** Counts an object. Gives it, or what is left of it if it exceeds a bound. */
@@ -41,8 +54,7 @@ export class Budget {
       (this.#total + bytes <= totalBytes || (held + bytes <= littleBytes && this.#total + bytes <= 2 * totalBytes));
     if (!isFit) {
       this.#over.set(namespace, (this.#over.get(namespace) ?? 0) + 1);
-      const { kind, name, resourceVersion } = object;
-      return { kind, name, resourceVersion, namespace: object.namespace, text: '', status: undefined, isOver: true };
+      return emptied(object);
     }
     this.#bytes.set(namespace, held + bytes);
     this.#total += bytes;
@@ -52,13 +64,17 @@ export class Budget {
   /** An object that was counted is gone. */
   remove(object: KeptObject): void {
     const { namespace = '' } = object;
-    const map = object.isOver === true ? this.#over : this.#bytes;
+    const map = object.isTooLarge === true ? this.#tooLarge : object.isOver === true ? this.#over : this.#bytes;
     const bytes = object.isOver === true ? 1 : sizeOf(object);
     const left = (map.get(namespace) ?? 0) - bytes;
     if (left > 0) map.set(namespace, left);
     else map.delete(namespace);
     if (object.isOver !== true) this.#total -= bytes;
   }
+}
+
+function emptied({ kind, name, namespace, resourceVersion }: KeptObject): KeptObject {
+  return { kind, name, resourceVersion, namespace, text: '', status: undefined, isOver: true };
 }
 
 /** Text of other scripts than Latin takes two bytes for each unit; so counted, nothing is underestimated by much. */

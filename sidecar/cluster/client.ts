@@ -9,6 +9,7 @@ import type { ApiServer } from '../../cert-agent/base/api-server.ts';
 import { reasonOf, SallyportError } from '../../cert-agent/base/errors.ts';
 import { readBytes } from '../../cert-agent/base/heap.ts';
 import { readRoots } from '../../cert-agent/base/roots.ts';
+import type { CutEvent } from './cut-event.ts';
 
 /** How long things take at most, milliseconds. */
 export interface ClientTimes {
@@ -22,12 +23,13 @@ export interface ClientTimes {
 export interface Answer {
   readonly status: number;
   readonly value: unknown;
+  readonly bytes: number;
   /** From `Retry-After`, milliseconds. */
   readonly retryAfterMs: number | undefined;
 }
 
 /** A watch: its lines, or why there are none. */
-export type Stream = Answer | { readonly lines: AsyncIterable<string> };
+export type Stream = Answer | { readonly lines: AsyncIterable<string | CutEvent> };
 
 export interface Change {
   readonly body: unknown;
@@ -40,7 +42,7 @@ export const maxPageBytes = 16 * 1024 * 1024;
 /** How many pages are under way at once. */
 const maxPages = 2;
 
-/** An object in etcd has 1.5 MB at most, and JSON escapes some of it. */
+/** An object in etcd has 1.5 MB at most, and JSON escapes some of it. Of a longer line only so much is kept. */
 export const maxLineBytes = 4 * 1024 * 1024;
 
 /** The answer exceeded `maxPageBytes`. */
@@ -104,7 +106,7 @@ export class ApiClient {
     return this.#whole(response, path);
   }
 
-  /** Opens a watch. Its lines end with the stream. @throws SallyportError as `ask`; `kubernetes_invalid` for a longer line. */
+  /** Opens a watch. Its lines end with the stream. @throws SallyportError as `ask`; `kubernetes_invalid` for a line without an end. */
   async stream(path: string, signal: AbortSignal): Promise<Stream> {
     const response = await this.#request('GET', path, undefined, signal);
     if (response.statusCode !== 200) return this.#whole(response, path);
@@ -162,6 +164,7 @@ export class ApiClient {
     return {
       status: response.statusCode,
       value: parsed(Buffer.concat(parts).toString('utf8')),
+      bytes,
       retryAfterMs: Number.isFinite(after) && after > 0 ? after * 1000 : undefined,
     };
   }
@@ -195,18 +198,24 @@ function unanswered(cause: unknown): SallyportError {
 /** After this time, milliseconds, a stream that always has a next line lets others have a turn. */
 const turnMs = 5;
 
-async function* linesOf(body: AsyncIterable<Buffer>, path: string): AsyncGenerator<string> {
+async function* linesOf(body: AsyncIterable<Buffer>, path: string): AsyncGenerator<string | CutEvent> {
   let held: Buffer[] = [];
-  let heldBytes = 0;
+  /** Of the line so far, with what of it is not held. */
+  let lineBytes = 0;
+  const hold = (part: Buffer): void => {
+    if (lineBytes < maxLineBytes) held.push(part);
+    lineBytes += part.length;
+  };
   let turnFrom = performance.now();
   try {
     for await (const part of body) {
       readBytes(part.length);
       let from = 0;
       for (let end = part.indexOf(10); end !== -1; end = part.indexOf(10, from)) {
-        held.push(part.subarray(from, end));
-        const line = Buffer.concat(held).toString('utf8');
-        [held, heldBytes] = [[], 0];
+        hold(part.subarray(from, end));
+        const text = Buffer.concat(held).toString('utf8');
+        const line = lineBytes > maxLineBytes ? { head: text.slice(0, maxLineBytes) } : text;
+        [held, lineBytes] = [[], 0];
         from = end + 1;
         if (line !== '') yield line;
         if (performance.now() - turnFrom < turnMs) continue;
@@ -214,15 +223,14 @@ async function* linesOf(body: AsyncIterable<Buffer>, path: string): AsyncGenerat
         turnFrom = performance.now();
       }
       if (from === part.length) continue;
-      held.push(Buffer.from(part.subarray(from)));
-      heldBytes += part.length - from;
-      if (heldBytes > maxLineBytes)
-        throw new SallyportError('kubernetes_invalid', `an event of ${path} has more than ${maxLineBytes} bytes`);
+      hold(Buffer.from(part.subarray(from)));
+      if (lineBytes > maxPageBytes)
+        throw new SallyportError('kubernetes_invalid', `an event of ${path} has more than ${maxPageBytes} bytes`);
     }
   } catch (error) {
     throw unanswered(error);
   }
-  if (heldBytes > 0)
+  if (lineBytes > 0)
     throw new SallyportError('kubernetes_unavailable', `the watch of ${path} ended in the middle of an event`);
 }
 

@@ -6,10 +6,11 @@ import { setTimeout as wait } from 'node:timers/promises';
 import { asSallyportError, SallyportError } from '../../cert-agent/base/errors.ts';
 import { type Bounds, Budget } from './budget.ts';
 import { type ApiClient, parsed } from './client.ts';
+import type { CutEvent } from './cut-event.ts';
 import { findKind } from './find-kind.ts';
 import { pathOf, type WatchedKind } from './kinds.ts';
 import { absentError, goneError, type Listed, listAll, type Refused, refusalOf } from './list.ts';
-import { type Asked, invalid, type KeptObject, keep, keyOfObject, treeOf } from './objects.ts';
+import { type Asked, invalid, type KeptObject, keep, keepCut, keyOfObject, treeOf } from './objects.ts';
 
 /** Milliseconds. */
 export interface FollowTimes {
@@ -45,6 +46,8 @@ export interface FollowEvents {
   recovered(since: number): void;
   /** Objects of a namespace, or of all, exceed a bound from now on, and are not kept. */
   exceeded(namespace: string): void;
+  /** This object is too large from now on, and is not kept. */
+  tooLarge(object: KeptObject): void;
 }
 
 /** How many looks in a row must prove that there is no such kind. */
@@ -195,9 +198,11 @@ export class Follower {
   #listed({ objects, resourceVersion, budget }: Listed): void {
     this.#resourceVersion = resourceVersion;
     this.#listedAt = performance.now();
-    const before = this.#budget.over;
+    const before = this.#budget.exceeded;
     this.#budget = budget;
     this.#sayExceeded(before);
+    for (const [key, one] of objects)
+      if (one.isTooLarge === true && this.#objects.get(key)?.isTooLarge !== true) this.#events.tooLarge(one);
     this.#isListed = true;
     this.#complete(objects);
     this.#recovered();
@@ -298,7 +303,12 @@ export class Follower {
   }
 
   /** One event. */
-  #take(line: string, asked: Asked): Refused | undefined {
+  #take(line: string | CutEvent, asked: Asked): Refused | undefined {
+    if (typeof line !== 'string') {
+      const { type, object } = keepCut(line, asked);
+      this.#change(type, object, asked, true);
+      return undefined;
+    }
     const { type, object } = treeOf(parsed(line));
     if (type === 'ERROR')
       return refusalOf(
@@ -313,27 +323,32 @@ export class Follower {
       this.#resourceVersion = resourceVersion;
       return undefined;
     }
+    this.#change(type, object, asked, false);
+    return undefined;
+  }
+
+  #change(type: unknown, object: unknown, asked: Asked, isTooLarge: boolean): void {
     if (type !== 'ADDED' && type !== 'MODIFIED' && type !== 'DELETED')
       throw invalid(asked, 'it is no event of a watch');
-    const next = keep(object, asked);
+    const next = isTooLarge ? (object as KeptObject) : keep(object, asked);
     const key = keyOfObject(next);
     const known = this.#objects.get(key);
     const objects = this.#objects as Map<string, KeptObject>;
-    const before = this.#budget.over;
+    const before = this.#budget.exceeded;
     if (known !== undefined) this.#budget.remove(known);
-    const kept = type === 'DELETED' ? undefined : this.#budget.add(next);
+    const kept = type === 'DELETED' ? undefined : isTooLarge ? this.#budget.refuse(next) : this.#budget.add(next);
     if (kept === undefined) objects.delete(key);
     else objects.set(key, kept);
     this.#resourceVersion = next.resourceVersion;
     this.#sayExceeded(before);
+    if (kept?.isTooLarge === true && known?.isTooLarge !== true) this.#events.tooLarge(kept);
     // What was not kept may fit now: only a list has it.
     if (before.size > 0) this.#listedAt = Number.NEGATIVE_INFINITY;
     if (known?.text !== kept?.text) this.#events.changed();
-    return undefined;
   }
 
   #sayExceeded(before: ReadonlySet<string>): void {
-    for (const namespace of this.#budget.over) if (!before.has(namespace)) this.#events.exceeded(namespace);
+    for (const namespace of this.#budget.exceeded) if (!before.has(namespace)) this.#events.exceeded(namespace);
   }
 
   #complete(objects: ReadonlyMap<string, KeptObject>): void {

@@ -2,9 +2,9 @@
 
 import { SallyportError } from '../../cert-agent/base/errors.ts';
 import { type Bounds, Budget } from './budget.ts';
-import { type Answer, type ApiClient, TooLarge } from './client.ts';
+import { type Answer, type ApiClient, maxLineBytes, TooLarge } from './client.ts';
 import { pathOf, type WatchedKind } from './kinds.ts';
-import { type Asked, invalid, type KeptObject, keep, keyOfObject, treeOf } from './objects.ts';
+import { type Asked, eventBytes, invalid, type KeptObject, keep, keyOfObject, treeOf } from './objects.ts';
 
 /** A complete list, and the version from which a watch continues it. */
 export interface Listed {
@@ -31,6 +31,8 @@ export interface Refused {
 const pageSize = 250;
 /** The API server may hand out pages without end. */
 const maxPages = 10_000;
+/** Of a `continue` token, which goes into a URL. */
+const maxTokenLength = 8192;
 
 /**
  * All objects, or why there are none.
@@ -65,6 +67,7 @@ async function listBy(
   const objects = new Map<string, KeptObject>();
   const path = pathOf(kind, version, namespace);
   let next = '';
+  const seen = new Set<string>();
   for (let page = 0; page < maxPages; page++) {
     const query = new URLSearchParams({ limit: String(limit) });
     if (kind.fieldSelector !== undefined) query.set('fieldSelector', kind.fieldSelector);
@@ -80,19 +83,27 @@ async function listBy(
       const key = keyOfObject(object);
       const twice = objects.get(key);
       if (twice !== undefined) budget.remove(twice);
-      objects.set(key, budget.add(object));
+      // As the event of such an object, which is not read either.
+      const isTooLarge = answer.bytes > maxLineBytes && eventBytes(item) > maxLineBytes;
+      objects.set(key, isTooLarge ? budget.refuse(object) : budget.add(object));
     }
     const { resourceVersion, continue: more = '' } = treeOf(metadata);
     if (typeof resourceVersion !== 'string' || resourceVersion === '' || typeof more !== 'string')
       throw invalid(asked, 'it has no resourceVersion');
     if (more === '') return { objects, resourceVersion, budget };
+    if (more.length > maxTokenLength || seen.has(more)) throw invalid(asked, 'its pages have no end');
+    seen.add(more);
     next = more;
   }
-  throw invalid(asked, 'it has no end');
+  throw invalid(asked, 'its pages have no end');
 }
 
 /** What an answer that is no success means. */
-export function refusalOf({ status, retryAfterMs, value }: Answer, { kind, namespace }: Asked, verb: string): Refused {
+export function refusalOf(
+  { status, retryAfterMs, value }: Omit<Answer, 'bytes'>,
+  { kind, namespace }: Asked,
+  verb: string,
+): Refused {
   const where = namespace === undefined ? '' : ` in namespace ${namespace}`;
   const what = `${verb} ${kind.plural}${where}`;
   const resource = kind.group === '' ? kind.plural : `${kind.plural}.${kind.group}`;

@@ -2,6 +2,8 @@
 // thousand of them is strings, not trees.
 
 import { SallyportError } from '../../cert-agent/base/errors.ts';
+import { maxLineBytes } from './client.ts';
+import { type CutEvent, fieldsOf } from './cut-event.ts';
 import type { WatchedKind } from './kinds.ts';
 
 /** An object of the store. */
@@ -17,6 +19,8 @@ export interface KeptObject {
   readonly status: string | undefined;
   /** Its text is not kept: there is too much of its namespace. */
   readonly isOver?: true;
+  /** Of these, one that is too large by itself. */
+  readonly isTooLarge?: true;
 }
 
 /** What was asked for. */
@@ -60,6 +64,23 @@ export function keep(value: unknown, asked: Asked): KeptObject {
     namespace: namespace as string | undefined,
     status: status === undefined || !hasStatus(kind) ? undefined : JSON.stringify(status),
   };
+}
+
+/** The object of an event that was cut. @throws SallyportError `kubernetes_invalid` if it is not known. */
+export function keepCut(event: CutEvent, asked: Asked): { readonly type: string; readonly object: KeptObject } {
+  const { type, kind = asked.kind.kind, name, namespace, resourceVersion } = fieldsOf(event);
+  const apiVersion = asked.kind.group === '' ? asked.version : `${asked.kind.group}/${asked.version}`;
+  if (type === undefined || name === undefined || resourceVersion === undefined)
+    throw invalid(asked, `an event has more than ${maxLineBytes} bytes, and does not say of which object`);
+  const metadata = { name, resourceVersion, ...(namespace === undefined ? {} : { namespace }) };
+  return { type, object: keep({ kind, apiVersion, metadata }, asked) };
+}
+
+/** How many bytes an object of a list has in an event: Go escapes some characters that are signs of HTML. */
+export function eventBytes(object: unknown): number {
+  const text = JSON.stringify(object);
+  const escaped = text.match(/[<>&\u2028\u2029]/g)?.length ?? 0;
+  return Buffer.byteLength(text) + 5 * escaped;
 }
 
 /** What is used of the kinds that every tenant has many of: the rest could be most of the memory. */

@@ -6,9 +6,10 @@ import { every } from '../../cert-agent/base/background.ts';
 import type { SallyportError } from '../../cert-agent/base/errors.ts';
 import type { Log } from '../../cert-agent/base/log.ts';
 import type { Bounds } from './budget.ts';
-import { ApiClient, type ClientTimes } from './client.ts';
+import { ApiClient, type ClientTimes, maxLineBytes } from './client.ts';
 import { Follower, type FollowTimes } from './follow.ts';
 import type { WatchedKind } from './kinds.ts';
+import { mentionsOf, onlyMentioned, sameTexts } from './mentions.ts';
 import type { KeptObject } from './objects.ts';
 
 export interface StoreOptions {
@@ -23,7 +24,7 @@ export interface StoreOptions {
 /** Times, and bounds in bytes. */
 export type StoreTimes = ClientTimes & FollowTimes & Bounds & { readonly reminderMs: number };
 
-/** A state of the store: the same one until something changes. */
+/** A state of the store: the same one until something changes that a gateway may read. */
 export type Snapshot = readonly KeptObject[];
 
 /** One kind in one namespace, for metrics and the log. */
@@ -68,6 +69,8 @@ export class ClusterStore {
   readonly #stopping = new AbortController();
   readonly #stops: (() => void)[] = [];
   #snapshot: Snapshot | undefined = undefined;
+  /** Something of it may have changed. */
+  #isStale = true;
   /** The last complete documents. */
   #documents: Snapshot | undefined = undefined;
   /** Documents changed since they were last taken up. */
@@ -87,6 +90,7 @@ export class ClusterStore {
           settled: () => this.#settled(),
           failed: () => this.#sayTrouble(follower),
           exceeded: (name) => this.#sayExceeded(follower, name, all),
+          tooLarge: (object) => this.#sayTooLarge(follower, object),
           recovered: (since) => {
             this.#sayRecovered(follower, since);
             // What was held back is due.
@@ -101,14 +105,21 @@ export class ClusterStore {
   }
 
   /**
-   * All objects; undefined until each kind was listed. Fails closed: while a kind that protects is not followed, all
+   * All objects that documents may mean; undefined until each kind was listed. Fails closed: while a kind that protects is not followed, all
    * documents are the last complete ones. Only what they refer to still changes: Secrets, ConfigMaps and endpoints.
    */
   snapshot(): Snapshot | undefined {
     if (!this.#isComplete()) return undefined;
     this.#takeUp();
     if (this.#documents === undefined) return undefined;
-    this.#snapshot ??= Object.freeze([...this.#documents, ...this.#objectsOf(({ kind }) => kind.isData === true)]);
+    if (!this.#isStale && this.#snapshot !== undefined) return this.#snapshot;
+    this.#isStale = false;
+    const data = onlyMentioned(
+      this.#objectsOf(({ kind }) => kind.isData === true),
+      mentionsOf(this.#documents),
+    );
+    const next = [...this.#documents, ...data];
+    if (this.#snapshot === undefined || !sameTexts(this.#snapshot, next)) this.#snapshot = Object.freeze(next);
     return this.#snapshot;
   }
 
@@ -133,7 +144,7 @@ export class ClusterStore {
     }
     const { at, documents } = this.#staged;
     if (!absent.every(({ absentAt }) => absentAt !== undefined && absentAt >= at)) return;
-    [this.#documents, this.#staged, this.#snapshot] = [documents, undefined, undefined];
+    [this.#documents, this.#staged, this.#isStale] = [documents, undefined, true];
   }
 
   /** Of a namespace in which a policy may be missing, because there is too much, there is no document at all. */
@@ -141,7 +152,8 @@ export class ClusterStore {
     const isDocument = ({ kind }: Follower): boolean => kind.isData !== true;
     const over = new Set(this.#followers.filter(isDocument).flatMap((one) => [...one.over]));
     const all = this.#objectsOf(isDocument);
-    return over.size === 0 ? all : all.filter(({ namespace = '' }) => namespace === '' || !over.has(namespace));
+    const open = over.size === 0 ? all : all.filter(({ namespace = '' }) => namespace === '' || !over.has(namespace));
+    return onlyMentioned(open, mentionsOf(open));
   }
 
   /** The object as it was seen last, with its newest status. */
@@ -205,7 +217,7 @@ export class ClusterStore {
   }
 
   #changed({ kind }: Follower): void {
-    if (kind.isData === true) this.#snapshot = undefined;
+    if (kind.isData === true) this.#isStale = true;
     else this.#isDirty = true;
     if (!this.#isComplete()) return;
     // For the first time there is nothing to gather.
@@ -238,6 +250,16 @@ export class ClusterStore {
     this.#log.info(
       { code: 'kubernetes_followed', kind: follower.kind.kind },
       `${titleOf(follower)} are followed again after ${seconds} s`,
+    );
+  }
+
+  #sayTooLarge({ kind }: Follower, { namespace, name }: KeptObject): void {
+    const place = namespace === undefined ? name : `${namespace}/${name}`;
+    const isAlone = kind.isData === true || namespace === undefined;
+    const then = isAlone ? 'it is not read' : `no document of namespace ${namespace} is in force until it is smaller`;
+    this.#log.error(
+      { code: 'kubernetes_invalid', kind: kind.kind, namespace, name },
+      `${kind.kind} ${place} has more than ${maxLineBytes} bytes as an event: ${then}`,
     );
   }
 

@@ -1,5 +1,7 @@
 // One reading of a gateway's configuration: gateway.yaml, the documents that it names, and the files that both name.
 
+import { createHash } from 'node:crypto';
+import { serialize } from 'node:v8';
 import { SallyportError } from '../../cert-agent/base/errors.ts';
 import { gatewayKinds, type WatchedKind } from '../cluster/kinds.ts';
 import type { Snapshot } from '../cluster/store.ts';
@@ -51,7 +53,13 @@ function readWith(file: string, text: string, kinds: OwnKinds | undefined, writt
   // A file that was closed to others is recorded as closed: the watch must not take that for a change.
   const seen = sources.map((one) => (closed.has(one.file) ? { ...one, exposed: false } : one));
   const watched = settings.gateway?.kubernetes === undefined ? undefined : watchedKinds(kinds);
-  return { settings, documents: read.istio, gateway, sources: seen, passedOver, ...(watched && { watched }) };
+  const reading = { settings, documents: read.istio, gateway, passedOver };
+  return { ...reading, sources: seen, ...(watched && { watched, content: contentOf(reading) }) };
+}
+
+/** Computed here because this process ends: the time is not the gateway's. */
+function contentOf(reading: object): string {
+  return createHash('sha256').update(serialize(reading)).digest('base64');
 }
 
 function watchedKinds(own: OwnKinds = ownKinds): readonly WatchedKind[] {

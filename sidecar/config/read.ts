@@ -21,6 +21,8 @@ export interface Reading {
   readonly passedOver: readonly Problem[];
   /** The kinds to follow, for a gateway whose documents come from an API server. */
   readonly watched?: readonly WatchedKind[];
+  /** Hash of everything but `sources`, for the same gateway: another state of the API server may say the same. */
+  readonly content?: string;
 }
 
 /**

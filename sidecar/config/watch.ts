@@ -56,10 +56,10 @@ export interface ConfigurationWatch {
   /** The objects of the API server that gateway.yaml names; undefined without one. */
   readonly store: ClusterStore | undefined;
   /**
-   * What the documents of an API server wait for; undefined once they are in force. `inForce` is the generation that
+   * What the documents of an API server wait for; undefined once they are in force. `served` is the generation that
    * the ports have.
    */
-  waitingFor(inForce: number): string | undefined;
+  waitingFor(served: number): string | undefined;
   /** Looks now. Unchanged files are read again only if they could not be read before. */
   reload(): void;
   /** Stops watching. A reading that is under way still takes effect. */
@@ -92,6 +92,9 @@ export async function watchConfiguration(
   let objectsFrom = 0;
   /** The text of the last accepted or rejected configuration. */
   let seen: readonly Source[] = first.sources;
+  /** The text and the content of the configuration in force. */
+  let inForce: readonly Source[] = first.sources;
+  let { content } = first;
   let passedOver: readonly Problem[] = [];
   /** performance.now() when files were first seen empty. */
   let emptiedAt: number | undefined;
@@ -171,11 +174,15 @@ export async function watchConfiguration(
     }
     seen = next.sources;
     problem = undefined;
+    // Objects changed that are another controller's, or nothing that is read of ours.
+    const isSame = objects !== undefined && next.content === content && sameSources(next.sources, inForce);
+    [content, inForce] = [next.content, next.sources];
+    if (objects !== undefined) firstWithObjects ??= isSame ? generation : generation + 1;
+    if (isSame) return;
     log.info(
       { code: 'config_loaded', generation: generation + 1, policies: policiesIn(next) },
       `configuration generation ${generation + 1} is in force`,
     );
-    if (objects !== undefined) firstWithObjects ??= generation + 1;
     cell.set(freeze(next, generation + 1));
   };
 
@@ -222,8 +229,8 @@ export async function watchConfiguration(
     failures: () => failures,
     lastProblem: () => problem,
     store,
-    waitingFor(inForce) {
-      if (store === undefined || (firstWithObjects !== undefined && inForce >= firstWithObjects)) return undefined;
+    waitingFor(served) {
+      if (store === undefined || (firstWithObjects !== undefined && served >= firstWithObjects)) return undefined;
       return (
         store.waitingFor() ??
         (problem === undefined ? 'the documents to be read' : `documents without errors (${problem.message})`)

@@ -51,6 +51,12 @@ const secret = (name: string, value: string, type = 'kubernetes.io/tls', namespa
   data: { 'tls.key': Buffer.from(value).toString('base64') },
 });
 
+/** A document that names data: what none names is not in a snapshot. */
+const naming = (...names: string[]): Any => ({
+  ...{ apiVersion: 'gateway.networking.k8s.io/v1', kind: 'GatewayClass', metadata: { name: 'naming' } },
+  spec: names.map((name) => ({ name })),
+});
+
 /** Whether a call lists or watches a kind. */
 const isList = ({ path, query }: ApiCall, plural: string): boolean =>
   path.endsWith(`/${plural}`) && !query.has('watch');
@@ -104,7 +110,9 @@ t.test('lists in pages and follows what comes, changes and goes', async (t) => {
 
 t.test('items of built-in kinds get what they do not say, and Secrets that no document uses stay away', async (t) => {
   const api = await startApiServer(t);
+  api.put(naming('tls', 'release'));
   api.put(secret('tls', 'k'));
+  api.put(secret('unused', 'k'));
   api.put(secret('release', 'k', 'helm.sh/release.v1'));
   const followed = follow(t, api);
   await ready(followed);
@@ -274,7 +282,8 @@ t.test('events that are none, and one without an end', async (t) => {
     `${JSON.stringify({ type: 'DELETED', object: other })}\n`,
     `${JSON.stringify({ type: 'EXPLODED', object: route('a') })}\n`,
     '{"type":"BOOKMARK","object":{}}\n',
-    `{"type":"ADDED","object":"${'x'.repeat(5_000_000)}`,
+    `{"type":"ADDED","object":"${'x'.repeat(5_000_000)}"}\n`,
+    `{"type":"ADDED","object":"${'x'.repeat(18_000_000)}`,
   ];
   for (const bytes of bad) {
     const before = count(api, (call) => isList(call, 'httproutes'));
@@ -290,6 +299,7 @@ t.test('events that are none, and one without an end', async (t) => {
 t.test('a huge object makes the pages smaller', async (t) => {
   const api = await startApiServer(t);
   const data = { big: 'x'.repeat(1_000_000) };
+  api.put(naming(...Array.from({ length: 24 }, (_, i) => `c${i}`)));
   for (let i = 0; i < 24; i++)
     api.put({ apiVersion: 'v1', kind: 'ConfigMap', metadata: { name: `c${i}`, namespace: 'shop' }, data });
   const kept = (): string => followed.store.find('ConfigMap', 'shop', 'c0')!.text;
@@ -468,6 +478,7 @@ t.test('nothing of a Secret gets into the log, whatever is wrong with it', async
 t.test('too many bytes of one namespace: its documents go, and those of others stay', async (t) => {
   const api = await startApiServer(t);
   const big = { spec: { hostnames: ['x'.repeat(900)] } };
+  api.put(naming('s', 'big'));
   for (const name of ['a', 'b', 'c']) api.put(route(name, 'shop', big));
   for (const one of [route('r', 'team'), secret('s', 'k', 'Opaque', 'team'), secret('big', 'k'.repeat(3000))])
     api.put(one);
@@ -595,3 +606,69 @@ t.test('a file of roots without a certificate: nothing is sent to whatever the s
   t.strictSame(api.calls, []);
   t.equal(followed.store.snapshot(), undefined);
 });
+
+t.test('an event that is too large: its object closes its namespace, and everything else is followed', async (t) => {
+  const api = await startApiServer(t);
+  for (const one of [route('a'), route('b', 'team')]) api.put(one);
+  const followed = follow(t, api);
+  await ready(followed);
+  await until(() => api.watches() >= 11 || undefined, 'the watches');
+  const lists = (): number => count(api, (call) => isList(call, 'httproutes') || isList(call, 'configmaps'));
+  const before = lists();
+  let version = 1_000_000;
+  const event = (type: string, name: string, bytes: number): string => {
+    const metadata = { annotations: { name: 'x"{' }, name, namespace: 'shop', resourceVersion: String(++version) };
+    const object = { ...route(name), metadata, spec: { metadata: { name: 'other' }, hostnames: ['x'.repeat(bytes)] } };
+    return `${JSON.stringify({ type, object })}\n`;
+  };
+  const become = (names: readonly string[], why: string) =>
+    until(() => JSON.stringify(followed.names('HTTPRoute')) === JSON.stringify(names) || undefined, why);
+  api.inject('HTTPRoute', event('ADDED', 'big', 4_500_000) + event('MODIFIED', 'big', 4_500_000));
+  await become(['team/b'], 'nothing of its namespace');
+  api.put(route('c', 'team'));
+  await become(['team/b', 'team/c'], 'the next event');
+  const said = followed.lines.filter(({ msg }) => /HTTPRoute shop\/big has more than 4194304 bytes/.test(String(msg)));
+  t.match(said, [
+    { kind: 'HTTPRoute', namespace: 'shop', name: 'big', msg: /no document of namespace shop is in force/ },
+  ]);
+  t.equal(said.length, 1, 'once');
+  api.inject('HTTPRoute', event('MODIFIED', 'big', 10));
+  await become(['shop/a', 'shop/big', 'team/b', 'team/c'], 'it is smaller');
+  api.inject('HTTPRoute', event('MODIFIED', 'big', 4_500_000));
+  await become(['team/b', 'team/c'], 'it is too large');
+  api.inject('HTTPRoute', event('DELETED', 'big', 4_500_000));
+  await become(['shop/a', 'team/b', 'team/c'], 'it is gone');
+  const data = { 'ca.crt': 'x'.repeat(4_500_000) };
+  api.put({ apiVersion: 'v1', kind: 'ConfigMap', metadata: { name: 'big', namespace: 'shop' }, data });
+  await until(
+    () =>
+      /ConfigMap shop\/big has more than 4194304 bytes as an event: it is not read/.test(followed.log()) || undefined,
+    'data',
+  );
+  t.strictSame(followed.names('HTTPRoute'), ['shop/a', 'team/b', 'team/c'], 'which closes nothing');
+  t.equal(lists(), before, 'and nothing is listed for that');
+  t.ok(followed.store.facts().every(({ error }) => error === undefined));
+  api.put(naming('big'));
+  const second = follow(t, api);
+  await ready(second);
+  t.strictSame(second.names('ConfigMap'), [], 'a list does not read it, either');
+  t.match(second.log(), /ConfigMap shop\/big has more than/);
+});
+
+for (const [what, next, most] of [
+  ['one page for ever', 'same', 3],
+  ['a token that is too long', 'x'.repeat(10_000), 2],
+] as const)
+  t.test(`pages that have no end: ${what}`, async (t) => {
+    const api = await startApiServer(t);
+    let asked = 0;
+    api.intercept = (call, response) => {
+      if (!isList(call, 'secrets')) return false;
+      asked++;
+      response.end(`{"kind":"SecretList","metadata":{"resourceVersion":"1","continue":"${next}"},"items":[]}`);
+      return true;
+    };
+    const followed = follow(t, api, { times: { firstWaitMs: 5000 } });
+    await until(() => /secrets is not valid: its pages have no end/.test(followed.log()) || undefined, 'the error');
+    t.ok(asked <= most, `${asked} pages`);
+  });

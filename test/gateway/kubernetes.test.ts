@@ -94,6 +94,9 @@ const statusOf = async (one: Gateway, host: string): Promise<number | undefined>
 const served = (one: Gateway, host: string, status: number) =>
   until(async () => (await statusOf(one, host)) === status || undefined, `${status} for ${host}`);
 
+const endpointsText = async (one: Gateway): Promise<string> =>
+  (await fetch(`http://127.0.0.1:${one.admin}/upstreams`)).text();
+
 t.test('not ready, and nothing is open, until each kind was listed', async (t) => {
   const api = await startApiServer(t);
   fill(api);
@@ -155,6 +158,43 @@ t.test('routes come, change and go; those of other controllers are not ours', as
     items.find(({ metadata }: Any) => metadata.name === 'c').status.parents.map(({ parentRef }: Any) => parentRef.name),
     ['g'],
   );
+});
+
+t.test('what changes nothing that the gateway reads makes no generation', async (t) => {
+  const { api, one } = await started(t, ', unsafePlaintext: true');
+  for (const each of [
+    service('svc'),
+    slice('svc-1', 'svc', [{ addresses: ['10.0.0.1'] }]),
+    route('b', 'b.test', 'svc'),
+  ])
+    api.put(each);
+  await until(async () => (await endpointsText(one)).includes('10.0.0.1') || undefined, 'the endpoint');
+  const generation = async (): Promise<number> => (await readState(one.admin))['generation'] as number;
+  const before = await generation();
+  const stored = api.get('HTTPRoute', 'r', 'shop');
+  const unrelated = [
+    secret('unused', first!),
+    object('ConfigMap', 'leader', { data: { a: '1' } }, 'v1'),
+    service('unused'),
+    slice('unused-1', 'unused', [{ addresses: ['10.0.0.2'] }]),
+    { ...stored, metadata: { ...stored.metadata, managedFields: [{ manager: 'other' }] } },
+    { ...stored, status: { parents: [] } },
+    gatewayClass('envoy', 'gateway.envoyproxy.io/gatewayclass-controller'),
+    gateway('other', 'envoy'),
+    route('c', 'c.test', 'a', { parentRefs: [{ name: 'other' }] }),
+    slice('svc-1', 'svc', [{ addresses: ['10.0.0.1'], nodeName: 'other', conditions: { ready: true } }]),
+  ];
+  for (const each of unrelated) api.put(each);
+  api.put(slice('svc-1', 'svc', [{ addresses: ['10.0.0.3'] }]));
+  await until(async () => (await endpointsText(one)).includes('10.0.0.3') || undefined, 'what is related');
+  t.equal(await generation(), before + 1);
+  for (const each of unrelated.slice(0, 4)) api.put({ ...each, data: { a: '2' } });
+  api.put({ ...route('c', 'c2.test'), spec: { parentRefs: [{ name: 'other' }] } });
+  api.put(slice('svc-1', 'svc', [{ addresses: ['10.0.0.4'] }]));
+  await until(async () => (await endpointsText(one)).includes('10.0.0.4') || undefined, 'what is related');
+  t.equal(await generation(), before + 2);
+  api.put(route('late', 'late.test', 'unused'));
+  await until(async () => (await endpointsText(one)).includes('10.0.0.2') || undefined, 'what is related now');
 });
 
 t.test('a policy whose targets cannot be read closes its namespace, and it says why', async (t) => {
@@ -319,6 +359,7 @@ t.test('statuses are written beside those of other controllers, by one gateway',
   const writes = (): number => api.calls.filter(({ method }) => method === 'PATCH').length;
   const [written, generation] = [writes(), (await readState(one.admin))['generation']];
   api.put(route('other', 'other.test', 'a', { parentRefs: [{ name: 'nothing-of-ours' }] }));
+  api.put({ apiVersion: 'v1', kind: 'Namespace', metadata: { name: 'new' } });
   await until(async () => (await readState(one.admin))['generation'] !== generation || undefined, 'a generation');
   await until(
     () => api.calls.filter(({ path }) => path.endsWith('/leases/sallyport-gateway')).length > 5 || undefined,
