@@ -5,6 +5,7 @@
 import { existsSync, readFileSync, realpathSync } from 'node:fs';
 import { formatAddress } from '../../cert-agent/base/address.ts';
 import { formatProblem, SallyportError } from '../../cert-agent/base/errors.ts';
+import type { Snapshot } from '../cluster/store.ts';
 import type { Settings } from '../config/settings.ts';
 import type { RedisPlace } from '../edge/redis.ts';
 import type { Condition } from '../routing/conditions.ts';
@@ -39,19 +40,16 @@ export async function showStatus({
  * Checks that everything would be served as intended. @throws SallyportError `config_invalid` or `config_unreadable`.
  */
 export async function checkGateway(file: string, strict = false): Promise<number> {
-  const { isWatched } = await import('../compile/gateway-status.ts');
-  if (isWatched(file)) {
-    note(`${file} is valid; its documents are at an API server, and are not checked here`);
-    return exitCodes.ok;
-  }
-  const { list, spoken, redis, settings, warned } = await readAndWarn(file);
+  const objects = await objectsFor(file);
+  if (objects === 'unknown') return exitCodes.no;
+  const { list, spoken, redis, settings, warned } = await readAndWarn(file, objects);
   const more = [
     ...(redis === undefined ? [] : await warningsOfRedis(redis)),
     ...(settings === undefined ? [] : await warningsOf(settings)),
   ];
   if (list.items.length === 0)
     more.push(
-      `${file}:1:1: nothing is served: there is no Gateway and no route (put them into ${settings?.policies ?? file})`,
+      `${file}:1:1: nothing is served: there is no Gateway and no route (${objects === undefined ? `put them into ${settings?.policies ?? file}` : 'apply them to the API server'})`,
     );
   for (const one of more) noteWarning(one);
   const parts = await lookAt(list);
@@ -65,6 +63,19 @@ export async function checkGateway(file: string, strict = false): Promise<number
   const documents = new Set(parts.map(({ item }) => item));
   const what = `${file} is valid: ${counted(documents.size, 'document')} with a status, all accepted and resolved`;
   return noteValid(what, warned + more.length, strict);
+}
+
+/** The objects of the API server that gateway.yaml names, if it names one. Prints why they cannot be known. */
+async function objectsFor(file: string): Promise<Snapshot | undefined | 'unknown'> {
+  const { isWatched } = await import('../compile/gateway-status.ts');
+  if (!isWatched(file)) return undefined;
+  const { readCluster } = await import('../process/read-cluster.ts');
+  const read = await readCluster(file);
+  if ('objects' in read) return read.objects;
+  const said = new Map(read.problems.map(({ message, hint }) => [message, hint === undefined ? '' : ` (${hint})`]));
+  for (const [message, hint] of [...said].slice(0, mostNamed)) noteWarning(`${file}:1:1: ${message}${hint}`);
+  note(`${file} is valid, and a gateway would not be ready: its documents cannot be read`);
+  return 'unknown';
 }
 
 /** What `--check` warns of beside the documents. */
@@ -125,9 +136,9 @@ function realPath(file: string): string {
   return existsSync(file) ? realpathSync(file) : file;
 }
 
-async function readAndWarn(path: string) {
+async function readAndWarn(path: string, objects?: Snapshot) {
   const { readStatus } = await import('../process/dry-run.ts');
-  const { warnings, ...rest } = readStatus(path, Date.now());
+  const { warnings, ...rest } = readStatus(path, Date.now(), objects);
   for (const one of warnings) noteWarning(one);
   return { ...rest, warned: warnings.length };
 }

@@ -32,6 +32,8 @@ export interface KindFacts {
   readonly kind: string;
   readonly namespace: string | undefined;
   readonly objects: number;
+  /** It was listed, or is known to be absent. */
+  readonly isComplete: boolean;
   /** For how long the objects have not been followed, milliseconds; 0 while they are. */
   readonly ageMs: number;
   readonly error: SallyportError | undefined;
@@ -185,8 +187,8 @@ export class ClusterStore {
 
   facts(): readonly KindFacts[] {
     const now = performance.now();
-    return this.#followers.map(({ kind, namespace, objects, trouble }) => ({
-      ...{ kind: kind.kind, namespace, objects: objects.size, error: trouble?.error },
+    return this.#followers.map(({ kind, namespace, objects, trouble, isComplete }) => ({
+      ...{ kind: kind.kind, namespace, objects: objects.size, isComplete, error: trouble?.error },
       ageMs: trouble === undefined ? 0 : now - trouble.since,
     }));
   }

@@ -5,6 +5,7 @@ import { statSync } from 'node:fs';
 import type { Address } from '../../cert-agent/base/address.ts';
 import { type Problem, SallyportError } from '../../cert-agent/base/errors.ts';
 import { configError } from '../../cert-agent/base/yaml.ts';
+import type { Snapshot } from '../cluster/store.ts';
 import { type GatewayConfig, readPlaced } from '../config/gateway-config.ts';
 import { parseGatewaySettings } from '../config/gateway-settings.ts';
 import { readGateway } from '../config/read-gateway.ts';
@@ -22,9 +23,12 @@ export interface Judged {
   readonly passedOver: readonly Problem[];
 }
 
-/** @throws SallyportError `config_invalid` with every problem, `config_unreadable`, `usage` for a sidecar's file. */
-export function readJudged(path: string): Judged {
-  return statSync(path, { throwIfNoEntry: false })?.isDirectory() ? ofDirectory(path) : ofFile(path);
+/**
+ * `objects` are those of the API server that gateway.yaml names.
+ * @throws SallyportError `config_invalid` with every problem, `config_unreadable`, `usage` for a sidecar's file.
+ */
+export function readJudged(path: string, objects?: Snapshot): Judged {
+  return statSync(path, { throwIfNoEntry: false })?.isDirectory() ? ofDirectory(path) : ofFile(path, objects);
 }
 
 /**
@@ -48,13 +52,13 @@ export function isWatched(file: string): boolean {
   return isGatewayFile(text) && parseGatewaySettings(text, file).gateway?.kubernetes !== undefined;
 }
 
-function ofFile(file: string): Judged {
+function ofFile(file: string, objects?: Snapshot): Judged {
   const text = readText(file);
   if (!isGatewayFile(text))
     throw new SallyportError('usage', `${file} configures a sidecar, not a gateway`, {
       hint: "run 'sallyport sidecar'",
     });
-  if (isWatched(file))
+  if (objects === undefined && isWatched(file))
     throw new SallyportError(
       'usage',
       `the documents of ${file} are at an API server: only a running gateway knows them`,
@@ -62,7 +66,7 @@ function ofFile(file: string): Judged {
         hint: "ask it with 'sallyport gateway status'",
       },
     );
-  const reading = readGateway(file, text);
+  const reading = readGateway(file, text, undefined, objects);
   return { configuration: { generation: 1, ...reading }, isWhole: true, passedOver: reading.passedOver };
 }
 

@@ -12,21 +12,26 @@ import { withoutExposed } from './exposed-secrets.ts';
 import { type GatewayConfig, readGatewayConfig } from './gateway-config.ts';
 import { parseGatewaySettings } from './gateway-settings.ts';
 import { withServices } from './kubernetes/backends.ts';
-import { oursOf, placeObjects, type ReadObject, readObjects } from './kubernetes/place.ts';
+import { classWarnings, oursOf, placeObjects, type ReadObject, readObjects } from './kubernetes/place.ts';
 import { type Aside, setAside, withOwnRules } from './kubernetes/set-aside.ts';
 import type { Reading } from './read.ts';
 import type { Settings } from './settings.ts';
 import { filesOf, readSources } from './sources.ts';
 
+/** Of an API server that was not asked yet. */
+const unread: Snapshot = [];
+
 /**
  * Reads everything that gateway.yaml leads to. @throws SallyportError `config_invalid` with every problem,
  * `config_unreadable`.
  */
-export function readGateway(file: string, text: string, kinds?: OwnKinds, objects: Snapshot = []): Reading {
+export function readGateway(file: string, text: string, kinds?: OwnKinds, objects = unread): Reading {
   const written = parseGatewaySettings(text, file);
   if (written.gateway?.kubernetes === undefined) return readWith(file, text, kinds, written, nothingAside([]));
   const trusted = new Set([written.workload.namespace, written.rootNamespace]);
-  const { objects: ours, warnings } = withOwnRules(oursOf(readObjects(objects)), trusted);
+  const read = readObjects(objects);
+  const { objects: ours, warnings: ofRules } = withOwnRules(oursOf(read), trusted);
+  const warnings = [...(objects === unread ? [] : classWarnings(read, file)), ...ofRules];
   const all = { ...nothingAside(ours), warnings };
   try {
     return readWith(file, text, kinds, written, all);

@@ -2,6 +2,7 @@
 // rules.
 
 import { formatProblem } from '../../cert-agent/base/errors.ts';
+import type { Snapshot } from '../cluster/store.ts';
 import { refusing } from '../compile/backends.ts';
 import { readJudged } from '../compile/gateway-status.ts';
 import type { RedisSettings, Settings } from '../config/settings.ts';
@@ -14,12 +15,14 @@ import { RunningGateway } from './gateway.ts';
 
 /**
  * Evaluates gateway.yaml, or a directory of documents, without serving: the statuses that a running gateway would show,
- * its warnings, the protocol of each backend, and its Redis.
+ * its warnings, the protocol of each backend, and its Redis. `objects` are those of the API server that gateway.yaml
+ * names.
  * @throws SallyportError `config_invalid` or `config_unreadable` for what would prevent the start.
  */
 export function readStatus(
   path: string,
   now: number,
+  objects?: Snapshot,
 ): {
   readonly list: StatusList;
   readonly warnings: readonly string[];
@@ -28,7 +31,7 @@ export function readStatus(
   /** Undefined for a directory of documents. */
   readonly settings: Settings | undefined;
 } {
-  const { configuration, isWhole, passedOver, gateway, pools, spoken, redis } = planDry(path, now);
+  const { configuration, isWhole, passedOver, gateway, pools, spoken, redis } = planDry(path, now, objects);
   const nowhere = refusing('rule_broken', 'nothing is served here');
   // Documents alone do not show what is missing: it may be defined elsewhere.
   if (isWhole) gateway.compile(configuration, new Map(pools.map(({ name }) => [name, nowhere])));
@@ -42,8 +45,8 @@ export function readStatus(
 }
 
 /** The documents of a path as a gateway that serves nothing plans them. */
-export function planDry(path: string, now: number) {
-  const read = readJudged(path);
+export function planDry(path: string, now: number, objects?: Snapshot) {
+  const read = readJudged(path, objects);
   const { redis } = read.configuration.settings.gateway!;
   if (redis !== undefined) parseTarget(redis).secrets();
   const jwks = new Jwks(undefined);

@@ -307,6 +307,43 @@ t.test('the reading process gets the objects', async (t) => {
   t.notMatch(JSON.stringify(full.sources), /HTTPRoute/);
 });
 
+t.test('--check asks the API server, and judges what it has', async (t) => {
+  const api = await startApiServer(t);
+  const { file } = await writeGateway(t, optionsOf(api));
+  const check = () => runSallyport(t, ['gateway', '--config', file, '--check']);
+  t.match(await check(), {
+    code: 0,
+    stderr:
+      /no GatewayClass has the controllerName sallyport\.dev\/gateway-controller.*there is none at all[\s\S]*apply them to the API server/,
+  });
+  fill(api);
+  t.match(await check(), { code: 0, stderr: /3 documents with a status, all accepted and resolved/ });
+  api.put(route('bad', 'bad.test', 'missing'));
+  t.match(await check(), { code: 1, stdout: /HTTPRoute +shop\/bad .*BackendNotFound/ });
+  api.intercept = ({ path }, response) => {
+    if (!path.endsWith('/secrets') && path !== '/apis') return false;
+    failure(response, 403, 'Forbidden', 'no');
+    return true;
+  };
+  const forbidden = await check();
+  t.match(forbidden, { code: 1, stderr: /forbids us to list secrets \(grant it.*can-i list secrets/ });
+  t.match(forbidden.stderr, /forbids us to get \/apis/);
+  t.match(forbidden.stderr, /is valid, and a gateway would not be ready/);
+  await api.stop();
+  t.match(await check(), { code: 1, stderr: /the API server cannot be asked: .*ECONNREFUSED/ });
+});
+
+t.test('a misspelt GatewayClass, and a misspelt controller, are told', async (t) => {
+  const { api, one } = await started(t);
+  const said = (pattern: RegExp) =>
+    until(() => one.lines.some(({ msg }) => pattern.test(String(msg))) || undefined, String(pattern));
+  api.put(gateway('lost', 'salyport'));
+  await said(/kubernetes\/Gateway\/shop\/lost:1:1: there is no GatewayClass salyport.*there are: sallyport/);
+  api.put(gatewayClass('sallyport', 'sallyport.dev/gateway-controler'));
+  await said(/no GatewayClass has the controllerName .*there are: sallyport of sallyport\.dev\/gateway-controler\)/);
+  await until(async () => (await statusOf(one, 'a.test')) === undefined || undefined, 'nothing is served');
+});
+
 t.test('what is not supported is refused', async (t) => {
   const api = await startApiServer(t);
   const { file, dir } = await writeGateway(t, optionsOf(api));
@@ -315,8 +352,6 @@ t.test('what is not supported is refused', async (t) => {
     read: (name, objects) => readHere(name, objects),
   });
   await t.rejects(start, { code: 'config_invalid', message: /has one worker/, hint: /replicas/ });
-  const check = await runSallyport(t, ['gateway', '--config', file, '--check']);
-  t.match(check, { code: 0, stderr: /its documents are at an API server, and are not checked here/ });
   const offline = await runSallyport(t, ['gateway', 'status', '--config', file, '--offline']);
   t.match(offline, { code: 2, stderr: /only a running gateway knows them/ });
   const bad: [string, RegExp][] = [

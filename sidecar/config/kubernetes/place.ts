@@ -73,6 +73,42 @@ export function oursOf(objects: readonly ReadObject[]): ReadObject[] {
   });
 }
 
+/** How many are named; the rest is counted. */
+const mostNamed = 5;
+
+/** A misspelt name of a class, or of its controller, makes a Gateway another's. `file` is gateway.yaml. */
+export function classWarnings(objects: readonly ReadObject[], file: string): Problem[] {
+  const classes = new Map(
+    objects.flatMap(({ object, value }) =>
+      object.kind === 'GatewayClass' ? [[object.name, treeOf(value['spec'])['controllerName']] as const] : [],
+    ),
+  );
+  const at = (where: string, message: string): Problem => ({ file: where, line: 1, column: 1, message });
+  const found = [...classes].map(([name, controller]) => `${name} of ${String(controller)}`);
+  const there = found.length === 0 ? 'there is none at all' : `there are: ${listed(found)}`;
+  const none = [...classes.values()].includes(controllerName)
+    ? []
+    : [at(file, `no GatewayClass has the controllerName ${controllerName}, so no Gateway is served (${there})`)];
+  const lost = objects.flatMap(({ object, value }) => {
+    const name = treeOf(value['spec'])['gatewayClassName'];
+    return object.kind === 'Gateway' && !classes.has(name as string) ? [[placeOf(object), String(name)] as const] : [];
+  });
+  const names = [...classes.keys()];
+  const known = names.length === 0 ? '' : ` (there are: ${listed(names)})`;
+  return [
+    ...none,
+    ...lost
+      .slice(0, mostNamed)
+      .map(([place, name]) => at(place, `there is no GatewayClass ${name}, so this Gateway is not served${known}`)),
+    ...(lost.length > mostNamed ? [at(file, `and ${lost.length - mostNamed} more Gateways of no GatewayClass`)] : []),
+  ];
+}
+
+function listed(names: readonly string[]): string {
+  const more = names.length > mostNamed ? ` and ${names.length - mostNamed} more` : '';
+  return `${names.toSorted().slice(0, mostNamed).join(', ')}${more}`;
+}
+
 /** A route with those of its parents that are our Gateways; undefined if none is. */
 function withOurParents(one: ReadObject, ours: ReadonlySet<string>): ReadObject | undefined {
   const spec = treeOf(one.value['spec']);
