@@ -19,7 +19,7 @@ export class Budget {
   readonly #bounds: Bounds;
   readonly #bytes = new Map<string, number>();
   readonly #over = new Map<string, number>();
-  readonly #tooLarge = new Map<string, number>();
+  readonly #refused = new Map<string, number>();
   #total = 0;
 
   constructor(bounds: Bounds) {
@@ -28,7 +28,7 @@ export class Budget {
 
   /** The namespaces with objects that are not kept; empty for a kind without namespaces. */
   get over(): ReadonlySet<string> {
-    return new Set([...this.#over.keys(), ...this.#tooLarge.keys()]);
+    return new Set([...this.#over.keys(), ...this.#refused.keys()]);
   }
 
   /** Those of them that have too many bytes. */
@@ -36,16 +36,13 @@ export class Budget {
     return new Set(this.#over.keys());
   }
 
-  /** Counts an object that is too large by itself. Gives what is left of it. */
-  refuse(object: KeptObject): KeptObject {
-    const { namespace = '' } = object;
-    this.#tooLarge.set(namespace, (this.#tooLarge.get(namespace) ?? 0) + 1);
-    return { ...emptied(object), isTooLarge: true };
-  }
-
-  /** Counts an object. Gives it, or what is left of it if it exceeds a bound. */
+  /** Counts an object. Gives it, or what is left of it if it exceeds a bound or is too much by itself. */
   add(object: KeptObject): KeptObject {
-    const { namespace = '' } = object;
+    const { namespace = '', tooMuch } = object;
+    if (tooMuch !== undefined) {
+      this.#refused.set(namespace, (this.#refused.get(namespace) ?? 0) + 1);
+      return { ...emptied(object), tooMuch };
+    }
     const bytes = sizeOf(object);
     const held = this.#bytes.get(namespace) ?? 0;
     const { namespaceBytes, totalBytes } = this.#bounds;
@@ -64,7 +61,7 @@ export class Budget {
   /** An object that was counted is gone. */
   remove(object: KeptObject): void {
     const { namespace = '' } = object;
-    const map = object.isTooLarge === true ? this.#tooLarge : object.isOver === true ? this.#over : this.#bytes;
+    const map = object.tooMuch !== undefined ? this.#refused : object.isOver === true ? this.#over : this.#bytes;
     const bytes = object.isOver === true ? 1 : sizeOf(object);
     const left = (map.get(namespace) ?? 0) - bytes;
     if (left > 0) map.set(namespace, left);

@@ -46,8 +46,8 @@ export interface FollowEvents {
   recovered(since: number): void;
   /** Objects of a namespace, or of all, exceed a bound from now on, and are not kept. */
   exceeded(namespace: string): void;
-  /** This object is too large from now on, and is not kept. */
-  tooLarge(object: KeptObject): void;
+  /** This object is too large or too deep from now on, and is not kept. */
+  tooMuch(object: KeptObject): void;
 }
 
 /** How many looks in a row must prove that there is no such kind. */
@@ -202,7 +202,7 @@ export class Follower {
     this.#budget = budget;
     this.#sayExceeded(before);
     for (const [key, one] of objects)
-      if (one.isTooLarge === true && this.#objects.get(key)?.isTooLarge !== true) this.#events.tooLarge(one);
+      if (one.tooMuch !== undefined && one.tooMuch !== this.#objects.get(key)?.tooMuch) this.#events.tooMuch(one);
     this.#isListed = true;
     this.#complete(objects);
     this.#recovered();
@@ -306,7 +306,8 @@ export class Follower {
   #take(line: string | CutEvent, asked: Asked): Refused | undefined {
     if (typeof line !== 'string') {
       const { type, object } = keepCut(line, asked);
-      this.#change(type, object, asked, true);
+      if (!isChange(type)) throw invalid(asked, 'it is no event of a watch');
+      this.#change(type, object);
       return undefined;
     }
     const { type, object } = treeOf(parsed(line));
@@ -323,25 +324,23 @@ export class Follower {
       this.#resourceVersion = resourceVersion;
       return undefined;
     }
-    this.#change(type, object, asked, false);
+    if (!isChange(type)) throw invalid(asked, 'it is no event of a watch');
+    this.#change(type, keep(object, asked));
     return undefined;
   }
 
-  #change(type: unknown, object: unknown, asked: Asked, isTooLarge: boolean): void {
-    if (type !== 'ADDED' && type !== 'MODIFIED' && type !== 'DELETED')
-      throw invalid(asked, 'it is no event of a watch');
-    const next = isTooLarge ? (object as KeptObject) : keep(object, asked);
+  #change(type: string, next: KeptObject): void {
     const key = keyOfObject(next);
     const known = this.#objects.get(key);
     const objects = this.#objects as Map<string, KeptObject>;
     const before = this.#budget.exceeded;
     if (known !== undefined) this.#budget.remove(known);
-    const kept = type === 'DELETED' ? undefined : isTooLarge ? this.#budget.refuse(next) : this.#budget.add(next);
+    const kept = type === 'DELETED' ? undefined : this.#budget.add(next);
     if (kept === undefined) objects.delete(key);
     else objects.set(key, kept);
     this.#resourceVersion = next.resourceVersion;
     this.#sayExceeded(before);
-    if (kept?.isTooLarge === true && known?.isTooLarge !== true) this.#events.tooLarge(kept);
+    if (kept?.tooMuch !== undefined && kept.tooMuch !== known?.tooMuch) this.#events.tooMuch(kept);
     // What was not kept may fit now: only a list has it.
     if (before.size > 0) this.#listedAt = Number.NEGATIVE_INFINITY;
     if (known?.text !== kept?.text) this.#events.changed();
@@ -384,6 +383,10 @@ export class Follower {
     this.#events.failed();
     return Math.max(pauseMs, Math.min(retryAfterMs, longestWaitMs));
   }
+}
+
+function isChange(type: unknown): type is string {
+  return type === 'ADDED' || type === 'MODIFIED' || type === 'DELETED';
 }
 
 function silent({ kind }: Asked): SallyportError {

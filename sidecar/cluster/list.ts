@@ -4,7 +4,7 @@ import { SallyportError } from '../../cert-agent/base/errors.ts';
 import { type Bounds, Budget } from './budget.ts';
 import { type Answer, type ApiClient, maxLineBytes, TooLarge } from './client.ts';
 import { pathOf, type WatchedKind } from './kinds.ts';
-import { type Asked, eventBytes, invalid, type KeptObject, keep, keyOfObject, treeOf } from './objects.ts';
+import { type Asked, eventBytes, invalid, type KeptObject, keep, keyOfObject, tooLarge, treeOf } from './objects.ts';
 
 /** A complete list, and the version from which a watch continues it. */
 export interface Listed {
@@ -84,8 +84,8 @@ async function listBy(
       const twice = objects.get(key);
       if (twice !== undefined) budget.remove(twice);
       // As the event of such an object, which is not read either.
-      const isTooLarge = answer.bytes > maxLineBytes && eventBytes(item) > maxLineBytes;
-      objects.set(key, isTooLarge ? budget.refuse(object) : budget.add(object));
+      const isTooLarge = object.tooMuch === undefined && answer.bytes > maxLineBytes && eventBytes(item) > maxLineBytes;
+      objects.set(key, budget.add(isTooLarge ? { ...object, tooMuch: tooLarge } : object));
     }
     const { resourceVersion, continue: more = '' } = treeOf(metadata);
     if (typeof resourceVersion !== 'string' || resourceVersion === '' || typeof more !== 'string')

@@ -19,8 +19,8 @@ export interface KeptObject {
   readonly status: string | undefined;
   /** Its text is not kept: there is too much of its namespace. */
   readonly isOver?: true;
-  /** Of these, one that is too large by itself. */
-  readonly isTooLarge?: true;
+  /** Of these, one that is too much by itself, and why: `more than ...`. */
+  readonly tooMuch?: string;
 }
 
 /** What was asked for. */
@@ -51,6 +51,10 @@ export function keep(value: unknown, asked: Asked): KeptObject {
   if (!isName(name) || !isPlaced || !isName(resourceVersion)) throw invalid(asked, 'an object has no name or version');
   if (asked.namespace !== undefined && namespace !== asked.namespace)
     throw invalid(asked, 'an object of another namespace is among them');
+  if (isDeeper(tree, mostLevels)) {
+    const place = { kind: kind.kind, name, namespace: namespace as string | undefined, resourceVersion };
+    return { ...place, text: '', status: undefined, tooMuch: `more than ${mostLevels} levels` };
+  }
   const { 'kubectl.kubernetes.io/last-applied-configuration': ___, ...noted } = treeOf(annotations);
   const trim = trims[kind.kind];
   const object = {
@@ -73,7 +77,18 @@ export function keepCut(event: CutEvent, asked: Asked): { readonly type: string;
   if (type === undefined || name === undefined || resourceVersion === undefined)
     throw invalid(asked, `an event has more than ${maxLineBytes} bytes, and does not say of which object`);
   const metadata = { name, resourceVersion, ...(namespace === undefined ? {} : { namespace }) };
-  return { type, object: keep({ kind, apiVersion, metadata }, asked) };
+  return { type, object: { ...keep({ kind, apiVersion, metadata }, asked), tooMuch: tooLarge } };
+}
+
+/** Why an object is not kept. */
+export const tooLarge = `more than ${maxLineBytes} bytes as an event`;
+
+/** A schema within a document of ours has some 20. Reading thousands takes more stack than there is. */
+const mostLevels = 128;
+
+function isDeeper(value: unknown, levels: number): boolean {
+  if (typeof value !== 'object' || value === null) return false;
+  return levels === 0 || Object.values(value).some((inner) => isDeeper(inner, levels - 1));
 }
 
 /** How many bytes an object of a list has in an event: Go escapes some characters that are signs of HTML. */

@@ -6,7 +6,7 @@ import { every } from '../../cert-agent/base/background.ts';
 import type { SallyportError } from '../../cert-agent/base/errors.ts';
 import type { Log } from '../../cert-agent/base/log.ts';
 import type { Bounds } from './budget.ts';
-import { ApiClient, type ClientTimes, maxLineBytes } from './client.ts';
+import { ApiClient, type ClientTimes } from './client.ts';
 import { Follower, type FollowTimes } from './follow.ts';
 import type { WatchedKind } from './kinds.ts';
 import { mentionsOf, onlyMentioned, sameTexts } from './mentions.ts';
@@ -92,7 +92,7 @@ export class ClusterStore {
           settled: () => this.#settled(),
           failed: () => this.#sayTrouble(follower),
           exceeded: (name) => this.#sayExceeded(follower, name, all),
-          tooLarge: (object) => this.#sayTooLarge(follower, object),
+          tooMuch: (object) => this.#sayTooMuch(follower, object),
           recovered: (since) => {
             this.#sayRecovered(follower, since);
             // What was held back is due.
@@ -255,13 +255,13 @@ export class ClusterStore {
     );
   }
 
-  #sayTooLarge({ kind }: Follower, { namespace, name }: KeptObject): void {
+  #sayTooMuch({ kind }: Follower, { namespace, name, tooMuch }: KeptObject): void {
     const place = namespace === undefined ? name : `${namespace}/${name}`;
     const isAlone = kind.isData === true || namespace === undefined;
-    const then = isAlone ? 'it is not read' : `no document of namespace ${namespace} is in force until it is smaller`;
+    const then = isAlone ? 'it is not read' : `no document of namespace ${namespace} is in force until that is changed`;
     this.#log.error(
       { code: 'kubernetes_invalid', kind: kind.kind, namespace, name },
-      `${kind.kind} ${place} has more than ${maxLineBytes} bytes as an event: ${then}`,
+      `${kind.kind} ${place} has ${tooMuch}: ${then}`,
     );
   }
 

@@ -655,6 +655,45 @@ t.test('an event that is too large: its object closes its namespace, and everyth
   t.match(second.log(), /ConfigMap shop\/big has more than/);
 });
 
+t.test('an object that is nested too deeply closes its namespace only, in a list and as an event', async (t) => {
+  const api = await startApiServer(t);
+  // So deep that JSON.stringify() fails; the API server takes up to 10,000 levels.
+  const deep = (levels: number): string => `${'{"a":'.repeat(levels)}1${'}'.repeat(levels)}`;
+  const item = (name: string, levels: number): string =>
+    JSON.stringify({
+      ...route(name),
+      metadata: { name, namespace: 'shop', resourceVersion: '2000000' },
+      spec: 'DEEP',
+    }).replace('"DEEP"', deep(levels));
+  api.put(route('b', 'team'));
+  const followed = follow(t, api);
+  await ready(followed);
+  await until(() => api.watches() >= 11 || undefined, 'the watches');
+  const become = (names: readonly string[]) =>
+    until(() => JSON.stringify(followed.names('HTTPRoute')) === JSON.stringify(names) || undefined, String(names));
+  api.inject('HTTPRoute', `{"type":"ADDED","object":${item('deep', 100)}}\n`);
+  await become(['shop/deep', 'team/b']);
+  for (const levels of [130, 600, 9000]) {
+    api.inject('HTTPRoute', `{"type":"MODIFIED","object":${item('deep', levels)}}\n`);
+    await become(['team/b']);
+    api.inject('HTTPRoute', `{"type":"MODIFIED","object":${item('deep', 3)}}\n`);
+    await become(['shop/deep', 'team/b']);
+  }
+  t.match(followed.log(), /HTTPRoute shop\/deep has more than 128 levels: no document of namespace shop is in force/);
+  t.ok(followed.store.facts().every(({ error }) => error === undefined));
+  api.intercept = (call, response) => {
+    if (!isList(call, 'httproutes')) return false;
+    response.end(
+      `{"kind":"HTTPRouteList","metadata":{"resourceVersion":"1000"},"items":[${item('deep', 9000)},${item('fine', 3).replace('shop', 'team')}]}`,
+    );
+    return true;
+  };
+  const second = follow(t, api);
+  await ready(second);
+  t.strictSame(second.names('HTTPRoute').slice(-1), ['team/fine']);
+  t.notOk(second.names('HTTPRoute').includes('shop/deep'));
+});
+
 for (const [what, next, most] of [
   ['one page for ever', 'same', 3],
   ['a token that is too long', 'x'.repeat(10_000), 2],
