@@ -6,7 +6,7 @@ import { fork } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { createLog } from '../cert-agent/base/log.ts';
 import { gatewayKinds } from '../sidecar/cluster/kinds.ts';
-import { ClusterStore } from '../sidecar/cluster/store.ts';
+import { ClusterStore, type Snapshot } from '../sidecar/cluster/store.ts';
 
 const each = 2500;
 
@@ -58,6 +58,17 @@ async function serve(): Promise<void> {
       type: 'kubernetes.io/tls',
       data: { 'tls.crt': 'A'.repeat(2000), 'tls.key': 'B'.repeat(400) },
     });
+    // What no document names is not read.
+    if (i % 50 === 0)
+      put('gateway.networking.k8s.io/v1', 'Gateway', `gateway-${i}`, {
+        spec: {
+          gatewayClassName: 'sallyport',
+          listeners: Array.from({ length: 50 }, (_, at) => ({
+            ...{ name: `host-${i + at}`, hostname: `host-${i + at}.test`, port: 443, protocol: 'HTTPS' },
+            tls: { certificateRefs: [{ name: `secret-${i + at}` }] },
+          })),
+        },
+      });
   }
   const { url, caFile, tokenFile } = api;
   process.send?.({ url, caFile, tokenFile });
@@ -75,8 +86,12 @@ async function follow(): Promise<void> {
   const log = createLog({ component: 'perf', level: 'error' });
   const kinds = gatewayKinds([], 'sallyport.dev', 'v1alpha1');
   const store = new ClusterStore({ server: place, kinds, namespaces: undefined, log });
-  await new Promise<void>((resolve) => store.onChange(resolve));
-  const objects = store.snapshot()!;
+  const objects = await new Promise<Snapshot>((resolve) =>
+    store.onChange(() => {
+      const snapshot = store.snapshot();
+      if (snapshot !== undefined) resolve(snapshot);
+    }),
+  );
   const ms = Math.round(performance.now() - startedAt);
   const text = objects.reduce((sum, one) => sum + one.text.length, 0);
   console.log(`${objects.length} objects, ${(text / 1e6).toFixed(1)} MB of text, after ${ms} ms (goal: 5000)`);
