@@ -15,7 +15,7 @@ import type { CutEvent } from './cut-event.ts';
 export interface ClientTimes {
   /** Until the head of an answer, and until the whole of one that is no stream. */
   readonly answerMs: number;
-  /** Between two events of a watch: bookmarks arrive about every minute. */
+  /** Between two events of a watch. */
   readonly silenceMs: number;
 }
 

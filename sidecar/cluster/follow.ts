@@ -23,9 +23,9 @@ export interface FollowTimes {
   readonly absentMs: number;
   /** The same for a kind that protects. A kind that was there is gone only by looks that are so far apart. */
   readonly absentGuardMs: number;
-  /** How long the API server keeps one watch open; up to twice as long. */
+  /** How long the API server keeps one watch open; up to 1.6 times as long, which must be less than `silenceMs`. */
   readonly watchMs: number;
-  /** Between two events of a watch. */
+  /** Between two events of a watch. A kind without changes has none, not even bookmarks: its watch ends before that. */
   readonly silenceMs: number;
 }
 
@@ -235,7 +235,7 @@ export class Follower {
 
   async #watch(asked: Asked, from: string, signal: AbortSignal): Promise<Refused | number | undefined> {
     const { watchMs, resyncMs, firstWaitMs, silenceMs } = this.#times;
-    const seconds = Math.ceil((Math.min(watchMs, resyncMs) * (1 + Math.random())) / 1000);
+    const seconds = Math.ceil((Math.min(watchMs, resyncMs) * (1 + 0.6 * Math.random())) / 1000);
     const query = new URLSearchParams({
       ...{ watch: '1', resourceVersion: from, allowWatchBookmarks: 'true', timeoutSeconds: String(seconds) },
       ...(asked.kind.fieldSelector === undefined ? {} : { fieldSelector: asked.kind.fieldSelector }),

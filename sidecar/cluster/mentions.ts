@@ -11,31 +11,43 @@ const nameOf: Readonly<Record<string, (object: KeptObject) => string | undefined
   EndpointSlice: ({ text }) => /"kubernetes\.io\/service-name":"([^"\\]*)"/.exec(text)?.[1],
 };
 
-/** Objects never change: what is found in one is found once. */
-const found = new WeakMap<KeptObject, readonly string[]>();
+/** The names that the documents in force mention. A change costs what changed: one document may have 100,000 names. */
+export class Mentions {
+  #documents: ReadonlySet<KeptObject> = new Set();
+  readonly #names = new WeakMap<KeptObject, readonly string[]>();
+  /** How many documents mention a name. */
+  readonly #counts = new Map<string, number>();
 
-/** Every reference of a document has a `name`, at whatever depth. */
-function namesIn(object: KeptObject): readonly string[] {
-  const known = found.get(object);
-  if (known !== undefined) return known;
-  const isDocument = !Object.hasOwn(nameOf, object.kind);
-  const names = isDocument
-    ? new Set(Array.from(object.text.matchAll(/"name":"([^"\\]*)"/g), ([, name]) => name!))
-    : [nameOf[object.kind]!(object) ?? ''];
-  const list = [...names];
-  found.set(object, list);
-  return list;
-}
+  /** Takes the documents that are in force from now on. */
+  update(objects: readonly KeptObject[]): void {
+    const next = new Set(objects.filter(({ kind }) => !Object.hasOwn(nameOf, kind)));
+    for (const one of next) if (!this.#documents.has(one)) this.#count(one, 1);
+    for (const one of this.#documents) if (!next.has(one)) this.#count(one, -1);
+    this.#documents = next;
+  }
 
-/** All names that documents mention. */
-export function mentionsOf(objects: readonly KeptObject[]): ReadonlySet<string> {
-  const documents = objects.filter(({ kind }) => !Object.hasOwn(nameOf, kind));
-  return new Set(documents.flatMap((one) => namesIn(one)));
-}
+  /** Without the objects that no document can mean. */
+  only(objects: readonly KeptObject[]): KeptObject[] {
+    return objects.filter((one) => !Object.hasOwn(nameOf, one.kind) || this.#counts.has(nameOf[one.kind]!(one) ?? ''));
+  }
 
-/** Without the objects that no document can mean. */
-export function onlyMentioned(objects: readonly KeptObject[], mentions: ReadonlySet<string>): KeptObject[] {
-  return objects.filter((one) => !Object.hasOwn(nameOf, one.kind) || mentions.has(namesIn(one)[0]!));
+  #count(object: KeptObject, by: 1 | -1): void {
+    for (const name of this.#namesIn(object)) {
+      const count = (this.#counts.get(name) ?? 0) + by;
+      if (count > 0) this.#counts.set(name, count);
+      else this.#counts.delete(name);
+    }
+  }
+
+  /** Every reference of a document has a `name`, at whatever depth. */
+  #namesIn(object: KeptObject): readonly string[] {
+    const known = this.#names.get(object);
+    if (known !== undefined) return known;
+    const found = new Set(Array.from(object.text.matchAll(/"name":"([^"\\]*)"/g), ([, name]) => name!));
+    const names = [...found];
+    this.#names.set(object, names);
+    return names;
+  }
 }
 
 /** Whether two states say the same: versions and statuses aside. */

@@ -9,7 +9,7 @@ import type { Bounds } from './budget.ts';
 import { ApiClient, type ClientTimes } from './client.ts';
 import { Follower, type FollowTimes } from './follow.ts';
 import type { WatchedKind } from './kinds.ts';
-import { mentionsOf, onlyMentioned, sameTexts } from './mentions.ts';
+import { Mentions, sameTexts } from './mentions.ts';
 import type { KeptObject } from './objects.ts';
 
 export interface StoreOptions {
@@ -56,7 +56,7 @@ export const storeTimes: StoreTimes = Object.freeze({
   resyncMs: 3_600_000,
   absentMs: 60_000,
   absentGuardMs: 5000,
-  watchMs: 300_000,
+  watchMs: 60_000,
   reminderMs: 60_000,
   namespaceBytes: 32 * 1024 * 1024,
   totalBytes: 256 * 1024 * 1024,
@@ -75,6 +75,7 @@ export class ClusterStore {
   #isStale = true;
   /** The last complete documents. */
   #documents: Snapshot | undefined = undefined;
+  readonly #mentions = new Mentions();
   /** Documents changed since they were last taken up. */
   #isDirty = true;
   #staged: Staged | undefined = undefined;
@@ -116,11 +117,8 @@ export class ClusterStore {
     if (this.#documents === undefined) return undefined;
     if (!this.#isStale && this.#snapshot !== undefined) return this.#snapshot;
     this.#isStale = false;
-    const data = onlyMentioned(
-      this.#objectsOf(({ kind }) => kind.isData === true),
-      mentionsOf(this.#documents),
-    );
-    const next = [...this.#documents, ...data];
+    const data = this.#objectsOf(({ kind }) => kind.isData === true);
+    const next = this.#mentions.only([...this.#documents, ...data]);
     if (this.#snapshot === undefined || !sameTexts(this.#snapshot, next)) this.#snapshot = Object.freeze(next);
     return this.#snapshot;
   }
@@ -147,6 +145,7 @@ export class ClusterStore {
     const { at, documents } = this.#staged;
     if (!absent.every(({ absentAt }) => absentAt !== undefined && absentAt >= at)) return;
     [this.#documents, this.#staged, this.#isStale] = [documents, undefined, true];
+    this.#mentions.update(documents);
   }
 
   /** Of a namespace in which a policy may be missing, because there is too much, there is no document at all. */
@@ -154,8 +153,7 @@ export class ClusterStore {
     const isDocument = ({ kind }: Follower): boolean => kind.isData !== true;
     const over = new Set(this.#followers.filter(isDocument).flatMap((one) => [...one.over]));
     const all = this.#objectsOf(isDocument);
-    const open = over.size === 0 ? all : all.filter(({ namespace = '' }) => namespace === '' || !over.has(namespace));
-    return onlyMentioned(open, mentionsOf(open));
+    return over.size === 0 ? all : all.filter(({ namespace = '' }) => namespace === '' || !over.has(namespace));
   }
 
   /** The object as it was seen last, with its newest status. */

@@ -4,7 +4,7 @@ import { writeFileSync } from 'node:fs';
 import type { ServerResponse } from 'node:http';
 import t from 'tap';
 import { gatewayKinds } from '../../sidecar/cluster/kinds.ts';
-import { ClusterStore, type StoreTimes } from '../../sidecar/cluster/store.ts';
+import { ClusterStore, type StoreTimes, storeTimes } from '../../sidecar/cluster/store.ts';
 import { type Any, type ApiCall, type FakeApiServer, failure, startApiServer } from '../fixtures/api-server.ts';
 import { logTo } from '../fixtures/mesh.ts';
 import { type Owner, until } from '../fixtures/process.ts';
@@ -173,6 +173,30 @@ t.test('a watch that ends goes on from its version, and from a bookmark', async 
     1,
   );
 });
+
+t.test(
+  'the API server ends the watch of a quiet kind, which has no bookmarks either, before silence is a failure',
+  async (t) => {
+    const api = await startApiServer(t);
+    const followed = follow(t, api);
+    await ready(followed);
+    await until(() => api.watches() >= 11 || undefined, 'the watches');
+    const watches = api.calls.filter(({ query }) => query.has('watch'));
+    for (const { query } of watches)
+      t.ok(Number(query.get('timeoutSeconds')) * 1000 < storeTimes.silenceMs - 10_000, query.get('timeoutSeconds')!);
+    api.endWatches();
+    await until(
+      () => count(api, ({ query }) => query.has('watch')) >= 2 * watches.length || undefined,
+      'the next ones',
+    );
+    t.ok(followed.store.facts().every(({ error }) => error === undefined));
+    t.equal(
+      count(api, (call) => isList(call, 'httproutes')),
+      1,
+      'without a list',
+    );
+  },
+);
 
 t.test('410 as an answer to a watch, to a page, and as an event: everything is listed again', async (t) => {
   const api = await startApiServer(t);
