@@ -1,7 +1,7 @@
 // Metrics as rows of a table: a name, a type, a help text, labels, and how the values are read at scrape. The data path
 // adds to plain fields; prom-client's own counters hash the label set at every `inc`.
 
-import { Counter, Gauge, type Metric, type Registry } from 'prom-client';
+import { Counter, Gauge, type Metric, type Registry } from '../../cert-agent/base/prometheus.ts';
 import { buckets, type Distribution } from './peer-stats.ts';
 
 /** A new object for each sample: prom-client keeps it. */
