@@ -1,4 +1,8 @@
-#!/usr/bin/env node
+#!/bin/sh
+':' //; exec node --min-semi-space-size=4 "$0" "$@"
+// The line above is for the shell, which begins Node with a young generation of 4 MB: V8 takes that from its command
+// line only, and BusyBox's env cannot pass options on. For Node it is a string without effect.
+//
 // The `sallyport` command. Plain JavaScript that any Node of the last ten years parses, so that an old one prints a
 // message instead of a syntax error. It imports nothing before it has checked the version and the environment.
 
