@@ -5,7 +5,7 @@ import { chmodSync, chownSync, copyFileSync, existsSync, globSync, mkdirSync, wr
 import { join } from 'node:path';
 import t from 'tap';
 import { makeCa } from '../fixtures/ca-process.ts';
-import { freePort, type Owner, runSallyport, startSallyport, tempDir, until } from '../fixtures/process.ts';
+import { endWithUs, freePort, type Owner, runSallyport, startSallyport, tempDir, until } from '../fixtures/process.ts';
 import { haveCommand } from '../fixtures/tools.ts';
 
 /** PostgreSQL does not run as root. */
@@ -63,6 +63,7 @@ async function startDatabase(t: Owner, out: string): Promise<number> {
 ssl = on\nssl_cert_file = 'svid.pem'\nssl_key_file = 'svid.key'\n`,
   );
   const child = spawn(join(server, 'postgres'), ['-D', data], { uid, gid, cwd: place, stdio: 'ignore' });
+  endWithUs(child);
   t.teardown(async () => {
     const ended = new Promise((resolve) => child.once('exit', resolve));
     child.kill('SIGINT');
