@@ -77,7 +77,7 @@ t.test('psql verifies a database by name', { skip, timeout: 120_000 }, async (t)
   await ca.serve();
   const [token, out] = [join(tempDir(t), 'db.token'), join(tempDir(t), 'db')];
   t.match(await runSallyport(t, ['ca', 'dns', 'allow', '--dir', ca.directory, 'db.shop.test']), { code: 0 });
-  await ca.writeToken('spiffe://demo.test/ns/shop/sa/db', token, ['--dns', 'db.shop.test']);
+  await ca.writeToken('spiffe://demo.test/ns/shop/sa/db', token, ['db.shop.test']);
   startSallyport(t, ['agent', '--ca', ca.url, '--ca-bundle', ca.bundleFile, '--token-file', token, '--out-dir', out]);
   await until(() => existsSync(join(out, 'svid.pem')), 'the SVID');
   const port = await startDatabase(t, out);
