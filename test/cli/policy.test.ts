@@ -8,7 +8,6 @@ import { type Owner, runSallyport, tempDir } from '../fixtures/process.ts';
 import { createKey, jwksOf, sign } from '../fixtures/tokens.ts';
 
 // Each test starts the program many times, which is slow beside other tests.
-t.setTimeout(120_000);
 
 const policies = `apiVersion: security.istio.io/v1
 kind: AuthorizationPolicy
