@@ -5,6 +5,7 @@ import { isGatewayPolicy, readGatewayPolicy } from '../config/gateway-config.ts'
 import { parseGatewaySettings } from '../config/gateway-settings.ts';
 import { readSettings } from '../config/sidecar-settings.ts';
 import { isGatewayFile, type Source } from '../config/sources.ts';
+import { policyProblems } from '../documents/envoy-gateway/api-rules.ts';
 import { checkGatewayApi, isGatewayApi } from '../documents/gateway-api/gateway.ts';
 import { withSlashes } from '../documents/gateway-api/relative-path.ts';
 import { itemsOf, type PlacedDocument, placeDocuments, readIstio } from '../documents/istio/read.ts';
@@ -45,9 +46,13 @@ export async function checkDocuments(sources: readonly Source[]): Promise<CheckR
       warnings.push(...ofPaths);
       problems.push(...checkGatewayApi(read));
     } else if (isGatewayPolicy(document)) {
-      const read = readGatewayPolicy(asStored(document), file);
+      const stored = asStored(document);
+      const read = readGatewayPolicy(stored, file);
       if ('problems' in read) problems.push(...read.problems);
-      else if ('warnings' in read) warnings.push(...read.warnings);
+      else {
+        problems.push(...policyProblems(stored));
+        if ('warnings' in read) warnings.push(...read.warnings);
+      }
     } else istio.push(one);
   }
   problems.push(...readIstio(istio, 'check').problems);
