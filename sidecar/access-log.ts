@@ -107,7 +107,7 @@ export function formatRecord(exchange: Exchange, connection: Connection, duratio
     `,"bytes_received":${exchange.bytesReceived},"bytes_sent":${exchange.bytesSent}` +
     `,"duration":${Math.round(durationMs)},"upstream_service_time":${exchange.upstreamServiceMs < 0 ? 'null' : Math.round(exchange.upstreamServiceMs)}` +
     `,"x_forwarded_for":${text(exchange.forwardedFor)},"user_agent":${text(exchange.userAgent)}` +
-    `,"request_id":${text(exchange.requestId)},"authority":${text(exchange.authority)}` +
+    `,"request_id":${text(exchange.requestId)},"trace_id":${own(traceIdOf(exchange.traceParent))},"authority":${text(exchange.authority)}` +
     `,"upstream_host":${text(exchange.upstreamAddress)},"upstream_cluster":${own(route?.cluster)}` +
     `,"upstream_local_address":${own(exchange.upstreamLocalAddress)}` +
     downstreamOf(connection) +
@@ -121,6 +121,19 @@ export function formatRecord(exchange: Exchange, connection: Connection, duratio
     (exchange.noted === undefined ? '' : exchange.noted.map((one) => `,"${one.name}":${text(one.text)}`).join('')) +
     `${failure === undefined ? '' : `,"code":"${failure.code}","reason":${text(failure.message)}`}}\n`
   );
+}
+
+/**
+ * W3C Trace Context section 3.2: version, trace ID, parent ID and flags, in lower case; IDs of zeros are invalid. Later
+ * versions may have more after a dash.
+ */
+const traceParent = /^(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?$/;
+
+/** The trace ID of a valid `traceparent`. */
+function traceIdOf(field: string | undefined): string | undefined {
+  if (field === undefined) return undefined;
+  const [, version, id, more] = traceParent.exec(field) ?? [];
+  return version === '00' && more !== undefined ? undefined : id;
 }
 
 /** Parts that are the same for every exchange of a connection, by the object that they describe. */

@@ -133,7 +133,7 @@ Example:
         'after',
         `
 Without a flag for a workload, all workloads that the policies' selectors distinguish are compared.
-The exit code is 0 when nothing changes, 1 when something does, 2 for misuse or where nothing was compared.
+The exit code is 0 when nothing changes, 1 when something does (2 also where nothing was compared).
 
 Example:
   sallyport policy diff policies/ policies.new/ --namespace shop --label app=orders`,
@@ -154,7 +154,7 @@ Example:
         `
 A log has no headers and no claims, and authorizers are not asked again: a request whose decision depends on one is
 counted as 'cannot be decided'.
-The exit code is 0 when nothing would have changed, 1 when something would, 2 for misuse or where nothing was compared.
+The exit code is 0 when nothing would have changed, 1 when something would (2 also where nothing was compared).
 
 Example:
   sallyport policy replay --log access.json --policies policies.new/ --config sidecar.yaml`,

@@ -124,7 +124,7 @@ t.test('the exit code is 1 for a bad certificate', async (t) => {
   );
 });
 
-t.test('wrong usage exits with 2, and an unreadable file gets a reason', async (t) => {
+t.test('wrong usage and unreadable files exit with 2, what does not respond with 3', async (t) => {
   const directory = tempDir(t);
   const garbage = join(directory, 'garbage.pem');
   writeFileSync(garbage, 'garbage');
@@ -133,12 +133,12 @@ t.test('wrong usage exits with 2, and an unreadable file gets a reason', async (
   const cases = [
     { args: [], code: 2, says: "missing required argument 'what'" },
     { args: ['no/such/file'], code: 2, says: "'no/such/file' is not a file, a directory or an address [usage]" },
-    { args: [garbage], code: 1, says: `${garbage} contains no certificate [certificate_unreadable]` },
+    { args: [garbage], code: 2, says: `${garbage} contains no certificate [certificate_unreadable]` },
     { args: [join(directory, 'empty')], code: 2, says: 'svid.pem does not exist [config_unreadable]' },
     { args: ['127.0.0.1:1', '--svid', garbage], code: 2, says: '--svid also needs the key [usage]' },
-    { args: ['127.0.0.1:1'], code: 1, says: 'connecting to 127.0.0.1:1 failed: connect ECONNREFUSED' },
-    { args: ['http://127.0.0.1:1'], code: 1, says: 'cannot reach http://127.0.0.1:1: connect ECONNREFUSED' },
-    { args: [join(directory, 'svid.pem'), '--bundle', garbage], code: 1, says: '[bundle_empty]' },
+    { args: ['127.0.0.1:1'], code: 3, says: 'connecting to 127.0.0.1:1 failed: connect ECONNREFUSED' },
+    { args: ['http://127.0.0.1:1'], code: 3, says: 'cannot reach http://127.0.0.1:1: connect ECONNREFUSED' },
+    { args: [join(directory, 'svid.pem'), '--bundle', garbage], code: 2, says: '[bundle_empty]' },
     { args: [join(directory, 'svid.pem'), '--trust-domain', 'NO'], code: 2, says: '[spiffe_id_invalid]' },
   ];
   await Promise.all(
@@ -226,7 +226,7 @@ t.test('inspect connects and shows the peer', async (t) => {
     const server = createTcpServer((socket) => socket.on('error', () => {}).end('hello\r\n'));
     const port = await listen(t, server);
     const { code, stderr } = await runSallyport(t, ['inspect', `127.0.0.1:${port}`]);
-    t.equal(code, 1);
+    t.equal(code, 3);
     t.match(stderr, /the TLS handshake with 127.0.0.1:\d+ failed: .* \[upstream_tls\]\n.*does this port use TLS\?/);
   });
 });

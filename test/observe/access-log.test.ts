@@ -13,7 +13,7 @@ import { until } from '../fixtures/process.ts';
 const keys = [
   ...['start_time', 'route_name', 'method', 'path', 'protocol', 'response_code', 'response_flags'],
   ...['response_code_details', 'connection_termination_details', 'bytes_received', 'bytes_sent', 'duration'],
-  ...['upstream_service_time', 'x_forwarded_for', 'user_agent', 'request_id', 'authority', 'upstream_host'],
+  ...['upstream_service_time', 'x_forwarded_for', 'user_agent', 'request_id', 'trace_id', 'authority', 'upstream_host'],
   ...['upstream_cluster', 'upstream_local_address', 'downstream_local_address', 'downstream_remote_address'],
   ...['requested_server_name', 'upstream_transport_failure_reason'],
   ...[
