@@ -130,7 +130,7 @@ export function formatRecord(exchange: Exchange, connection: Connection, duratio
 const traceParent = /^(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?$/;
 
 /** The trace ID of a valid `traceparent`. */
-function traceIdOf(field: string | undefined): string | undefined {
+export function traceIdOf(field: string | undefined): string | undefined {
   if (field === undefined) return undefined;
   const [, version, id, more] = traceParent.exec(field) ?? [];
   return version === '00' && more !== undefined ? undefined : id;

@@ -48,8 +48,8 @@ export function withoutOpenssl(text: string): string {
   if (!text.includes('error:')) return text;
   return text.replace(queued, (_, reason: string) => {
     const key = reason.trim().toLowerCase();
+    if (Object.hasOwn(words, key)) return words[key]!;
     const [, about] = ofCertificate.exec(key) ?? [];
-    if (about !== undefined) return `the other side refuses our certificate (${about})`;
-    return Object.hasOwn(words, key) ? words[key]! : `OpenSSL: ${reason.trim()}`;
+    return about === undefined ? `OpenSSL: ${reason.trim()}` : `the other side refuses our certificate (${about})`;
   });
 }
