@@ -19,9 +19,9 @@ t.test('a Redis client and a PostgreSQL client', async (t) => {
       () => mesh.lines.find((one) => String(one['msg']).includes(`speaks ${protocol} `)),
       `a line about ${protocol}`,
     );
-  t.match(await send(Buffer.from('*1\r\n$4\r\nPING\r\n')), /^HTTP\/1\.1 400 /);
+  t.match(await send(Buffer.from('*1\r\n$4\r\nPING\r\n\r\n')), /^HTTP\/1\.1 400 /);
   t.match(await told('Redis'), { code: 'protocol_mismatch', msg: /set 'protocol: tcp' on this outbound port$/ });
-  await send(Buffer.concat([Buffer.from('0000000804d2162f', 'hex'), Buffer.from('\r\n\r\n')]));
+  await send(Buffer.from('0000000804d2162f0d0a0d0a', 'hex'));
   t.match(await told('PostgreSQL'), { code: 'protocol_mismatch' });
   await send(Buffer.from('nonsense\r\n\r\n'));
   t.equal(mesh.lines.filter((one) => one['code'] === 'protocol_mismatch').length, 2, 'other nonsense is only refused');
