@@ -30,6 +30,9 @@ const commands: Readonly<Record<string, () => Promise<Command>>> = {
   completion: () => import('./cli/completion.ts').then((file) => file.completionCommand(loadAll)),
 };
 
+/** Options that are answered without any command. */
+const versionFlags: ReadonlySet<string | undefined> = new Set(['-V', '--version']);
+
 /** Runs the program with the arguments of `argv` (node and script first). Sets the exit code and never throws. */
 export async function run(argv: readonly string[]): Promise<void> {
   const program = new Command('sallyport')
@@ -44,9 +47,7 @@ export async function run(argv: readonly string[]): Promise<void> {
     .exitOverride();
   process.stdout.on('error', endQuietly);
   // Only the one that is asked for, if it is one: the rest are for the help, and for suggestions.
-  const named =
-    argv[2] !== undefined && Object.hasOwn(commands, argv[2]) ? [commands[argv[2]]!] : Object.values(commands);
-  for (const load of named) program.addCommand(withOverride(await load()));
+  for (const load of wanted(argv[2])) program.addCommand(withOverride(await load()));
   try {
     await program.parseAsync([...argv]);
   } catch (error) {
@@ -54,6 +55,12 @@ export async function run(argv: readonly string[]): Promise<void> {
     const code = typeof error === 'object' && error !== null && 'exitCode' in error ? error.exitCode : 1;
     process.exitCode = code === 0 ? exitCodes.ok : exitCodes.usage;
   }
+}
+
+/** The commands to load for a first argument. */
+function wanted(first: string | undefined): readonly (() => Promise<Command>)[] {
+  if (versionFlags.has(first)) return [];
+  return first !== undefined && Object.hasOwn(commands, first) ? [commands[first]!] : Object.values(commands);
 }
 
 /**

@@ -36,7 +36,7 @@ interface CheckFlags {
 
 async function runCheck(files: readonly string[], { json = false, strict = false }: CheckFlags): Promise<number> {
   const [{ readSomePaths }, { checkDocuments }] = await Promise.all([
-    import('../analyze/world.ts'),
+    import('../analyze/paths.ts'),
     import('../analyze/check.ts'),
   ]);
   const { sources, passedOver } = readSomePaths(files);

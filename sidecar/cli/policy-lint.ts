@@ -39,10 +39,11 @@ export async function lintPolicies(paths: readonly string[], flags: LintFlags): 
 
 /** Reads policies and looks for likely mistakes. @throws SallyportError as `readWorld`. */
 export async function findInPolicies(paths: readonly string[], flags: LintFlags): Promise<LintResult> {
-  const [{ lint }, { placeDocuments }, { readSomePaths, readWorld }, { parseSpiffeId }] = await Promise.all([
+  const [{ lint }, { placeDocuments }, { readWorld }, { readSomePaths }, { parseSpiffeId }] = await Promise.all([
     import('../analyze/lint.ts'),
     import('../documents/istio/read.ts'),
     import('../analyze/world.ts'),
+    import('../analyze/paths.ts'),
     import('../../cert-agent/identity/spiffe-id.ts'),
   ]);
   const { policies: _, ...rest } = flags;

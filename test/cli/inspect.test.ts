@@ -1,3 +1,4 @@
+import { X509Certificate } from 'node:crypto';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { createServer as createHttpServer, type Server } from 'node:http';
 import { createServer as createTcpServer, type Server as TcpServer } from 'node:net';
@@ -281,3 +282,41 @@ async function listen(t: Test, server: Server | TcpServer): Promise<number> {
   t.teardown(() => server.close());
   return port;
 }
+
+t.test('each certificate is judged as what it is', async (t) => {
+  const dir = tempDir(t);
+  const root = new X509Certificate(authority.bundlePem);
+  const der = join(dir, 'root.der');
+  writeFileSync(der, root.raw);
+  const asRoot = await runSallyport(t, ['inspect', der]);
+  t.equal(asRoot.code, 0, asRoot.stdout + asRoot.stderr);
+  t.match(asRoot.stdout, /^judged as {2}a root CA$/m);
+  t.match(asRoot.stdout, /^issuer {5}CN=demo\.test root$/m);
+  t.match(asRoot.stdout, /^signature {2}ecdsa-sha256$/m);
+  t.match(asRoot.stdout, root.fingerprint256.replaceAll(':', '').toLowerCase());
+  t.match(asRoot.stdout, /holds {2}self-signed/);
+
+  const server = join(dir, 'server.pem');
+  writeFileSync(server, (await createCredential(authority, uri, { uris: [], dns: ['a.test', 'b.test'] })).chainPem);
+  const asServer = await runSallyport(t, ['inspect', server]);
+  t.equal(asServer.code, 0, asServer.stdout);
+  t.match(asServer.stdout, /^judged as {2}the certificate of a server$/m);
+  t.match(asServer.stdout, /^hosts {6}a\.test, b\.test$/m);
+  // What is meant as an SVID must not pass as something else.
+  for (const more of [
+    ['--as', 'svid'],
+    ['--trust-domain', 'demo.test'],
+    ['--bundle', der.replace('der', 'pem')],
+  ]) {
+    writeFileSync(join(dir, 'root.pem'), authority.bundlePem);
+    t.match(
+      await runSallyport(t, ['inspect', server, ...more]),
+      { code: 1, stdout: /FAILS {2}one-uri/ },
+      more.join(' '),
+    );
+  }
+  t.match(await runSallyport(t, ['inspect', server, '--as', 'x']), {
+    code: 2,
+    stderr: /Allowed choices are svid, root/,
+  });
+});
