@@ -48,6 +48,8 @@ export async function checkGateway(
     ...(redis === undefined ? [] : await warningsOfRedis(redis)),
     ...(settings === undefined ? [] : await warningsOf(settings)),
   ];
+  if (list.items.length === 0 && settings === undefined)
+    throw new SallyportError('usage', `no Gateway and no route in ${file}: nothing was checked`);
   if (list.items.length === 0)
     more.push(
       `${file}:1:1: nothing is served: there is no Gateway and no route (put them into ${settings?.policies ?? file})`,

@@ -75,7 +75,7 @@ A line of a batch: {"id", "from": "spiffe://..."|null, "sourceIp", "remoteIp", "
 "defaultAction", "pathNormalization". "providers": {"name": "allow"} sets the decisions of external authorizers; one
 that is not listed denies. The output line: {"id", "allowed", "status", "policy", "rule", "path"} or {"id", "error"}.
 
-The exit code is 0 when it is allowed, 1 when it is not, 2 for misuse; with --batch 0 if every line was evaluated.
+The exit code is 0 when it is allowed, 1 when it is not; with --batch 0 if every line was evaluated, else 2.
 
 Examples:
   sallyport policy eval --policies policies/ --from spiffe://cluster.local/ns/shop/sa/web --to shop/orders:8080 GET /
