@@ -123,7 +123,8 @@ export function writeRecord(line: LogLine, exchange: Exchange, connection: Conne
   if (exchange.upstreamServiceMs < 0) line.raw('null');
   else line.count(Math.round(exchange.upstreamServiceMs));
   line.raw(',"x_forwarded_for":').text(exchange.forwardedFor).raw(',"user_agent":').text(exchange.userAgent);
-  line.raw(',"request_id":').text(exchange.requestId).raw(',"authority":').text(exchange.authority);
+  line.raw(',"request_id":').text(exchange.requestId).raw(',"trace_id":').own(traceIdOf(exchange.traceParent));
+  line.raw(',"authority":').text(exchange.authority);
   line.raw(',"upstream_host":').text(exchange.upstreamAddress).raw(',"upstream_cluster":').own(route?.cluster);
   line.raw(',"upstream_local_address":').own(exchange.upstreamLocalAddress);
   const same = sameOf(connection, rules.generation);
@@ -151,6 +152,19 @@ export function writeRecord(line: LogLine, exchange: Exchange, connection: Conne
   if (exchange.noted !== undefined) for (const { name, text } of exchange.noted) line.raw(`,"${name}":`).text(text);
   if (failure !== undefined) line.raw(`,"code":"${failure.code}","reason":`).text(failure.message);
   line.raw('}\n');
+}
+
+/**
+ * W3C Trace Context section 3.2: version, trace ID, parent ID and flags, in lower case; IDs of zeros are invalid. Later
+ * versions may have more after a dash.
+ */
+const traceParent = /^(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?$/;
+
+/** The trace ID of a valid `traceparent`. */
+export function traceIdOf(field: string | undefined): string | undefined {
+  if (field === undefined) return undefined;
+  const [, version, id, more] = traceParent.exec(field) ?? [];
+  return version === '00' && more !== undefined ? undefined : id;
 }
 
 /** What lines of one connection share while one generation of the configuration is in force. */

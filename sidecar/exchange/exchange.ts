@@ -255,6 +255,8 @@ export class Exchange {
   requestIdGiven = false;
   userAgent: string | undefined = undefined;
   forwardedFor: string | undefined = undefined;
+  /** The field `traceparent`; '' if it came twice, which names no trace. */
+  traceParent: string | undefined = undefined;
   /** True if its Content-Type is gRPC. */
   grpc = false;
 

@@ -577,6 +577,7 @@ function readRoles(exchange: Exchange): void {
     else if (which === role.expect) readExpect(exchange, value);
     else if (which === role.requestId && exchange.requestId === '') exchange.requestId = value;
     else if (which === role.userAgent) exchange.userAgent = value;
+    else if (which === role.traceParent) exchange.traceParent = exchange.traceParent === undefined ? value : '';
     // A gRPC refusal is a 200, which would look to the client of a CONNECT as if the tunnel were open.
     else if (which === role.contentType) exchange.grpc = exchange.method !== 'CONNECT' && isGrpc(value);
     else if (which === role.forwardedFor) exchange.forwardedFor = value;
