@@ -31,5 +31,5 @@ ENV MALLOC_ARENA_MAX=1
 USER 1337:1337
 WORKDIR /var/lib/sallyport
 # As `sallyport`. Not with --disable-sigusr1: Node then blocks that signal for good, and log rotation sends it.
-ENTRYPOINT ["node", "/opt/sallyport/sidecar/bin.mjs"]
+ENTRYPOINT ["node", "--min-semi-space-size=4", "/opt/sallyport/sidecar/bin.mjs"]
 CMD ["--help"]

@@ -11,7 +11,7 @@ import { join } from 'node:path';
 import { connect } from 'node:tls';
 import { freePort } from '../test/fixtures/process.ts';
 import { askInTurn, askOn, failLoudly } from './load-http1.ts';
-import { here, programOf } from './ours.ts';
+import { commandOf, here } from './ours.ts';
 import { type Running, startRunning, whenListening } from './process.ts';
 import { openSite } from './site.ts';
 import { placeFor, type Site } from './stack.ts';
@@ -85,7 +85,7 @@ backends: { default/app:80: app }
   process.env['SALLYPORT_LOG_LEVEL'] = 'error';
   const running = startRunning(
     process.execPath,
-    [programOf(here), 'gateway', '--config', join(dir, 'gateway.yaml')],
+    [...commandOf(here), 'gateway', '--config', join(dir, 'gateway.yaml')],
     dir,
   );
   await whenListening(port, 20_000);

@@ -7,7 +7,7 @@ import { exportJWK, generateKeyPair, SignJWT } from 'jose';
 import { freePort } from '../test/fixtures/process.ts';
 import { type Bench, checkoutsOf } from './bench.ts';
 import { routePath } from './load-edge.ts';
-import { programOf } from './ours.ts';
+import { commandOf } from './ours.ts';
 import { type Running, startRunning, whenListening } from './process.ts';
 import { type Checkout, placeFor, type Site } from './stack.ts';
 
@@ -74,7 +74,6 @@ function edgePlaceFor(site: Site, name: string): string {
 
 async function startOurEdge(site: Site, routes: number, { jwks }: Tokens, checkout: Checkout): Promise<EdgeStack> {
   const { name, root } = checkout;
-  const program = programOf(root);
   const dir = edgePlaceFor(site, name);
   const [port, tokenPort, limitPort] = await Promise.all([freePort(), freePort(), freePort()]);
   mkdirSync(join(dir, 'documents'));
@@ -148,7 +147,11 @@ backends: { default/app:80: app }
 `,
   );
   process.env['SALLYPORT_LOG_LEVEL'] = 'error';
-  const running = startRunning(process.execPath, [program, 'gateway', '--config', join(dir, 'gateway.yaml')], dir);
+  const running = startRunning(
+    process.execPath,
+    [...commandOf(root), 'gateway', '--config', join(dir, 'gateway.yaml')],
+    dir,
+  );
   await Promise.all([port, tokenPort, limitPort].map((one) => whenListening(one, 20_000)));
   return { name, running, port, tokenPort, limitPort };
 }

@@ -10,7 +10,7 @@ import { openAuthority } from '../cert-agent/ca/authority.ts';
 import { initCa } from '../cert-agent/ca/init.ts';
 import { firstLine, headLine, recordLine } from '../cert-agent/ca/ledger/copy.ts';
 import { type LedgerRecord, nextRecord } from '../cert-agent/ca/ledger/record.ts';
-import { programOf } from './ours.ts';
+import { commandOf } from './ours.ts';
 import { startRunning } from './process.ts';
 
 const trustDomain = 'perf.test';
@@ -30,7 +30,7 @@ export async function measureLedger(dir: string, root: string, count: number): P
   await pipeline(Readable.from(chunksOf(dir, count)), createWriteStream(copy, { highWaterMark: 1_048_576 }));
   const args = ['ca', 'ledger', 'verify', copy, '--ca-bundle', join(dir, 'bundle.pem')];
   const started = performance.now();
-  const running = startRunning(process.execPath, [programOf(root), ...args], dir);
+  const running = startRunning(process.execPath, [...commandOf(root), ...args], dir);
   let peakMb = 0;
   const sample = setInterval(() => {
     peakMb = Math.max(peakMb, peakOf(running.child.pid!));

@@ -1,6 +1,6 @@
 // Our own pair, from the built dist/, run as a user would.
 
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { freePort } from '../test/fixtures/process.ts';
@@ -15,6 +15,17 @@ export function programOf(checkout: string): string {
   return join(checkout, 'dist/sidecar/cli.js');
 }
 
+/** The options with which the first lines of a checkout's `bin.mjs` begin Node. */
+function nodeOptionsOf(checkout: string): string[] {
+  const options = /exec node ((?:--\S+ )*)"\$0"/.exec(readFileSync(join(checkout, 'sidecar/bin.mjs'), 'latin1'))?.[1];
+  return options?.trim().split(' ') ?? [];
+}
+
+/** Node's arguments for the built program of a checkout, as its command passes them. */
+export function commandOf(checkout: string): string[] {
+  return [...nodeOptionsOf(checkout), programOf(checkout)];
+}
+
 const probeProgram = fileURLToPath(new URL('./heap-probe.ts', import.meta.url));
 
 /**
@@ -22,7 +33,6 @@ const probeProgram = fileURLToPath(new URL('./heap-probe.ts', import.meta.url));
  * allocations.
  */
 export async function startOurs(site: Site, { name, root }: Checkout, probed = false): Promise<Stack> {
-  const program = programOf(root);
   const [httpPort, http2Port, tcpPort, tlsPort, tlsHttp2Port, tlsTcpPort] = await Promise.all([
     freePort(),
     freePort(),
@@ -55,7 +65,7 @@ export async function startOurs(site: Site, { name, root }: Checkout, probed = f
   );
   const start = (side: string): ReturnType<typeof startRunning> => {
     process.env['SALLYPORT_LOG_LEVEL'] = 'error';
-    const args = [program, 'sidecar', '--config', join(dir, `${side}.yaml`)];
+    const args = [...commandOf(root), 'sidecar', '--config', join(dir, `${side}.yaml`)];
     return startRunning(
       process.execPath,
       probed ? ['--import', probeProgram, ...args] : args,

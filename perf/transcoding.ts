@@ -21,7 +21,7 @@ import { createExchange, hooksOf, phasesOf, planOf } from '../test/fixtures/exch
 import { writeGateway } from '../test/fixtures/gateway.ts';
 import { documentOf, webGateway } from '../test/fixtures/plan.ts';
 import type { Owner } from '../test/fixtures/process.ts';
-import { here, programOf } from './ours.ts';
+import { commandOf, here, programOf } from './ours.ts';
 import { type Running, startRunning, whenListening } from './process.ts';
 import { median } from './statistics.ts';
 
@@ -192,7 +192,7 @@ async function startAll(): Promise<{
       own('GRPCJSONTranscoding', `, services: [shop.v1.Orders], protoDescriptorBin: ${base64Of()}`),
   });
   process.env['SALLYPORT_LOG_LEVEL'] = 'error';
-  const running = startRunning(process.execPath, [programOf(here), 'gateway', '--config', files.file], files.dir);
+  const running = startRunning(process.execPath, [...commandOf(here), 'gateway', '--config', files.file], files.dir);
   const port = files.port('shop/g:80');
   await whenListening(port, 60_000);
   return { app, gateway: { port, running } };

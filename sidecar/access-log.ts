@@ -1,16 +1,17 @@
 // Step: the record. Each exchange is written once, whatever its outcome, as one JSON line with Istio's keys, then ours.
-// The line is built by hand, since this runs for every request.
 
 import type { PeerIdentity } from '../cert-agent/identity/verify.ts';
 import type { Connection } from './connection.ts';
-import type { Exchange } from './exchange/exchange.ts';
+import { decisionPrefix, type Exchange } from './exchange/exchange.ts';
 import { pathWithoutQuery } from './exchange/facts.ts';
 import type { TlsFacts } from './exchange/upstream.ts';
 import type { Shadow } from './observe/dry-run.ts';
 import type { Learned } from './observe/learned.ts';
 import type { LogFile } from './observe/log-file.ts';
+import { LogLine } from './observe/log-line.ts';
 import type { TrafficMetrics } from './observe/metrics.ts';
 import { inferTemplate } from './policy/infer.ts';
+import type { Ip } from './policy/ip.ts';
 import { isPermit } from './policy/policy.ts';
 import { withoutParam } from './policy/request-authentication.ts';
 
@@ -22,6 +23,9 @@ export interface Recorder {
   readonly learned: Learned | undefined;
   readonly shadow: Shadow;
 }
+
+/** The line in the making: one at a time, since nothing waits between its beginning and its end. */
+const line = new LogLine();
 
 /** Counts the exchange and writes its line; a second call does nothing. */
 export function record(exchange: Exchange, connection: Connection, recorder: Recorder): void {
@@ -42,7 +46,8 @@ export function record(exchange: Exchange, connection: Connection, recorder: Rec
   }
   if (exchange.rules.protocol === 'http') recorder.metrics.countRequest(stats!, exchange, duration);
   if (exchange.decision !== '-' && direction === 'inbound') noteDecision(exchange, connection, recorder);
-  recorder.log.add(formatRecord(exchange, connection, duration), exchange.decision === 'allow');
+  writeRecord(line.clear(), exchange, connection, duration);
+  recorder.log.add(line, exchange.decision === 'allow');
 }
 
 /** The upstream's identity, or the expected one if none was reached. */
@@ -91,51 +96,109 @@ function pathOf(exchange: Exchange): string {
   return shown;
 }
 
-const protocols = ['"HTTP/1.0"', '"HTTP/1.1"', '"HTTP/2"'];
+// Literals: a string that was put together is written three times as slowly.
+const protocols = [
+  ',"protocol":"HTTP/1.0","response_code":',
+  ',"protocol":"HTTP/1.1","response_code":',
+  ',"protocol":"HTTP/2","response_code":',
+];
+const noProtocol = ',"protocol":null,"response_code":';
 
-/** The line, with its newline. Empty values are null, as in Envoy's typed JSON. */
-export function formatRecord(exchange: Exchange, connection: Connection, durationMs: number): string {
-  const { failure, route } = exchange;
-  const tcp = exchange.rules.protocol === 'tcp';
-  return (
-    `{"start_time":"${time(exchange.startedAt)}","route_name":${own(exchange.edge?.name ?? route?.name)}` +
-    `,"method":${own(exchange.method)},"path":${text(pathOf(exchange))}` +
-    `,"protocol":${tcp ? 'null' : protocols[exchange.minor]}` +
-    `,"response_code":${exchange.status},"response_flags":"${exchange.flag}"` +
-    `,"response_code_details":${tcp ? 'null' : text(exchange.details)}` +
-    `,"connection_termination_details":${tcp && exchange.details !== '-' ? text(exchange.details) : 'null'}` +
-    `,"bytes_received":${exchange.bytesReceived},"bytes_sent":${exchange.bytesSent}` +
-    `,"duration":${Math.round(durationMs)},"upstream_service_time":${exchange.upstreamServiceMs < 0 ? 'null' : Math.round(exchange.upstreamServiceMs)}` +
-    `,"x_forwarded_for":${text(exchange.forwardedFor)},"user_agent":${text(exchange.userAgent)}` +
-    `,"request_id":${text(exchange.requestId)},"authority":${text(exchange.authority)}` +
-    `,"upstream_host":${text(exchange.upstreamAddress)},"upstream_cluster":${own(route?.cluster)}` +
-    `,"upstream_local_address":${own(exchange.upstreamLocalAddress)}` +
-    downstreamOf(connection) +
-    `,"upstream_transport_failure_reason":${/^U[FC]\b/.test(exchange.flag) ? text(failure?.message) : 'null'}` +
-    `,"decision":"${exchange.decision}","decision_id":"${exchange.decisionId}","policy":${text(exchange.policy)},"shadow_policy":${text(exchange.shadow?.policy)}` +
-    `,"shadow_decision":${exchange.shadow === undefined ? 'null' : isPermit(exchange.shadow) ? '"allow"' : '"deny"'}` +
-    `,"audit_policy":${own(exchange.auditPolicy)},"request_auth_principal":${text(exchange.auth?.principal)}` +
-    `,"upstream_request_attempt_count":${exchange.upstreamAttempts}` +
-    peerOf(exchange, connection) +
-    (exchange.rules.direction === 'gateway' ? clientOf(exchange, connection) : '') +
-    (exchange.noted === undefined ? '' : exchange.noted.map((one) => `,"${one.name}":${text(one.text)}`).join('')) +
-    `${failure === undefined ? '' : `,"code":"${failure.code}","reason":${text(failure.message)}`}}\n`
-  );
+/** Writes the line, with its newline. Empty values are null, as in Envoy's typed JSON. */
+export function writeRecord(line: LogLine, exchange: Exchange, connection: Connection, durationMs: number): void {
+  const { failure, route, shadow, rules } = exchange;
+  const tcp = rules.protocol === 'tcp';
+  writeStart(line, exchange.startedAt);
+  line.raw('Z","route_name":').own(exchange.edge?.name ?? route?.name);
+  line.raw(',"method":').own(exchange.method).raw(',"path":').text(pathOf(exchange));
+  line
+    .raw(tcp ? noProtocol : protocols[exchange.minor]!)
+    .count(exchange.status)
+    .raw(',"response_flags":"')
+    .raw(exchange.flag);
+  if (tcp) line.raw('","response_code_details":null,"connection_termination_details":').text(exchange.details);
+  else line.raw('","response_code_details":').text(exchange.details).raw(',"connection_termination_details":null');
+  line.raw(',"bytes_received":').count(exchange.bytesReceived).raw(',"bytes_sent":').count(exchange.bytesSent);
+  line.raw(',"duration":').count(Math.round(durationMs)).raw(',"upstream_service_time":');
+  if (exchange.upstreamServiceMs < 0) line.raw('null');
+  else line.count(Math.round(exchange.upstreamServiceMs));
+  line.raw(',"x_forwarded_for":').text(exchange.forwardedFor).raw(',"user_agent":').text(exchange.userAgent);
+  line.raw(',"request_id":').text(exchange.requestId).raw(',"trace_id":').own(traceIdOf(exchange.traceParent));
+  line.raw(',"authority":').text(exchange.authority);
+  line.raw(',"upstream_host":').text(exchange.upstreamAddress).raw(',"upstream_cluster":').own(route?.cluster);
+  line.raw(',"upstream_local_address":').own(exchange.upstreamLocalAddress);
+  const same = sameOf(connection, rules.generation);
+  if (exchange.decision === 'allow' && failure === undefined) line.raw(same.allowed);
+  else {
+    line.raw(same.downstream).raw(',"upstream_transport_failure_reason":');
+    line.text(/^U[FC]\b/.test(exchange.flag) ? failure?.message : undefined);
+    line.raw(',"decision":"').raw(exchange.decision).raw(same.decisionId);
+  }
+  line.count(exchange.number);
+  line.raw('","policy":').text(exchange.policy);
+  if (shadow === undefined) line.raw(',"shadow_policy":null,"shadow_decision":null,"audit_policy":');
+  else {
+    line.raw(',"shadow_policy":').text(shadow.policy);
+    line
+      .raw(',"shadow_decision":')
+      .raw(isPermit(shadow) ? '"allow"' : '"deny"')
+      .raw(',"audit_policy":');
+  }
+  line.own(exchange.auditPolicy);
+  line.raw(',"request_auth_principal":').text(exchange.auth?.principal);
+  line.raw(',"upstream_request_attempt_count":').count(exchange.upstreamAttempts);
+  line.raw(peerOf(exchange, connection));
+  if (rules.direction === 'gateway') writeClient(line, exchange, connection.remoteIp);
+  if (exchange.noted !== undefined) for (const { name, text } of exchange.noted) line.raw(`,"${name}":`).text(text);
+  if (failure !== undefined) line.raw(`,"code":"${failure.code}","reason":`).text(failure.message);
+  line.raw('}\n');
 }
 
-/** Parts that are the same for every exchange of a connection, by the object that they describe. */
-const sameParts = new WeakMap<object, string>();
+/**
+ * W3C Trace Context section 3.2: version, trace ID, parent ID and flags, in lower case; IDs of zeros are invalid. Later
+ * versions may have more after a dash.
+ */
+const traceParent = /^(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?$/;
 
-function downstreamOf(connection: Connection): string {
-  const known = sameParts.get(connection);
-  if (known !== undefined) return known;
+/** The trace ID of a valid `traceparent`. */
+export function traceIdOf(field: string | undefined): string | undefined {
+  if (field === undefined) return undefined;
+  const [, version, id, more] = traceParent.exec(field) ?? [];
+  return version === '00' && more !== undefined ? undefined : id;
+}
+
+/** What lines of one connection share while one generation of the configuration is in force. */
+interface Same {
+  readonly generation: number;
+  readonly downstream: string;
+  /** The decision ID up to the request's number. */
+  readonly decisionId: string;
+  /** From the downstream's addresses to the request's number, for a request that was allowed and did not fail. */
+  readonly allowed: string;
+}
+
+const sames = new WeakMap<Connection, Same>();
+const part = new LogLine();
+
+function sameOf(connection: Connection, generation: number): Same {
+  const known = sames.get(connection);
+  if (known?.generation === generation) return known;
   const { localAddress, remoteAddress, serverName } = connection;
-  const made =
-    `,"downstream_local_address":${own(localAddress)},"downstream_remote_address":${own(remoteAddress)}` +
-    `,"requested_server_name":${text(serverName)}`;
-  sameParts.set(connection, made);
-  return made;
+  part.clear().raw(',"downstream_local_address":').own(localAddress);
+  part.raw(',"downstream_remote_address":').own(remoteAddress).raw(',"requested_server_name":').text(serverName);
+  const downstream = part.toString();
+  const decisionId = part
+    .clear()
+    .raw(`","decision_id":"${decisionPrefix(generation, connection.id)}`)
+    .toString();
+  part.clear().raw(downstream).raw(',"upstream_transport_failure_reason":null,"decision":"allow').raw(decisionId);
+  const same = { generation, downstream, decisionId, allowed: part.toString() };
+  sames.set(connection, same);
+  return same;
 }
+
+/** The peer and the parameters of a handshake, by those parameters. */
+const handshakes = new WeakMap<TlsFacts, string>();
 
 /**
  * The peer of the hop that mutual TLS protects: the client, or outbound the upstream. At a gateway it is the client's.
@@ -149,69 +212,61 @@ function peerOf(exchange: Exchange, connection: Connection): string {
 }
 
 /** A gateway's client, as far as it is known. A token's subject is in `request_auth_principal`. */
-function clientOf({ clientIp, clientId, authMethod, rules }: Exchange, { remoteIp }: Connection): string {
+function writeClient(
+  line: LogLine,
+  { clientIp, clientId, authMethod, rules }: Exchange,
+  remoteIp: Ip | undefined,
+): void {
   // Behind proxies the connecting address is not the client's, and an unreadable one names none.
   const ip = clientIp ?? (rules.numTrustedProxies ? undefined : remoteIp);
-  return `,"client_ip":${own(ip?.text)},"client_id":${text(clientId)},"auth_method":${own(authMethod)}`;
+  line.raw(',"client_ip":').own(ip?.text).raw(',"client_id":').text(clientId).raw(',"auth_method":').own(authMethod);
 }
 
 /** The client's certificate, if one was requested and presented, and the parameters of its handshake. */
 function describeClient({ client, tls }: Connection): string {
-  const known = tls === undefined ? undefined : sameParts.get(tls);
+  const known = tls === undefined ? undefined : handshakes.get(tls);
   if (known !== undefined) return known;
-  const made = `,"peer_id":${text(client?.name)},"peer_serial":${own(client?.serial)}${describeTls(tls)}`;
-  if (tls !== undefined) sameParts.set(tls, made);
+  part.clear().raw(',"peer_id":').text(client?.name);
+  const made = describeHandshake(client?.serial, tls);
+  if (tls !== undefined) handshakes.set(tls, made);
   return made;
 }
 
 function describePeer(peer: PeerIdentity | undefined, tls: TlsFacts | undefined): string {
   // Each connection has its own `tls`, and one peer.
-  const known = tls === undefined || peer === undefined ? undefined : sameParts.get(tls);
+  const known = tls === undefined || peer === undefined ? undefined : handshakes.get(tls);
   if (known !== undefined) return known;
-  const made = `,"peer_id":${own(peer?.id.uri)},"peer_serial":${own(peer?.serial)}${describeTls(tls)}`;
-  if (tls !== undefined && peer !== undefined) sameParts.set(tls, made);
+  part.clear().raw(',"peer_id":').own(peer?.id.uri);
+  const made = describeHandshake(peer?.serial, tls);
+  if (tls !== undefined && peer !== undefined) handshakes.set(tls, made);
   return made;
 }
 
-function describeTls(tls: TlsFacts | undefined): string {
-  return (
-    `,"tls_group":${own(tls?.group)},"tls_version":${own(tls?.version)},"tls_cipher":${own(tls?.cipher)}` +
-    `,"tls_resumed":${tls === undefined ? 'null' : 'false'}`
-  );
-}
-
-const needsEscape = /[^ !#-[\]-~]/;
-
-/** A string of our own, or in a checked form, which needs no escaping. */
-function own(value: string | undefined): string {
-  return value === undefined || value === '' || value === '-' ? 'null' : `"${value}"`;
-}
-
-/**
- * A JSON string in ASCII, or null for nothing. Most values need no escaping, and a test is cheaper than JSON.stringify.
- */
-function text(value: string | undefined): string {
-  if (value === undefined || value === '' || value === '-') return 'null';
-  return needsEscape.test(value) ? escaped(value) : `"${value}"`;
-}
-
-function escaped(value: string): string {
-  return JSON.stringify(value).replace(
-    /[\x7f-\uffff]/g,
-    (one) => `\\u${one.charCodeAt(0).toString(16).padStart(4, '0')}`,
-  );
+function describeHandshake(serial: string | undefined, tls: TlsFacts | undefined): string {
+  part.raw(',"peer_serial":').own(serial).raw(',"tls_group":').own(tls?.group);
+  part.raw(',"tls_version":').own(tls?.version).raw(',"tls_cipher":').own(tls?.cipher);
+  return part
+    .raw(',"tls_resumed":')
+    .raw(tls === undefined ? 'null' : 'false')
+    .toString();
 }
 
 let lastSecond = 0;
 let lastSecondText = '';
 
-/** RFC 3339 with milliseconds; the date part is made once a second. */
-function time(ms: number): string {
+/** The time in RFC 3339 with milliseconds, up to its `Z`; the date part is made once a second. */
+function writeStart(line: LogLine, ms: number): void {
   const second = Math.floor(ms / 1000);
   if (second !== lastSecond) {
     lastSecond = second;
-    lastSecondText = new Date(second * 1000).toISOString().slice(0, 20);
+    lastSecondText = part
+      .clear()
+      .raw(`{"start_time":"${new Date(second * 1000).toISOString().slice(0, 20)}`)
+      .toString();
   }
   const rest = ms - second * 1000;
-  return `${lastSecondText}${rest < 10 ? '00' : rest < 100 ? '0' : ''}${rest}Z`;
+  line
+    .raw(lastSecondText)
+    .raw(rest < 10 ? '00' : rest < 100 ? '0' : '')
+    .count(rest);
 }

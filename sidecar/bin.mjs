@@ -1,4 +1,8 @@
-#!/usr/bin/env node
+#!/bin/sh
+':' //; exec node --min-semi-space-size=4 "$0" "$@"
+// The line above is for the shell, which begins Node with a young generation of 4 MB: V8 takes that from its command
+// line only, and BusyBox's env cannot pass options on. For Node it is a string without effect.
+//
 // The `sallyport` command. Plain JavaScript that any Node of the last ten years parses, so that an old one prints a
 // message instead of a syntax error. It imports nothing before it has checked the version and the environment.
 
@@ -20,11 +24,15 @@ if (major < wanted[0] || (major === wanted[0] && minor < wanted[1])) {
   import('node:inspector')
     // The signal may have arrived before the first line of this file.
     .then((inspector) => inspector.url() !== undefined && inspector.close())
-    .then(() => import('node:fs'))
-    .then(({ existsSync }) => {
+    .then(() => Promise.all([import('node:fs'), import('node:module')]))
+    .then(([{ existsSync }, { enableCompileCache }]) => {
       // In a clone the source runs directly; the package contains only the build.
       const source = new URL('./cli.ts', import.meta.url);
-      return import(existsSync(source) ? source.href : new URL('../dist/sidecar/cli.js', import.meta.url).href);
+      if (!existsSync(source)) return import(new URL('../dist/sidecar/cli.js', import.meta.url).href);
+      // Stripping types takes most of the time of a command. A process that can write here can write the
+      // source too. A cache in a directory of others, such as /tmp, would run their code.
+      enableCompileCache(decodeURIComponent(new URL('../node_modules/.cache/node', import.meta.url).pathname));
+      return import(source.href);
     })
     .then(({ run }) => run(process.argv));
 }

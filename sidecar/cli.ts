@@ -4,7 +4,7 @@
 import '../cert-agent/base/heap.ts';
 import { Command } from 'commander';
 import { errnoOf } from '../cert-agent/base/errors.ts';
-import { exitCodes } from './cli/terminal.ts';
+import { exitCodes, exitCodesText } from './cli/terminal.ts';
 import { readVersion } from './cli/version.ts';
 
 /** One file per command, by its name. Each returns its commander command and imports its modules lazily. */
@@ -16,6 +16,7 @@ const commands: Readonly<Record<string, () => Promise<Command>>> = {
   exec: () => import('./cli/exec.ts').then((file) => file.execCommand()),
   status: () => import('./cli/status.ts').then((file) => file.statusCommand()),
   doctor: () => import('./cli/doctor.ts').then((file) => file.doctorCommand()),
+  denials: () => import('./cli/denials.ts').then((file) => file.denialsCommand()),
   why: () => import('./cli/why.ts').then((file) => file.whyCommand()),
   check: () => import('./cli/check.ts').then((file) => file.checkCommand()),
   policy: () => import('./cli/policy.ts').then((file) => file.policyCommand()),
@@ -29,6 +30,9 @@ const commands: Readonly<Record<string, () => Promise<Command>>> = {
   completion: () => import('./cli/completion.ts').then((file) => file.completionCommand(loadAll)),
 };
 
+/** Options that are answered without any command. */
+const versionFlags: ReadonlySet<string | undefined> = new Set(['-V', '--version']);
+
 /** Runs the program with the arguments of `argv` (node and script first). Sets the exit code and never throws. */
 export async function run(argv: readonly string[]): Promise<void> {
   const program = new Command('sallyport')
@@ -38,12 +42,12 @@ export async function run(argv: readonly string[]): Promise<void> {
     .showSuggestionAfterError()
     // What follows a command is the command's: `exec` passes it on.
     .enablePositionalOptions()
+    // An app that runs under `exec` gives the exit code.
+    .addHelpText('afterAll', ({ command }) => (command.name() === 'exec' ? '' : `\n${exitCodesText}`))
     .exitOverride();
   process.stdout.on('error', endQuietly);
   // Only the one that is asked for, if it is one: the rest are for the help, and for suggestions.
-  const named =
-    argv[2] !== undefined && Object.hasOwn(commands, argv[2]) ? [commands[argv[2]]!] : Object.values(commands);
-  for (const load of named) program.addCommand(withOverride(await load()));
+  for (const load of wanted(argv[2])) program.addCommand(withOverride(await load()));
   try {
     await program.parseAsync([...argv]);
   } catch (error) {
@@ -51,6 +55,12 @@ export async function run(argv: readonly string[]): Promise<void> {
     const code = typeof error === 'object' && error !== null && 'exitCode' in error ? error.exitCode : 1;
     process.exitCode = code === 0 ? exitCodes.ok : exitCodes.usage;
   }
+}
+
+/** The commands to load for a first argument. */
+function wanted(first: string | undefined): readonly (() => Promise<Command>)[] {
+  if (versionFlags.has(first)) return [];
+  return first !== undefined && Object.hasOwn(commands, first) ? [commands[first]!] : Object.values(commands);
 }
 
 /**
@@ -70,8 +80,24 @@ function loadAll(): Promise<readonly Command[]> {
 /** commander does not apply exitOverride to commands that were built elsewhere. */
 function withOverride(command: Command): Command {
   command.exitOverride().showHelpAfterError('(add --help for the options and an example)');
+  askForNeeded(command);
   for (const inner of command.commands) withOverride(inner);
   return command;
+}
+
+/**
+ * Mandatory options are missed after unknown ones were found, and not before, as commander does: a misspelt option
+ * would be reported as a missing one.
+ */
+function askForNeeded(command: Command): void {
+  const needed = command.options.filter(({ mandatory }) => mandatory);
+  if (needed.length === 0) return;
+  for (const option of needed) option.makeOptionMandatory(false);
+  command.hook('preAction', () => {
+    const missing = needed.find((option) => command.getOptionValue(option.attributeName()) === undefined);
+    if (missing === undefined) return;
+    command.error(`error: required option '${missing.flags}' not specified`, { exitCode: exitCodes.usage });
+  });
 }
 
 if (import.meta.main) await run(process.argv);

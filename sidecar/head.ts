@@ -4,6 +4,7 @@
 import { SallyportError } from '../cert-agent/base/errors.ts';
 import type { Exchange } from './exchange/exchange.ts';
 import { printable } from './exchange/message.ts';
+import { newRequestId } from './exchange/request-id.ts';
 import { normalizeHost } from './policy/host.ts';
 import { normalizePath } from './policy/path.ts';
 
@@ -69,7 +70,7 @@ export function readMeaning(exchange: Exchange): void {
   checkAuthority(exchange);
   // If Connection names it, it belongs to the hop that ends here.
   exchange.requestIdGiven = exchange.requestId !== '' && exchange.hopFields?.includes('x-request-id') !== true;
-  if (!exchange.requestIdGiven) exchange.requestId = crypto.randomUUID();
+  if (!exchange.requestIdGiven) exchange.requestId = newRequestId();
 }
 
 function classOf(method: string): MethodClass {

@@ -16,10 +16,11 @@ export function passOn(
   clientCert: string | undefined,
   sign: SignTransactionToken,
 ): void {
-  for (const change of exchange.phases?.rewrite ?? []) change(exchange);
+  const { phases } = exchange;
+  if (phases !== undefined) for (const change of phases.rewrite) change(exchange);
   if (exchange.edge !== undefined) carryTransactionToken(exchange, sign);
   forward(exchange, permit, clientCert);
-  for (const follow of exchange.phases?.forwarded ?? []) follow(exchange, clientCert);
+  if (phases !== undefined) for (const follow of phases.forwarded) follow(exchange, clientCert);
 }
 
 /** The same for capabilities, at a gateway, whose rules have a permit. */

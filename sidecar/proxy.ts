@@ -9,6 +9,7 @@
 // ask-authorizer, and its rewrite hooks run before forward.
 
 import { asSallyportError, SallyportError } from '../cert-agent/base/errors.ts';
+import type { Say } from '../cert-agent/base/sparse-log.ts';
 import { type Recorder, record } from './access-log.ts';
 import { askAuthorizers } from './ask-authorizer.ts';
 import { type AuthenticateTools, authenticate } from './authenticate.ts';
@@ -29,7 +30,7 @@ import { passOn } from './onward.ts';
 import { type Permit, TunnelPermit } from './policy/policy.ts';
 import { Http1Server, type ServerPath } from './protocol/http1/server.ts';
 import { Http2Server } from './protocol/http2/server.ts';
-import { FirstBytes } from './protocol/sniff.ts';
+import { FirstBytes, foreignProtocol } from './protocol/sniff.ts';
 import { carryStream, openStream, refuseStream } from './protocol/tcp.ts';
 import { refuse } from './respond.ts';
 import { findRoute } from './route.ts';
@@ -41,6 +42,8 @@ import { hashKeyOf } from './upstream/hash-key.ts';
 export interface ProxyTools extends Recorder, AuthenticateTools {
   readonly security: SecurityReport;
   readonly denials: Denials;
+  /** Logs what clients do, at most so often. */
+  readonly say: Say;
   /** Signs transaction tokens: the gateway's assertion about the user, for the next hop. */
   readonly sign: SignTransactionToken;
   /** True if connections of such ports are to end. */
@@ -85,7 +88,11 @@ export function serveHttp(connection: Connection, tools: ProxyTools): void {
   };
   // Without ALPN, the client's first bytes tell the protocol.
   if (connection.alpn !== undefined) speak(connection.alpn === 'h2');
-  else connection.speaker = new FirstBytes(connection, (said) => speak(said === 'http2'));
+  else
+    connection.speaker = new FirstBytes(connection, (said, bytes) => {
+      if (said === 'other') tellForeign(connection, bytes, tools);
+      speak(said === 'http2');
+    });
 
   /** Continues once a step has finished. The body that arrives meanwhile is held, or gathered by the step itself. */
   function after(exchange: Exchange, step: undefined | Promise<void>, next: () => void): void {
@@ -159,11 +166,26 @@ function changedMeanwhile(exchange: Exchange, connection: Connection, tools: Pro
   return exchange.rules === connection.port.rules.current() ? undefined : refusalOf(exchange, connection, tools);
 }
 
+/** A client of a database on an HTTP port gets a 400 that it cannot read: the log says what to change. */
+function tellForeign({ port, remoteAddress, localAddress }: Connection, bytes: Buffer, { say }: ProxyTools): void {
+  const protocol = foreignProtocol(bytes);
+  if (protocol === undefined) return;
+  const { direction } = port.rules.current();
+  const where = direction === 'gateway' ? 'serve it by a TCPRoute' : `set 'protocol: tcp' on this ${direction} port`;
+  say('protocol_mismatch', `${remoteAddress} speaks ${protocol} on ${localAddress}, which is an HTTP port: ${where}`);
+}
+
 /** Keeps the facts for an explanation, for the admin port. */
 function noteDenial(exchange: Exchange, connection: Connection, error: unknown, { denials }: ProxyTools): void {
-  const { policiesFrom } = connection;
-  if (!(error instanceof SallyportError) || policiesFrom === undefined) return;
-  denials.note(exchange, error, factsOf(exchange, connection, exchange.rules.policyPort), policiesFrom);
+  const { policiesFrom, client, remoteAddress } = connection;
+  if (!(error instanceof SallyportError)) return;
+  const { rules, clientId, clientIp, auth } = exchange;
+  if (rules.direction === 'gateway') {
+    const from = clientId ?? auth?.principal ?? client?.name ?? clientIp?.text ?? remoteAddress;
+    return denials.noteAtGateway(exchange, error, factsOf(exchange, connection, rules.policyPort), from);
+  }
+  if (policiesFrom !== undefined)
+    denials.note(exchange, error, factsOf(exchange, connection, rules.policyPort), policiesFrom);
 }
 
 /** Slow readers have filled the memory limit: the slowest is cut to make room, else the request is refused. */

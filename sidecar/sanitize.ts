@@ -9,6 +9,7 @@ import type { Exchange } from './exchange/exchange.ts';
 import { headerOf, receivedOf } from './exchange/facts.ts';
 import { changeRequest } from './exchange/fields.ts';
 import { role } from './exchange/message.ts';
+import { newRequestId } from './exchange/request-id.ts';
 import { ipOfPlace, parseIp } from './policy/ip.ts';
 import { bodyTooLarge } from './protocol/body-limit.ts';
 
@@ -64,7 +65,7 @@ export function readClient(exchange: Exchange, connection: Connection): void {
   exchange.scheme = scheme === 'http' || scheme === 'https' ? scheme : own;
   // A request ID from outside would be a name in our logs that a stranger chose.
   if (!trusted) {
-    exchange.requestId = crypto.randomUUID();
+    exchange.requestId = newRequestId();
     exchange.requestIdGiven = false;
   }
   const forwardedFor = [...(trusted ? before : []), direct?.text ?? 'unknown'].join(', ');

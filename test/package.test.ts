@@ -94,6 +94,20 @@ t.test('the binary checks the version of Node before it imports anything', async
     t.match(await run(t, process.execPath, ['--import', asOld(version), bin, '--version']), { code: 0 });
 });
 
+t.test('the shell begins Node with the young generation that a proxy needs, through a link too', async (t) => {
+  const dir = tempDir(t);
+  const node = join(dir, 'node');
+  writeFileSync(node, '#!/bin/sh\nprintf "[%s]" "$@"\n', { mode: 0o755 });
+  const bin = join(root, 'sidecar', 'bin.mjs');
+  const link = join(dir, 'sallyport');
+  symlinkSync(bin, link);
+  const env = { ...process.env, PATH: `${dir}:${process.env['PATH']}` };
+  for (const program of [bin, link]) {
+    const { stdout, stderr } = spawnSync(program, ['check', 'a b', '*'], { env, encoding: 'utf8' });
+    t.strictSame({ stdout, stderr }, { stdout: `[--min-semi-space-size=4][${program}][check][a b][*]`, stderr: '' });
+  }
+});
+
 t.test('each command loads only what it needs', async (t) => {
   const preload = join(tempDir(t), 'preload.mjs');
   writeFileSync(

@@ -10,7 +10,7 @@ import t from 'tap';
 import { parseGatewaySettings } from '../sidecar/config/gateway-settings.ts';
 import { readConfiguration } from '../sidecar/config/read.ts';
 import { parseSettings } from '../sidecar/config/sidecar-settings.ts';
-import { compileCache, freePort, runSallyport, tempDir } from './fixtures/process.ts';
+import { compileCache, endWithUs, freePort, runSallyport, tempDir } from './fixtures/process.ts';
 
 const root = fileURLToPath(new URL('../', import.meta.url));
 const pages = ['README.md', 'GATEWAY.md', 'OPERATIONS.md'].map((name) => readFileSync(join(root, name), 'utf8'));
@@ -76,6 +76,7 @@ t.test('every block runs, in order', { skip, timeout: 280_000 }, async (t) => {
       SALLYPORT_ADMIN: `http://127.0.0.1:${ports.get('15000')}`,
     },
   });
+  endWithUs(shell, true);
   t.teardown(() => {
     try {
       process.kill(-shell.pid!, 'SIGKILL');

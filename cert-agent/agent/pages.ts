@@ -1,10 +1,10 @@
 // The agent's admin pages and metrics.
 
-import { Counter, Gauge, type Registry } from 'prom-client';
 import type { Page } from '../base/admin.ts';
 import { formatTime } from '../base/clock.ts';
 import { SallyportError } from '../base/errors.ts';
 import type { Live } from '../base/live.ts';
+import { Counter, Gauge, type Registry } from '../base/prometheus.ts';
 import { formatPem } from '../identity/bundle.ts';
 import type { Identity } from '../identity/identity.ts';
 import type { AgentStatus } from '../rotate.ts';

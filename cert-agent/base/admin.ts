@@ -5,6 +5,8 @@ import { chmodSync, lstatSync, rmSync } from 'node:fs';
 import type { IncomingMessage, Server, ServerResponse } from 'node:http';
 import { connect, type Socket } from 'node:net';
 import { dirname } from 'node:path';
+import { promisify } from 'node:util';
+import { gzip } from 'node:zlib';
 import { type Address, formatAddress, isLoopback } from './address.ts';
 import { reportBackground } from './background.ts';
 import { asSallyportError, errnoOf, reasonOf, SallyportError } from './errors.ts';
@@ -18,11 +20,11 @@ export interface PageRequest {
   readonly body: unknown;
 }
 
-/** A response; 200 by default. An object is sent as JSON. Refusals are thrown as SallyportError. */
+/** A response; 200 by default. An object is sent as JSON; long bodies in gzip, to clients that take it. Refusals are thrown as SallyportError. */
 export interface PageAnswer {
   readonly status?: number;
   readonly type?: string;
-  readonly body: string | object;
+  readonly body: string | Buffer | object;
 }
 
 /** One row of the table, with a sentence for the index. A `path` that ends in `/*` matches all paths below it. */
@@ -128,15 +130,35 @@ async function serve(
   } finally {
     working.delete(request.socket);
   }
-  const body = typeof answer.body === 'string' ? answer.body : `${JSON.stringify(answer.body, null, 2)}\n`;
-  const type = answer.type ?? (typeof answer.body === 'string' ? 'text/plain; charset=utf-8' : 'application/json');
+  const { body: said } = answer;
+  const isText = typeof said === 'string' || Buffer.isBuffer(said);
+  const plain = Buffer.isBuffer(said) ? said : Buffer.from(isText ? said : `${JSON.stringify(said, null, 2)}\n`);
+  const isPacked = plain.length >= leastPacked && takesGzip(request.headers['accept-encoding']);
+  const body = isPacked ? await pack(plain, { level: 1 }) : plain;
   response.writeHead(answer.status ?? 200, {
-    'content-type': type,
-    'content-length': Buffer.byteLength(body),
+    'content-type': answer.type ?? (isText ? 'text/plain; charset=utf-8' : 'application/json'),
+    'content-length': body.length,
+    ...(isPacked ? { 'content-encoding': 'gzip', vary: 'accept-encoding' } : {}),
     'cache-control': 'no-store',
     'x-content-type-options': 'nosniff',
   });
   response.end(request.method === 'HEAD' ? undefined : body);
+}
+
+/** Metrics are a hundredth of their size in gzip; what is short fits into a packet anyway. */
+const leastPacked = 1024;
+
+/** In a thread of its own. */
+const pack = promisify(gzip);
+
+/** RFC 9110 section 12.5.3: named or by a star, and not with the weight 0. */
+function takesGzip(accepted: string | undefined): boolean {
+  const weights = new Map<string, boolean>();
+  for (const one of accepted?.toLowerCase().split(',') ?? []) {
+    const [coding = '', ...parameters] = one.split(';').map((part) => part.trim());
+    weights.set(coding, !parameters.some((parameter) => /^q=0(?:\.0{0,3})?$/.test(parameter)));
+  }
+  return weights.get('gzip') ?? weights.get('*') ?? false;
 }
 
 async function answerOf(options: AdminOptions, request: IncomingMessage, working: Set<Socket>): Promise<PageAnswer> {

@@ -17,6 +17,9 @@ export interface ApiServer {
 
 const maxAnswerBytes = 262_144;
 
+/** Its keys are a JWK Set (RFC 7517 section 8.5.2): it answers 406 to a request that accepts only plain JSON. */
+const accept = 'application/json, application/jwk-set+json';
+
 /**
  * Asks once, on a connection of its own. `type` is that of the body; a patch has its own.
  * @throws SallyportError `kubernetes_unavailable` for every answer that is no success, and no JSON.
@@ -40,7 +43,7 @@ export async function askApiServer(
     const { statusCode, body: answer } = await client.request({
       ...{ method, path },
       headers: {
-        accept: 'application/json',
+        accept,
         ...(token === undefined ? {} : { authorization: `Bearer ${token}` }),
         ...(body === undefined ? {} : { 'content-type': type }),
       },

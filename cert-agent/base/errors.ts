@@ -2,6 +2,8 @@
 // it. Its row fixes the HTTP status, the gRPC status, Envoy's response flag and Envoy's value of
 // `response_code_details`, so that no step invents its own.
 
+import { withoutOpenssl } from './openssl-text.ts';
+
 /** What a code means on the wire. `flag` and `details` follow Envoy's access log; `-` is 'no flag'. */
 export interface CodeRow {
   readonly status: number;
@@ -261,9 +263,9 @@ export function asSallyportError(error: unknown, code: Code, what: string): Sall
   return new SallyportError(code, `${what}: ${reasonOf(error)}`, { cause: error });
 }
 
-/** The text of any thrown value, on one line. */
+/** The text of any thrown value, on one line, without OpenSSL's own wording. */
 export function reasonOf(error: unknown): string {
-  const text = error instanceof Error ? error.message : String(error);
+  const text = withoutOpenssl(error instanceof Error ? error.message : String(error));
   return text.replace(/\s+/g, ' ').trim();
 }
 

@@ -1,10 +1,10 @@
 // The CA's metrics, `sallyport_ca_...`. Gauges are read from the store at scrape.
 
 import { X509Certificate } from 'node:crypto';
-import { Counter, Gauge, Histogram, type Registry } from 'prom-client';
 import type { Clock } from '../base/clock.ts';
 import type { Code } from '../base/errors.ts';
 import { createRegistry } from '../base/metrics.ts';
+import { Counter, Gauge, Histogram, type Registry } from '../base/prometheus.ts';
 import { fingerprintOf } from '../identity/verify.ts';
 import type { Agents } from './agents.ts';
 import type { Authority } from './authority.ts';

@@ -8,6 +8,7 @@ import type { TrustBundles } from './bundle.ts';
 import { type CertificateFacts, openCertificate, readCertificateFacts } from './certificate.ts';
 import { type DenyList, emptyDenyList } from './denied.ts';
 import { weaknessOf } from './key-strength.ts';
+import { nameKind } from './name-constraints.ts';
 import { parseSpiffeId } from './spiffe-id.ts';
 import { checkLeafRules, fingerprintOf, type RuleResult, verifyChain } from './verify.ts';
 
@@ -19,9 +20,13 @@ export interface CertificateReport {
   readonly serial: string;
   readonly uris: readonly string[];
   readonly dns: readonly string[];
+  /** DNS names and addresses. */
+  readonly hosts: readonly string[];
   readonly isCa: boolean;
   /** `EC P-256`, `RSA 2048`. */
   readonly keyKind: string;
+  /** What it is signed with: `ecdsa-sha256`; undefined for what no peer accepts. */
+  readonly signedWith: string | undefined;
   /** RFC 3339. */
   readonly notBefore: string;
   readonly notAfter: string;
@@ -29,8 +34,12 @@ export interface CertificateReport {
   readonly fingerprint: string;
 }
 
+/** What a certificate is for, and by which rules it is judged. */
+export type Judged = 'svid' | 'root' | 'intermediate' | 'server';
+
 /** Times are RFC 3339 text. Contains no key. */
 export interface ChainReport {
+  readonly judgedAs: Judged;
   /** Undefined where the leaf has no SPIFFE ID. */
   readonly spiffeId: string | undefined;
   readonly serial: string;
@@ -55,6 +64,8 @@ export interface InspectOptions {
   readonly denied?: DenyList;
   /** With a trust domain, the leaf must belong to it. */
   readonly trustDomain?: string;
+  /** By default what the certificate looks like; an SVID where anything that only SVIDs have is asked for. */
+  readonly as?: Judged;
   /** Private key, PEM. If given, it must belong to the leaf. */
   readonly key?: KeyObject;
 }
@@ -65,8 +76,10 @@ export function inspectChain(chain: readonly Buffer[], options: InspectOptions):
   if (leafDer === undefined) throw new TypeError('inspectChain needs at least one certificate');
   const facts = chain.map((der) => readCertificateFacts(der));
   const leaf = new X509Certificate(leafDer);
+  const asked = options.trustDomain !== undefined || options.bundles !== undefined;
+  const judgedAs = options.as ?? (asked ? 'svid' : looksLike(facts[0]!));
   const rules = Object.freeze([
-    ...checkLeafRules(facts[0]!),
+    ...ownRules[judgedAs](leaf, facts[0]!),
     understood(facts),
     withinLife(leaf, options.now),
     strong(chain, facts),
@@ -77,6 +90,7 @@ export function inspectChain(chain: readonly Buffer[], options: InspectOptions):
   const [first] = certificates;
   const notAfter = leaf.validToDate.getTime();
   return Object.freeze({
+    judgedAs,
     spiffeId: spiffeIdOf(facts[0]!),
     serial: first!.serial,
     keyKind: first!.keyKind,
@@ -88,6 +102,56 @@ export function inspectChain(chain: readonly Buffer[], options: InspectOptions):
     rules,
     holds: rules.every((one) => one.holds),
   });
+}
+
+/**
+ * A CA is judged as a CA, and a certificate with host names and without a URI as that of a server. Everything else is
+ * meant as an SVID.
+ */
+function looksLike(facts: CertificateFacts): Judged {
+  const { isCa, uris, selfIssued, keyUsage } = facts;
+  const isOfDomain = uris.length === 0 || (uris.length === 1 && isDomainId(uris[0]!));
+  if (isCa && isOfDomain && keyUsage?.includes('keyCertSign') === true) return selfIssued ? 'root' : 'intermediate';
+  return uris.length === 0 && hostsOf(facts).length > 0 ? 'server' : 'svid';
+}
+
+/** The rules of what the first certificate is; those of all follow. */
+const ownRules: Readonly<Record<Judged, (of: X509Certificate, facts: CertificateFacts) => RuleResult[]>> = {
+  svid: (_, facts) => checkLeafRules(facts),
+  intermediate: (_, facts) => [maySign(facts, 1)],
+  root(certificate, facts) {
+    const holds = certificate.verify(certificate.publicKey);
+    const message = holds ? 'it is signed with its own key' : 'its signature is not by its own key';
+    return [maySign(facts, 1), { rule: 'self-signed', holds, message }];
+  },
+  server(_, facts) {
+    const { tlsUsage, isCa } = facts;
+    const serves = tlsUsage === undefined || tlsUsage.includes('serverAuth');
+    return [
+      {
+        rule: 'host-names',
+        holds: hostsOf(facts).length > 0,
+        message: `it names ${hostsOf(facts).join(', ') || 'no host'}`,
+      },
+      {
+        rule: 'server-auth',
+        holds: serves,
+        message: `its extended key usage ${serves ? 'allows' : 'forbids'} a server`,
+      },
+      { rule: 'no-ca', holds: !isCa, message: isCa ? 'it is a CA' : 'it is not a CA' },
+    ];
+  },
+};
+
+/** The names and addresses of hosts, as text. */
+function hostsOf({ dns, names }: CertificateFacts): readonly string[] {
+  return [...dns, ...names.filter(({ kind }) => kind === nameKind.ip).map(({ value }) => addressText(value))];
+}
+
+/** RFC 5280 section 4.2.1.6: four or sixteen bytes. */
+function addressText(bytes: Buffer): string {
+  if (bytes.length === 4) return bytes.join('.');
+  return (bytes.toString('hex').match(/.{1,4}/g) ?? []).map((part) => part.replace(/^0{1,3}/, '')).join(':');
 }
 
 /** The kind and size of a public key: `EC P-256`, `RSA 2048`, `ED25519`. */
@@ -197,8 +261,10 @@ function describe(certificate: X509Certificate, facts: CertificateFacts): Certif
     serial: certificate.serialNumber.toLowerCase(),
     uris: facts.uris,
     dns: facts.dns,
+    hosts: hostsOf(facts),
     isCa: facts.isCa,
     keyKind: keyKindOf(certificate.publicKey),
+    signedWith: facts.signedWith,
     notBefore: formatTime(certificate.validFromDate.getTime()),
     notAfter: formatTime(certificate.validToDate.getTime()),
     fingerprint: fingerprintOf(certificate.raw),

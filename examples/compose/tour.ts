@@ -117,7 +117,7 @@ async function policyAdded(): Promise<Finding> {
 async function revoked(): Promise<Finding> {
   const { status } = await direct({ identity: '/tmp/reports', trust });
   const before = await metricOf('svid_denied');
-  await sallyportOf('ca', 'ca', 'revoke', reports, '--reason', 'part of the tour');
+  await sallyportOf('ca', 'ca', 'revoke', reports, '--wait', '25s', '--reason', 'part of the tour');
   await until('reports to be cut off', async () =>
     direct({ identity: '/tmp/reports', trust }).then(
       () => false,

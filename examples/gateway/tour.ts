@@ -148,7 +148,17 @@ async function revoked(world: World, { clerk }: Users): Promise<Finding> {
   const ask = (): Promise<string> => wordsOf(askAsUser(world, { token: clerk }));
   const first = await ask();
   const ca = join('run', 'ca');
-  await world.processes.run('ca', 'revoke', idOf('gateway'), '--dir', ca, '--reason', 'part of the tour');
+  await world.processes.run(
+    'ca',
+    'revoke',
+    idOf('gateway'),
+    '--dir',
+    ca,
+    '--wait',
+    '25s',
+    '--reason',
+    'part of the tour',
+  );
   // A request in flight at that moment is refused (403); later ones get no connection (503).
   const isCut = async (): Promise<string | false> => {
     const got = await ask();

@@ -1,16 +1,10 @@
 // `sallyport check`: every document by the validation of its own project, and sidecar.yaml and gateway.yaml by ours.
+// What reads documents of a gateway, or settings, is loaded for these only: a check of one policy takes a third of a
+// second without it.
 
-import { type Problem, SallyportError } from '../../cert-agent/base/errors.ts';
-import { isGatewayPolicy, readGatewayPolicy } from '../config/gateway-config.ts';
-import { parseGatewaySettings } from '../config/gateway-settings.ts';
-import { readSettings } from '../config/sidecar-settings.ts';
-import { isGatewayFile, type Source } from '../config/sources.ts';
-import { checkGatewayApi, isGatewayApi } from '../documents/gateway-api/gateway.ts';
-import { withSlashes } from '../documents/gateway-api/relative-path.ts';
-import { itemsOf, type PlacedDocument, placeDocuments, readIstio } from '../documents/istio/read.ts';
-import { asStored } from '../documents/stored.ts';
-import { sortDocument } from './known-groups.ts';
-import { isSettings } from './world.ts';
+import type { Problem } from '../../cert-agent/base/errors.ts';
+import type { Source } from '../config/sources.ts';
+import { isIstio, itemsOf, type PlacedDocument, placeDocuments, readIstio } from '../documents/istio/read.ts';
 
 /** The result of checking documents. */
 export interface CheckReport {
@@ -23,44 +17,23 @@ export interface CheckReport {
   readonly notChecked: readonly Problem[];
 }
 
+/** The same while it grows. */
+export type Growing = { -readonly [K in 'problems' | 'warnings' | 'notChecked']: Problem[] } & {
+  checked: number;
+  /** Documents that are left to the validation of Istio. */
+  readonly istio: PlacedDocument[];
+};
+
 /** Checks the documents of `sources`, and the items of their Lists. Never throws for what they contain. */
 export async function checkDocuments(sources: readonly Source[]): Promise<CheckReport> {
   const { placed, problems } = placeDocuments(sources);
-  const warnings: Problem[] = [];
-  const notChecked: Problem[] = [];
-  const istio: PlacedDocument[] = [];
-  let checked = 0;
+  const report: Growing = { checked: 0, problems: [...problems], warnings: [], notChecked: [], istio: [] };
   for (const one of placed.flatMap(itemsOf)) {
-    const { document, file } = one;
-    const verdict = sortDocument(document);
-    if (typeof verdict === 'object' && 'other' in verdict) {
-      notChecked.push(verdict.other);
-      continue;
-    }
-    checked++;
-    if (typeof verdict === 'object') problems.push(verdict.slip);
-    else if (isSettings(document)) problems.push(...(await settingsProblems(sources.find((of) => of.file === file)!)));
-    else if (isGatewayApi(document)) {
-      const { document: read, warnings: ofPaths } = withSlashes(asStored(document));
-      warnings.push(...ofPaths);
-      problems.push(...checkGatewayApi(read));
-    } else if (isGatewayPolicy(document)) {
-      const read = readGatewayPolicy(asStored(document), file);
-      if ('problems' in read) problems.push(...read.problems);
-      else if ('warnings' in read) warnings.push(...read.warnings);
-    } else istio.push(one);
+    if (isIstio(one.document)) {
+      report.checked++;
+      report.istio.push(one);
+    } else await (await import('./check-others.ts')).checkOther(one, sources, report);
   }
-  problems.push(...readIstio(istio, 'check').problems);
-  return { checked, problems, warnings, notChecked };
-}
-
-async function settingsProblems({ text, file }: Source): Promise<readonly Problem[]> {
-  try {
-    if (isGatewayFile(text)) parseGatewaySettings(text, file);
-    else await readSettings(text, file);
-    return [];
-  } catch (error) {
-    if (!(error instanceof SallyportError)) throw error;
-    return error.problems;
-  }
+  report.problems.push(...readIstio(report.istio, 'check').problems);
+  return report;
 }

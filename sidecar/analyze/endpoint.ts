@@ -2,6 +2,7 @@
 // of a running sidecar. Each returns a chain and what to check it against.
 
 import type { KeyObject } from 'node:crypto';
+import { readFileSync } from 'node:fs';
 import { isIP } from 'node:net';
 import { connect, type EphemeralKeyInfo, type TLSSocket } from 'node:tls';
 import { type Address, formatAddress } from '../../cert-agent/base/address.ts';
@@ -53,12 +54,18 @@ const handshakeTimeoutMs = 5000;
 /** Long enough for a refusal to arrive, short enough for a person who waits. */
 const refusalWaitMs = 250;
 
-/** A PEM file, the leaf first. @throws SallyportError `config_unreadable` or `certificate_unreadable`. */
+/**
+ * A PEM file, the leaf first, or one certificate in DER.
+ * @throws SallyportError `config_unreadable` or `certificate_unreadable`.
+ */
 export function lookAtFile(file: string): Sight {
-  const chain = readPemBlocks(readText(file), file);
+  const text = readText(file, (from) => readFileSync(from, 'latin1'));
+  // A SEQUENCE whose length takes two bytes: RFC 5280 section 4.1. PEM begins with text.
+  if (text.startsWith('0\x82')) return { chain: [Buffer.from(text, 'latin1')] };
+  const chain = readPemBlocks(text, file);
   if (chain.length > 0) return { chain };
   throw new SallyportError('certificate_unreadable', `${file} contains no certificate`, {
-    hint: 'expected PEM, leaf first',
+    hint: 'expected PEM, leaf first, or one certificate in DER',
   });
 }
 

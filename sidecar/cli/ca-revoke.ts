@@ -23,7 +23,8 @@ Revoking a certificate also revokes all that were renewed from it, including tho
 CRL and OCSP responses have the standard's reason: keyCompromise, affiliationChanged, superseded or
 cessationOfOperation if the text of --reason begins with it, else unspecified.
 An identity stays on the deny list until 'sallyport ca allow'.
-The exit code is 0 once it is on record, whether or not every agent has acknowledged it; --json has the stragglers.
+It is on record in any case. The exit code is 1 while an agent has not acknowledged it, which --json and the output name; with
+--wait 0 nothing is waited for.
 
 Example:
   sallyport ca revoke --dir ca spiffe://demo.test/ns/shop/sa/web --reason 'keyCompromise: laptop stolen'`,
@@ -51,8 +52,10 @@ async function runRevoke(target: string, flags: RevokeFlags): Promise<number> {
       else if (own === 0) note('it had already expired or was already revoked');
       note('its identity can still renew other certificates and join again: revoke the SPIFFE ID to prevent that');
     }
-    if (done.acknowledged !== undefined) noteAcknowledged(done.acknowledged);
-    return exitCodes.ok;
+    const { acknowledged } = done;
+    if (acknowledged === undefined) return exitCodes.ok;
+    noteAcknowledged(acknowledged);
+    return acknowledged.stragglers.length === 0 ? exitCodes.ok : exitCodes.no;
   });
 }
 

@@ -2,7 +2,8 @@
 
 import { Command } from 'commander';
 import { formatProblem, SallyportError } from '../../cert-agent/base/errors.ts';
-import { action, counted, exitCodes, note, notePassedOver, noteWarning, paint, printJson } from './terminal.ts';
+import { printChecked } from './checked.ts';
+import { action, counted, exitCodes, note, notePassedOver, noteWarning, paint } from './terminal.ts';
 
 /** The command; its modules are imported when it runs. */
 export function checkCommand(): Command {
@@ -35,7 +36,7 @@ interface CheckFlags {
 
 async function runCheck(files: readonly string[], { json = false, strict = false }: CheckFlags): Promise<number> {
   const [{ readSomePaths }, { checkDocuments }] = await Promise.all([
-    import('../analyze/world.ts'),
+    import('../analyze/paths.ts'),
     import('../analyze/check.ts'),
   ]);
   const { sources, passedOver } = readSomePaths(files);
@@ -44,24 +45,22 @@ async function runCheck(files: readonly string[], { json = false, strict = false
     const others = notChecked.length === 0 ? '' : ` but ${counted(notChecked.length, 'document')} of other kinds`;
     throw new SallyportError('usage', `no document in ${files.join(', ')}${others}: nothing was checked`);
   }
+  if (json) {
+    const all = strict ? [...found, ...notChecked] : found;
+    const [documents, rest] = [checked, notChecked.length];
+    return printChecked({ documents, problems: all, warnings: worries, passedOver, notChecked: rest }, strict);
+  }
   const warnings = [...passedOver, ...worries];
   const problems = strict ? [...found, ...warnings, ...notChecked] : found;
   const isGood = problems.length === 0;
-  if (json)
-    printJson({
-      ...{ ok: isGood, documents: checked, problems, warnings: strict ? [] : worries, passedOver },
-      notChecked: notChecked.length,
-    });
-  else {
-    if (!strict) {
-      notePassedOver(passedOver);
-      for (const one of worries) noteWarning(formatProblem(one));
-    }
-    for (const one of problems) note(formatProblem(one));
-    const rest =
-      strict || notChecked.length === 0 ? '' : `; ${counted(notChecked.length, 'document')} of other kinds not checked`;
-    if (isGood) note(`${counted(checked, 'document')} ${checked === 1 ? 'is' : 'are'} valid${rest}`);
-    else note(`${paint('red', 'error:', process.stderr)} ${counted(problems.length, 'problem')} found${rest}`);
+  if (!strict) {
+    notePassedOver(passedOver);
+    for (const one of worries) noteWarning(formatProblem(one));
   }
+  for (const one of problems) note(formatProblem(one));
+  const rest =
+    strict || notChecked.length === 0 ? '' : `; ${counted(notChecked.length, 'document')} of other kinds not checked`;
+  if (isGood) note(`${counted(checked, 'document')} ${checked === 1 ? 'is' : 'are'} valid${rest}`);
+  else note(`${paint('red', 'error:', process.stderr)} ${counted(problems.length, 'problem')} found${rest}`);
   return isGood ? exitCodes.ok : exitCodes.no;
 }

@@ -4,12 +4,13 @@
 
 import { existsSync, readFileSync, realpathSync } from 'node:fs';
 import { formatAddress } from '../../cert-agent/base/address.ts';
-import { formatProblem, SallyportError } from '../../cert-agent/base/errors.ts';
+import { formatProblem, type Problem, SallyportError } from '../../cert-agent/base/errors.ts';
 import type { Snapshot } from '../cluster/store.ts';
 import type { Settings } from '../config/settings.ts';
 import type { RedisPlace } from '../edge/redis.ts';
 import type { Condition } from '../routing/conditions.ts';
 import type { StatusItem, StatusList, StatusSection } from '../routing/status.ts';
+import { placed, printChecked } from './checked.ts';
 import { noteValid } from './sidecar.ts';
 import { counted, exitCodes, note, noteWarning, printJson, printTable } from './terminal.ts';
 
@@ -30,7 +31,7 @@ export async function showStatus({
   if (output !== 'json' && output !== 'table')
     throw new SallyportError('usage', `-o must be 'json' or 'table', not '${output}'`);
   if (offline) note('evaluated from the files');
-  const list = (offline ? undefined : await askRunning(config)) ?? (await readAndWarn(config)).list;
+  const list = (offline ? undefined : await askRunning(config)) ?? (await readAndWarn(config));
   if (output === 'json') printJson(list);
   else printRows(await lookAt(list));
   return exitCodes.ok;
@@ -39,20 +40,32 @@ export async function showStatus({
 /**
  * Checks that everything would be served as intended. @throws SallyportError `config_invalid` or `config_unreadable`.
  */
-export async function checkGateway(file: string, strict = false): Promise<number> {
+export async function checkGateway(
+  file: string,
+  { strict, json }: { readonly strict: boolean; readonly json: boolean },
+): Promise<number> {
   const objects = await objectsFor(file);
-  if (objects === 'unknown') return exitCodes.no;
-  const { list, spoken, redis, settings, warned } = await readAndWarn(file, objects);
+  if (objects !== undefined && 'unknown' in objects) return printUnknown(file, objects.unknown, json);
+  const { list, spoken, redis, settings, warnings } = await readOffline(file, objects);
   const more = [
     ...(redis === undefined ? [] : await warningsOfRedis(redis)),
     ...(settings === undefined ? [] : await warningsOf(settings)),
   ];
+  if (list.items.length === 0 && settings === undefined)
+    throw new SallyportError('usage', `no Gateway and no route in ${file}: nothing was checked`);
   if (list.items.length === 0)
     more.push(
       `${file}:1:1: nothing is served: there is no Gateway and no route (${objects === undefined ? `put them into ${settings?.policies ?? file}` : 'apply them to the API server'})`,
     );
-  for (const one of more) noteWarning(one);
   const parts = await lookAt(list);
+  const said = [...warnings, ...more];
+  if (json) {
+    const problems = parts.flatMap((part) => problemsOf(part, file));
+    const worries = said.map((one) => placed(one, file));
+    const documents = list.items.length;
+    return printChecked({ documents, problems, warnings: worries, passedOver: [], notChecked: 0 }, strict);
+  }
+  for (const one of said) noteWarning(one);
   for (const one of spoken.slice(0, mostNamed)) note(one);
   if (spoken.length > mostNamed) note(`and ${spoken.length - mostNamed} more backends`);
   const isGood = parts.every(({ bad, section }) => bad.length === 0 && section !== undefined);
@@ -62,20 +75,26 @@ export async function checkGateway(file: string, strict = false): Promise<number
   }
   const documents = new Set(parts.map(({ item }) => item));
   const what = `${file} is valid: ${counted(documents.size, 'document')} with a status, all accepted and resolved`;
-  return noteValid(what, warned + more.length, strict);
+  return noteValid(what, said.length, strict);
 }
 
-/** The objects of the API server that gateway.yaml names, if it names one. Prints why they cannot be known. */
-async function objectsFor(file: string): Promise<Snapshot | undefined | 'unknown'> {
+/** The objects of the API server that gateway.yaml names, if it names one; or why they cannot be known. */
+async function objectsFor(file: string): Promise<Snapshot | undefined | { readonly unknown: readonly Problem[] }> {
   const { isWatched } = await import('../compile/gateway-status.ts');
   if (!isWatched(file)) return undefined;
   const { readCluster } = await import('../process/read-cluster.ts');
   const read = await readCluster(file);
   if ('objects' in read) return read.objects;
   const said = new Map(read.problems.map(({ message, hint }) => [message, hint === undefined ? '' : ` (${hint})`]));
-  for (const [message, hint] of [...said].slice(0, mostNamed)) noteWarning(`${file}:1:1: ${message}${hint}`);
+  const at = { file, line: 1, column: 1 };
+  return { unknown: [...said].slice(0, mostNamed).map(([message, hint]) => ({ ...at, message: `${message}${hint}` })) };
+}
+
+function printUnknown(file: string, problems: readonly Problem[], json: boolean): number {
+  if (json) return printChecked({ documents: 0, problems, warnings: [], passedOver: [], notChecked: 0 }, false);
+  for (const one of problems) noteWarning(formatProblem(one));
   note(`${file} is valid, and a gateway would not be ready: its documents cannot be read`);
-  return 'unknown';
+  return exitCodes.no;
 }
 
 /** What `--check` warns of beside the documents. */
@@ -136,11 +155,28 @@ function realPath(file: string): string {
   return existsSync(file) ? realpathSync(file) : file;
 }
 
-async function readAndWarn(path: string, objects?: Snapshot) {
+/** What a gateway that starts now would serve. */
+async function readOffline(path: string, objects?: Snapshot) {
   const { readStatus } = await import('../process/dry-run.ts');
-  const { warnings, ...rest } = readStatus(path, Date.now(), objects);
+  return readStatus(path, Date.now(), objects);
+}
+
+async function readAndWarn(path: string): Promise<StatusList> {
+  const { warnings, list } = await readOffline(path);
   for (const one of warnings) noteWarning(one);
-  return { ...rest, warned: warnings.length };
+  return list;
+}
+
+/** A part that is not served as it is meant, as problems. */
+function problemsOf({ item: { kind, metadata }, section, bad }: Part, file: string): Problem[] {
+  const name = `${kind} ${metadata.namespace}/${metadata.name}`;
+  const at = { file, line: 1, column: 1 };
+  if (section === undefined) return [{ ...at, message: `${name} is not attached: it has no parent Gateway` }];
+  const where = section.section === '' ? name : `${name} (${section.section})`;
+  return bad.map(({ type, status, reason, message }) => ({
+    ...at,
+    message: `${where}: ${type}=${status} ${reason}: ${message}`,
+  }));
 }
 
 /** An unreachable Redis may come back; a Redis Cluster node never works. @throws SallyportError `config_invalid`. */

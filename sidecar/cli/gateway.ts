@@ -2,13 +2,15 @@
 
 import { Command } from 'commander';
 import { SallyportError } from '../../cert-agent/base/errors.ts';
-import { readCount, serve } from './sidecar.ts';
+import { checking } from './checked.ts';
+import { readCount, refuseWithoutCheck, serve } from './sidecar.ts';
 import { action, exitCodes, print, withLogFormat } from './terminal.ts';
 
 interface GatewayFlags {
   readonly config?: string;
   readonly check?: boolean;
   readonly strict?: boolean;
+  readonly json?: boolean;
   readonly workers: string;
 }
 
@@ -24,6 +26,7 @@ export function gatewayCommand(): Command {
     )
     .option('--check', 'check the configuration, print its problems and warnings, and exit')
     .option('--strict', 'with --check: exit with 1 if there is a warning')
+    .option('--json', "with --check: print JSON, like 'sallyport check'")
     .addHelpText(
       'after',
       `
@@ -36,12 +39,15 @@ SIGHUP rereads every file now. SIGTERM accepts new connections for another 5 s (
 flight, and exits with 0. SIGINT does not wait.`,
     )
     .action(
-      action(async ({ config, check, strict, workers }: GatewayFlags) => {
+      action(async ({ config, check, strict = false, json = false, workers }: GatewayFlags) => {
         if (config === undefined)
           throw new SallyportError('usage', 'no gateway.yaml given', { hint: 'give its path with --config' });
-        if (check !== true) return serve(config, readCount(workers), 'gateway');
+        if (check !== true) {
+          refuseWithoutCheck({ strict, json });
+          return serve(config, readCount(workers), 'gateway');
+        }
         const { checkGateway } = await import('./gateway-status.ts');
-        return checkGateway(config, strict);
+        return checking(config, json, () => checkGateway(config, { strict, json }));
       }),
     )
     .addCommand(statusCommand())

@@ -1,10 +1,10 @@
 // sallyport inspect: shows a certificate and the result of every SPIFFE rule.
 
-import { Command } from 'commander';
+import { Command, Option } from 'commander';
 import { SallyportError } from '../../cert-agent/base/errors.ts';
-import type { ChainReport } from '../../cert-agent/identity/inspect.ts';
+import type { ChainReport, Judged } from '../../cert-agent/identity/inspect.ts';
 import type { ClientSvid, ConnectionReport, Sight } from '../analyze/endpoint.ts';
-import { action, exitCodes, paint, print, printJson, printTable } from './terminal.ts';
+import { action, exitCodes, harmless, paint, print, printJson, printTable } from './terminal.ts';
 
 interface InspectFlags {
   readonly svid?: string;
@@ -12,8 +12,16 @@ interface InspectFlags {
   readonly dir?: string;
   readonly bundle?: string;
   readonly trustDomain?: string;
+  readonly as?: Judged;
   readonly json?: boolean;
 }
+
+const kinds: Readonly<Record<Judged, string>> = {
+  svid: 'an SVID of a workload',
+  root: 'a root CA',
+  intermediate: 'an intermediate CA',
+  server: 'the certificate of a server',
+};
 
 /** The command; its modules are imported when it runs. */
 export function inspectCommand(): Command {
@@ -21,7 +29,7 @@ export function inspectCommand(): Command {
     .description('Show a certificate, its identity and expiry, and the result of every SPIFFE rule')
     .argument(
       '<what>',
-      'a PEM file, an agent’s directory, host:port (a handshake), or http://host:port (an admin port)',
+      'a file (PEM or DER), an agent’s directory, host:port (a handshake), or http://host:port (an admin port)',
     )
     .option('--svid <file>', 'with host:port: the SVID to present, PEM')
     .option('--key <file>', 'the key of --svid; with a PEM file: the key that must belong to it')
@@ -31,11 +39,14 @@ export function inspectCommand(): Command {
     )
     .option('--bundle <file>', 'verify the path against this bundle, PEM or SPIFFE JSON')
     .option('--trust-domain <name>', 'the trust domain that the SPIFFE ID must belong to')
+    .addOption(new Option('--as <kind>', 'judge it as this (default: what it looks like)').choices(Object.keys(kinds)))
     .option('--json', 'print JSON')
     .addHelpText(
       'after',
       `
-The exit code is 0 when every rule holds, 1 when one fails or the certificate has expired, 2 for misuse.
+A CA is judged as a CA, a certificate with host names and without a URI as that of a server, and everything else as an SVID;
+with --bundle, --dir or --trust-domain all are judged as SVIDs.
+The exit code is 0 when every rule holds, 1 when one fails or the certificate has expired.
 
 Examples:
   sallyport inspect svid.pem --bundle root.pem
@@ -49,7 +60,8 @@ async function runInspect(what: string, flags: InspectFlags): Promise<number> {
   const { inspectChain } = await import('../../cert-agent/identity/inspect.ts');
   const sight = await look(what, flags);
   const wanted = await readWanted(flags, sight);
-  const report = inspectChain(sight.chain, { ...sight, ...wanted, now: Date.now() });
+  const as = flags.as === undefined ? {} : { as: flags.as };
+  const report = inspectChain(sight.chain, { ...sight, ...wanted, ...as, now: Date.now() });
   if (flags.json === true) printJson({ what, ...report, connection: sight.connection });
   else await printReport(report, sight.connection);
   return report.holds && !report.expired ? exitCodes.ok : exitCodes.no;
@@ -117,10 +129,17 @@ async function printReport(report: ChainReport, connection: ConnectionReport | u
   const { formatDuration } = await import('../../cert-agent/base/clock.ts');
   const span = formatDuration(Math.abs(report.timeLeftMs));
   const timeLeft = report.expired ? `expired ${span} ago` : `${span} left`;
+  const [first] = report.chain;
   const fields: [string, string][] = [
+    ['judged as', kinds[report.judgedAs]],
     ['SPIFFE ID', report.spiffeId ?? 'none'],
+    ['subject', harmless(first!.subject) || 'none'],
+    ['issuer', harmless(first!.issuer) || 'none'],
+    ...(first!.hosts.length === 0 ? [] : [['hosts', harmless(first!.hosts.join(', '))] as [string, string]]),
     ['serial', report.serial],
     ['key', report.keyKind],
+    ['signature', first!.signedWith ?? 'of a kind that no peer accepts'],
+    ['SHA-256', first!.fingerprint],
     ['valid', `${report.notBefore} to ${report.notAfter}, ${timeLeft}`],
     ...connectionFields(connection),
   ];

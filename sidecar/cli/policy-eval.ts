@@ -147,17 +147,21 @@ async function evaluateBatch(file: string, flags: RequestFlags): Promise<number>
     crlfDelay: Number.POSITIVE_INFINITY,
   });
   let pending = '';
+  let [evaluated, failed] = [0, 0];
   for await (const line of lines) {
     if (line.trim() === '') continue;
     const answer = await answerLine(evaluator, line);
+    if ('error' in answer) failed++;
+    else evaluated++;
     pending += `${JSON.stringify(answer)}\n`;
     if (pending.length < 65_536) continue;
     print(pending);
     pending = '';
   }
   if (pending !== '') print(pending);
+  if (failed + evaluated === 0) throw new SallyportError('usage', `no request in ${file}: nothing was evaluated`);
   // A line that could not be evaluated contains its own error.
-  return exitCodes.ok;
+  return failed === 0 ? exitCodes.ok : exitCodes.usage;
 }
 
 async function open(file: string): Promise<NodeJS.ReadableStream> {

@@ -3,7 +3,7 @@
 import { formatProblem, type Problem, SallyportError } from '../../cert-agent/base/errors.ts';
 import type { Finding } from '../analyze/lint.ts';
 import type { ScopeFlags } from '../analyze/world.ts';
-import { exitCodes, note, paint, print, printJson } from './terminal.ts';
+import { counted, exitCodes, note, paint, print, printJson } from './terminal.ts';
 
 interface LintFlags extends ScopeFlags {
   readonly workload?: readonly string[];
@@ -15,12 +15,16 @@ export interface LintResult {
   readonly findings: readonly Finding[];
   /** What could not be read. */
   readonly problems: readonly Problem[];
+  /** How many documents were read. */
+  readonly documents: number;
 }
 
 /** Prints the findings. */
 export async function lintPolicies(paths: readonly string[], flags: LintFlags): Promise<number> {
   const result = await findInPolicies(paths, flags);
-  const { findings, problems } = result;
+  const { findings, problems, documents } = result;
+  if (documents + findings.length + problems.length === 0)
+    throw new SallyportError('usage', 'no document was read: nothing was checked');
   if (flags.json === true) printJson(result);
   else {
     for (const one of problems) note(formatProblem(one));
@@ -31,7 +35,7 @@ export async function lintPolicies(paths: readonly string[], flags: LintFlags): 
     note(
       findings.length + problems.length === 0
         ? 'no findings'
-        : `${findings.length} findings, ${problems.length} problems`,
+        : `${counted(findings.length, 'finding')}, ${counted(problems.length, 'problem')}`,
     );
   }
   return findings.length + problems.length === 0 ? exitCodes.ok : exitCodes.no;
@@ -39,10 +43,11 @@ export async function lintPolicies(paths: readonly string[], flags: LintFlags): 
 
 /** Reads policies and looks for likely mistakes. @throws SallyportError as `readWorld`. */
 export async function findInPolicies(paths: readonly string[], flags: LintFlags): Promise<LintResult> {
-  const [{ lint }, { placeDocuments }, { readSomePaths, readWorld }, { parseSpiffeId }] = await Promise.all([
+  const [{ lint }, { placeDocuments }, { readWorld }, { readSomePaths }, { parseSpiffeId }] = await Promise.all([
     import('../analyze/lint.ts'),
     import('../documents/istio/read.ts'),
     import('../analyze/world.ts'),
+    import('../analyze/paths.ts'),
     import('../../cert-agent/identity/spiffe-id.ts'),
   ]);
   const { policies: _, ...rest } = flags;
@@ -76,7 +81,7 @@ export async function findInPolicies(paths: readonly string[], flags: LintFlags)
     ...found.findings,
     ...passedOver.map((one) => ({ code: 'file_passed_over', ...one, mend: 'rename it or remove it' })),
   ];
-  return { findings, problems: [...problems, ...found.problems] };
+  return { findings, problems: [...problems, ...found.problems], documents: placed.length };
 }
 
 async function settingsIn(file: string): Promise<import('../config/settings.ts').Settings> {

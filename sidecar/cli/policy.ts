@@ -75,7 +75,7 @@ A line of a batch: {"id", "from": "spiffe://..."|null, "sourceIp", "remoteIp", "
 "defaultAction", "pathNormalization". "providers": {"name": "allow"} sets the decisions of external authorizers; one
 that is not listed denies. The output line: {"id", "allowed", "status", "policy", "rule", "path"} or {"id", "error"}.
 
-The exit code is 0 when it is allowed, 1 when it is not, 2 for misuse; with --batch 0 if every line was evaluated.
+The exit code is 0 when it is allowed, 1 when it is not; with --batch 0 if every line was evaluated, else 2.
 
 Examples:
   sallyport policy eval --policies policies/ --from spiffe://cluster.local/ns/shop/sa/web --to shop/orders:8080 GET /
@@ -133,7 +133,7 @@ Example:
         'after',
         `
 Without a flag for a workload, all workloads that the policies' selectors distinguish are compared.
-The exit code is 0 when nothing changes, 1 when something does, 2 for misuse or where nothing was compared.
+The exit code is 0 when nothing changes, 1 when something does (2 also where nothing was compared).
 
 Example:
   sallyport policy diff policies/ policies.new/ --namespace shop --label app=orders`,
@@ -154,7 +154,7 @@ Example:
         `
 A log has no headers and no claims, and authorizers are not asked again: a request whose decision depends on one is
 counted as 'cannot be decided'.
-The exit code is 0 when nothing would have changed, 1 when something would, 2 for misuse or where nothing was compared.
+The exit code is 0 when nothing would have changed, 1 when something would (2 also where nothing was compared).
 
 Example:
   sallyport policy replay --log access.json --policies policies.new/ --config sidecar.yaml`,

@@ -4,6 +4,7 @@ import { Command } from 'commander';
 import { formatProblem, SallyportError } from '../../cert-agent/base/errors.ts';
 import type { Snapshot } from '../cluster/store.ts';
 import type { Reading } from '../config/read.ts';
+import { checking, placed, printChecked } from './checked.ts';
 import { action, counted, exitCodes, note, notePassedOver, noteWarning, paint, withLogFormat } from './terminal.ts';
 
 /** The command; the proxy is imported when it runs. */
@@ -18,6 +19,7 @@ export function sidecarCommand(): Command {
     )
     .option('--check', 'check the configuration, print its problems and warnings, and exit')
     .option('--strict', 'with --check: exit with 1 if there is a warning')
+    .option('--json', "with --check: print JSON, like 'sallyport check'")
     .addHelpText(
       'after',
       `
@@ -30,12 +32,26 @@ SIGHUP rereads every file now. SIGTERM accepts new connections for another 5 s (
 flight, and exits with 0. SIGINT does not wait.`,
     )
     .action(
-      action((options: { config: string; check?: boolean; strict?: boolean; workers: string }) =>
-        options.check === true
-          ? check(options.config, options.strict)
-          : serve(options.config, readCount(options.workers), 'sidecar'),
-      ),
+      action(({ config, check: isCheck, strict = false, json = false, workers }: SidecarFlags) => {
+        if (isCheck === true) return checking(config, json, () => check(config, { strict, json }));
+        refuseWithoutCheck({ strict, json });
+        return serve(config, readCount(workers), 'sidecar');
+      }),
     );
+}
+
+interface SidecarFlags {
+  readonly config: string;
+  readonly check?: boolean;
+  readonly strict?: boolean;
+  readonly json?: boolean;
+  readonly workers: string;
+}
+
+/** Options that only a check has. @throws SallyportError `usage`. */
+export function refuseWithoutCheck({ strict, json }: { readonly strict: boolean; readonly json: boolean }): void {
+  const given = strict ? '--strict' : json ? '--json' : undefined;
+  if (given !== undefined) throw new SallyportError('usage', `${given} is for --check`, { hint: 'add --check' });
 }
 
 /** A configuration, and what a process would warn of when it starts with it. */
@@ -58,9 +74,12 @@ export async function readChecked(file: string): Promise<Checked> {
   return { ...reading, warnings };
 }
 
-async function check(file: string, strict = false): Promise<number> {
+async function check(
+  file: string,
+  { strict, json }: { readonly strict: boolean; readonly json: boolean },
+): Promise<number> {
   const { settings, documents, sources, passedOver, warnings } = await readChecked(file);
-  notePassedOver(passedOver);
+  if (!json) notePassedOver(passedOver);
   if (settings.gateway !== undefined)
     throw new SallyportError('usage', `${file} configures a gateway, not a sidecar`, {
       hint: "run 'sallyport gateway'",
@@ -74,6 +93,10 @@ async function check(file: string, strict = false): Promise<number> {
     ...warnings,
     ...(await configurationWarnings({ settings, text, documents }, Date.now())).map(formatProblem),
   ];
+  if (json) {
+    const [count, worries] = [countOf(documents), found.map((one) => placed(one, file))];
+    return printChecked({ documents: count, problems: [], warnings: worries, passedOver, notChecked: 0 }, strict);
+  }
   for (const one of found) noteWarning(one);
   if (nothingCanPass(settings, documents)) note(`such as:\n\n${firstPolicy(settings)}`);
   return noteValid(

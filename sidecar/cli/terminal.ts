@@ -3,10 +3,18 @@
 import { once } from 'node:events';
 import { styleText } from 'node:util';
 import { type Command, Option } from 'commander';
-import { formatProblem, type Problem, reasonOf, SallyportError } from '../../cert-agent/base/errors.ts';
+import { type Code, formatProblem, type Problem, reasonOf, SallyportError } from '../../cert-agent/base/errors.ts';
 
-/** Exit codes. `no`: the command ran, and the result is negative: a rule fails, a request was refused. */
-export const exitCodes = Object.freeze({ ok: 0, no: 1, usage: 2 });
+/**
+ * Exit codes of every command except `exec`, which ends as its app does. `no`: the command ran, and the result is
+ * negative: a rule fails, a request was refused. `usage`: misuse, or something that cannot be read: nothing was checked.
+ * `unreachable`: the process or the CA that was asked does not respond, and may do so later.
+ */
+export const exitCodes = Object.freeze({ ok: 0, no: 1, usage: 2, unreachable: 3 });
+
+/** The same as a sentence, for the help. */
+export const exitCodesText =
+  'Exit codes: 0 good, 1 a finding or a refusal, 2 misuse or something unreadable, 3 a process or CA that does not respond.';
 
 /** The default of --admin. */
 export const defaultAdmin = process.env['SALLYPORT_ADMIN'] ?? 'http://127.0.0.1:15000';
@@ -100,23 +108,35 @@ export function printError(error: unknown): void {
   if (error.hint !== undefined) note(`${paint('yellow', 'hint:', process.stderr)} ${error.hint}`);
 }
 
-const misuse = new Set([
-  'usage',
-  'config_invalid',
-  'config_unreadable',
-  'secret_exposed',
-  'spiffe_id_invalid',
-  'ttl_out_of_range',
+/** Errors of what was given to the command: it could not begin. */
+const misuse: ReadonlySet<Code> = new Set<Code>([
+  ...(['usage', 'config_invalid', 'config_unreadable', 'secret_exposed', 'spiffe_id_invalid'] as const),
+  ...(['ttl_out_of_range', 'dns_name_invalid', 'csr_invalid', 'key_unreadable', 'key_mismatch'] as const),
+  ...(['certificate_unreadable', 'bundle_invalid', 'bundle_empty', 'crl_invalid', 'backup_invalid'] as const),
+  ...(['ca_missing', 'ca_exists', 'passphrase_wrong', 'store_missing', 'store_foreign'] as const),
+  ...(['node_unsuitable', 'internal'] as const),
 ]);
 
-/** Wraps the work of a command: its result is the exit code; an error is printed and becomes 1 or 2. */
+/** Errors of a process elsewhere that does not respond, or is not the one that was asked for. */
+const unreachable: ReadonlySet<Code> = new Set<Code>([
+  ...(['ca_unreachable', 'ca_overloaded', 'kubernetes_unavailable', 'redis_unavailable'] as const),
+  ...(['upstream_connect', 'upstream_connect_timeout', 'upstream_unresolved', 'upstream_tls'] as const),
+]);
+
+/** The exit code of an error. One that is not ours is a fault of the program: nothing was found out. */
+export function exitCodeOf(error: unknown): number {
+  if (!(error instanceof SallyportError) || misuse.has(error.code)) return exitCodes.usage;
+  return unreachable.has(error.code) ? exitCodes.unreachable : exitCodes.no;
+}
+
+/** Wraps the work of a command: its result is the exit code; an error is printed, and has an exit code of its own. */
 export function action<A extends unknown[]>(work: (...args: A) => Promise<number>): (...args: A) => Promise<void> {
   return async function runAction(...args: A): Promise<void> {
     try {
       process.exitCode = await work(...args);
     } catch (error) {
       printError(error);
-      process.exitCode = error instanceof SallyportError && misuse.has(error.code) ? exitCodes.usage : exitCodes.no;
+      process.exitCode = exitCodeOf(error);
     }
   };
 }

@@ -3,22 +3,23 @@
 import { Command } from 'commander';
 import { SallyportError } from '../../cert-agent/base/errors.ts';
 import type { DenialLine, Why } from '../observe/denials.ts';
-import { action, defaultAdmin, exitCodes, paint, print, printJson } from './terminal.ts';
+import { action, defaultAdmin, exitCodes, harmless, paint, print, printJson } from './terminal.ts';
 
 /** The command; its modules are imported when it runs. */
 export function whyCommand(): Command {
   return new Command('why')
-    .description('Show why a running sidecar refused a request, and what would have allowed it')
+    .description('Show why a running sidecar or gateway refused a request, and what would have allowed it')
     .argument('[id]', 'decision_id of the access log, or x-sallyport-decision of a response')
     .option('--last', 'show the newest refusal, instead of an id')
-    .option('--admin <url>', 'the admin address of the sidecar', defaultAdmin)
+    .option('--admin <url>', 'the admin address of the sidecar or gateway', defaultAdmin)
     .option('--json', 'print JSON')
     .addHelpText(
       'after',
       `
-The last thousand refusals by policies are kept in memory; GET /denials of the admin port lists them. Of other refusals,
-such as those of a RequestValidation, the access log has all that is known.
-The exit code is 0 when the refusal could be explained, 1 when it could not, 2 for misuse.
+The last thousand refusals by policies are kept in memory; 'sallyport denials' lists them. At a gateway they are the requests
+of callers who are not known or may not do this. Of other refusals, such as those of a RequestValidation, the access log has
+all that is known.
+The exit code is 0 when the refusal could be explained, and 1 when it could not.
 
 Examples:
   sallyport why --last
@@ -58,15 +59,25 @@ async function runWhy(given: string | undefined, flags: WhyFlags): Promise<numbe
   else {
     const { request } = why;
     const what = request.protocol === 'tcp' ? 'a TCP connection' : `${request.method} ${request.path}`;
-    print(`${why.time} ${what} from ${request.principal || 'a peer without identity'} was refused [${why.code}]`);
-    print(why.reason);
-    if (why.explanation === null) print(paint('yellow', 'the policies that refused it are no longer in memory'));
+    const who = harmless(request.principal) || 'a peer without identity';
+    print(`${why.time} ${harmless(what)} from ${who} was refused [${why.code}]`);
+    print(harmless(why.reason));
+    if (why.gateway) print(atGateway(why));
+    else if (why.explanation === null) print(paint('yellow', 'the policies that refused it are no longer in memory'));
     else {
       print('');
       printExplanation(why.explanation);
     }
   }
   return exitCodes.ok;
+}
+
+/** Where to look next: the policies of a gateway are not explained rule by rule. */
+function atGateway({ policy, code }: Why): string {
+  const [, of] = /^securitypolicy\/([^/]+\/[^/]+)\/authorization\//.exec(policy) ?? [];
+  if (of !== undefined)
+    return `The SecurityPolicy ${of} decided, by its ${policy.slice(policy.lastIndexOf('/') + 1)} rule: its rules are tried in order, and the first that matches decides.`;
+  return `'sallyport explain ${code}' says what to do; 'sallyport gateway status' shows which policies apply to a route.`;
 }
 
 /** The id of the newest refusal. @throws SallyportError `not_found`. */

@@ -177,7 +177,9 @@ export function readText(file: string, encoding: 'utf8' | 'latin1' = 'utf8'): st
     return readFileSync(file, encoding);
   } catch (error) {
     const why = errnoOf(error) === 'ENOENT' ? 'it does not exist' : reasonOf(error);
-    throw new SallyportError('config_unreadable', `${file} cannot be read: ${why}`, { hint: 'set it with --config' });
+    throw new SallyportError('config_unreadable', `${file} cannot be read: ${why}`, {
+      hint: 'is the path right? a relative one begins at the current directory',
+    });
   }
 }
 

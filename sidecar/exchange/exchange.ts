@@ -212,6 +212,11 @@ export interface Phases {
 /** Differs for each run of the process: connections are counted from 1 in each. */
 const runId = randomBytes(4).toString('hex');
 
+/** How the IDs of all decisions on a connection begin under one generation of the configuration. */
+export function decisionPrefix(generation: number, connection: number): string {
+  return `${runId}-${generation}-${connection}-`;
+}
+
 /** One request in flight, and its record. Created with all its fields, so that all exchanges share one shape. */
 export class Exchange {
   readonly connection: ConnectionFacts;
@@ -250,6 +255,8 @@ export class Exchange {
   requestIdGiven = false;
   userAgent: string | undefined = undefined;
   forwardedFor: string | undefined = undefined;
+  /** The field `traceparent`; '' if it came twice, which names no trace. */
+  traceParent: string | undefined = undefined;
   /** True if its Content-Type is gRPC. */
   grpc = false;
 
@@ -327,7 +334,7 @@ export class Exchange {
 
   /** Names the decision: the run of the process, the generation, the connection, and the request's number on it. */
   get decisionId(): string {
-    return `${runId}-${this.rules.generation}-${this.connection.id}-${this.number}`;
+    return `${decisionPrefix(this.rules.generation, this.connection.id)}${this.number}`;
   }
 }
 

@@ -80,6 +80,7 @@ export const role = Object.freeze({
   /** `:method` and other pseudo-header fields, in HTTP/2 only. */
   pseudo: 14,
   contentType: 15,
+  traceParent: 16,
 });
 
 const rolesByName: Readonly<Record<string, number>> = {
@@ -95,6 +96,7 @@ const rolesByName: Readonly<Record<string, number>> = {
   'user-agent': role.userAgent,
   'x-forwarded-for': role.forwardedFor,
   te: role.te,
+  traceparent: role.traceParent,
   'content-type': role.contentType,
   'proxy-connection': role.hop,
   'proxy-authenticate': role.hop,
@@ -168,7 +170,8 @@ export function isEndToEnd(which: number): boolean {
     which === role.userAgent ||
     which === role.contentType ||
     which === role.forwardedFor ||
-    which === role.requestId
+    which === role.requestId ||
+    which === role.traceParent
   );
 }
 

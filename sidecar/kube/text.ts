@@ -1,7 +1,21 @@
 // Documents of Kubernetes as text: YAML with several documents, Lists, JSON. What is not changed stays as it was
 // written, byte for byte; what is changed keeps its comments, except in a document with aliases, which is written anew.
 
-import { type Document, isCollection, isMap, isScalar, isSeq, parseDocument, stringify, visit } from 'yaml';
+import {
+  type Document,
+  isCollection,
+  isMap,
+  isScalar,
+  isSeq,
+  type Node,
+  parseDocument,
+  type Scalar,
+  type ScalarTag,
+  stringify,
+  visit,
+  type YAMLMap,
+  type YAMLSeq,
+} from 'yaml';
 import { reasonOf, SallyportError } from '../../cert-agent/base/errors.ts';
 import { type InjectOptions, inject, type Result, uninject } from './inject.ts';
 import { diff, type Operation, pointer, stepsOf } from './patch.ts';
@@ -62,7 +76,8 @@ function transform(text: string, file: string, work: (documents: readonly unknow
     known.push({ path, before: value, after: result.value });
     changes.set(index, known);
   }
-  const parts = segments.map((segment, index) => write(segment, changes.get(index) ?? []));
+  const added = new AddedNodes();
+  const parts = segments.map((segment, index) => write(segment, changes.get(index) ?? [], added));
   const named = results.filter((result, i) => all[i]!.value !== undefined || result.outcome !== 'left_alone');
   return { text: parts.join(''), results: named };
 }
@@ -146,11 +161,29 @@ const yamlOptions = {
   prettyErrors: false,
   uniqueKeys: true,
   customTags: (tags: unknown[]) =>
-    tags.filter((tag) => {
-      const { tag: name = '', format = '' } = tag as { tag?: string; format?: string };
-      return format !== 'TIME' && !/:(?:timestamp|omap|pairs|set|binary)$/.test(name);
-    }) as never,
+    tags
+      .filter((tag) => {
+        const { tag: name = '', format = '' } = tag as { tag?: string; format?: string };
+        return format !== 'TIME' && !/:(?:timestamp|omap|pairs|set|binary)$/.test(name);
+      })
+      .map((tag) => quick(tag as ScalarTag)) as never,
 };
+
+/** What is printed as it is, in every place: it can be read as nothing but this string. */
+const plainWord = /^(?!(?:y|n|yes|no|on|off|true|false|null)$)[a-z][\w./-]*$/i;
+
+/** Strings are printed a third faster when the library does not try all that a string could be. */
+function quick(tag: ScalarTag): ScalarTag {
+  const { tag: name, stringify: whole } = tag;
+  if (name !== 'tag:yaml.org,2002:str' || whole === undefined) return tag;
+  return {
+    ...tag,
+    stringify(item, ...rest) {
+      const { type = 'PLAIN', value } = item as Scalar;
+      return type === 'PLAIN' && typeof value === 'string' && plainWord.test(value) ? value : whole(item, ...rest);
+    },
+  };
+}
 
 function plainOf(document: Document, file: string, line: number): unknown {
   try {
@@ -179,7 +212,11 @@ function invalid(file: string, line: number, message: string, hint?: string): Sa
   return new SallyportError('config_invalid', `${file}:${line}: ${message}`, { problems: [problem], hint });
 }
 
-function write(segment: Segment, changes: readonly { path: string; before: unknown; after: unknown }[]): string {
+function write(
+  segment: Segment,
+  changes: readonly { path: string; before: unknown; after: unknown }[],
+  added: AddedNodes,
+): string {
   if (changes.length === 0) return segment.text;
   const { text, isJson, document } = segment;
   const operations = changes.flatMap(({ path, before, after }) =>
@@ -199,7 +236,8 @@ function write(segment: Segment, changes: readonly { path: string; before: unkno
   if (document === undefined)
     printed = `${begins}${stringify(patched(segment.value, changes), { ...style, version: '1.1', aliasDuplicateObjects: false })}`;
   else {
-    for (const operation of operations) apply(document, operation);
+    added.style = JSON.stringify(style);
+    for (const operation of operations) apply(document, operation, added);
     printed = document.toString(style);
     if (begins !== '' && !printed.startsWith('---')) printed = `---\n${printed}`;
   }
@@ -233,13 +271,14 @@ function isDenseOf(text: string): boolean {
   return balance > 0;
 }
 
-function apply(document: Document, operation: Operation): void {
+function apply(document: Document, operation: Operation, added: AddedNodes): void {
   const steps = stepsOf(operation.path);
   const last = steps.at(-1)!;
   const parentPath = steps.slice(0, -1);
   const parent = parentPath.length === 0 ? document.contents : document.getIn(parentPath, true);
   if (operation.op === 'remove') return void document.deleteIn(steps);
-  const node = document.createNode(operation.value, { aliasDuplicateObjects: false });
+  const text = JSON.stringify(operation.value);
+  const node = added.nodeOf(document, operation.value, text);
   if (operation.op === 'replace') {
     const known = document.getIn(steps, true);
     if (isScalar(known) && isScalar(node)) known.value = node.value;
@@ -251,6 +290,52 @@ function apply(document: Document, operation: Operation): void {
     if (last === 'name') parent.items.unshift(pair);
     else parent.items.push(pair);
   } else document.setIn(steps, node);
-  const isLong = JSON.stringify(operation.value).length > 100;
-  if (isCollection(parent) && parent.flow && isLong) parent.flow = false;
+  if (isCollection(parent) && parent.flow && text.length > 100) parent.flow = false;
+}
+
+/** Annotations, for one, are never the same twice, and are not to fill the memory. */
+const mostShared = 1000;
+
+/**
+ * The nodes of what is added, and how they are printed: the sidecars and volumes of a thousand workloads are mostly the
+ * same. They stay as they are once they are made, so that documents can share them.
+ */
+class AddedNodes {
+  /** How collections of the document at hand are printed. */
+  style = '';
+  readonly #nodes = new Map<string, Node>();
+
+  /** `text` is the value as JSON. */
+  nodeOf(document: Document, value: unknown, text: string): Node {
+    const create = (): Node => document.createNode(value, { aliasDuplicateObjects: false });
+    if (typeof value !== 'object' || value === null) return create();
+    const key = `${this.style} ${text}`;
+    let node = this.#nodes.get(key);
+    if (node === undefined) {
+      node = create();
+      if (isCollection(node)) printOnce(node);
+      if (this.#nodes.size < mostShared) this.#nodes.set(key, node);
+    }
+    return node;
+  }
+}
+
+/** Keeps what `node` is printed as, at each depth. */
+function printOnce(node: YAMLMap | YAMLSeq): void {
+  const printed = new Map<string, string>();
+  const print = node.toString.bind(node);
+  node.toString = (context, onComment, onChompKeep) => {
+    if (context === undefined) return print();
+    const place = `${context.inFlow}${context.indent}`;
+    const known = printed.get(place);
+    if (known !== undefined) return known;
+    let isKept = true;
+    const text = print(context, onComment, () => {
+      // Of a string that ends in empty lines: those around it have to know.
+      isKept = false;
+      onChompKeep?.();
+    });
+    if (isKept) printed.set(place, text);
+    return text;
+  };
 }

@@ -17,6 +17,8 @@ interface Denial {
   readonly code: string;
   readonly reason: string;
   readonly policy: string;
+  /** The caller: a SPIFFE ID, or at a gateway the client as far as it is known. */
+  readonly from: string;
   readonly facts: RequestFacts;
 }
 
@@ -42,7 +44,11 @@ export interface Why {
     readonly method: string;
     readonly path: string;
   };
-  /** Null if the policies that decided it are no longer kept. */
+  /** The rule that decided, as in the access log; `-` where none did. */
+  readonly policy: string;
+  /** At a gateway the reason is all there is: its SecurityPolicies are evaluated in their order. */
+  readonly gateway: boolean;
+  /** Null at a gateway, and if the policies that decided it are no longer kept. */
   readonly explanation: Explanation | null;
 }
 
@@ -59,9 +65,19 @@ const maxOfOne = 32 * 1024;
 /** Codes that can be explained further; for the others the record is complete. */
 const explained = new Set(['policy_denied', 'ext_authz_denied', 'ext_authz_failed']);
 
+/** No policy of the mesh is in force at a gateway, so that no header explains anything. */
+const noHeaders = { headers: new Set<string>() };
+
+interface Kept {
+  readonly denial: Denial;
+  readonly bytes: number;
+  readonly gateway: boolean;
+  set: PolicySet | undefined;
+}
+
 /** One for each process. Holds facts of requests, which may be personal: shown on the admin port only. */
 export class Denials {
-  readonly #kept = new Map<string, { readonly denial: Denial; readonly bytes: number; set: PolicySet | undefined }>();
+  readonly #kept = new Map<string, Kept>();
   #bytes = 0;
   readonly #sets: PolicySet[] = [];
 
@@ -69,19 +85,37 @@ export class Denials {
   note(exchange: Exchange, error: SallyportError, facts: RequestFacts, set: PolicySet): void {
     if (!explained.has(error.code)) return;
     if (this.#sets.at(-1) !== set) this.#remember(set);
+    this.#keep(exchange, error, facts, set, facts.principal);
+  }
+
+  /** The same at a gateway, for callers that are unknown or may not do this. `from` names the client. */
+  noteAtGateway(exchange: Exchange, error: SallyportError, facts: RequestFacts, from: string): void {
+    const { status } = error.row;
+    if (status === 401 || status === 403) this.#keep(exchange, error, facts, undefined, from);
+  }
+
+  #keep(
+    exchange: Exchange,
+    error: SallyportError,
+    facts: RequestFacts,
+    set: PolicySet | undefined,
+    caller: string,
+  ): void {
     const id = exchange.decisionId;
-    const { facts: copied, bytes } = copyFacts(facts, set);
+    const { facts: copied, bytes } = copyFacts(facts, set ?? noHeaders);
     const reason = copyText(error.message);
-    const size = bytesPerDenial + bytes + reason.length;
+    const from = copyText(caller);
+    const size = bytesPerDenial + bytes + reason.length + from.length;
     const denial = {
       id,
       time: exchange.startedAt,
       code: error.code,
       reason,
       policy: exchange.policy,
+      from,
       facts: copied,
     };
-    this.#kept.set(id, { denial, bytes: size, set });
+    this.#kept.set(id, { denial, bytes: size, set, gateway: set === undefined });
     this.#bytes += size;
     for (const [oldest, one] of this.#kept) {
       if (this.#kept.size <= maxDenials && this.#bytes <= maxBytes) break;
@@ -99,14 +133,16 @@ export class Denials {
   why(id: string): Why | undefined {
     const known = this.#kept.get(id);
     if (known === undefined) return undefined;
-    const { denial, set } = known;
-    const { protocol, principal, method, path } = denial.facts;
+    const { denial, set, gateway } = known;
+    const { protocol, method, path } = denial.facts;
     return {
       id,
       time: formatTime(denial.time),
       code: denial.code,
       reason: denial.reason,
-      request: { protocol, principal, method, path },
+      request: { protocol, principal: denial.from, method, path },
+      policy: denial.policy,
+      gateway,
       explanation: set === undefined ? null : explain(set, denial.facts, denial),
     };
   }
@@ -114,12 +150,12 @@ export class Denials {
   /** The newest first. */
   list(): DenialLine[] {
     return [...this.#kept.values()]
-      .map(({ denial: { id, time, code, policy, facts } }) => ({
+      .map(({ denial: { id, time, code, policy, from, facts } }) => ({
         id,
         time: formatTime(time),
         code,
         policy,
-        from: facts.principal,
+        from,
         request: facts.protocol === 'tcp' ? `TCP :${facts.port}` : `${facts.method} ${facts.path}`,
       }))
       .toReversed();
@@ -134,7 +170,10 @@ export class Denials {
 }
 
 /** Only the headers that some policy tests: others explain nothing, and may be secret. */
-function copyFacts(facts: RequestFacts, { headers }: PolicySet): { facts: RequestFacts; bytes: number } {
+function copyFacts(
+  facts: RequestFacts,
+  { headers }: Pick<PolicySet, 'headers'>,
+): { facts: RequestFacts; bytes: number } {
   const kept = new Map<string, string>();
   let bytes = 0;
   const copy = (text: string): string => {

@@ -3,10 +3,10 @@
 
 import { connect } from 'node:net';
 import { networkInterfaces } from 'node:os';
-import { Counter, type Registry } from 'prom-client';
 import { type Address, isLoopback } from '../../cert-agent/base/address.ts';
 import { every, guard } from '../../cert-agent/base/background.ts';
 import type { Log } from '../../cert-agent/base/log.ts';
+import { Counter, type Registry } from '../../cert-agent/base/prometheus.ts';
 
 const everyMs = 60_000;
 const answerMs = 1000;

@@ -12,6 +12,7 @@ import { closeSync, fstatSync, ftruncateSync, openSync, readSync, statSync, writ
 import { setTimeout as sleep } from 'node:timers/promises';
 import { every } from '../../cert-agent/base/background.ts';
 import { errnoOf, reasonOf, SallyportError } from '../../cert-agent/base/errors.ts';
+import type { LogLine } from './log-line.ts';
 
 const flushMs = 100;
 const maxHeldBytes = 8 * 1024 * 1024;
@@ -89,14 +90,14 @@ export class LogFile {
     if (!this.#writing) this.#swap();
   }
 
-  /** Takes one line, newline included, in ASCII. `droppable` lines are dropped if there is no room. */
-  add(line: string, droppable: boolean): void {
+  /** Takes one line, newline included. `droppable` lines are dropped if there is no room. */
+  add(line: LogLine, droppable: boolean): void {
     if (droppable && this.full) {
       this.#observer.dropped();
       return;
     }
     if (this.#used + line.length > this.#block.length) this.#turnOver(line.length);
-    this.#used += this.#block.write(line, this.#used, 'latin1');
+    this.#used += line.bytes.copy(this.#block, this.#used, 0, line.length);
   }
 
   /** Calls `run` once there is room; at once if there is. */

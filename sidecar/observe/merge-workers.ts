@@ -1,6 +1,6 @@
 // Merges the facts of several workers: counters and sizes are added up, lists are combined. Pure.
 
-import { AggregatorRegistry, type MetricObjectWithValues, type MetricValue } from 'prom-client';
+import { AggregatorRegistry, type MetricObjectWithValues, type MetricValue } from '../../cert-agent/base/prometheus.ts';
 import type { DenialLine } from './denials.ts';
 import type { ShadowChange, ShadowFacts } from './dry-run.ts';
 import type { Edge } from './learned.ts';

@@ -1,7 +1,8 @@
 // Metrics as rows of a table: a name, a type, a help text, labels, and how the values are read at scrape. The data path
 // adds to plain fields; prom-client's own counters hash the label set at every `inc`.
 
-import { Counter, Gauge, type Metric, type Registry } from 'prom-client';
+import { labelsText, valueText } from '../../cert-agent/base/metrics-text.ts';
+import { Counter, Gauge, type Metric, type Registry } from '../../cert-agent/base/prometheus.ts';
 import { buckets, type Distribution } from './peer-stats.ts';
 
 /** A new object for each sample: prom-client keeps it. */
@@ -37,8 +38,38 @@ export type MetricRow<Source> = ValueRow<Source> | HistogramRow<Source>;
 
 /** Lets `registry` read each row from `source` at scrape. */
 export function registerRows<Source>(registry: Registry, rows: readonly MetricRow<Source>[], source: Source): void {
-  for (const row of rows)
-    registry.registerMetric(row.type === 'histogram' ? histogram(row, source) : valueMetric(row, source));
+  for (const row of rows) {
+    const metric = row.type === 'histogram' ? histogram(row, source) : valueMetric(row, source);
+    registry.registerMetric(Object.assign(metric, { lines: () => linesOf(row, source) }));
+  }
+}
+
+/** The row in Prometheus' text format, line by line: the whole is never in memory. */
+function* linesOf<Source>(row: MetricRow<Source>, source: Source): Generator<string> {
+  const { name, help, type } = row;
+  yield `# HELP ${name} ${help.replaceAll('\\', '\\\\').replaceAll('\n', '\\n')}`;
+  yield `# TYPE ${name} ${type}`;
+  if (row.type !== 'histogram') {
+    let isEmpty = true;
+    for (const [labels, value] of row.read(source)) {
+      isEmpty = false;
+      yield `${name}${labelsText(labels)} ${valueText(value)}`;
+    }
+    // A metric without labels always has a value.
+    if (isEmpty && row.labels.length === 0) yield `${name} 0`;
+    return;
+  }
+  for (const [labels, { counts, sum }] of row.read(source)) {
+    const plain = labelsText(labels);
+    const open = plain === '' ? '{' : `${plain.slice(0, -1)},`;
+    let total = 0;
+    for (const [i, count] of counts.entries()) {
+      total += count;
+      yield `${name}_bucket${open}le="${buckets[i] ?? '+Inf'}"} ${total}`;
+    }
+    yield `${name}_sum${plain} ${valueText(sum)}`;
+    yield `${name}_count${plain} ${total}`;
+  }
 }
 
 function valueMetric<Source>(row: ValueRow<Source>, source: Source): Metric<string> {

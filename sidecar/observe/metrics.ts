@@ -28,6 +28,12 @@ export interface KeyFacts {
 /** Authenticated peers are few; beyond this, the others are counted together under `unknown`. */
 const maxPeers = 10_000;
 
+/**
+ * Combinations of a peer, a status, a flag and a gRPC status: each is some 67 series with 25 labels. Further ones are
+ * counted under the peer `unknown`.
+ */
+const maxOutcomes = 300;
+
 /** Counts by a few labels, for what is rarer than requests. */
 class Tally {
   readonly #rows = new Map<string, { readonly labels: Labels; count: number }>();
@@ -52,6 +58,9 @@ export class TrafficMetrics {
   readonly #tokens = new Tally();
   readonly #cut = new Tally();
   logDropped = 0;
+  #outcomes = 0;
+  /** Requests that are counted under `unknown` because there are too many combinations. */
+  foldedRequests = 0;
   /** Set by the owner of the count. */
   heldBytes: () => number = () => 0;
   jwks: () => readonly KeyFacts[] = () => [];
@@ -83,13 +92,26 @@ export class TrafficMetrics {
 
   /** Adds one finished request. `durationMs` from its first byte to the last of its response. */
   countRequest(stats: PeerStats, exchange: Exchange, durationMs: number): void {
-    const outcome = stats.outcome(exchange.status, exchange.flag, exchange.grpc ? exchange.grpcStatus : undefined);
+    const outcome = this.#outcomeOf(stats, exchange);
     outcome.requests++;
     outcome.requestMessages += exchange.requestMessages;
     outcome.replyMessages += exchange.replyMessages;
     outcome.duration.observe(durationMs);
     outcome.requestBytes.observe(exchange.bytesReceived);
     outcome.replyBytes.observe(exchange.bytesSent);
+  }
+
+  #outcomeOf(stats: PeerStats, { status, flag, grpc, grpcStatus }: Exchange): Outcome {
+    const of = grpc ? grpcStatus : undefined;
+    const known = stats.known(status, flag, of);
+    if (known !== undefined) return known;
+    const isNamed = stats.principal !== undefined || stats.cluster !== undefined;
+    if (this.#outcomes >= maxOutcomes && isNamed) {
+      this.foldedRequests++;
+      return this.statsOf(stats.direction, undefined).outcome(status, flag, of);
+    }
+    this.#outcomes++;
+    return stats.outcome(status, flag, of);
   }
 
   /** Counts a completed handshake. */
@@ -117,7 +139,7 @@ export class TrafficMetrics {
 interface Source {
   readonly version: string;
   readonly labels: IstioLabels;
-  readonly metrics: Pick<TrafficMetrics, 'logDropped' | 'heldBytes' | 'jwks' | 'shadow'>;
+  readonly metrics: Pick<TrafficMetrics, 'logDropped' | 'foldedRequests' | 'heldBytes' | 'jwks' | 'shadow'>;
   peers(): readonly PeerStats[];
   refusedConnections(): readonly Sample[];
   handshakes(): readonly Sample[];
@@ -125,11 +147,15 @@ interface Source {
   cut(): readonly Sample[];
 }
 
-/** One sample per peer and outcome. */
-function perOutcome<T>({ labels, peers }: Source, read: (outcome: Outcome) => T): Sample<T>[] {
-  return peers().flatMap((peer) =>
-    [...peer.outcomes.values()].map((outcome): Sample<T> => [labels.http(peer, outcome), read(outcome)]),
-  );
+/** One sample per peer and outcome, made when it is asked for. */
+function* perOutcome<T>(
+  { labels, peers }: Source,
+  read: (outcome: Outcome) => T,
+  isMeant: (outcome: Outcome) => boolean = () => true,
+): Generator<Sample<T>> {
+  for (const peer of peers())
+    for (const outcome of peer.outcomes.values())
+      if (isMeant(outcome)) yield [labels.http(peer, outcome), read(outcome)];
 }
 
 function distribution(name: string, help: string, read: (outcome: Outcome) => Distribution): HistogramRow<Source> {
@@ -138,10 +164,10 @@ function distribution(name: string, help: string, read: (outcome: Outcome) => Di
 
 /** Counted for gRPC only: other protocols have no messages. */
 function messages(name: string, help: string, read: (outcome: Outcome) => number): ValueRow<Source> {
-  const isGrpc = ([labels]: Sample): boolean => labels['request_protocol'] === 'grpc';
+  const isGrpc = ({ grpcStatus }: Outcome): boolean => grpcStatus !== undefined;
   return {
     ...{ type: 'counter', name, help, labels: istioLabelNames },
-    read: (source) => perOutcome(source, read).filter(isGrpc),
+    read: (source) => perOutcome(source, read, isGrpc),
   };
 }
 
@@ -248,6 +274,13 @@ const rows: readonly MetricRow<Source>[] = [
     help: 'Bytes that wait in memory for slow readers.',
     labels: [],
     read: ({ metrics }) => [[{}, metrics.heldBytes()]],
+  },
+  {
+    type: 'counter',
+    name: 'sallyport_metrics_folded_requests_total',
+    help: 'Requests counted under the peer `unknown`, because the peers and outcomes would have too many series.',
+    labels: [],
+    read: ({ metrics }) => [[{}, metrics.foldedRequests]],
   },
   {
     type: 'counter',

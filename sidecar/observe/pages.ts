@@ -22,7 +22,7 @@ export interface Readiness {
 /** Everything the pages show, read on request. */
 export interface PageSources {
   /** In Prometheus' text format. */
-  metrics(): Promise<string>;
+  metrics(): Promise<string | Buffer>;
   readonly metricsType: string;
   readiness(): Readiness;
   identity(): Identity | undefined;

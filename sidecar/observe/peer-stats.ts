@@ -62,9 +62,14 @@ export class PeerStats {
     this.cluster = cluster;
   }
 
+  /** The counts for one outcome; undefined before its first request. */
+  known(status: number, flag: string, grpcStatus: number | undefined): Outcome | undefined {
+    return this.outcomes.get(keyOf(status, flag, grpcStatus));
+  }
+
   /** The counts for one outcome, made at its first request. */
   outcome(status: number, flag: string, grpcStatus: number | undefined): Outcome {
-    const key = flag === '-' && grpcStatus === undefined ? status : `${status}${flag} ${grpcStatus ?? ''}`;
+    const key = keyOf(status, flag, grpcStatus);
     let known = this.outcomes.get(key);
     if (known === undefined) {
       known = new Outcome(status, flag, grpcStatus);
@@ -72,4 +77,8 @@ export class PeerStats {
     }
     return known;
   }
+}
+
+function keyOf(status: number, flag: string, grpcStatus: number | undefined): string | number {
+  return flag === '-' && grpcStatus === undefined ? status : `${status}${flag} ${grpcStatus ?? ''}`;
 }

@@ -181,7 +181,9 @@ function holdsAny(
 
 function holdsAll(clause: Clause, facts: RequestFacts, observer: Observer | undefined): boolean {
   let all = true;
-  for (const check of clause) {
+  // By index: this runs for every rule that concerns a request, and an iterator makes an object for each check.
+  for (let i = 0; i < clause.length; i++) {
+    const check = clause[i]!;
     const held = check.holds(facts);
     observer?.(check, held, clause);
     if (held) continue;

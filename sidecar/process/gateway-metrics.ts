@@ -1,6 +1,6 @@
 // What only a gateway shows of itself: when the certificates of its listeners end.
 
-import { Gauge, type Registry } from 'prom-client';
+import { Gauge, type Registry } from '../../cert-agent/base/prometheus.ts';
 
 /** Lets `registry` read the certificates when it is asked; `notAfter` in milliseconds since 1970. */
 export function registerGatewayMetrics(

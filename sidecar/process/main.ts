@@ -7,6 +7,7 @@ import { every } from '../../cert-agent/base/background.ts';
 import { SallyportError } from '../../cert-agent/base/errors.ts';
 import type { Log } from '../../cert-agent/base/log.ts';
 import { createRegistry } from '../../cert-agent/base/metrics.ts';
+import { sparseLogOf } from '../../cert-agent/base/sparse-log.ts';
 import { absolutePath } from '../../cert-agent/base/write.ts';
 import type { Snapshot } from '../cluster/store.ts';
 import type { Reading } from '../config/read.ts';
@@ -213,6 +214,7 @@ class RunningSidecar implements Sidecar {
       checkPeer: createPeerCheck(source.identity),
       security: new SecurityReport(),
       denials: new Denials(),
+      say: sparseLogOf(log),
       sign: createTokenSigner(source.identity),
       learned: settings.learn === undefined ? undefined : new Learned(settings.learn, log),
       draining: (direction) => (direction === 'outbound' ? this.#closingOutbound : this.#draining),

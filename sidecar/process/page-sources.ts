@@ -1,6 +1,7 @@
 // What the admin and health pages of a process show. With several workers, the first merges the facts of all.
 
 import type { Registry } from 'prom-client';
+import { metricsText } from '../../cert-agent/base/metrics-text.ts';
 import { withoutKeys, withoutSecrets } from '../config/shown.ts';
 import type { ConfigurationWatch } from '../config/watch.ts';
 import type { ConnectionTable, DrainReport } from '../connection.ts';
@@ -79,7 +80,7 @@ export function createPageSources(parts: PageParts): PageSources {
     return [own, ...others];
   };
   return {
-    metrics: async () => (workers === undefined ? registry.metrics() : sumMetrics(await all())),
+    metrics: async () => (workers === undefined ? metricsText(registry) : sumMetrics(await all())),
     metricsType: registry.contentType,
     trustDomain: settings().trustDomain,
     readiness: () => parts.readiness(),

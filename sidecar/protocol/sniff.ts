@@ -9,6 +9,28 @@ import { preface } from './http2/frames.ts';
 /** What the first bytes of a connection are; undefined while they may still become more than one thing. */
 export type Sniffed = 'tls' | 'http2' | 'other' | undefined;
 
+/** Protocols whose clients end up on HTTP ports, by what they send first. */
+const foreign: readonly (readonly [name: string, isIt: (bytes: Buffer) => boolean])[] = [
+  // RESP: an array of bulk strings, `*1\r\n$4\r\nPING`.
+  ['Redis', (bytes) => /^\*\d{1,7}\r\n\$\d/.test(bytes.toString('latin1', 0, 16))],
+  // A length of four bytes, then version 3.x, or a request for TLS or GSS encryption.
+  [
+    'PostgreSQL',
+    (bytes) => {
+      if (bytes.length < 8 || bytes.readUInt32BE(0) < 8 || bytes.readUInt32BE(0) > 10_000) return false;
+      const code = bytes.readUInt32BE(4);
+      return code >>> 16 === 3 || (code >= 80_877_102 && code <= 80_877_104);
+    },
+  ],
+  // The opcode OP_MSG or OP_QUERY, little-endian, after length and two IDs.
+  ['MongoDB', (bytes) => bytes.length >= 16 && [2013, 2004].includes(bytes.readUInt32LE(12))],
+];
+
+/** The protocol of a client that does not speak HTTP, by its first bytes; undefined for HTTP and what is unknown. */
+export function foreignProtocol(bytes: Buffer): string | undefined {
+  return foreign.find(([, isIt]) => isIt(bytes))?.[0];
+}
+
 /** A record of type handshake, version 3.x: RFC 8446 section 5.1. */
 const handshake = 22;
 const clientHello = 1;
@@ -75,11 +97,11 @@ export class FirstBytes implements Speaker {
   readonly inFlight = 0;
   readonly #connection: Connection;
   readonly #since = coarseNow();
-  readonly #decide: (said: Sniffed) => void;
+  readonly #decide: (said: Sniffed, bytes: Buffer) => void;
   #held: Buffer = Buffer.alloc(0);
 
   /** `decide` replaces us with a speaker that listens to the socket. */
-  constructor(connection: Connection, decide: (said: Sniffed) => void) {
+  constructor(connection: Connection, decide: (said: Sniffed, bytes: Buffer) => void) {
     this.#connection = connection;
     this.#decide = decide;
     // The socket may be paused by an earlier reader.
@@ -133,7 +155,7 @@ export class FirstBytes implements Speaker {
   #handOver(said: Sniffed): void {
     const { socket } = this.#connection;
     socket.off('data', this.#onData).off('end', this.#onEnd);
-    this.#decide(said);
+    this.#decide(said, this.#held);
     socket.emit('data', this.#held);
   }
 }

@@ -20,6 +20,7 @@ const always: Readonly<Record<string, string>> = {
   x_forwarded_for: 'The header of that name: at a gateway as forwarded, at a sidecar as received.',
   user_agent: 'The header of that name.',
   request_id: 'The x-request-id of the request.',
+  trace_id: 'The trace ID of a valid traceparent (W3C Trace Context) of the request; else null.',
   authority: 'Host, in its one spelling; after a rewrite, the host that the app receives.',
   upstream_host: 'The address that the request was sent to.',
   upstream_cluster: 'The upstream, as Envoy names it: `outbound|15006||web`.',

@@ -17,7 +17,7 @@ import { ask, newKey, startTestCa, svidOf, type TestCa } from '../fixtures/ca.ts
 import { captureLog } from '../fixtures/log-lines.ts';
 import { ManualClock } from '../fixtures/manual-clock.ts';
 import { createAuthority, createSvid } from '../fixtures/pki.ts';
-import { freePort, tempDir, until } from '../fixtures/process.ts';
+import { endWithUs, freePort, tempDir, until } from '../fixtures/process.ts';
 import { haveCommand } from '../fixtures/tools.ts';
 
 const id = (name: string): string => `spiffe://demo.test/ns/shop/sa/${name}`;
@@ -98,6 +98,7 @@ t.test('nginx with the CRL refuses a revoked client, and only that client', asyn
          location / { return 200 "$ssl_client_verify"; } } }`,
   );
   const child = spawn('nginx', ['-p', place, '-c', join(place, 'nginx.conf')], { stdio: ['ignore', 'ignore', 'pipe'] });
+  endWithUs(child);
   t.teardown(() => child.kill());
   let said = '';
   child.stderr.on('data', (part) => (said += part));

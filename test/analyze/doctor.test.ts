@@ -15,8 +15,6 @@ import { startMesh, writeCredential } from '../fixtures/mesh.ts';
 import { createCredential } from '../fixtures/pki.ts';
 import { freePort, type Owner, runSallyport, startSallyport, tempDir } from '../fixtures/process.ts';
 
-t.setTimeout(120_000);
-
 async function examine(config: string): Promise<{ wrong: readonly Result[]; all: readonly Result[] }> {
   const all = await diagnose(config);
   return { all, wrong: all.filter(({ level }) => level === 'error' || level === 'warning') };

@@ -18,6 +18,7 @@ import { freePort, type Owner, startProcess, tempDir, until } from '../fixtures/
 
 const bin = fileURLToPath(new URL('../../sidecar/bin.mjs', import.meta.url));
 const logFile = new URL('../../sidecar/observe/log-file.ts', import.meta.url).href;
+const logLine = new URL('../../sidecar/observe/log-line.ts', import.meta.url).href;
 
 /** A shell in which no file grows beyond 8 KiB: writing more fails as on a full disk, and half a write is possible. */
 const small = (command: string): [string, string[]] => ['bash', ['-c', `trap '' XFSZ; ulimit -f 8; exec ${command}`]];
@@ -119,9 +120,10 @@ t.test('lines that a full disk cut are written again, whole and once', async (t)
   writeFileSync(
     program,
     `import { LogFile } from ${JSON.stringify(logFile)};
+import { LogLine } from ${JSON.stringify(logLine)};
 let dropped = 0;
 const log = new LogFile(process.argv[2], { dropped: () => dropped++, changed: (trouble) => console.log('trouble ' + trouble) });
-for (let i = 0; i < 30; i++) log.add('line ' + i + ' ' + '.'.repeat(700) + '\\n', false);
+for (let i = 0; i < 30; i++) log.add(new LogLine().raw('line ' + i + ' ' + '.'.repeat(700) + '\\n'), false);
 process.stdin.on('data', async () => { await log.close(); console.log('dropped ' + dropped); process.exit(0); });
 `,
   );
@@ -165,9 +167,10 @@ t.test('lines lost at the exit are counted one by one', async (t) => {
   writeFileSync(
     program,
     `import { LogFile } from ${JSON.stringify(logFile)};
+import { LogLine } from ${JSON.stringify(logLine)};
 let dropped = 0;
 const log = new LogFile(process.argv[2], () => dropped++);
-for (let i = 0; i < 30; i++) log.add('line ' + i + ' ' + '.'.repeat(700) + '\\n', false);
+for (let i = 0; i < 30; i++) log.add(new LogLine().raw('line ' + i + ' ' + '.'.repeat(700) + '\\n'), false);
 await log.close();
 console.log('dropped ' + dropped);
 `,

@@ -164,12 +164,15 @@ t.test('every problem is reported with its position', async (t) => {
     'admin: 15000\n',
   );
   const { code, stderr } = await run(t, '--config', config, '--check');
-  t.equal(code, 2);
+  t.equal(code, 1, 'a finding');
   t.match(
     stderr,
     `${join(documents, 'all.yaml')}:2:7: kind SecurtyPolicy is not served by a gateway (did you mean 'SecurityPolicy'?)`,
   );
   t.match(stderr, /\[config_invalid\]$/m);
+  const json = await run(t, '--config', config, '--check', '--json');
+  t.equal(json.code, 1);
+  t.match(JSON.parse(json.stdout), { ok: false, problems: [{ line: 2, column: 7, message: /SecurtyPolicy/ }] });
 });
 
 t.test('the other kind of file is refused with a hint', async (t) => {

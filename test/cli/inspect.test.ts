@@ -1,3 +1,4 @@
+import { X509Certificate } from 'node:crypto';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { createServer as createHttpServer, type Server } from 'node:http';
 import { createServer as createTcpServer, type Server as TcpServer } from 'node:net';
@@ -124,7 +125,7 @@ t.test('the exit code is 1 for a bad certificate', async (t) => {
   );
 });
 
-t.test('wrong usage exits with 2, and an unreadable file gets a reason', async (t) => {
+t.test('wrong usage and unreadable files exit with 2, what does not respond with 3', async (t) => {
   const directory = tempDir(t);
   const garbage = join(directory, 'garbage.pem');
   writeFileSync(garbage, 'garbage');
@@ -133,12 +134,12 @@ t.test('wrong usage exits with 2, and an unreadable file gets a reason', async (
   const cases = [
     { args: [], code: 2, says: "missing required argument 'what'" },
     { args: ['no/such/file'], code: 2, says: "'no/such/file' is not a file, a directory or an address [usage]" },
-    { args: [garbage], code: 1, says: `${garbage} contains no certificate [certificate_unreadable]` },
+    { args: [garbage], code: 2, says: `${garbage} contains no certificate [certificate_unreadable]` },
     { args: [join(directory, 'empty')], code: 2, says: 'svid.pem does not exist [config_unreadable]' },
     { args: ['127.0.0.1:1', '--svid', garbage], code: 2, says: '--svid also needs the key [usage]' },
-    { args: ['127.0.0.1:1'], code: 1, says: 'connecting to 127.0.0.1:1 failed: connect ECONNREFUSED' },
-    { args: ['http://127.0.0.1:1'], code: 1, says: 'cannot reach http://127.0.0.1:1: connect ECONNREFUSED' },
-    { args: [join(directory, 'svid.pem'), '--bundle', garbage], code: 1, says: '[bundle_empty]' },
+    { args: ['127.0.0.1:1'], code: 3, says: 'connecting to 127.0.0.1:1 failed: connect ECONNREFUSED' },
+    { args: ['http://127.0.0.1:1'], code: 3, says: 'cannot reach http://127.0.0.1:1: connect ECONNREFUSED' },
+    { args: [join(directory, 'svid.pem'), '--bundle', garbage], code: 2, says: '[bundle_empty]' },
     { args: [join(directory, 'svid.pem'), '--trust-domain', 'NO'], code: 2, says: '[spiffe_id_invalid]' },
   ];
   await Promise.all(
@@ -226,7 +227,7 @@ t.test('inspect connects and shows the peer', async (t) => {
     const server = createTcpServer((socket) => socket.on('error', () => {}).end('hello\r\n'));
     const port = await listen(t, server);
     const { code, stderr } = await runSallyport(t, ['inspect', `127.0.0.1:${port}`]);
-    t.equal(code, 1);
+    t.equal(code, 3);
     t.match(stderr, /the TLS handshake with 127.0.0.1:\d+ failed: .* \[upstream_tls\]\n.*does this port use TLS\?/);
   });
 });
@@ -281,3 +282,41 @@ async function listen(t: Test, server: Server | TcpServer): Promise<number> {
   t.teardown(() => server.close());
   return port;
 }
+
+t.test('each certificate is judged as what it is', async (t) => {
+  const dir = tempDir(t);
+  const root = new X509Certificate(authority.bundlePem);
+  const der = join(dir, 'root.der');
+  writeFileSync(der, root.raw);
+  const asRoot = await runSallyport(t, ['inspect', der]);
+  t.equal(asRoot.code, 0, asRoot.stdout + asRoot.stderr);
+  t.match(asRoot.stdout, /^judged as {2}a root CA$/m);
+  t.match(asRoot.stdout, /^issuer {5}CN=demo\.test root$/m);
+  t.match(asRoot.stdout, /^signature {2}ecdsa-sha256$/m);
+  t.match(asRoot.stdout, root.fingerprint256.replaceAll(':', '').toLowerCase());
+  t.match(asRoot.stdout, /holds {2}self-signed/);
+
+  const server = join(dir, 'server.pem');
+  writeFileSync(server, (await createCredential(authority, uri, { uris: [], dns: ['a.test', 'b.test'] })).chainPem);
+  const asServer = await runSallyport(t, ['inspect', server]);
+  t.equal(asServer.code, 0, asServer.stdout);
+  t.match(asServer.stdout, /^judged as {2}the certificate of a server$/m);
+  t.match(asServer.stdout, /^hosts {6}a\.test, b\.test$/m);
+  // What is meant as an SVID must not pass as something else.
+  for (const more of [
+    ['--as', 'svid'],
+    ['--trust-domain', 'demo.test'],
+    ['--bundle', der.replace('der', 'pem')],
+  ]) {
+    writeFileSync(join(dir, 'root.pem'), authority.bundlePem);
+    t.match(
+      await runSallyport(t, ['inspect', server, ...more]),
+      { code: 1, stdout: /FAILS {2}one-uri/ },
+      more.join(' '),
+    );
+  }
+  t.match(await runSallyport(t, ['inspect', server, '--as', 'x']), {
+    code: 2,
+    stderr: /Allowed choices are svid, root/,
+  });
+});

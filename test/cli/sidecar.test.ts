@@ -45,7 +45,12 @@ t.test('--check validates the configuration', async (t) => {
   );
   writeFileSync(join(dir, 'policies', 'b.yaml'), 'kind: [\n');
   const bad = await runSallyport(t, ['sidecar', '--config', config, '--check']);
-  t.equal(bad.code, 2);
+  t.equal(bad.code, 1, 'a finding');
+  const json = await runSallyport(t, ['sidecar', '--config', config, '--check', '--json']);
+  t.equal(json.code, 1);
+  const { ok, problems } = JSON.parse(json.stdout) as { ok: boolean; problems: { file: string; line: number }[] };
+  t.equal(ok, false);
+  t.ok(problems.some(({ file, line }) => file === policy && line === 4));
   t.match(bad.stderr, `${policy}:4:9: unknown key 'ruls' (did you mean 'rules'?)`);
   t.match(bad.stderr, `${join(dir, 'policies', 'b.yaml')}:`);
   t.match(bad.stderr, /^error: \d problems found \[config_invalid\]$/m);

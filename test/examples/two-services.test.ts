@@ -40,7 +40,6 @@ const skip = missing.length === 0 ? false : `there is no ${missing.join(' and no
 
 // Each has processes and ports of its own. Some thirty of them at once take their time beside other tests.
 t.jobs = 3;
-t.setTimeout(120_000);
 
 t.test('the demo does what it should, and --keep leaves it running until the printed command', { skip }, async (t) => {
   const tmp = tempDir(t);

@@ -1,13 +1,16 @@
 // What capabilities add to the access log: in their order, once each, and without the query if it is what they found.
 
 import t from 'tap';
-import { formatRecord } from '../../sidecar/access-log.ts';
+import { writeRecord } from '../../sidecar/access-log.ts';
 import type { Connection } from '../../sidecar/connection.ts';
 import { noteInLog } from '../../sidecar/exchange/noted.ts';
+import { LogLine } from '../../sidecar/observe/log-line.ts';
 import { createExchange } from '../fixtures/exchange.ts';
 
 function lineOf({ exchange, connection }: ReturnType<typeof createExchange>): Record<string, unknown> {
-  return JSON.parse(formatRecord(exchange, connection as Connection, 1)) as Record<string, unknown>;
+  const line = new LogLine();
+  writeRecord(line, exchange, connection as Connection, 1);
+  return JSON.parse(line.toString()) as Record<string, unknown>;
 }
 
 t.test('fields stand in the line, escaped, before the code', async (t) => {

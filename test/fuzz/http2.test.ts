@@ -153,7 +153,7 @@ function rewrite(bytes: Buffer): Buffer | undefined {
   const encoder = new HpackEncoder();
   encoder.begin();
   writeRequest(encoder, { ...exchange, clientCert: undefined, requestId: undefined }, 'https');
-  return Buffer.from(encoder.end());
+  return Buffer.from(encoder.bytes.subarray(0, encoder.length));
 }
 
 fuzz(

@@ -135,7 +135,7 @@ t.test('a restore that is killed can be repeated', async (t) => {
   for (const name of readdirSync(ca.directory))
     if (name.endsWith('.json') || name.startsWith('store')) rmSync(join(ca.directory, name));
   writeFileSync(join(ca.directory, '.restore.x.tmp'), '');
-  t.match(await runSallyport(t, ['ca', 'ls', '--dir', ca.directory]), { code: 1, stderr: /\[ca_missing\]/ });
+  t.match(await runSallyport(t, ['ca', 'ls', '--dir', ca.directory]), { code: 2, stderr: /\[ca_missing\]/ });
   t.match(await runSallyport(t, ['ca', 'restore', '--from', backup, '--dir', ca.directory]), { code: 0 });
   t.match(await runSallyport(t, ['ca', 'ls', '--dir', ca.directory]), { code: 0 });
 });

@@ -93,7 +93,9 @@ t.test('nothing that was confirmed is forgotten', { timeout: 60_000 + kills * 15
       .then(() => counts.steps++, refusedOnly);
   }
 
-  for (let round = 0; round < kills; round++) {
+  // On a busy machine a kill often comes before the first answer.
+  const isEnough = (): boolean => counts.issued > kills && counts.steps > 0;
+  for (let round = 0; round < kills || !isEnough(); round++) {
     const { ca, port } = await start();
     let going = true;
     const loop = async (...acts: ((port: number) => Promise<void>)[]): Promise<void> => {
@@ -143,7 +145,7 @@ t.test('nothing that was confirmed is forgotten', { timeout: 60_000 + kills * 15
   const { ca, port } = await start();
   await issue(port);
   t.comment(JSON.stringify({ kills, ...counts }));
-  t.ok(counts.issued > kills && counts.steps > 0, 'some requests were answered');
+  t.ok(isEnough(), 'some requests were answered');
   t.equal(await ca.stop(), 0);
   t.notOk(existsSync(socket));
 });

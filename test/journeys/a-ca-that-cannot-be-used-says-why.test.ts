@@ -11,7 +11,7 @@ t.test('a CA that cannot be used says why, and what to do', async (t) => {
     runSallyport(t, ['ca', 'ls']),
     runSallyport(t, ['ca', 'token', 'create', '--dir', none, '--spiffe-id', web, '--ttl', '10']),
   ]);
-  t.equal(missing.code, 1);
+  t.equal(missing.code, 2);
   t.equal(
     missing.stderr,
     `error: no CA in ${none} [ca_missing]\nhint: create one: sallyport ca init --trust-domain demo.test --dir ${none}\n`,

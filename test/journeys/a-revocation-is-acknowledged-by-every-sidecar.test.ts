@@ -99,10 +99,10 @@ limits: { drainMinimum: 0s }
   t.match(JSON.parse(records), { ids: [idOf('web'), idOf('stranger')].sort() });
 
   await other.stop('SIGKILL');
-  await until(
-    async () => /not yet by .*other: its agent is not connected/.test((await revoke(idOf('x'), '--force')).stderr),
-    'it',
-  );
+  await until(async () => {
+    const late = await revoke(idOf('x'), '--force');
+    return late.code === 1 && /not yet by .*other: its agent is not connected/.test(late.stderr);
+  }, 'it, and an exit code that says so');
   await startAgent('other', 'replica');
   await until(
     async () => /not yet by .*other: 1 of its 2 agents is not connected/.test((await revoke(idOf('x'))).stderr),

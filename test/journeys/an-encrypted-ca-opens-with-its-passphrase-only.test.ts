@@ -17,7 +17,7 @@ t.test('an encrypted CA opens with its passphrase only, from a file or the envir
     runSallyport(t, serve, { env: { SALLYPORT_CA_PASSPHRASE: 'wrong' } }),
     right.waitFor(/"listening"/),
   ]);
-  t.match(again, { code: 1, stderr: /already contains a CA: .* \[ca_exists\]\nhint: / });
-  t.match(wrong, { code: 1, stderr: /cannot be decrypted with this passphrase \[passphrase_wrong\]\nhint: / });
+  t.match(again, { code: 2, stderr: /already contains a CA: .* \[ca_exists\]\nhint: / });
+  t.match(wrong, { code: 2, stderr: /cannot be decrypted with this passphrase \[passphrase_wrong\]\nhint: / });
   t.equal(await right.stop('SIGINT'), 0);
 });

@@ -74,7 +74,7 @@ function call(port: number, host: string): Promise<string> {
   });
 }
 
-t.test('issuer and root rotate under load', { timeout: 120_000 }, async (t) => {
+t.test('issuer and root rotate under load', { timeout: 280_000 }, async (t) => {
   const { ca, start, outOf, restartCa } = await startFour(t);
   const sidecars = new Map(names.map((name) => [name, start(name)]));
   await Promise.all([...sidecars.values()].map((one) => one.waitFor(/"code":"ready"/)));

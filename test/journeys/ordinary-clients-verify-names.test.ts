@@ -181,12 +181,12 @@ t.test('a sidecar is verified by the DNS name of its token', { skip: without('op
   await new Promise<void>((resolve) => app.listen(files.appPort, '127.0.0.1', resolve));
   t.teardown(() => app.close());
   const orders = 'spiffe://demo.test/ns/shop/sa/orders';
-  const dns = ['--dns', 'orders.shop.test'];
-  const create = ['ca', 'token', 'create', '--dir', ca.directory, '--spiffe-id', orders, ...dns];
+  const name = 'orders.shop.test';
+  const create = ['ca', 'token', 'create', '--dir', ca.directory, '--spiffe-id', orders, '--dns', name];
   t.match(await runSallyport(t, create), { code: 1, stderr: /\[dns_name_not_allowed\]\nhint: sallyport ca dns allow/ });
   const allowed = await runSallyport(t, ['ca', 'dns', 'allow', '--dir', ca.directory, '*.shop.test']);
   t.match(allowed, { code: 0, stdout: 'allowed *.shop.test\n' });
-  await ca.writeToken(orders, files.token.orders, dns);
+  await ca.writeToken(orders, files.token.orders, [name]);
   await ca.writeToken('spiffe://demo.test/ns/shop/sa/web', files.token.web);
   const [one, two] = [files.start('orders'), files.start('web')];
   await Promise.all([one.waitFor(/"code":"ready"/), two.waitFor(/"code":"ready"/)]);

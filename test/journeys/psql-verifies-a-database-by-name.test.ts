@@ -5,7 +5,7 @@ import { chmodSync, chownSync, copyFileSync, existsSync, globSync, mkdirSync, wr
 import { join } from 'node:path';
 import t from 'tap';
 import { makeCa } from '../fixtures/ca-process.ts';
-import { freePort, type Owner, runSallyport, startSallyport, tempDir, until } from '../fixtures/process.ts';
+import { endWithUs, freePort, type Owner, runSallyport, startSallyport, tempDir, until } from '../fixtures/process.ts';
 import { haveCommand } from '../fixtures/tools.ts';
 
 /** PostgreSQL does not run as root. */
@@ -63,6 +63,7 @@ async function startDatabase(t: Owner, out: string): Promise<number> {
 ssl = on\nssl_cert_file = 'svid.pem'\nssl_key_file = 'svid.key'\n`,
   );
   const child = spawn(join(server, 'postgres'), ['-D', data], { uid, gid, cwd: place, stdio: 'ignore' });
+  endWithUs(child);
   t.teardown(async () => {
     const ended = new Promise((resolve) => child.once('exit', resolve));
     child.kill('SIGINT');
@@ -76,7 +77,7 @@ t.test('psql verifies a database by name', { skip, timeout: 120_000 }, async (t)
   await ca.serve();
   const [token, out] = [join(tempDir(t), 'db.token'), join(tempDir(t), 'db')];
   t.match(await runSallyport(t, ['ca', 'dns', 'allow', '--dir', ca.directory, 'db.shop.test']), { code: 0 });
-  await ca.writeToken('spiffe://demo.test/ns/shop/sa/db', token, ['--dns', 'db.shop.test']);
+  await ca.writeToken('spiffe://demo.test/ns/shop/sa/db', token, ['db.shop.test']);
   startSallyport(t, ['agent', '--ca', ca.url, '--ca-bundle', ca.bundleFile, '--token-file', token, '--out-dir', out]);
   await until(() => existsSync(join(out, 'svid.pem')), 'the SVID');
   const port = await startDatabase(t, out);

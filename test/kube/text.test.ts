@@ -56,6 +56,31 @@ t.test('thirty workloads as text', async (t) => {
   t.match(done, '# A job by the clock.');
 });
 
+t.test('documents of different styles in one text are printed as each by itself', async (t) => {
+  const shape = (indent: number, isDense: boolean, flow: boolean): string => {
+    const pad = (depth: number): string => ' '.repeat(depth * indent);
+    const item = isDense ? 0 : 1;
+    const image = flow ? `- { name: web, image: "web:1" }` : `- name: web\n${pad(3 + item)}  image: web:1`;
+    return `kind: Deployment\nmetadata:\n${pad(1)}name: web\nspec:\n${pad(1)}template:\n${pad(2)}spec:\n${pad(3)}containers:\n${pad(3 + item)}${image}\n`;
+  };
+  const all = [2, 4].flatMap((indent) =>
+    [false, true].flatMap((isDense) => [false, true].map((flow) => shape(indent, isDense, flow))),
+  );
+  const apart = all.map(run);
+  t.equal(new Set(apart).size, all.length);
+  t.equal(run([...all, ...all].join('---\n')), [...apart, ...apart].join('---\n'));
+});
+
+t.test('a string that could be read as something else is quoted', async (t) => {
+  for (const word of ['y', 'no', 'off', 'null', 'true', 'yes-1', '0x1a', '1e3', '12-a', 'http']) {
+    const text = deployment.replace('name: http', `name: "${word}"`);
+    const names = (documentsOf(run(text))[0] as Any).spec.template.spec.initContainers[0].ports.map(
+      ({ name }: Any) => name,
+    );
+    t.strictSame(names, [word, 'sallyport-ready']);
+  }
+});
+
 t.test('CRLF, a Windows editor’s, is kept', async (t) => {
   const text = deployment.replaceAll('\n', '\r\n');
   const done = run(text);

@@ -3,6 +3,7 @@
 import { type AddressInfo, connect } from 'node:net';
 import { createServer as createTlsServer } from 'node:tls';
 import t from 'tap';
+import { traceIdOf } from '../../sidecar/access-log.ts';
 import { askAs } from '../fixtures/edge-client.ts';
 import { startTestGateway } from '../fixtures/gateway.ts';
 import { exchangeBytes, startBackend, startMesh } from '../fixtures/mesh.ts';
@@ -13,7 +14,7 @@ import { until } from '../fixtures/process.ts';
 const keys = [
   ...['start_time', 'route_name', 'method', 'path', 'protocol', 'response_code', 'response_flags'],
   ...['response_code_details', 'connection_termination_details', 'bytes_received', 'bytes_sent', 'duration'],
-  ...['upstream_service_time', 'x_forwarded_for', 'user_agent', 'request_id', 'authority', 'upstream_host'],
+  ...['upstream_service_time', 'x_forwarded_for', 'user_agent', 'request_id', 'trace_id', 'authority', 'upstream_host'],
   ...['upstream_cluster', 'upstream_local_address', 'downstream_local_address', 'downstream_remote_address'],
   ...['requested_server_name', 'upstream_transport_failure_reason'],
   ...[
@@ -46,6 +47,28 @@ metadata: { name: no-admin, namespace: shop }
 spec: { action: DENY, rules: [{ to: [{ operation: { paths: ["/admin*"] } }] }] }
 `;
 
+const trace = '00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01';
+
+t.test('the trace ID of a valid traceparent', async (t) => {
+  const id = '4bf92f3577b34da6a3ce929d0e0e4736';
+  const rows: [field: string | undefined, id: string | undefined][] = [
+    [trace, id],
+    [`${trace.replace(/^00/, 'cc')}-later`, id],
+    [trace.replace(/^00/, 'cc'), id],
+    [`${trace}-later`, undefined],
+    [trace.replace(/^00/, 'ff'), undefined],
+    [trace.toUpperCase(), undefined],
+    [trace.replace(id, '0'.repeat(32)), undefined],
+    [trace.replace('00f067aa0ba902b7', '0'.repeat(16)), undefined],
+    [trace.slice(1), undefined],
+    [`${trace}"`, undefined],
+    [`${trace}\n`, undefined],
+    ['', undefined],
+    [undefined, undefined],
+  ];
+  for (const [field, expected] of rows) t.equal(traceIdOf(field), expected, field ?? 'none');
+});
+
 t.test('both sides write records', async (t) => {
   const backend = await startBackend(t, (socket, soFar) => {
     if (soFar.includes('/slow')) socket.write('HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf');
@@ -60,7 +83,7 @@ t.test('both sides write records', async (t) => {
   await t.test('an allowed request', async (t) => {
     await ask(
       'GET /a?b=c',
-      'User-Agent: test/1 "quoted" \\ \u00e4\r\nX-Forwarded-For: 10.1.2.3\r\nX-Request-Id: given\r\n',
+      `User-Agent: test/1 "quoted" \\ \u00e4\r\nX-Forwarded-For: 10.1.2.3\r\nX-Request-Id: given\r\ntraceparent: ${trace}\r\n`,
     );
     const seen = (await mesh.records('orders', ++orders)).at(-1)!;
     t.same(Object.keys(seen), keys);
@@ -77,6 +100,7 @@ t.test('both sides write records', async (t) => {
       bytes_sent: 2,
       x_forwarded_for: '10.1.2.3',
       request_id: 'given',
+      trace_id: '4bf92f3577b34da6a3ce929d0e0e4736',
       authority: 'orders',
       upstream_host: `127.0.0.1:${backend.port}`,
       upstream_cluster: 'inbound|8080||',
@@ -98,6 +122,7 @@ t.test('both sides write records', async (t) => {
     t.same(Object.keys(sent), keys);
     t.match(sent, {
       request_id: 'given',
+      trace_id: '4bf92f3577b34da6a3ce929d0e0e4736',
       decision: 'allow',
       upstream_host: `127.0.0.1:${mesh.inPort}`,
       peer_id: 'spiffe://demo.test/ns/shop/sa/orders',

@@ -5,21 +5,24 @@ import { closeSync, constants, mkdirSync, openSync, readFileSync, readSync, rena
 import { join } from 'node:path';
 import t from 'tap';
 import { LogFile } from '../../sidecar/observe/log-file.ts';
+import { LogLine } from '../../sidecar/observe/log-line.ts';
 import { startProcess, tempDir, until } from '../fixtures/process.ts';
+
+const lineOf = (text: string): LogLine => new LogLine().raw(text);
 
 t.test('lines reach the file soon, in order, and all of them by the exit', async (t) => {
   const file = join(tempDir(t), 'access.log');
   const log = new LogFile(file, () => t.fail('nothing is dropped'));
-  log.add('one\n', true);
-  log.add('two\n', false);
+  log.add(lineOf('one\n'), true);
+  log.add(lineOf('two\n'), false);
   await until(() => readFileSync(file, 'utf8') === 'one\ntwo\n', 'both lines');
   const long = `${'x'.repeat(600_000)}\n`;
-  log.add(long, true);
-  log.add('last\n', true);
+  log.add(lineOf(long), true);
+  log.add(lineOf('last\n'), true);
   await log.close();
   t.equal(readFileSync(file, 'utf8'), `one\ntwo\n${long}last\n`);
   const again = new LogFile(file, () => {});
-  again.add('appended\n', true);
+  again.add(lineOf('appended\n'), true);
   await again.close();
   t.ok(readFileSync(file, 'utf8').endsWith('last\nappended\n'), 'a restart appends');
 });
@@ -38,16 +41,16 @@ t.test('a path that cannot be reopened is retried, and logged once', async (t) =
     reopenFailed: (why) => said.push(why),
     reopened: () => said.push('reopened'),
   });
-  log.add('one\n', false);
+  log.add(lineOf('one\n'), false);
   await until(() => readFileSync(file, 'utf8') === 'one\n', 'the first line');
   const aside = `${dir}.old`;
   renameSync(dir, aside);
   log.reopen();
-  log.add('two\n', false);
+  log.add(lineOf('two\n'), false);
   await until(() => readFileSync(join(aside, 'access.log'), 'utf8') === 'one\ntwo\n', 'a line in the old file');
   mkdirSync(dir);
   await until(() => said.includes('reopened'), 'the new file');
-  log.add('three\n', false);
+  log.add(lineOf('three\n'), false);
   await until(() => readFileSync(file, 'utf8') === 'three\n', 'a line in the new file');
   t.match(said, [/ENOENT/, 'reopened']);
   t.equal(said.length, 2);
@@ -63,15 +66,15 @@ t.test('a pipe that is not read drops lines', { skip }, async (t) => {
   const log = new LogFile(fifo, () => dropped++);
   const line = (name: string): string => `${name} ${'.'.repeat(1000)}\n`;
   let allowed = 0;
-  while (dropped === 0) log.add(line(`allowed ${allowed++}`), true);
+  while (dropped === 0) log.add(lineOf(line(`allowed ${allowed++}`)), true);
   t.ok(allowed * 1000 > 8_000_000 && allowed * 1000 < 9_000_000, `${allowed} lines of a kilobyte fit`);
-  for (let i = 0; i < 100; i++) log.add(line('allowed late'), true);
+  for (let i = 0; i < 100; i++) log.add(lineOf(line('allowed late')), true);
   t.equal(dropped, 101);
   t.ok(log.full);
   let room = false;
   log.whenRoom(() => {
     room = true;
-    log.add(line('refused'), false);
+    log.add(lineOf(line('refused')), false);
   });
   t.equal(room, false, 'a refusal waits');
 
@@ -101,8 +104,9 @@ t.test('a pipe that is not read drops lines', { skip }, async (t) => {
 t.test('several processes write whole lines to one pipe, in pieces that the pipe takes at once', async (t) => {
   // A child with a pipe for its standard output, which is how a container's log is read.
   const program = `import { LogFile } from ${JSON.stringify(new URL('../../sidecar/observe/log-file.ts', import.meta.url).href)};
+    import { LogLine } from ${JSON.stringify(new URL('../../sidecar/observe/log-line.ts', import.meta.url).href)};
     const log = new LogFile('stdout', () => {}, true);
-    for (let i = 0; i < 300; i++) log.add(i + ' ' + '.'.repeat(i === 100 ? 6000 : 700) + '\\n', false);
+    for (let i = 0; i < 300; i++) log.add(new LogLine().raw(i + ' ' + '.'.repeat(i === 100 ? 6000 : 700) + '\\n'), false);
     await log.close();`;
   const child = startProcess(t, process.execPath, ['--input-type=module', '-e', program]);
   t.equal(await child.exited, 0);

@@ -2,6 +2,7 @@
 
 import { type MetricValue, Registry } from 'prom-client';
 import t from 'tap';
+import { metricsText } from '../../cert-agent/base/metrics-text.ts';
 import type { Exchange } from '../../sidecar/exchange/exchange.ts';
 import { TrafficMetrics } from '../../sidecar/observe/metrics.ts';
 import type { Workload } from '../../sidecar/policy/policy.ts';
@@ -259,4 +260,56 @@ t.test('other metrics are counted', async (t) => {
         values,
         `${name}, scrape ${scrape}`,
       );
+});
+
+t.test("the text is that of prom-client's, and is written in slices", async (t) => {
+  const { registry, metrics } = start();
+  metrics.heldBytes = () => 7;
+  for (let i = 0; i < 5; i++)
+    for (const known of [{}, { status: 503, flag: 'UF' }, { grpc: true, grpcStatus: 7 }])
+      metrics.countRequest(metrics.statsOf('inbound', `${web}${i}`), ended({ bytesSent: 3, ...known }), 2.5);
+  metrics.countToken('https://id.test/"quoted"\\\n', 'expired');
+  metrics.statsOf('inbound', web).tcpOpened++;
+  const lines = (text: string): string[] => text.split('\n').filter(Boolean).toSorted();
+  t.strictSame(lines(String(await metricsText(registry))), lines(await registry.metrics()));
+
+  // A clock on which each look is later than a slice may last.
+  let time = 0;
+  let turns = 0;
+  let isDone = false;
+  const count = (): void => {
+    turns++;
+    if (!isDone) setImmediate(count);
+  };
+  setImmediate(count);
+  await metricsText(registry, () => (time += 10));
+  isDone = true;
+  t.ok(turns > 20, `${turns} turns of the event loop`);
+});
+
+t.test('beyond 300 combinations of peers and outcomes, requests are counted under unknown', async (t) => {
+  const { registry, metrics } = start();
+  const count = (i: number, status: number) =>
+    metrics.countRequest(metrics.statsOf('inbound', `${web}${i}`), ended({ status }), 1);
+  for (let i = 0; i < 150; i++) for (const status of [200, 403]) count(i, status);
+  t.equal(metrics.foldedRequests, 0);
+  count(0, 200);
+  t.equal(metrics.foldedRequests, 0, 'what is counted already stays');
+  for (let i = 150; i < 400; i++) for (const status of [200, 404]) count(i, status);
+  t.equal(metrics.foldedRequests, 500);
+  const values = await read(registry, 'istio_requests_total');
+  t.equal(values.length, 302);
+  t.equal(
+    values.reduce((sum, { value }) => sum + value, 0),
+    801,
+    'no request is lost',
+  );
+  const folded = values.filter(({ labels }) => labels['source_principal'] === 'unknown');
+  t.strictSame(
+    folded.map(({ labels, value }) => [labels['response_code'], value]),
+    [
+      ['200', 250],
+      ['404', 250],
+    ],
+  );
 });

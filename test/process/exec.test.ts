@@ -13,7 +13,6 @@ import { type Child, freePort, type Owner, runSallyport, startSallyport, tempDir
 import { readReady } from '../fixtures/sidecar-process.ts';
 
 // Some thirty starts of a sidecar, beside other tests.
-t.setTimeout(180_000);
 
 const authority = await createAuthority('demo.test');
 const credential = await createCredential(authority, 'spiffe://demo.test/ns/shop/sa/web');

@@ -29,7 +29,17 @@ export async function revoked(world: World, parts: Parts): Promise<Finding> {
     isCut = true;
   });
   const { status } = await direct.ask();
-  await processes.run('ca', 'revoke', idOf('reports'), '--dir', join('run', 'ca'), '--reason', 'part of the demo');
+  await processes.run(
+    'ca',
+    'revoke',
+    idOf('reports'),
+    '--dir',
+    join('run', 'ca'),
+    '--wait',
+    '25s',
+    '--reason',
+    'part of the demo',
+  );
   const since = performance.now();
   await processes.until(() => isCut, 'the open connection of reports to be cut').finally(direct.end);
   const took = msSince(since);

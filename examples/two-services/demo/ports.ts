@@ -42,18 +42,24 @@ export async function findPorts(): Promise<Ports> {
 // The system's ports for outgoing connections begin at 32768 (Linux) or higher: one of those, free now, may be in use
 // when it is needed. Below them, each process starts its search at a different port, so that two do not find the
 // same.
-const lowest = 10_240;
-const count = 32_768 - lowest;
-let next = (process.pid * 211) % count;
+const range = { lowest: 10_240, count: 32_768 - 10_240 };
+let next = (process.pid * 211) % range.count;
+
+/** Limits the search to one of `parts` equal parts of the range, for processes that need many ports side by side. */
+export function useOnlyPart(part: number, parts: number): void {
+  const count = Math.floor(range.count / parts);
+  Object.assign(range, { lowest: range.lowest + part * count, count });
+  next %= count;
+}
 
 /** A free loopback port that this process has not returned before. */
 export async function freePort(): Promise<number> {
-  for (let tried = 0; tried < count; tried++) {
-    const port = lowest + next;
-    next = (next + 1) % count;
+  for (let tried = 0; tried < range.count; tried++) {
+    const port = range.lowest + next;
+    next = (next + 1) % range.count;
     if (await isFree(port)) return port;
   }
-  throw new Error(`no port between ${lowest} and ${lowest + count} is free`);
+  throw new Error(`no port between ${range.lowest} and ${range.lowest + range.count} is free`);
 }
 
 /** `text` of one of the example's files, with its ports replaced by ours. */

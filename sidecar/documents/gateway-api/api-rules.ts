@@ -2,35 +2,8 @@
 // document unusable for a gateway. For `check` only: a gateway serves files that were written for earlier versions.
 
 import type { Problem } from '../../../cert-agent/base/errors.ts';
-import { nameOf, type YamlDocument } from '../../../cert-agent/base/yaml.ts';
-
-type Path = readonly (string | number)[];
-/** A problem, at a path below the value that a row is about. */
-type Found = readonly [path: Path, message: string];
-
-/** One rule: for these kinds, of every value at `path` (`[]` means each item of a list). */
-interface Row {
-  readonly kinds: readonly string[];
-  readonly path: readonly string[];
-  readonly find: (value: unknown, version: string) => readonly Found[];
-}
-
-/** A rule is given a value that has passed its kind's schema, so that `T` is what that schema returns. */
-function row<T>(
-  kinds: string,
-  path: string,
-  rule: (value: T, version: string) => string | false | undefined | readonly Found[],
-): Row {
-  return {
-    kinds: kinds.split(' '),
-    path: path.split(/\.|(?=\[\])/),
-    find(value, version) {
-      const found = rule(value as T, version);
-      if (typeof found === 'string') return [[[], found]];
-      return found || [];
-    },
-  };
-}
+import type { YamlDocument } from '../../../cert-agent/base/yaml.ts';
+import { type Found, problemsByRows, type Row, row } from '../api-rows.ts';
 
 /** The same rule for the filters of rules and for those of backends. */
 function filterRow<T>(
@@ -42,7 +15,7 @@ function filterRow<T>(
 }
 
 /** Items of a list with a key that an earlier item has; without a key an item differs from all others. */
-function repeated<T>(keyOf: (item: T) => string | undefined, at: Path = []): (list: readonly T[]) => Found[] {
+function repeated<T>(keyOf: (item: T) => string | undefined, at: Found[0] = []): (list: readonly T[]) => Found[] {
   return (list) => {
     const keys = list.map(keyOf);
     return keys.flatMap((key, index): Found[] =>
@@ -227,28 +200,5 @@ const rows: readonly Row[] = [
 
 /** Everything that an API server refuses in a document that has passed its kind's schema. */
 export function apiProblems(document: YamlDocument, kind: string, apiVersion: string, spec: unknown): Problem[] {
-  const version = apiVersion.slice(apiVersion.indexOf('/') + 1);
-  return rows
-    .filter(({ kinds }) => kinds.includes(kind))
-    .flatMap(({ path, find }) =>
-      valuesAt(spec, path, ['spec']).flatMap(([place, value]) =>
-        find(value, version).map(([below, message]) => {
-          const whole = [...place, ...below];
-          return document.problemAt(whole, `${nameOf(whole)}: ${message}`);
-        }),
-      ),
-    );
-}
-
-/** Each value at a path, and its place. */
-function valuesAt(value: unknown, [step, ...rest]: readonly string[], place: Path): [Path, unknown][] {
-  if (value === undefined || value === null) return [];
-  if (step === undefined || step === '') return [[place, value]];
-  if (step === '[]') {
-    const list = Array.isArray(value) ? (value as unknown[]) : [];
-    return list.flatMap((item, index) => valuesAt(item, rest, [...place, index]));
-  }
-  return typeof value === 'object' && Object.hasOwn(value, step)
-    ? valuesAt((value as Readonly<Record<string, unknown>>)[step], rest, [...place, step])
-    : [];
+  return problemsByRows(rows, { document, kind, apiVersion, spec });
 }

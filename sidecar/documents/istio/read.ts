@@ -35,6 +35,18 @@ export interface PlacedDocument {
 
 const kinds = ['AuthorizationPolicy', 'PeerAuthentication', 'RequestAuthentication', 'DestinationRule'];
 
+const groups = ['security.istio.io/', 'networking.istio.io/'];
+
+/** True for a document of a kind that is read here, of a group of Istio; the version is checked by its reader. */
+export function isIstio({ value }: YamlDocument): boolean {
+  if (typeof value !== 'object' || value === null) return false;
+  const { kind, apiVersion } = value as { readonly kind?: unknown; readonly apiVersion?: unknown };
+  const group = kind === 'DestinationRule' ? groups[1]! : groups[0]!;
+  return (
+    typeof kind === 'string' && kinds.includes(kind) && typeof apiVersion === 'string' && apiVersion.startsWith(group)
+  );
+}
+
 /**
  * All documents of `files`, frozen.
  * @throws SallyportError `config_invalid` with all problems of all files.

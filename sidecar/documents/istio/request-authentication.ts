@@ -54,7 +54,7 @@ const jwtRule = z
     forwardOriginalToken: z.boolean().default(false),
     timeout: durationSchema.prefault('5s'),
     // Beside `scope` and `permission`, which are always split. Since 1.21 Istio splits no other claim by itself.
-    spaceDelimitedClaims: z.array(filled('a claim')).default([]),
+    spaceDelimitedClaims: z.array(filled('a claim')).max(64, 'at most 64 claims').default([]),
   })
   .superRefine((rule, context) => {
     if (rule.jwks !== undefined && rule.jwksUri !== undefined)

@@ -1,6 +1,6 @@
 // Counts the reported anomalies.
 
-import { Counter, type Registry } from 'prom-client';
+import { Counter, type Registry } from '../../../cert-agent/base/prometheus.ts';
 import type { AnomalyKind } from './schema.ts';
 
 /** Registers the counter; the result counts one anomaly. */

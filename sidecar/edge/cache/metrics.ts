@@ -1,6 +1,6 @@
 // What the caches of one process have done, and what they hold.
 
-import { Counter, Gauge, type Registry } from 'prom-client';
+import { Counter, Gauge, type Registry } from '../../../cert-agent/base/prometheus.ts';
 import { type CacheCounts, outcomes } from './status.ts';
 
 /** Read at each scrape. */

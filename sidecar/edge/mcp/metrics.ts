@@ -1,6 +1,6 @@
 // Counts the messages that were evaluated.
 
-import { Counter, type Registry } from 'prom-client';
+import { Counter, type Registry } from '../../../cert-agent/base/prometheus.ts';
 
 /** Counts one message. `method` is one of the protocol, or `other`. */
 export type CountMessage = (policy: string, method: string, outcome: 'allowed' | 'denied') => void;

@@ -1,6 +1,6 @@
 // Counts copies by outcome. Clients cannot notice failures of a mirror, so they show here only.
 
-import { Counter, type Registry } from 'prom-client';
+import { Counter, type Registry } from '../../../cert-agent/base/prometheus.ts';
 
 /** `answered`: by any response. `failed`: not reached, or cut off. `dropped`: too slow, or too many in flight. */
 export type MirrorOutcomes = { answered: number; failed: number; dropped: number };

@@ -1,6 +1,6 @@
 // Counts of decisions and buckets, and the state of Redis.
 
-import { Counter, Gauge, type Registry } from 'prom-client';
+import { Counter, Gauge, type Registry } from '../../../cert-agent/base/prometheus.ts';
 
 /** Read at scrape. */
 export interface RateLimitCounts {

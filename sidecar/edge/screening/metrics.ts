@@ -1,6 +1,6 @@
 // Counts screened requests and findings.
 
-import { Counter, type Registry } from 'prom-client';
+import { Counter, type Registry } from '../../../cert-agent/base/prometheus.ts';
 import type { DetectorName } from './finding.ts';
 import type { ScreeningPlan } from './schema.ts';
 

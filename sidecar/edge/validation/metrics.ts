@@ -1,6 +1,6 @@
 // How many messages matched their schema.
 
-import { Counter, type Registry } from 'prom-client';
+import { Counter, type Registry } from '../../../cert-agent/base/prometheus.ts';
 import type { ValidationPlan } from './schema.ts';
 
 /** `unchecked`: in mode Report, a message that cannot be checked; in mode Enforce it is refused. */

@@ -27,7 +27,7 @@ import {
   parseStatusLine,
   type StatusLine,
 } from './head.ts';
-import { corkForTurn, printLastChunk, printRequest, writeBody, writeTogether } from './print.ts';
+import { corkForTurn, printLastChunk, printRequest, writeBody, writeHead, writeTogether } from './print.ts';
 
 /**
  * The pool, or the only user of the connection. `released` comes after each exchange that leaves it usable, `gone`
@@ -114,7 +114,7 @@ export class Http1Client implements UpstreamConnection, BodySink {
     if (whole !== undefined) writeTogether(this.#socket, head, whole);
     else {
       if (!this.#requestDone) corkForTurn(this.#socket);
-      this.#socket.write(head, 'latin1');
+      writeHead(this.#socket, head);
     }
   }
 
@@ -139,7 +139,7 @@ export class Http1Client implements UpstreamConnection, BodySink {
 
   /** Trailers go with a chunked body only: no other has a place for them. */
   end(trailers: Fields): void {
-    if (this.#chunkedRequest) this.#socket.write(printLastChunk(trailers), 'latin1');
+    if (this.#chunkedRequest) writeHead(this.#socket, printLastChunk(trailers));
     this.#requestDone = true;
   }
 

@@ -75,33 +75,41 @@ export function parseStatusLine(line: string): StatusLine {
   return { status, reason: line.slice(13), minor: version === 'HTTP/1.1 ' ? 1 : 0 };
 }
 
+// A list that grows piece by piece has room for seventeen fields; those that leave here are as long as they need.
+const namesRead: FieldName[] = [];
+const valuesRead: string[] = [];
+
 /**
  * Reads the field lines of `text` from `at` on: no folding, no space before the colon, token names (RFC 9112 section
  * 5).
  * @throws SallyportError `head_malformed` or `head_too_many_fields`.
  */
 export function parseFields(text: string, at: number, maxFields: number): Fields {
-  const names: FieldName[] = [];
-  const values: string[] = [];
+  let count = 0;
   const length = text.length;
-  while (at < length) {
-    let end = text.indexOf('\r\n', at);
-    if (end === -1) end = length;
-    const colon = text.indexOf(':', at);
-    if (colon === -1 || colon > end)
-      throw new SallyportError('head_malformed', `a field line has no colon: '${printable(text.slice(at, end))}'`);
-    if (names.length >= maxFields) {
-      throw new SallyportError('head_too_many_fields', `the head has more than ${maxFields} fields`);
+  try {
+    while (at < length) {
+      let end = text.indexOf('\r\n', at);
+      if (end === -1) end = length;
+      const colon = text.indexOf(':', at);
+      if (colon === -1 || colon > end)
+        throw new SallyportError('head_malformed', `a field line has no colon: '${printable(text.slice(at, end))}'`);
+      if (count >= maxFields) {
+        throw new SallyportError('head_too_many_fields', `the head has more than ${maxFields} fields`);
+      }
+      namesRead[count] = fieldName(text.slice(at, colon));
+      let from = colon + 1;
+      let to = end;
+      while (from < to && isBlank(text.charCodeAt(from))) from++;
+      while (to > from && isBlank(text.charCodeAt(to - 1))) to--;
+      valuesRead[count++] = text.slice(from, to);
+      at = end + 2;
     }
-    names.push(fieldName(text.slice(at, colon)));
-    let from = colon + 1;
-    let to = end;
-    while (from < to && isBlank(text.charCodeAt(from))) from++;
-    while (to > from && isBlank(text.charCodeAt(to - 1))) to--;
-    values.push(text.slice(from, to));
-    at = end + 2;
+    return { names: namesRead.slice(0, count), values: valuesRead.slice(0, count) };
+  } finally {
+    // A credential must not stay reachable from here.
+    valuesRead.fill('', 0, count);
   }
-  return { names, values };
 }
 
 /**

@@ -2,24 +2,28 @@
 // fields that `Connection` names are removed before our own are added.
 
 import type { Socket } from 'node:net';
+import { ByteWriter } from '../../../cert-agent/base/byte-writer.ts';
 import { STATUS_CODES } from '../../../cert-agent/base/http.ts';
 import { type Call, type Fields, type Framing, isEndToEnd, type Reply } from '../../exchange/message.ts';
 
-/** The request head for an upstream. */
-export function printRequest(call: Call): string {
-  let head = `${call.method} ${call.path} HTTP/1.1\r\nHost: ${call.authority}\r\n`;
-  head += printFields(call.fields, call.hopFields);
-  if (call.clientCert !== undefined) head += `x-forwarded-client-cert: ${call.clientCert}\r\n`;
-  if (call.requestId !== undefined) head += `x-request-id: ${call.requestId}\r\n`;
-  if (call.expectContinue) head += 'Expect: 100-continue\r\n';
-  if (call.webSocket) return `${head}Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n`;
-  if (call.framing === 'chunked') return `${head}Transfer-Encoding: chunked\r\n\r\n`;
+/** The head in the making: one at a time, since each is written before anything else happens. */
+const out = new ByteWriter();
+
+/** The request head for an upstream; valid until the next head is printed. */
+export function printRequest(call: Call): ByteWriter {
+  out.clear().raw(call.method).raw(' ').raw(call.path).raw(' HTTP/1.1\r\nHost: ').raw(call.authority).raw('\r\n');
+  printFields(call.fields, call.hopFields);
+  if (call.clientCert !== undefined) out.raw('x-forwarded-client-cert: ').raw(call.clientCert).raw('\r\n');
+  if (call.requestId !== undefined) out.raw('x-request-id: ').raw(call.requestId).raw('\r\n');
+  if (call.expectContinue) out.raw('Expect: 100-continue\r\n');
+  if (call.webSocket) return out.raw('Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n');
+  if (call.framing === 'chunked') return out.raw('Transfer-Encoding: chunked\r\n\r\n');
   // A method that carries content states its length even if there is none (RFC 9110 section 8.6); GET without a body
   // does not.
-  if (call.framing !== 0 || call.method === 'POST' || call.method === 'PUT' || call.method === 'PATCH') {
-    return `${head}Content-Length: ${call.framing}\r\n\r\n`;
-  }
-  return `${head}\r\n`;
+  const { framing, method } = call;
+  if (typeof framing === 'number' && (framing !== 0 || method === 'POST' || method === 'PUT' || method === 'PATCH'))
+    printLength(framing);
+  return out.raw('\r\n');
 }
 
 /** How a response is delimited, and whether its connection stays open. */
@@ -28,33 +32,38 @@ export interface ReplyFraming {
   readonly connection: 'close' | 'keep-alive' | 'upgrade' | undefined;
 }
 
-/** The head of a response. */
-export function printReply(reply: Reply, how: ReplyFraming): string {
-  let head = `HTTP/1.1 ${reply.status} ${reasonFor(reply)}\r\n`;
-  head += printFields(reply.fields, reply.hopFields);
-  if (how.framing === 'chunked') head += 'Transfer-Encoding: chunked\r\n';
-  else if (typeof how.framing === 'number') head += `Content-Length: ${how.framing}\r\n`;
-  if (how.connection === 'close') return `${head}Connection: close\r\n\r\n`;
-  if (how.connection === 'keep-alive') return `${head}Connection: keep-alive\r\n\r\n`;
-  if (how.connection === 'upgrade') return `${head}Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n`;
-  return `${head}\r\n`;
+/** The head of a response; valid until the next head is printed. */
+export function printReply(reply: Reply, how: ReplyFraming): ByteWriter {
+  out.clear().raw('HTTP/1.1 ').count(reply.status).raw(' ').raw(reasonFor(reply)).raw('\r\n');
+  printFields(reply.fields, reply.hopFields);
+  if (how.framing === 'chunked') out.raw('Transfer-Encoding: chunked\r\n');
+  else if (typeof how.framing === 'number') printLength(how.framing);
+  if (how.connection === 'close') return out.raw('Connection: close\r\n\r\n');
+  if (how.connection === 'keep-alive') return out.raw('Connection: keep-alive\r\n\r\n');
+  if (how.connection === 'upgrade') return out.raw('Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n');
+  return out.raw('\r\n');
 }
 
-/** The last chunk with the trailers and the empty line that ends the message. */
-export function printLastChunk(trailers: Fields): string {
-  return trailers.names.length === 0 ? '0\r\n\r\n' : `0\r\n${printFields(trailers, undefined)}\r\n`;
+/**
+ * The last chunk with the trailers and the empty line that ends the message; valid until the next head is printed.
+ */
+export function printLastChunk(trailers: Fields): ByteWriter {
+  out.clear().raw('0\r\n');
+  printFields(trailers, undefined);
+  return out.raw('\r\n');
 }
 
-function printFields(fields: Fields, hopFields: readonly string[] | undefined): string {
-  const { names, values } = fields;
-  let text = '';
+function printLength(length: number): void {
+  out.raw('Content-Length: ').count(length).raw('\r\n');
+}
+
+function printFields({ names, values }: Fields, hopFields: readonly string[] | undefined): void {
   for (let i = 0; i < names.length; i++) {
     const name = names[i]!;
     if (!isEndToEnd(name.role)) continue;
     if (hopFields?.includes(name.lower)) continue;
-    text += `${name.prefix}${values[i]}\r\n`;
+    out.raw(name.prefix).raw(values[i]!).raw('\r\n');
   }
-  return text;
 }
 
 function reasonFor(reply: Reply): string {
@@ -69,19 +78,30 @@ export function reasonPhrase(status: number): string {
 /** Below this, copying head and body into one buffer costs less than a vectored write. */
 const copyLimit = 16 * 1024;
 
-/** Writes a head and its body with one system call. False asks to wait for 'drain'. */
-export function writeTogether(socket: Socket, head: string, body: Buffer): boolean {
+/** Writes a printed head. False asks to wait for 'drain'. */
+export function writeHead(socket: Socket, head: ByteWriter): boolean {
+  return socket.write(copyOf(head, 0));
+}
+
+/** Writes a printed head and its body with one system call. False asks to wait for 'drain'. */
+export function writeTogether(socket: Socket, head: ByteWriter, body: Buffer): boolean {
   if (body.length > copyLimit) {
     socket.cork();
-    socket.write(head, 'latin1');
+    writeHead(socket, head);
     const more = socket.write(body);
     socket.uncork();
     return more;
   }
-  const both = Buffer.allocUnsafe(head.length + body.length);
-  both.write(head, 0, 'latin1');
+  const both = copyOf(head, body.length);
   both.set(body, head.length);
   return socket.write(both);
+}
+
+/** The head in bytes of its own, with so much room behind it: a socket may keep them for a while. */
+function copyOf({ bytes, length }: ByteWriter, room: number): Buffer {
+  const own = Buffer.allocUnsafe(length + room);
+  bytes.copy(own, 0, 0, length);
+  return own;
 }
 
 /** Writes one piece of a body, as a chunk if the body is chunked. False asks to wait for 'drain'. */

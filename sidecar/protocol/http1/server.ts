@@ -22,7 +22,15 @@ import { Tunnel } from '../tunnel.ts';
 import { acceptName, acceptOf, keyName } from '../websocket.ts';
 import { type BodyReader, type BodySink, createBodyReader } from './body.ts';
 import { checkHeadCharacters, connectionOptions, parseContentLength, parseFields, parseRequestLine } from './head.ts';
-import { corkForTurn, printLastChunk, printReply, type ReplyFraming, writeBody, writeTogether } from './print.ts';
+import {
+  corkForTurn,
+  printLastChunk,
+  printReply,
+  type ReplyFraming,
+  writeBody,
+  writeHead,
+  writeTogether,
+} from './print.ts';
 
 /** What the codec needs from the path. */
 export interface ServerPath {
@@ -231,7 +239,7 @@ export class Http1Server implements Downstream, Speaker, BodySink {
   informational(reply: Reply): void {
     // RFC 9110 section 15.2: HTTP/1.0 has no 1xx.
     if (this.#exchange?.minor !== 1) return;
-    this.#socket.write(printReply(reply, { framing: 'none', connection: undefined }), 'latin1');
+    writeHead(this.#socket, printReply(reply, { framing: 'none', connection: undefined }));
   }
 
   /** The head decides whether the connection stays open. Does nothing once the exchange is over. */
@@ -245,12 +253,11 @@ export class Http1Server implements Downstream, Speaker, BodySink {
     if (whole === undefined) {
       this.#chunkedReply = how.framing === 'chunked';
       if (reply.framing !== 0) corkForTurn(this.#socket);
-      this.#socket.write(head, 'latin1');
+      writeHead(this.#socket, head);
       return;
     }
     exchange.bytesSent += whole.length;
-    if (whole.length === 0) this.#socket.write(head, 'latin1');
-    else writeTogether(this.#socket, head, whole);
+    writeTogether(this.#socket, head, whole);
     this.#replyEnded(exchange);
   }
 
@@ -285,7 +292,7 @@ export class Http1Server implements Downstream, Speaker, BodySink {
   end(trailers: Fields): void {
     const exchange = this.#exchange;
     if (exchange === undefined) return;
-    if (this.#chunkedReply) this.#socket.write(printLastChunk(trailers), 'latin1');
+    if (this.#chunkedReply) writeHead(this.#socket, printLastChunk(trailers));
     this.#chunkedReply = false;
     this.#replyEnded(exchange);
   }
@@ -570,6 +577,7 @@ function readRoles(exchange: Exchange): void {
     else if (which === role.expect) readExpect(exchange, value);
     else if (which === role.requestId && exchange.requestId === '') exchange.requestId = value;
     else if (which === role.userAgent) exchange.userAgent = value;
+    else if (which === role.traceParent) exchange.traceParent = exchange.traceParent === undefined ? value : '';
     // A gRPC refusal is a 200, which would look to the client of a CONNECT as if the tunnel were open.
     else if (which === role.contentType) exchange.grpc = exchange.method !== 'CONNECT' && isGrpc(value);
     else if (which === role.forwardedFor) exchange.forwardedFor = value;

@@ -190,21 +190,21 @@ export class Http2Connection {
     if (!this.has(stream)) return;
     this.#encoder.begin();
     write(this.#encoder);
-    const block = this.#encoder.end();
+    const { bytes, length } = this.#encoder;
     let at = 0;
     do {
-      const end = Math.min(block.length, at + maxFrameBytes);
+      const end = Math.min(length, at + maxFrameBytes);
       const first = at === 0;
-      const last = end === block.length ? flag.endHeaders : 0;
+      const last = end === length ? flag.endHeaders : 0;
       this.#out.begin(
         end - at,
         first ? frameType.headers : frameType.continuation,
         last | (first && ends ? flag.endStream : 0),
         stream.id,
       );
-      this.#out.copy(block, at, end);
+      this.#out.copy(bytes, at, end);
       at = end;
-    } while (at < block.length);
+    } while (at < length);
     this.#written();
     if (ends) this.#localEnd(stream);
   }

@@ -115,6 +115,7 @@ function readRequestFields(exchange: Exchange, authority: string | undefined): v
     } else if (which === role.te && value !== 'trailers') throw malformed("TE is not 'trailers'");
     else if (which === role.requestId && exchange.requestId === '') exchange.requestId = value;
     else if (which === role.userAgent) exchange.userAgent = value;
+    else if (which === role.traceParent) exchange.traceParent = exchange.traceParent === undefined ? value : '';
     else if (which === role.contentType) exchange.grpc = exchange.method !== 'CONNECT' && isGrpc(value);
     else if (which === role.forwardedFor) exchange.forwardedFor = value;
   }

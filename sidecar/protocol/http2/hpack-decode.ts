@@ -44,6 +44,10 @@ const staticEntries: readonly Entry[] = staticFields.map(([name, value]) => ({
 /** Control characters and bytes that end a line, RFC 9113 section 8.2.1; and white space around a value. */
 const badValue = /[\0-\x08\x0a-\x1f\x7f]|^[ \t]|[ \t]$/;
 
+// A list that grows piece by piece has room for seventeen fields; those that leave here are as long as they need.
+const namesRead: FieldName[] = [];
+const valuesRead: string[] = [];
+
 const unknownName = makeName('', '', '', role.hop);
 
 /** Decode every block in the order of arrival, those of refused streams too, or the table is wrong. */
@@ -67,29 +71,34 @@ export class HpackDecoder {
    * @throws SallyportError `http2_compression`: the table is lost, and the connection with it.
    */
   decode(block: Buffer): Block {
-    const fields: Fields = { names: [], values: [] };
     const cursor: Cursor = { block, at: 0 };
+    let count = 0;
     let malformed: string | undefined;
     let bytes = 0;
-    while (cursor.at < block.length) {
-      const first = block[cursor.at]!;
-      if ((first & 0xe0) === 0x20) {
-        // Section 4.2: a size change is only allowed at the beginning of a block.
-        if (fields.names.length > 0) throw broken('the table changes its size in the middle of a block');
-        this.#resize(readInteger(cursor, 5));
-        continue;
+    try {
+      while (cursor.at < block.length) {
+        const first = block[cursor.at]!;
+        if ((first & 0xe0) === 0x20) {
+          // Section 4.2: a size change is only allowed at the beginning of a block.
+          if (count > 0) throw broken('the table changes its size in the middle of a block');
+          this.#resize(readInteger(cursor, 5));
+          continue;
+        }
+        const entry =
+          first >= 0x80 ? this.#entryAt(readInteger(cursor, 7)) : this.#readLiteral(cursor, (first & 0xc0) === 0x40);
+        bytes += entry.size;
+        if (bytes > this.#maxBytes || count >= this.#maxFields) malformed ??= tooLarge;
+        else {
+          if (entry.wrong !== undefined) malformed ??= entry.wrong;
+          namesRead[count] = entry.name;
+          valuesRead[count++] = entry.value;
+        }
       }
-      const entry =
-        first >= 0x80 ? this.#entryAt(readInteger(cursor, 7)) : this.#readLiteral(cursor, (first & 0xc0) === 0x40);
-      bytes += entry.size;
-      if (bytes > this.#maxBytes || fields.names.length >= this.#maxFields) malformed ??= tooLarge;
-      else {
-        if (entry.wrong !== undefined) malformed ??= entry.wrong;
-        fields.names.push(entry.name);
-        fields.values.push(entry.value);
-      }
+      return { fields: { names: namesRead.slice(0, count), values: valuesRead.slice(0, count) }, malformed };
+    } finally {
+      // A credential must not stay reachable from here.
+      valuesRead.fill('', 0, count);
     }
-    return { fields, malformed };
   }
 
   #readLiteral(cursor: Cursor, indexed: boolean): Entry {

@@ -85,9 +85,14 @@ export class HpackEncoder {
     if (keep) this.#keep(lower, value);
   }
 
-  /** The block, valid until the next begin(). */
-  end(): Buffer {
-    return this.#out.subarray(0, this.#at);
+  /** Holds the block in its first `length` bytes, until the next begin(). */
+  get bytes(): Buffer {
+    return this.#out;
+  }
+
+  /** The length of the block so far, in bytes. */
+  get length(): number {
+    return this.#at;
   }
 
   #nameIndex(lower: string): number {

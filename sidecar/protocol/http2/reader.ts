@@ -207,7 +207,7 @@ export class FrameReader {
     if (dependsOn >= 0) from += 5;
     if (from + padding > payload.length) throw protocolError('padding longer than its frame');
     if (dependsOn >= 0) checkDependency(payload, dependsOn, id);
-    const fragment = payload.subarray(from, payload.length - padding);
+    const fragment = from + padding === 0 ? payload : payload.subarray(from, payload.length - padding);
     const ends = (flags & flag.endStream) !== 0;
     if ((flags & flag.endHeaders) !== 0) return this.#events.block(id, fragment, ends);
     this.headSince ??= performance.now();

@@ -144,6 +144,7 @@ t.test('invalidations by requests do not empty the caches', skip, async (t) => {
   await one.get('/first', {}, { method: 'POST', body: 'x' });
   await until(async () => !(await isKept('/first')), 'the other to hear of it');
   for (const path of ['/keep', '/mark']) await until(() => isKept(path), 'it to be stored');
+  const start = Date.now();
   for (let i = 0; i < 24; i++)
     await Promise.all(
       Array.from({ length: 50 }, (_, j) => one.get(`/none${i * 50 + j}`, {}, { method: 'POST', body: 'x' })),
@@ -152,7 +153,9 @@ t.test('invalidations by requests do not empty the caches', skip, async (t) => {
   await until(async () => !(await isKept('/mark')), 'the other to hear of the last');
   t.equal(await isKept('/keep'), true);
   const records = await Promise.all(['invalidations', 'purges'].map((name) => client.xLen(`sallyport:cache:${name}`)));
-  t.ok(records[0]! + records[1]! < 200, 'many variants in one record');
+  // A record contains what 50 ms bring; the first two requests, and what is left at the end, are in others.
+  const most = Math.max(200, (Date.now() - start) / 50 + 4);
+  t.ok(records[0]! + records[1]! < most, 'many variants in one record');
 });
 
 t.test('variants in Redis are bounded', skip, async (t) => {

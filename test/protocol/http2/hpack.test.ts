@@ -105,7 +105,7 @@ t.test('encoded fields are decoded unchanged, over many blocks and evictions', a
     });
     encoder.begin();
     for (const [lower, value] of fields) encoder.add({ lower }, value);
-    const block = Buffer.from(encoder.end());
+    const block = Buffer.from(encoder.bytes.subarray(0, encoder.length));
     bytes += block.length;
     const read = list(decoder, block.toString('hex'));
     if (JSON.stringify(read) === JSON.stringify(fields.map(([name, value]) => `${name}: ${value}`))) same++;
@@ -127,7 +127,7 @@ t.test('a repeated head takes one byte per field', async (t) => {
   const write = (): number => {
     encoder.begin();
     for (const [lower, value] of head) encoder.add({ lower }, value);
-    return encoder.end().length;
+    return encoder.length;
   };
   t.ok(write() > 30);
   t.equal(write(), head.length);
@@ -138,10 +138,10 @@ t.test('secret fields are marked never-indexed', async (t) => {
   for (const lower of ['authorization', 'cookie', 'set-cookie']) {
     encoder.begin();
     encoder.add({ lower }, 'secret');
-    t.equal(encoder.end()[0]! & 0xf0, 0x10, lower);
+    t.equal(encoder.bytes[0]! & 0xf0, 0x10, lower);
     encoder.begin();
     encoder.add({ lower }, 'secret');
-    t.ok(encoder.end().length > 6, 'the fields are written again each time');
+    t.ok(encoder.length > 6, 'the fields are written again each time');
   }
 });
 

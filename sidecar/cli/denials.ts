@@ -1,0 +1,72 @@
+// `sallyport denials`: the last refusals of a running sidecar or gateway, and those to come.
+
+import { setTimeout as sleep } from 'node:timers/promises';
+import { Command } from 'commander';
+import { SallyportError } from '../../cert-agent/base/errors.ts';
+import type { DenialLine } from '../observe/denials.ts';
+import { action, defaultAdmin, exitCodes, harmless, note, print, printJson, printTable } from './terminal.ts';
+
+/** The command; its modules are imported when it runs. */
+export function denialsCommand(): Command {
+  return new Command('denials')
+    .description('List the last refusals of a running sidecar or gateway, or print them as they come')
+    .option('--admin <url>', 'the admin address of the sidecar or gateway', defaultAdmin)
+    .option('--follow', 'print new refusals as they come, until interrupted')
+    .option('--json', 'print JSON; with --follow, a line for each')
+    .addHelpText(
+      'after',
+      `
+The newest stand at the end. 'sallyport why ID' explains one. The last thousand are kept.
+
+Examples:
+  sallyport denials
+  sallyport denials --follow --json | jq .from`,
+    )
+    .action(action(runDenials));
+}
+
+interface DenialsFlags {
+  readonly admin: string;
+  readonly follow?: boolean;
+  readonly json?: boolean;
+}
+
+/** Long enough to cost a sidecar nothing, short enough for a person who waits. */
+const pauseMs = 500;
+
+async function runDenials({ admin, follow = false, json = false }: DenialsFlags): Promise<number> {
+  const { adminPage } = await import('../analyze/admin-client.ts');
+  const page = adminPage(admin, '/denials');
+  const first = (await read(page)).toReversed();
+  if (!follow) {
+    if (json) printJson(first);
+    else printTable(['TIME', 'ID', 'CODE', 'FROM', 'REQUEST', 'POLICY'], first.map(cellsOf), 'nothing was refused');
+    return exitCodes.ok;
+  }
+  const write = (one: DenialLine): void => print(json ? JSON.stringify(one) : cellsOf(one).join('  '));
+  for (const one of first) write(one);
+  let known = new Set(first.map(({ id }) => id));
+  for (;;) {
+    await sleep(pauseMs);
+    const now = (await read(page)).toReversed();
+    const fresh = now.filter(({ id }) => !known.has(id));
+    for (const one of fresh) write(one);
+    // More than it keeps have come since: what came between is in the access log only.
+    if (known.size > 0 && fresh.length > 0 && fresh.length === now.length) note('some refusals were not seen here');
+    known = new Set(now.map(({ id }) => id));
+  }
+}
+
+async function read(page: URL): Promise<readonly DenialLine[]> {
+  const { askAdmin } = await import('../analyze/admin-client.ts');
+  const { status, body } = await askAdmin(page);
+  if (status === 200 && Array.isArray(body)) return body as readonly DenialLine[];
+  throw new SallyportError('upstream_protocol', `${page.href} responded ${status}`, {
+    hint: 'is this the admin address of a sidecar or a gateway?',
+  });
+}
+
+/** Clients have written some of this. */
+function cellsOf({ time, id, code, from, request, policy }: DenialLine): string[] {
+  return [time, id, code, from || '-', request, policy === '-' ? '' : policy].map(harmless);
+}

@@ -1,0 +1,72 @@
+// Exit codes mean one thing in every command. The help of every command says what.
+
+import { join } from 'node:path';
+import t from 'tap';
+import { type codes, SallyportError } from '../../cert-agent/base/errors.ts';
+import { exitCodeOf, exitCodesText } from '../../sidecar/cli/terminal.ts';
+import { freePort, runSallyport, tempDir } from '../fixtures/process.ts';
+
+t.test('errors of a command', async (t) => {
+  const exitCode = (code: keyof typeof codes): number => exitCodeOf(new SallyportError(code, 'x'));
+  for (const code of ['usage', 'config_unreadable', 'certificate_unreadable', 'bundle_empty', 'ca_missing'] as const)
+    t.equal(exitCode(code), 2, code);
+  for (const code of ['upstream_connect', 'upstream_tls', 'ca_unreachable', 'redis_unavailable'] as const)
+    t.equal(exitCode(code), 3, code);
+  for (const code of ['not_found', 'rotation_refused', 'port_in_use', 'ledger_behind'] as const)
+    t.equal(exitCode(code), 1, code);
+  t.equal(exitCodeOf(new Error('x')), 2, 'a fault of the program is no finding');
+});
+
+t.test('what does not respond is told from a finding', async (t) => {
+  const [dir, port] = [tempDir(t), await freePort()];
+  const admin = ['--admin', `127.0.0.1:${port}`];
+  const cases: readonly (readonly string[])[] = [
+    ...[
+      ['status', ...admin],
+      ['why', '--last', ...admin],
+      ['denials', ...admin],
+      ['policy', 'propose', ...admin],
+    ],
+    ...[
+      ['policy', 'shadow-report', ...admin],
+      ['inspect', `127.0.0.1:${port}`],
+      ['inspect', `http://127.0.0.1:${port}`],
+    ],
+    ...[
+      ['ca', 'ls'],
+      ['ca', 'agents'],
+      ['ca', 'deny-list'],
+      ['ca', 'report'],
+    ].map((one) => [...[...one, '--socket', join(dir, 'none.sock')]]),
+  ];
+  for (const args of cases) {
+    const { code, stdout, stderr } = await runSallyport(t, args);
+    t.match({ code, stdout }, { code: 3, stdout: '' }, `${args.join(' ')}: ${stderr}`);
+    t.match(stderr, /^error: .*\n(?:hint: .*\n)?$/);
+  }
+});
+
+t.test('an unknown option is named before a missing one', async (t) => {
+  const cases: [args: string[], unknown: string, missing: RegExp][] = [
+    [['agent'], '--bundel', /required option '--ca <url>' not specified/],
+    [['sidecar'], '--konfig', /required option '--config <file>' not specified/],
+    [['ca', 'init'], '--domain', /required option '--trust-domain <name>' not specified/],
+  ];
+  for (const [args, unknown, missing] of cases) {
+    t.match(await runSallyport(t, [...args, unknown, 'x']), {
+      code: 2,
+      stderr: new RegExp(`unknown option '${unknown}'`),
+    });
+    t.match(await runSallyport(t, args), { code: 2, stderr: missing });
+  }
+  t.match(await runSallyport(t, ['sidecar', '--config', 'x', '--json']), { code: 2, stderr: /--json is for --check/ });
+});
+
+t.test('the help says what the exit codes mean', async (t) => {
+  for (const args of [[], ['check'], ['ca'], ['ca', 'ls']]) {
+    const { stdout } = await runSallyport(t, [...args, '--help']);
+    t.ok(stdout.includes(exitCodesText), args.join(' '));
+  }
+  const { stdout } = await runSallyport(t, ['exec', '--help']);
+  t.notOk(stdout.includes(exitCodesText), 'the app gives it');
+});
