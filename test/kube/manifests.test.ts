@@ -2,21 +2,26 @@
 // documents that exist.
 
 import { spawnSync } from 'node:child_process';
-import { globSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
-import { basename, join } from 'node:path';
+import { existsSync, globSync, mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { basename, dirname, join, relative, resolve } from 'node:path';
 import t from 'tap';
 import { parseIstio } from '../../sidecar/documents/istio/read.ts';
 import { inboundPort, mostInboundPorts } from '../../sidecar/kube/names.ts';
 import { labelsOf, podOf, runningContainers, treesOf } from '../../sidecar/kube/tree.ts';
-import { base, renderChart } from '../fixtures/chart.ts';
+import { base, kubernetes, renderChart } from '../fixtures/chart.ts';
 import { type Any, documentsOf } from '../fixtures/kube.ts';
 import { schemaProblems } from '../fixtures/kubernetes-schema.ts';
 import { runSallyport, tempDir } from '../fixtures/process.ts';
 import { haveCommand } from '../fixtures/tools.ts';
 
 const read = (file: string): Any[] => documentsOf(readFileSync(file, 'utf8'));
-const files = globSync('{,namespace/}*.yaml', { cwd: base }).filter((file) => basename(file) !== 'kustomization.yaml');
-const all = files.flatMap((file) => read(join(base, file)));
+const files = globSync('{base,namespace}/*.yaml', { cwd: kubernetes }).filter(
+  (file) => basename(file) !== 'kustomization.yaml',
+);
+const all = files.flatMap((file) => read(join(kubernetes, file)));
+const watched = ['crds', 'rbac', 'class'].flatMap((name) => read(join(kubernetes, 'watched', `${name}.yaml`)));
+/** What Kubernetes itself has no schema for. */
+const foreignKinds: ReadonlySet<string> = new Set(['CustomResourceDefinition', 'GatewayClass']);
 const pods = all.flatMap((one) => {
   const pod = podOf(one);
   return pod === undefined ? [] : [{ name: `${one.kind} ${one.metadata.name}`, owner: one, pod: pod as Any }];
@@ -27,7 +32,7 @@ t.test('the kustomize base is the chart with its defaults', async (t) => {
   for (const [file, text] of Object.entries(rendered)) t.equal(readFileSync(join(base, file), 'utf8'), text, file);
   t.strictSame(Object.keys(rendered).toSorted(), read(join(base, 'kustomization.yaml'))[0].resources.toSorted());
   t.match(renderChart({ trustDomain: 'corp.test' })['ca.yaml'], '--trust-domain corp.test');
-  t.match(read(`${base}../../charts/sallyport/Chart.yaml`)[0], {
+  t.match(read(`${kubernetes}../../charts/sallyport/Chart.yaml`)[0], {
     apiVersion: 'v2',
     name: 'sallyport',
     version: /^\d+\.\d+\.\d+$/,
@@ -36,16 +41,48 @@ t.test('the kustomize base is the chart with its defaults', async (t) => {
 
 t.test('kustomize builds it', { skip: haveCommand('kubectl') ? false : 'there is no kubectl here' }, async (t) => {
   for (const [directory, count] of [
-    [base, all.length - 2],
-    [join(base, 'namespace'), 2],
+    ['', all.length - 2],
+    ['namespace', 2],
+    ['watched', all.length - 2 + watched.length],
   ] as const) {
-    const { status, stdout, stderr } = spawnSync('kubectl', ['kustomize', directory], { encoding: 'utf8' });
+    const { status, stdout, stderr } = spawnSync('kubectl', ['kustomize', join(kubernetes, directory)], {
+      encoding: 'utf8',
+    });
     t.equal(status, 0, stderr);
     const built = documentsOf(stdout);
-    t.equal(built.length, count);
-    for (const one of built) t.equal(schemaProblems(one), '', `${one.kind} ${one.metadata.name}`);
+    t.equal(built.length, count, directory);
+    for (const one of built.filter(({ kind }) => !foreignKinds.has(kind)))
+      t.equal(schemaProblems(one), '', `${one.kind} ${one.metadata.name}`);
   }
 });
+
+t.test('kustomize would build every one of them', async (t) => {
+  const found = globSync('**/kustomization.yaml', { cwd: kubernetes }).map((file) => dirname(join(kubernetes, file)));
+  t.ok(found.length >= 4);
+  for (const directory of found) t.strictSame(refusedBy(directory), [], directory);
+  const dir = tempDir(t);
+  mkdirSync(join(dir, 'overlay'));
+  writeFileSync(join(dir, 'a.yaml'), 'kind: A');
+  writeFileSync(join(dir, 'kustomization.yaml'), 'resources: [a.yaml]');
+  writeFileSync(join(dir, 'overlay', 'kustomization.yaml'), 'resources: [.., ../a.yaml, b.yaml]');
+  t.match(refusedBy(join(dir, 'overlay')), [/^cycle/, /^outside/, /^missing/], 'and the check finds what is wrong');
+});
+
+/**
+ * What kustomize would refuse in a directory: a base that contains a directory which led to it, a file outside, and
+ * what is not there.
+ */
+function refusedBy(directory: string, from: readonly string[] = []): string[] {
+  const isIn = (path: string, parent: string): boolean => !relative(parent, path).startsWith('..');
+  const led = [...from, resolve(directory)];
+  const { resources = [], patches = [] } = read(join(directory, 'kustomization.yaml'))[0];
+  return [...resources, ...patches.map(({ path }: Any) => path)].flatMap((one: string): string[] => {
+    const path = resolve(directory, one);
+    if (!existsSync(path)) return [`missing: ${path}`];
+    if (!statSync(path).isDirectory()) return isIn(path, directory) ? [] : [`outside: ${path}`];
+    return led.some((root) => isIn(root, path)) ? [`cycle: ${path}`] : refusedBy(path, led);
+  });
+}
 
 t.test('every document is valid', async (t) => {
   for (const one of all) t.equal(schemaProblems(one), '', `${one.kind} ${one.metadata.name}`);

@@ -8,11 +8,11 @@ import { gatewayKinds, pluralOf } from '../../sidecar/cluster/kinds.ts';
 import { parseGatewaySettings } from '../../sidecar/config/gateway-settings.ts';
 import { ownKinds } from '../../sidecar/documents/sallyport.ts';
 import { controllerName } from '../../sidecar/routing/names.ts';
-import { base } from '../fixtures/chart.ts';
+import { kubernetes } from '../fixtures/chart.ts';
 import { type Any, documentsOf } from '../fixtures/kube.ts';
 import { schemaProblems } from '../fixtures/kubernetes-schema.ts';
 
-const read = (name: string): Any[] => documentsOf(readFileSync(join(base, 'watched', name), 'utf8'));
+const read = (name: string): Any[] => documentsOf(readFileSync(join(kubernetes, 'watched', name), 'utf8'));
 const kinds = gatewayKinds([...ownKinds.keys()], 'sallyport.dev', 'v1alpha1');
 const granted = (verb: string): string[] =>
   read('rbac.yaml')
