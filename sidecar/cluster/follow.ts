@@ -31,6 +31,8 @@ export interface FollowTimes {
 
 export interface Trouble {
   readonly error: SallyportError;
+  /** An API server that has just started, or is busy, answers so for a moment: HTTP 410 or 429. */
+  readonly isOrdinary: boolean;
   /** performance.now() when the last proof ended that our objects are those of the API server. */
   readonly since: number;
 }
@@ -42,7 +44,9 @@ export interface FollowEvents {
   failed(): void;
   /** It was listed, or another look has proved that it is absent. */
   settled(): void;
-  /** It is followed again after `trouble`. */
+  /** `trouble` is over: the objects are those of the API server. */
+  cleared(): void;
+  /** A watch is open again. The first failure after the last one was at `since`. */
   recovered(since: number): void;
   /** Objects of a namespace, or of all, exceed a bound from now on, and are not kept. */
   exceeded(namespace: string): void;
@@ -55,6 +59,7 @@ const absencesNeeded = 2;
 
 /** Who we are, and how busy the API server is: after these a watch goes on from its version. */
 const keepsVersion: ReadonlySet<number> = new Set([401, 403, 429, 500, 503]);
+const ordinary: ReadonlySet<number> = new Set([410, 429]);
 const refusalsToList = 3;
 const instantEndsToList = 3;
 
@@ -85,6 +90,11 @@ export class Follower {
   #refusals = 0;
   #instantEnds = 0;
   #failures = 0;
+  /** Of these, the watches in a row: a list in between does not end them. */
+  #watchFailures = 0;
+  #isWatching = false;
+  /** performance.now() at the first failure since a watch was open. */
+  #outageSince: number | undefined = undefined;
 
   constructor(
     kind: WatchedKind,
@@ -173,6 +183,7 @@ export class Follower {
 
   /** One list or one watch. Gives why it failed, or how long to wait. */
   async #turn(signal: AbortSignal): Promise<Refused | number | undefined> {
+    this.#isWatching = false;
     if (this.#version === undefined || this.#isVersionInDoubt) return this.#find(signal);
     const asked = { kind: this.kind, version: this.#version, namespace: this.namespace };
     if (performance.now() - this.#listedAt > this.#times.resyncMs) this.#resourceVersion = undefined;
@@ -205,7 +216,9 @@ export class Follower {
       if (one.tooMuch !== undefined && one.tooMuch !== this.#objects.get(key)?.tooMuch) this.#events.tooMuch(one);
     this.#isListed = true;
     this.#complete(objects);
-    this.#recovered();
+    // It answers again: how long it did not has no part in the next wait.
+    this.#failures = Math.min(this.#failures, this.#watchFailures);
+    this.#clear();
     this.#events.settled();
   }
 
@@ -228,6 +241,7 @@ export class Follower {
       if (count + 1 < absencesNeeded) return firstWaitMs;
       this.#complete(this.#objects);
     }
+    this.#clear();
     this.#recovered();
     this.#events.settled();
     return this.kind.protects === true ? absentGuardMs : absentMs;
@@ -240,6 +254,7 @@ export class Follower {
       ...{ watch: '1', resourceVersion: from, allowWatchBookmarks: 'true', timeoutSeconds: String(seconds) },
       ...(asked.kind.fieldSelector === undefined ? {} : { fieldSelector: asked.kind.fieldSelector }),
     });
+    this.#isWatching = true;
     const openedAt = performance.now();
     const over = new AbortController();
     // Bytes that are no event prove nothing, and an API server may forget to end the watch.
@@ -250,23 +265,28 @@ export class Follower {
       over.abort();
     }, silenceMs);
     let lines = 0;
+    let opened: NodeJS.Timeout | undefined;
     try {
       const path = `${pathOf(asked.kind, asked.version, asked.namespace)}?${query}`;
       const stream = await this.#client.stream(path, AbortSignal.any([signal, over.signal]));
       if (!('lines' in stream)) return this.#refused(refusalOf(stream, asked, 'watch'));
-      this.#recovered();
+      this.#clear();
+      // It may be open only to say that the version is too old.
+      opened = setTimeout(() => this.#recovered(), firstWaitMs);
       for await (const line of stream.lines) {
         lines++;
         silence.refresh();
         const refused = this.#take(line, asked);
         if (refused !== undefined) return this.#refused(refused);
-        if (performance.now() - openedAt > firstWaitMs) this.#failures = 0;
+        this.#recovered();
+        if (performance.now() - openedAt > firstWaitMs) this.#proven();
       }
     } catch (error) {
       if (isSilent) throw silent(asked);
       if (!over.signal.aborted) throw error;
     } finally {
       over.abort();
+      clearTimeout(opened);
       clearTimeout(end);
       clearTimeout(silence);
     }
@@ -279,7 +299,7 @@ export class Follower {
     this.#refusals = 0;
     if (tookMs >= firstWaitMs || lines > 0) this.#instantEnds = 0;
     if (tookMs >= firstWaitMs) {
-      this.#failures = 0;
+      this.#proven();
       return undefined;
     }
     if (lines === 0 && ++this.#instantEnds >= instantEndsToList) {
@@ -361,25 +381,39 @@ export class Follower {
     if (isChanged) this.#events.changed();
   }
 
-  #recovered(): void {
-    const { since } = this.#trouble ?? {};
+  #clear(): void {
+    if (this.#trouble === undefined) return;
     this.#trouble = undefined;
+    this.#events.cleared();
+  }
+
+  #recovered(): void {
+    const since = this.#outageSince;
+    this.#outageSince = undefined;
     if (since !== undefined) this.#events.recovered(since);
+  }
+
+  /** A watch was open for long enough: the next failure is the first one. */
+  #proven(): void {
+    [this.#failures, this.#watchFailures] = [0, 0];
   }
 
   /** Milliseconds to wait before the next try. */
   #failed(result: Refused | number | undefined): number | undefined {
     if (typeof result !== 'object') return result;
-    const { error, isGone: mustList, retryAfterMs = 0 } = result;
+    const { error, isGone: mustList, status = 0, retryAfterMs = 0 } = result;
     const { firstWaitMs, longestWaitMs } = this.#times;
     // Of many gateways that lost the API server, not all come back at once.
     const pauseMs = Math.min(longestWaitMs, firstWaitMs * 2 ** this.#failures) * (0.5 + Math.random() / 2);
     this.#failures = Math.min(this.#failures + 1, 16);
+    if (this.#isWatching) this.#watchFailures = this.#failures;
     // The first 410 is the ordinary end of an old version.
     if (mustList && this.#failures === 1) return undefined;
     // Its events and those of other kinds may come in any order now: a list brings it up to date at once.
     if (this.kind.protects === true) this.#resourceVersion = undefined;
-    this.#trouble = { error, since: this.#trouble?.since ?? performance.now() };
+    const isOrdinary = mustList === true || ordinary.has(status);
+    this.#trouble = { error, isOrdinary, since: this.#trouble?.since ?? performance.now() };
+    this.#outageSince ??= this.#trouble.since;
     this.#events.failed();
     return Math.max(pauseMs, Math.min(retryAfterMs, longestWaitMs));
   }

@@ -123,11 +123,14 @@ export function refusalOf(
       }),
     };
   const gone = isGone(status, value);
+  // A Status in a watch has no header.
+  const { retryAfterSeconds } = treeOf(treeOf(value)['details']);
+  const fromStatus = typeof retryAfterSeconds === 'number' ? retryAfterSeconds * 1000 : undefined;
   const error = new SallyportError('kubernetes_unavailable', `the API server answered ${status} to ${what}`);
   if (gone) return { error, isGone: true, status };
   return {
     error,
-    retryAfterMs,
+    retryAfterMs: retryAfterMs ?? fromStatus,
     status,
     ...(status === 404 && treeOf(value)['kind'] === 'Status' && { isDenied: true }),
   };

@@ -79,8 +79,8 @@ export class ClusterStore {
   /** Documents changed since they were last taken up. */
   #isDirty = true;
   #staged: Staged | undefined = undefined;
-  /** What was logged, by kind and namespace. */
-  readonly #said = new Map<Follower, string>();
+  /** What was logged of an outage, by kind and namespace. */
+  readonly #said = new Map<Follower, Set<string>>();
 
   constructor({ server, kinds, namespaces, log, times = {} }: StoreOptions) {
     const all = { ...storeTimes, ...times };
@@ -94,11 +94,11 @@ export class ClusterStore {
           failed: () => this.#sayTrouble(follower),
           exceeded: (name) => this.#sayExceeded(follower, name, all),
           tooMuch: (object) => this.#sayTooMuch(follower, object),
-          recovered: (since) => {
-            this.#sayRecovered(follower, since);
+          cleared: () => {
             // What was held back is due.
             if (kind.protects === true) this.#changed(follower);
           },
+          recovered: (since) => this.#sayRecovered(follower, since),
         });
         return follower;
       }),
@@ -233,12 +233,17 @@ export class ClusterStore {
     if (this.#documents !== before) for (const listener of this.#listeners) listener();
   }
 
-  /** The same failure is logged once, and then with the reminder. */
+  /**
+   * An API server that is away fails in several ways until it is back: that is one line, and then the reminder. What
+   * needs a change by an administrator is a line of its own.
+   */
   #sayTrouble(follower: Follower): void {
-    const { error } = follower.trouble!;
-    if (this.#said.get(follower) === error.message) return;
-    this.#said.set(follower, error.message);
-    this.#log.error(
+    const { error, isOrdinary } = follower.trouble!;
+    const said = this.#said.get(follower) ?? new Set();
+    const what = isOrdinary ? 'ordinary' : error.code === 'kubernetes_unavailable' ? error.code : error.message;
+    if (said.has(what) || (isOrdinary && said.size > 0)) return;
+    this.#said.set(follower, said.add(what));
+    this.#log[isOrdinary ? 'info' : 'error'](
       { code: error.code, kind: follower.kind.kind, hint: error.hint },
       `${error.message}: ${inForce(follower)}`,
     );

@@ -3,7 +3,7 @@
 import { writeFileSync } from 'node:fs';
 import type { ServerResponse } from 'node:http';
 import t from 'tap';
-import { gatewayKinds } from '../../sidecar/cluster/kinds.ts';
+import { gatewayKinds, pluralOf } from '../../sidecar/cluster/kinds.ts';
 import { ClusterStore, type StoreTimes, storeTimes } from '../../sidecar/cluster/store.ts';
 import { type Any, type ApiCall, type FakeApiServer, failure, startApiServer } from '../fixtures/api-server.ts';
 import { logTo } from '../fixtures/mesh.ts';
@@ -74,6 +74,12 @@ function first(times: number, test: (call: ApiCall) => boolean, answer: (respons
     return true;
   };
 }
+
+const envoy = 'gateway.envoyproxy.io/v1alpha1';
+/** Kinds without an object in these tests. */
+const quietKinds = ['gatewayclasses', 'httproutes', 'referencegrants', 'securitypolicies', 'namespaces', 'secrets'];
+const pluralIn = (path: string): string => path.slice(path.lastIndexOf('/') + 1);
+const isQuiet = (path: string): boolean => quietKinds.includes(pluralIn(path));
 
 const ready = (followed: Followed) => until(() => followed.store.snapshot(), 'the first snapshot');
 
@@ -197,6 +203,102 @@ t.test(
     );
   },
 );
+
+t.test('a quiet kind is followed over many ends of its watch', { timeout: 60_000 }, async (t) => {
+  const api = await startApiServer(t, ['gateway.networking.k8s.io/v1', 'gateway.networking.k8s.io/v1beta1', envoy]);
+  // One second each, which is the shortest that can be asked for.
+  const followed = follow(t, api, { times: { watchMs: 500 } });
+  await ready(followed);
+  await until(() => api.watches() >= 14 || undefined, 'the watches');
+  const lists = count(api, ({ path, query }) => isQuiet(path) && !query.has('watch'));
+  const errors = new Set<string>();
+  const watchesOf = (plural: string): number => count(api, (call) => isWatch(call, plural));
+  await until(() => {
+    api.bookmark();
+    for (const { error } of followed.store.facts()) if (error !== undefined) errors.add(error.message);
+    return quietKinds.every((one) => watchesOf(one) >= 5) || undefined;
+  }, 'five watches of each');
+  t.strictSame([...errors], []);
+  t.strictSame(followed.lines, [], 'and no line in the log');
+  t.equal(
+    count(api, ({ path, query }) => isQuiet(path) && !query.has('watch')),
+    lists,
+    'nothing is listed again',
+  );
+  api.put(route('a'));
+  await until(() => followed.names('HTTPRoute').length === 1 || undefined, 'a change is in force');
+});
+
+/** A restart as kube-apiserver does it: a list is answered while the watch cache is still being filled. */
+for (const [what, answers] of [
+  ['429', [429, 429]],
+  ['410', [410, 410, 410]],
+  ['both', [429, 410, 410]],
+] as const)
+  t.test(`an API server that restarts, and refuses the first watches with ${what}`, async (t) => {
+    const api = await startApiServer(t, ['gateway.networking.k8s.io/v1', 'gateway.networking.k8s.io/v1beta1', envoy]);
+    const followed = follow(t, api);
+    await ready(followed);
+    await until(() => api.watches() >= 14 || undefined, 'the watches');
+    const left = new Map(quietKinds.map((one) => [one, [...answers] as number[]]));
+    await api.stop();
+    const isDown = () => followed.store.facts().filter(({ error }) => error !== undefined).length >= 14 || undefined;
+    await until(isDown, 'the outage');
+    // What it forgot is older than what it has.
+    api.compact();
+    api.intercept = ({ path, query }, response) => {
+      const status = query.has('watch') ? left.get(pluralIn(path))?.shift() : undefined;
+      if (status === undefined) return false;
+      response.setHeader('retry-after', '1');
+      failure(response, status, status === 410 ? 'Expired' : 'TooManyRequests', 'x');
+      return true;
+    };
+    await api.start();
+    const lineOf = (code: string, kind: string) =>
+      followed.lines.filter((one) => one['code'] === code && one['kind'] === kind);
+    for (const kind of ['SecurityPolicy', 'HTTPRoute']) {
+      await until(() => lineOf('kubernetes_followed', kind).length > 0 || undefined, `${kind} is followed`);
+      t.strictSame([...left.get(pluralOf(kind))!], [], 'not before the watch is open');
+      t.equal(lineOf('kubernetes_unavailable', kind).length, 1, `one line for the outage of ${kind}`);
+      t.equal(lineOf('kubernetes_followed', kind).length, 1, 'and one for its end');
+    }
+  });
+
+for (const status of [410, 429])
+  t.test(`${status} to the first watches of a gateway that starts is no error`, async (t) => {
+    const api = await startApiServer(t);
+    let left = 3;
+    api.intercept = (call, response) => {
+      if (!isWatch(call, 'httproutes') || left === 0) return false;
+      left--;
+      failure(response, status, 'x', 'x');
+      return true;
+    };
+    const followed = follow(t, api);
+    await until(() => followed.lines.find(({ code }) => code === 'kubernetes_followed'), 'it is followed');
+    t.match(followed.lines, [
+      { code: 'kubernetes_unavailable', kind: 'HTTPRoute', level: 'info' },
+      { code: 'kubernetes_followed', kind: 'HTTPRoute' },
+    ]);
+    t.equal(followed.lines.length, 2);
+  });
+
+t.test('Retry-After is respected, and no more than the longest wait', async (t) => {
+  const api = await startApiServer(t);
+  const at: number[] = [];
+  let after = '1';
+  api.intercept = (call, response) => {
+    if (!isWatch(call, 'httproutes') || at.push(performance.now()) > 2) return false;
+    response.setHeader('retry-after', after);
+    failure(response, 429, 'TooManyRequests', 'x');
+    after = '86400';
+    return true;
+  };
+  follow(t, api, { times: { longestWaitMs: 1500 } });
+  await until(() => at.length >= 3 || undefined, 'the third watch');
+  t.ok(at[1]! - at[0]! >= 990, `${Math.round(at[1]! - at[0]!)} ms`);
+  t.ok(at[2]! - at[1]! >= 1490, `${Math.round(at[2]! - at[1]!)} ms`);
+});
 
 t.test('410 as an answer to a watch, to a page, and as an event: everything is listed again', async (t) => {
   const api = await startApiServer(t);
