@@ -44,8 +44,9 @@ export async function checkGateway(
   file: string,
   { strict, json }: { readonly strict: boolean; readonly json: boolean },
 ): Promise<number> {
-  const objects = await objectsFor(file);
-  if (objects !== undefined && 'unknown' in objects) return printUnknown(file, objects.unknown, json);
+  const found = await objectsFor(file);
+  if ('unknown' in found) return printUnknown(file, found.unknown, json);
+  const { objects, unread } = found;
   const { list, spoken, redis, settings, warnings } = await readOffline(file, objects);
   const more = [
     ...(redis === undefined ? [] : await warningsOfRedis(redis)),
@@ -58,7 +59,7 @@ export async function checkGateway(
       `${file}:1:1: nothing is served: there is no Gateway and no route (${objects === undefined ? `put them into ${settings?.policies ?? file}` : 'apply them to the API server'})`,
     );
   const parts = await lookAt(list);
-  const said = [...warnings, ...more];
+  const said = [...unread, ...warnings, ...more];
   if (json) {
     const problems = parts.flatMap((part) => problemsOf(part, file));
     const worries = said.map((one) => placed(one, file));
@@ -79,12 +80,21 @@ export async function checkGateway(
 }
 
 /** The objects of the API server that gateway.yaml names, if it names one; or why they cannot be known. */
-async function objectsFor(file: string): Promise<Snapshot | undefined | { readonly unknown: readonly Problem[] }> {
+async function objectsFor(
+  file: string,
+): Promise<
+  { readonly objects?: Snapshot; readonly unread: readonly string[] } | { readonly unknown: readonly Problem[] }
+> {
   const { isWatched } = await import('../compile/gateway-status.ts');
-  if (!isWatched(file)) return undefined;
+  if (!isWatched(file)) return { unread: [] };
   const { readCluster } = await import('../process/read-cluster.ts');
   const read = await readCluster(file);
-  if ('objects' in read) return read.objects;
+  if ('objects' in read) {
+    const unread = read.unread.map(
+      ({ message, hint }) => `${file}:1:1: ${message}: its objects are passed over (${hint})`,
+    );
+    return { objects: read.objects, unread };
+  }
   const said = new Map(read.problems.map(({ message, hint }) => [message, hint === undefined ? '' : ` (${hint})`]));
   const at = { file, line: 1, column: 1 };
   return { unknown: [...said].slice(0, mostNamed).map(([message, hint]) => ({ ...at, message: `${message}${hint}` })) };

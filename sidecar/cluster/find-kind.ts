@@ -9,8 +9,13 @@ import { groupPath, type WatchedKind } from './kinds.ts';
 import { type Listed, listAll, type Refused } from './list.ts';
 import { treeOf } from './objects.ts';
 
+/** The proof that there is no such kind, but for a version that is not read here. */
+export interface Absent {
+  readonly unread: string | undefined;
+}
+
 /** The version to follow with all its objects, the proof that there is no such kind, or why neither is known. */
-export type Found = { readonly version: string; readonly listed: Listed } | 'absent' | Refused;
+export type Found = { readonly version: string; readonly listed: Listed } | Absent | Refused;
 
 /** Looks for a kind, in each version that is read here. @throws as `listAll`. */
 export async function findKind(
@@ -29,15 +34,16 @@ export async function findKind(
 }
 
 /** The second witness. It never finds a version: the list has denied each that is read here. */
-async function discover(client: ApiClient, kind: WatchedKind, signal: AbortSignal): Promise<'absent' | Refused> {
+async function discover(client: ApiClient, kind: WatchedKind, signal: AbortSignal): Promise<Absent | Refused> {
   const answer = await client.shared('/apis', signal);
   const refused = undiscovered(answer, kind, '/apis');
   if (refused !== undefined) return refused;
   const { kind: said, groups } = treeOf(answer.value);
   if (said !== 'APIGroupList' || !Array.isArray(groups)) return untrue(kind, 'it is no APIGroupList');
   const group = groups.map(treeOf).find(({ name }) => name === kind.group);
-  if (group === undefined) return 'absent';
+  if (group === undefined) return { unread: undefined };
   if (!Array.isArray(group['versions'])) return untrue(kind, 'its group has no versions');
+  let unread: string | undefined;
   for (const { version } of group['versions'].map(treeOf)) {
     if (typeof version !== 'string' || !/^[a-z0-9]+$/.test(version))
       return untrue(kind, 'its group has a version without a name');
@@ -46,9 +52,10 @@ async function discover(client: ApiClient, kind: WatchedKind, signal: AbortSigna
     if (isListed && kind.versions.includes(version))
       return untrue(kind, 'discovery names it, and its list is not found');
     // What protects is missed in any version. Of the other kinds nothing is open without it.
-    if (isListed && kind.protects === true) return unread(kind, version);
+    if (isListed && kind.protects === true) return { error: unreadError(kind, version) };
+    if (isListed) unread ??= version;
   }
-  return 'absent';
+  return { unread };
 }
 
 /** Whether discovery names the kind in a version of its group. */
@@ -88,11 +95,9 @@ function untrue({ plural }: WatchedKind, why: string): Refused {
   return { error: new SallyportError('kubernetes_invalid', message) };
 }
 
-function unread({ kind, group, versions }: WatchedKind, version: string): Refused {
+/** The kind is there, and no version of it that is read here. */
+export function unreadError({ kind, group, versions }: WatchedKind, version: string): SallyportError {
   const message = `the API server has kind ${kind} of ${group} in version ${version}, which is not read here`;
-  return {
-    error: new SallyportError('kubernetes_invalid', message, {
-      hint: `install its CRD with version ${versions.join(' or ')}`,
-    }),
-  };
+  const hint = `install its CRD with version ${versions.join(' or ')}`;
+  return new SallyportError('kubernetes_invalid', message, { hint });
 }

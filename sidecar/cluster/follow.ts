@@ -46,6 +46,8 @@ export interface FollowEvents {
   settled(): void;
   /** `trouble` is over: the objects are those of the API server. */
   cleared(): void;
+  /** It counts as absent, and the API server has it in this version, which is not read here. */
+  unread(version: string): void;
   /** A watch is open again. The first failure after the last one was at `since`. */
   recovered(since: number): void;
   /** Objects of a namespace, or of all, exceed a bound from now on, and are not kept. */
@@ -75,6 +77,7 @@ export class Follower {
   #isComplete = false;
   #trouble: Trouble | undefined = undefined;
   #version: string | undefined = undefined;
+  #unread: string | undefined = undefined;
   #resourceVersion: string | undefined = undefined;
   #listedAt = 0;
   /** The looks in a row that proved that there is no such kind: performance.now() when the first and the last began. */
@@ -152,6 +155,11 @@ export class Follower {
     return this.#version;
   }
 
+  /** The version of a kind that counts as absent because no version of it is read here. */
+  get unread(): string | undefined {
+    return this.#unread;
+  }
+
   /** Never rejects. */
   async run(signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
@@ -197,10 +205,11 @@ export class Follower {
   async #find(signal: AbortSignal): Promise<Refused | number | undefined> {
     const begunAt = performance.now();
     const found = await findKind(this.#client, this.kind, this.namespace, this.#times, signal);
-    if (found === 'absent') return this.#absent(begunAt);
+    if ('unread' in found) return this.#absent(begunAt, found.unread);
     this.#absences = undefined;
     if ('error' in found) return this.#refused(found);
     this.#version = found.version;
+    this.#unread = undefined;
     this.#isVersionInDoubt = false;
     this.#listed(found.listed);
     return undefined;
@@ -226,7 +235,7 @@ export class Follower {
    * There is no such kind, by two witnesses. An API server that starts may deny a kind for a moment, so one look proves
    * nothing. That a kind that was there is gone takes looks that are seconds apart: until then its objects stay.
    */
-  #absent(begunAt: number): Refused | number {
+  #absent(begunAt: number, unread: string | undefined): Refused | number {
     if (this.kind.isRequired === true) return absentError(this.kind);
     const { count, first } = this.#absences ?? { count: 0, first: begunAt };
     this.#absences = { count: count + 1, first, last: begunAt };
@@ -243,6 +252,8 @@ export class Follower {
     }
     this.#clear();
     this.#recovered();
+    if (unread !== undefined && unread !== this.#unread) this.#events.unread(unread);
+    this.#unread = unread;
     this.#events.settled();
     return this.kind.protects === true ? absentGuardMs : absentMs;
   }

@@ -7,6 +7,7 @@ import type { SallyportError } from '../../cert-agent/base/errors.ts';
 import type { Log } from '../../cert-agent/base/log.ts';
 import type { Bounds } from './budget.ts';
 import { ApiClient, type ClientTimes } from './client.ts';
+import { unreadError } from './find-kind.ts';
 import { Follower, type FollowTimes } from './follow.ts';
 import type { WatchedKind } from './kinds.ts';
 import { Mentions, sameTexts } from './mentions.ts';
@@ -92,6 +93,7 @@ export class ClusterStore {
           changed: () => this.#changed(follower),
           settled: () => this.#settled(),
           failed: () => this.#sayTrouble(follower),
+          unread: (version) => this.#sayUnread(follower, version),
           exceeded: (name) => this.#sayExceeded(follower, name, all),
           tooMuch: (object) => this.#sayTooMuch(follower, object),
           cleared: () => {
@@ -191,6 +193,11 @@ export class ClusterStore {
     }));
   }
 
+  /** The kinds whose objects are passed over, because no version of theirs is read here. */
+  unread(): readonly SallyportError[] {
+    return this.#followers.flatMap(({ kind, unread }) => (unread === undefined ? [] : unreadError(kind, unread)));
+  }
+
   /** Called at each change, and at the first complete snapshot. May be called more than once for one change. */
   onChange(listener: () => void): void {
     this.#listeners.add(listener);
@@ -256,6 +263,11 @@ export class ClusterStore {
       { code: 'kubernetes_followed', kind: follower.kind.kind },
       `${titleOf(follower)} are followed again after ${seconds} s`,
     );
+  }
+
+  #sayUnread({ kind }: Follower, version: string): void {
+    const { code, message, hint } = unreadError(kind, version);
+    this.#log.warn({ code, kind: kind.kind, hint }, `${message}: its objects are passed over`);
   }
 
   #sayTooMuch({ kind }: Follower, { namespace, name, tooMuch }: KeptObject): void {

@@ -5,9 +5,9 @@ import type { Log } from '../../cert-agent/base/log.ts';
 import { Lease, type LeaseTimes } from '../cluster/lease.ts';
 import type { ClusterStore } from '../cluster/store.ts';
 import { StatusWriter } from '../cluster/write-statuses.ts';
+import { withGateways } from '../routing/ancestors.ts';
 import { controllerName } from '../routing/names.ts';
-import type { AncestorStatus } from '../routing/policies.ts';
-import type { StatusItem, StatusList } from '../routing/status.ts';
+import type { StatusList } from '../routing/status.ts';
 
 export interface StatusOptions {
   readonly store: ClusterStore;
@@ -27,6 +27,8 @@ const repairMs = 30_000;
 /** Starts to write. Returns what gives the lease up and stops. */
 export function writeStatuses({ store, lease, log, times, generation, statuses }: StatusOptions): () => Promise<void> {
   const held = new Lease({ client: store.client, ...lease, log, times });
+  const isThere = (kind: string, namespace: string, name: string): boolean =>
+    store.find(kind, namespace, name) !== undefined;
   const writer = new StatusWriter(store, controllerName, log);
   let written: number | undefined;
   let repairAt = 0;
@@ -37,7 +39,7 @@ export function writeStatuses({ store, lease, log, times, generation, statuses }
       const list = statuses();
       if (list === undefined) return;
       const isDone = await writer.write(
-        list.items.map((one) => withKnownAncestors(one, store)),
+        list.items.map((one) => withGateways(one, list, isThere)),
         () => held.isHeld(),
       );
       written = isDone ? now : undefined;
@@ -48,12 +50,4 @@ export function writeStatuses({ store, lease, log, times, generation, statuses }
     stop();
     await held.close();
   };
-}
-
-/** A policy whose target is not there may be for another controller's, which has not come yet. */
-function withKnownAncestors(item: StatusItem, store: ClusterStore): StatusItem {
-  const { ancestors } = item.status as { readonly ancestors?: readonly AncestorStatus[] };
-  if (ancestors === undefined) return item;
-  const known = ancestors.filter(({ ancestorRef: { kind, namespace, name } }) => store.find(kind, namespace, name));
-  return { ...item, status: { ancestors: known } };
 }

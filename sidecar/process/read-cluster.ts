@@ -7,8 +7,10 @@ import { ClusterStore, type Snapshot } from '../cluster/store.ts';
 import { readGateway } from '../config/read-gateway.ts';
 import { readText } from '../config/sources.ts';
 
-/** What a gateway would have, or why it would not be ready. */
-export type ClusterReading = { readonly objects: Snapshot } | { readonly problems: readonly SallyportError[] };
+/** What a gateway would have, and the kinds whose objects are passed over; or why it would not be ready. */
+export type ClusterReading =
+  | { readonly objects: Snapshot; readonly unread: readonly SallyportError[] }
+  | { readonly problems: readonly SallyportError[] };
 
 /** Until each kind was listed, or was refused. */
 const patienceMs = 30_000;
@@ -27,7 +29,7 @@ export async function readCluster(file: string): Promise<ClusterReading> {
     const until = performance.now() + patienceMs;
     while (performance.now() < until) {
       const objects = store.snapshot();
-      if (objects !== undefined) return { objects };
+      if (objects !== undefined) return { objects, unread: store.unread() };
       const facts = store.facts();
       const problems = facts.flatMap(({ error }) => error ?? []);
       if (problems.length > 0 && facts.every(({ isComplete, error }) => isComplete || error)) return { problems };

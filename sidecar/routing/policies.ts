@@ -33,8 +33,8 @@ export interface RulePlace {
 }
 
 /**
- * Gateway API's PolicyAncestorStatus (GEP-713). The ancestor of an attached policy is its target; that of a
- * BackendTLSPolicy is a Gateway that reaches its Service.
+ * Gateway API's PolicyAncestorStatus (GEP-713). The ancestor of an attached policy is its target here, and its Gateways
+ * where it is written to an API server (ancestors.ts); that of a BackendTLSPolicy is a Gateway that reaches its Service.
  */
 export interface AncestorStatus {
   readonly ancestorRef: PolicyTarget & { readonly namespace: string };

@@ -75,6 +75,7 @@ function first(times: number, test: (call: ApiCall) => boolean, answer: (respons
   };
 }
 
+const newer = 'gateway.networking.k8s.io/v2';
 const envoy = 'gateway.envoyproxy.io/v1alpha1';
 /** Kinds without an object in these tests. */
 const quietKinds = ['gatewayclasses', 'httproutes', 'referencegrants', 'securitypolicies', 'namespaces', 'secrets'];
@@ -551,6 +552,26 @@ t.test('an older version of a kind is followed where there is no newer one', asy
   await ready(followed);
   t.equal(followed.store.placeOf('HTTPRoute')!.version, 'v1beta1');
   t.match(followed.store.find('HTTPRoute', 'shop', 'a')!.text, /v1beta1/);
+});
+
+t.test('a kind of a version that is not read counts as absent, with one line that says so', async (t) => {
+  const api = await startApiServer(t, ['gateway.networking.k8s.io/v1', 'gateway.networking.k8s.io/v1beta1', newer]);
+  const isOfTcp = (path: string): boolean => path === `/apis/${newer}`;
+  api.intercept = ({ path }, response) => {
+    if (!isOfTcp(path)) return false;
+    response.end(JSON.stringify({ kind: 'APIResourceList', groupVersion: newer, resources: [{ name: 'tcproutes' }] }));
+    return true;
+  };
+  const followed = follow(t, api);
+  await ready(followed);
+  const looks = (): number => count(api, ({ path }) => isOfTcp(path));
+  const before = looks();
+  await until(() => looks() > before + 40 || undefined, 'more looks');
+  t.match(followed.lines, [{ level: 'warn', code: 'kubernetes_invalid', kind: 'TCPRoute', hint: /version v1 or/ }]);
+  t.equal(followed.lines.length, 1);
+  t.equal(followed.store.unread().length, 1);
+  api.groups.delete(newer);
+  await until(() => followed.store.unread().length === 0 || undefined, 'it is gone');
 });
 
 t.test('everything is listed again from time to time', async (t) => {

@@ -318,6 +318,19 @@ t.test('--check asks the API server, and judges what it has', async (t) => {
   });
   fill(api);
   t.match(await check(), { code: 0, stderr: /3 documents with a status, all accepted and resolved/ });
+  const newer = 'gateway.networking.k8s.io/v2';
+  api.groups.add(newer);
+  api.intercept = ({ path }, response) => {
+    const resources = [{ name: 'tcproutes' }];
+    if (path !== `/apis/${newer}`) return false;
+    response.end(JSON.stringify({ kind: 'APIResourceList', groupVersion: newer, resources }));
+    return true;
+  };
+  const passedOver =
+    /kind TCPRoute of gateway\.networking\.k8s\.io in version v2, which is not read here: its objects are passed over/;
+  t.match(await check(), { code: 0, stderr: passedOver });
+  t.match(await runSallyport(t, ['gateway', '--config', file, '--check', '--strict']), { code: 1, stderr: passedOver });
+  api.groups.delete(newer);
   api.put(route('bad', 'bad.test', 'missing'));
   t.match(await check(), { code: 1, stdout: /HTTPRoute +shop\/bad .*BackendNotFound/ });
   api.intercept = ({ path }, response) => {
@@ -423,7 +436,8 @@ t.test('the status of a policy says what became of it, and nothing where its tar
   api.put(policy('lost', 'nowhere'));
   api.put(policy('good', 'r'));
   const status = await until(() => api.get('SecurityPolicy', 'good', 'shop').status ?? undefined, 'the status');
-  t.match(status.ancestors, [{ ancestorRef: { name: 'r' }, conditions: [{ type: 'Accepted', status: 'True' }] }]);
+  const ancestorRef = { group: 'gateway.networking.k8s.io', kind: 'Gateway', name: 'g', namespace: 'shop' };
+  t.match(status.ancestors, [{ ancestorRef, conditions: [{ type: 'Accepted', status: 'True' }] }]);
   t.equal(api.get('SecurityPolicy', 'lost', 'shop').status, undefined);
   t.match(JSON.stringify(one.lines), /SecurityPolicy shop\/lost/, 'the log says it');
 });
