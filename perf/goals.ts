@@ -12,20 +12,29 @@ export interface Goal {
 }
 
 const goals: readonly Goal[] = [
-  { table: 'http1-cpu', label: '1 in flight', peer: 'nginx', most: 1.5 },
+  { table: 'heap', most: 3000 },
+  { table: 'http1-cpu', label: '1 in flight', peer: 'nginx', most: 1.3 },
   { table: 'http1-cpu', label: '8 in flight', peer: 'nginx', most: 1 },
   { table: 'http1-cpu', label: '32 in flight', peer: 'nginx', most: 0.8 },
-  { table: 'http1-cpu', label: '256 in flight', peer: 'nginx', most: 0.5 },
-  { table: 'http2-cpu', peer: 'haproxy', most: 1.5 },
+  { table: 'http1-cpu', label: '256 in flight', peer: 'nginx', most: 0.65 },
+  { table: 'http1-cpu', label: '1 in flight', peer: 'envoy', most: 0.6 },
+  { table: 'http1-cpu', label: '32 in flight', peer: 'envoy', most: 0.4 },
+  { table: 'http2-cpu', peer: 'haproxy', most: 1.1 },
+  { table: 'http2-cpu', label: 'gRPC, unary', peer: 'envoy', most: 0.4 },
+  { table: 'bodies', label: '1 MB', peer: 'nginx', most: 1.1 },
+  { table: 'websocket', peer: 'nginx', most: 1.2 },
   { table: 'handshake-cpu', peer: 'nginx', most: 1 },
-  { table: 'tcp-cpu', peer: 'haproxy', most: 1.1 },
+  { table: 'tcp-cpu', peer: 'haproxy', most: 1 },
+  { table: 'latency-added', label: 'p50', peer: 'nginx', most: 1.2 },
   { table: 'latency-added', label: 'p99', peer: 'nginx', most: 1.2 },
-  { table: 'memory', label: 'after the load', most: 100 },
+  { table: 'memory', label: 'idle, private', most: 30 },
+  { table: 'memory', label: 'after the load', most: 115 },
+  { table: 'memory', label: 'after the load, private', most: 62 },
   { table: 'idle-connections', label: 'over bare node:tls', most: 12 },
   { table: 'decision', label: '10,000 rules', most: 1 },
   { table: 'ledger', label: '1,000,000 records', most: 30 },
-  { table: 'edge-cpu', label: '1,000 routes', peer: 'nginx', most: 1.2 },
-  { table: 'edge-cpu', label: '1,000 routes, 200 users with tokens', peer: 'nginx', most: 1.4 },
+  { table: 'edge-cpu', label: '1,000 routes', peer: 'nginx', most: 1.4 },
+  { table: 'edge-cpu', label: '1,000 routes, HTTP/2: 32 streams on 4 connections', peer: 'nginx', most: 1.1 },
 ];
 
 /** A goal and its result in one row. */

@@ -181,7 +181,7 @@ t.test('no second CA is created over the store of another', async (t) => {
   });
 });
 
-t.test('the commands report it and exit with 1', async (t) => {
+t.test('the commands report it and exit with 2', async (t) => {
   const { dir, store } = await denyingCa(t);
   rmSync(store);
   const [serve, ls] = await Promise.all([
@@ -189,7 +189,7 @@ t.test('the commands report it and exit with 1', async (t) => {
     runSallyport(t, ['ca', 'deny-list', '--dir', dir]),
   ]);
   for (const one of [serve, ls])
-    t.match(one, { code: 1, stderr: `it does not exist [store_missing]\nhint: ${unsafeHint}` });
+    t.match(one, { code: 2, stderr: `it does not exist [store_missing]\nhint: ${unsafeHint}` });
   t.notOk(existsSync(store));
 });
 

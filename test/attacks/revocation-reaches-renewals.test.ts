@@ -239,7 +239,7 @@ t.test('the commands report the family, of a running CA and of a stopped one', a
   await renewed(first);
   const at = ['--dir', dir];
   const [revoked, unknown, tokens] = await Promise.all([
-    runSallyport(t, ['ca', 'revoke', first.serial, ...at, '--reason', 'lost']),
+    runSallyport(t, ['ca', 'revoke', first.serial, ...at, '--reason', 'lost', '--wait', '0']),
     runSallyport(t, ['ca', 'revoke', `${id}x`, ...at]),
     runSallyport(t, ['ca', 'token', 'ls', ...at]),
   ]);

@@ -31,7 +31,7 @@ t.test('a CA is backed up while it runs, and restored after its disk was lost', 
 
   const first = join(place, 'backup-1');
   t.match(await run('backup', ...at, '--out', first), { code: 0, stdout: /^wrote .*backup-1: \d+ files/ });
-  t.equal((await run('revoke', db, ...at, '--force')).code, 0);
+  t.equal((await run('revoke', db, ...at, '--force', '--wait', '0')).code, 0);
   t.equal(await serving.stop(), 0);
 
   // The next start signs a head, which the agent remembers.

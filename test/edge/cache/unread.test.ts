@@ -132,16 +132,21 @@ t.test('a response for slow readers is counted until they have left, stored or n
   });
   t.teardown(() => session.destroy());
   session.on('error', () => {});
-  const statuses: number[] = [];
+  let [served, most, isFull] = [0, 0, false];
   for (let i = 0; i < 40; i++) {
     const stream = session.request({ ':path': `/${i}`, ':authority': 'a.test' });
     stream.on('error', () => {});
     const [head] = (await once(stream, 'response')) as [{ ':status': number }];
-    statuses.push(head[':status']);
+    if (head[':status'] === 200) {
+      served++;
+      // A reader that takes nothing for a second may be cut to make room for the next.
+      stream.once('close', () => served--);
+    } else isFull ||= head[':status'] === 503;
+    most = Math.max(most, served);
   }
   // Four are counted by the store, and 16 beside it.
-  t.ok(statuses.filter((status) => status === 200).length <= 20, 'as many as the limits hold');
-  t.ok(statuses.includes(503), 'memory is full');
+  t.ok(most <= 20, `as many at once as the limits hold: ${most}`);
+  t.ok(isFull, 'memory is full');
   session.destroy();
   await nothingHeld();
 });
