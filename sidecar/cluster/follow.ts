@@ -93,9 +93,13 @@ export class Follower {
   #refusals = 0;
   #instantEnds = 0;
   #failures = 0;
-  /** Of these, the watches in a row: a list in between does not end them. */
-  #watchFailures = 0;
+  /** The answers that were refusals since a watch was open for long enough, and those to watches: lists end the others. */
+  #answered = 0;
+  #answeredWatches = 0;
   #isWatching = false;
+  /** Ends a pause because the API server did not answer. */
+  #away: AbortController | undefined = undefined;
+  #isAway = false;
   /** performance.now() at the first failure since a watch was open. */
   #outageSince: number | undefined = undefined;
 
@@ -138,6 +142,11 @@ export class Follower {
   lookNow(): void {
     this.#isLookAsked = true;
     this.#look?.abort();
+  }
+
+  /** Another kind got an answer: no more waiting because there was none. */
+  answers(): void {
+    this.#away?.abort();
   }
 
   /** True once everything was listed, or the kind is known to be absent. */
@@ -184,9 +193,10 @@ export class Follower {
     const isBetweenLooks = this.#trouble === undefined && this.#absences !== undefined && this.#isComplete;
     if (isBetweenLooks && this.#isLookAsked) return;
     this.#look = isBetweenLooks ? new AbortController() : undefined;
-    const ends = this.#look === undefined ? signal : AbortSignal.any([signal, this.#look.signal]);
-    await wait(ms, undefined, { signal: ends, ref: false }).catch(() => {});
-    this.#look = undefined;
+    this.#away = this.#isAway ? new AbortController() : undefined;
+    const ends = [signal, ...[this.#look, this.#away].flatMap((one) => one?.signal ?? [])];
+    await wait(ms, undefined, { signal: AbortSignal.any(ends), ref: false }).catch(() => {});
+    [this.#look, this.#away, this.#isAway] = [undefined, undefined, false];
   }
 
   /** One list or one watch. Gives why it failed, or how long to wait. */
@@ -225,8 +235,8 @@ export class Follower {
       if (one.tooMuch !== undefined && one.tooMuch !== this.#objects.get(key)?.tooMuch) this.#events.tooMuch(one);
     this.#isListed = true;
     this.#complete(objects);
-    // It answers again: how long it did not has no part in the next wait.
-    this.#failures = Math.min(this.#failures, this.#watchFailures);
+    this.#answered = this.#answeredWatches;
+    this.#failures = Math.min(this.#failures, this.#answered);
     this.#clear();
     this.#events.settled();
   }
@@ -406,7 +416,7 @@ export class Follower {
 
   /** A watch was open for long enough: the next failure is the first one. */
   #proven(): void {
-    [this.#failures, this.#watchFailures] = [0, 0];
+    [this.#failures, this.#answered, this.#answeredWatches] = [0, 0, 0];
   }
 
   /** Milliseconds to wait before the next try. */
@@ -415,9 +425,10 @@ export class Follower {
     const { error, isGone: mustList, status = 0, retryAfterMs = 0 } = result;
     const { firstWaitMs, longestWaitMs } = this.#times;
     // Of many gateways that lost the API server, not all come back at once.
-    const pauseMs = Math.min(longestWaitMs, firstWaitMs * 2 ** this.#failures) * (0.5 + Math.random() / 2);
-    this.#failures = Math.min(this.#failures + 1, 16);
-    if (this.#isWatching) this.#watchFailures = this.#failures;
+    const tries = this.#count(status > 0);
+    const pauseMs = Math.min(longestWaitMs, firstWaitMs * 2 ** tries) * (0.5 + Math.random() / 2);
+    this.#failures = Math.min(tries + 1, 16);
+    this.#isAway = status === 0 && error.code === 'kubernetes_unavailable';
     // The first 410 is the ordinary end of an old version.
     if (mustList && this.#failures === 1) return undefined;
     // Its events and those of other kinds may come in any order now: a list brings it up to date at once.
@@ -427,6 +438,14 @@ export class Follower {
     this.#outageSince ??= this.#trouble.since;
     this.#events.failed();
     return Math.max(pauseMs, Math.min(retryAfterMs, longestWaitMs));
+  }
+
+  /** The failures before this one. Once it answers, how long it did not has no part in the wait. */
+  #count(isAnswered: boolean): number {
+    if (!isAnswered) return this.#failures;
+    this.#answered++;
+    if (this.#isWatching) this.#answeredWatches++;
+    return Math.min(this.#failures, this.#answered - 1);
   }
 }
 

@@ -97,6 +97,7 @@ export class ClusterStore {
           exceeded: (name) => this.#sayExceeded(follower, name, all),
           tooMuch: (object) => this.#sayTooMuch(follower, object),
           cleared: () => {
+            for (const one of this.#followers) one.answers();
             // What was held back is due.
             if (kind.protects === true) this.#changed(follower);
           },

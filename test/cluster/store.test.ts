@@ -28,12 +28,17 @@ interface Followed {
 function follow(
   t: Owner,
   api: FakeApiServer,
-  options: { namespaces?: string[]; times?: Partial<StoreTimes> } = {},
+  options: { namespaces?: string[]; times?: Partial<StoreTimes>; kinds?: typeof kinds } = {},
 ): Followed {
   const lines: Record<string, unknown>[] = [];
   const { url, caFile, tokenFile } = api;
   const store = new ClusterStore({
-    ...{ server: { url, caFile, tokenFile }, kinds, namespaces: options.namespaces, log: logTo(lines) },
+    ...{
+      server: { url, caFile, tokenFile },
+      kinds: options.kinds ?? kinds,
+      namespaces: options.namespaces,
+      log: logTo(lines),
+    },
     times: { ...quick, ...options.times },
   });
   t.teardown(() => store.close());
@@ -283,6 +288,23 @@ for (const status of [410, 429])
     ]);
     t.equal(followed.lines.length, 2);
   });
+
+t.test('one kind that gets an answer ends the waiting of all', { timeout: 120_000 }, async (t) => {
+  const api = await startApiServer(t);
+  const served = kinds.filter(({ kind, isBuiltIn }) => isBuiltIn || /^(?:Gateway|HTTPRoute|ReferenceGrant)/.test(kind));
+  // After one failure each waits for 10 to 20 s.
+  const followed = follow(t, api, { kinds: served, times: { firstWaitMs: 20_000, longestWaitMs: 20_000 } });
+  await ready(followed);
+  await until(() => api.watches() >= served.length || undefined, 'the watches');
+  const behind = (): number => followed.store.facts().filter(({ error }) => error !== undefined).length;
+  await api.stop();
+  await until(() => behind() === served.length || undefined, 'the outage');
+  await api.start();
+  await until(() => behind() < served.length || undefined, 'the first kind');
+  const from = performance.now();
+  await until(() => behind() === 0 || undefined, 'all kinds');
+  t.ok(performance.now() - from < 5000, `${Math.round(performance.now() - from)} ms after the first one`);
+});
 
 t.test('Retry-After is respected, and no more than the longest wait', async (t) => {
   const api = await startApiServer(t);
