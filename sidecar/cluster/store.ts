@@ -23,7 +23,13 @@ export interface StoreOptions {
 }
 
 /** Times, and bounds in bytes. */
-export type StoreTimes = ClientTimes & FollowTimes & Bounds & { readonly reminderMs: number };
+export type StoreTimes = ClientTimes &
+  FollowTimes &
+  Bounds & {
+    readonly reminderMs: number;
+    /** For so long an API server that was away may forbid what it allows: it does not know its roles yet. */
+    readonly rolesMs: number;
+  };
 
 /** A state of the store: the same one until something changes that a gateway may read. */
 export type Snapshot = readonly KeptObject[];
@@ -59,6 +65,7 @@ export const storeTimes: StoreTimes = Object.freeze({
   absentGuardMs: 5000,
   watchMs: 60_000,
   reminderMs: 60_000,
+  rolesMs: 10_000,
   namespaceBytes: 32 * 1024 * 1024,
   totalBytes: 256 * 1024 * 1024,
 });
@@ -80,12 +87,14 @@ export class ClusterStore {
   /** Documents changed since they were last taken up. */
   #isDirty = true;
   #staged: Staged | undefined = undefined;
-  /** What was logged of an outage, by kind and namespace. */
-  readonly #said = new Map<Follower, Set<string>>();
+  readonly #rolesMs: number;
+  /** What happened in an outage, by kind and namespace: performance.now() when it began, undefined once it is logged. */
+  readonly #said = new Map<Follower, Map<string, number | undefined>>();
 
   constructor({ server, kinds, namespaces, log, times = {} }: StoreOptions) {
     const all = { ...storeTimes, ...times };
     this.#log = log;
+    this.#rolesMs = all.rolesMs;
     this.client = new ApiClient(server, all);
     this.#followers = kinds.flatMap((kind) =>
       (kind.isClusterWide === true ? [undefined] : (namespaces ?? [undefined])).map((namespace): Follower => {
@@ -247,10 +256,17 @@ export class ClusterStore {
    */
   #sayTrouble(follower: Follower): void {
     const { error, isOrdinary } = follower.trouble!;
-    const said = this.#said.get(follower) ?? new Set();
+    const said = this.#said.get(follower) ?? new Map<string, number | undefined>();
+    this.#said.set(follower, said);
     const what = isOrdinary ? 'ordinary' : error.code === 'kubernetes_unavailable' ? error.code : error.message;
-    if (said.has(what) || (isOrdinary && said.size > 0)) return;
-    this.#said.set(follower, said.add(what));
+    if (isOrdinary && said.size > 0) return;
+    const now = performance.now();
+    if (error.code === 'kubernetes_forbidden' && said.has('kubernetes_unavailable')) {
+      if (!said.has(what)) said.set(what, now);
+      const since = said.get(what);
+      if (since === undefined || now - since < this.#rolesMs) return;
+    } else if (said.has(what)) return;
+    said.set(what, undefined);
     this.#log[isOrdinary ? 'info' : 'error'](
       { code: error.code, kind: follower.kind.kind, hint: error.hint },
       `${error.message}: ${inForce(follower)}`,

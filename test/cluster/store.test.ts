@@ -270,6 +270,31 @@ for (const [what, answers] of [
     }
   });
 
+for (const isLasting of [false, true])
+  t.test(
+    `403 of an API server that has just started ${isLasting ? 'and goes on' : 'and knows no roles yet'}`,
+    async (t) => {
+      const api = await startApiServer(t);
+      const followed = follow(t, api, { times: isLasting ? { rolesMs: 300 } : {} });
+      await ready(followed);
+      await until(() => api.watches() >= 11 || undefined, 'the watches');
+      await api.stop();
+      await until(() => followed.store.facts().every(({ error }) => error !== undefined) || undefined, 'the outage');
+      let left = isLasting ? Number.POSITIVE_INFINITY : 3;
+      api.intercept = ({ path }, response) => {
+        if (pluralIn(path) !== 'httproutes' || left === 0) return false;
+        left--;
+        failure(response, 403, 'Forbidden', 'x');
+        return true;
+      };
+      await api.start();
+      const codes = () => followed.lines.filter(({ kind }) => kind === 'HTTPRoute').map(({ code }) => code);
+      await until(() => codes().length >= 2 || undefined, 'the second line');
+      const second = isLasting ? 'kubernetes_forbidden' : 'kubernetes_followed';
+      t.strictSame(codes(), ['kubernetes_unavailable', second]);
+    },
+  );
+
 for (const status of [410, 429])
   t.test(`${status} to the first watches of a gateway that starts is no error`, async (t) => {
     const api = await startApiServer(t);
