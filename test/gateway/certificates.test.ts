@@ -184,6 +184,8 @@ t.test('a certificate that OpenSSL refuses is left out, and a request for it end
     'ec DNS:good.test',
     'the valid certificate of the same name serves',
   );
-  const said = other.lines.filter((one) => /cannot be served: .*key of the certificate is too short/.test(String(one['msg'])));
+  const said = other.lines.filter((one) =>
+    /cannot be served: .*key of the certificate is too short/.test(String(one['msg'])),
+  );
   t.ok(said.length >= 2, 'each certificate that is left out is reported');
 });
