@@ -4,6 +4,7 @@ import type { PeerIdentity } from '../cert-agent/identity/verify.ts';
 import type { Connection } from './connection.ts';
 import { decisionPrefix, type Exchange } from './exchange/exchange.ts';
 import { pathWithoutQuery } from './exchange/facts.ts';
+import { withoutSecrets } from './exchange/message.ts';
 import type { TlsFacts } from './exchange/upstream.ts';
 import type { Shadow } from './observe/dry-run.ts';
 import type { Learned } from './observe/learned.ts';
@@ -82,8 +83,9 @@ function noteDecision(exchange: Exchange, connection: Connection, { learned, sha
  * this request ended, and, on every port, the parameter that RFC 6750 section 2.3 defines for tokens.
  */
 function pathOf(exchange: Exchange): string {
-  const { path: meant, target, rules } = exchange;
-  const path = meant === '' ? target : meant;
+  const { path, target, rules } = exchange;
+  // Refused before its meaning was known: what of it is a credential is not known either.
+  if (path === '') return withoutSecrets(target);
   const at = path.indexOf('?');
   if (at === -1) return path;
   if (exchange.noted?.some(({ hidesQuery }) => hidesQuery)) return path.slice(0, at);

@@ -3,7 +3,7 @@
 
 import { SallyportError } from '../cert-agent/base/errors.ts';
 import type { Exchange } from './exchange/exchange.ts';
-import { printable } from './exchange/message.ts';
+import { printable, withoutSecrets } from './exchange/message.ts';
 import { newRequestId } from './exchange/request-id.ts';
 import { normalizeHost } from './policy/host.ts';
 import { normalizePath } from './policy/path.ts';
@@ -99,7 +99,7 @@ function readAuthorityForm(exchange: Exchange): void {
   exchange.keepAlive = false;
   if (exchange.framing !== 0) throw new SallyportError('length_invalid', 'CONNECT with a body');
   if (!/:\d{1,5}$/.test(exchange.target))
-    throw new SallyportError('host_invalid', `'${printable(exchange.target)}' is not host:port`);
+    throw new SallyportError('host_invalid', `'${printable(withoutSecrets(exchange.target))}' is not host:port`);
   // A Host field beside it must be valid all the same: it must not hide another authority.
   if (exchange.authority !== '') checkAuthority(exchange);
   exchange.authority = exchange.target;
@@ -110,7 +110,7 @@ function refuseConnect(exchange: Exchange): never {
   throw new SallyportError(
     'connect_unsupported',
     exchange.rules.direction === 'outbound'
-      ? `CONNECT needs host:port, not '${printable(exchange.target)}'`
+      ? `CONNECT needs host:port, not '${printable(withoutSecrets(exchange.target))}'`
       : 'CONNECT is supported outbound only',
   );
 }
@@ -120,7 +120,10 @@ function refuseTrace(): never {
 }
 
 function refuseTarget({ target, method }: Exchange): never {
-  throw new SallyportError('head_invalid_url', `'${printable(target)}' is not a valid target for ${method}`);
+  throw new SallyportError(
+    'head_invalid_url',
+    `'${printable(withoutSecrets(target))}' is not a valid target for ${method}`,
+  );
 }
 
 /** RFC 9112 section 3.2.2: the authority of an absolute-form target wins over Host, and Host is replaced by it. */
@@ -133,7 +136,7 @@ function readAbsoluteForm(exchange: Exchange): void {
   if (match?.[2] === undefined || (match[1]!.toLowerCase() === 'https') !== overTls) {
     throw new SallyportError(
       'head_invalid_url',
-      `the target '${printable(target)}' is neither a path nor an http:// URL`,
+      `the target '${printable(withoutSecrets(target))}' is neither a path nor an http:// URL`,
       {
         hint: 'request http:// with the name of the upstream; Sallyport adds the TLS',
       },

@@ -30,9 +30,9 @@ export class ByteWriter {
     return this;
   }
 
-  /** Adds a whole number that is not negative, in decimal. */
+  /** Adds a whole number that is not negative, in decimal; 0 for anything else. */
   count(value: number): this {
-    if (value > 999) return this.raw(String(value));
+    if (!(value >= 0 && value <= 999)) return this.raw(Number.isSafeInteger(value) && value > 0 ? String(value) : '0');
     this.makeRoom(3);
     const tens = ((value % 100) / 10) | 0;
     if (value > 99) this.bytes[this.length++] = zero + ((value / 100) | 0);

@@ -41,11 +41,12 @@ const words: Readonly<Record<string, string>> = {
 const ofCertificate =
   /^(?:ssl\/tls|sslv3|tlsv1(?:3)?) alert (bad certificate|unsupported certificate|certificate \w+)$/;
 
-const queued = /(?:[0-9A-F]{8,}:)?error:[0-9A-F]{8}:[^:]*:[^:]*:([^:\n]+)(?::[^:\s]*:\d+:[^\n]*)?/g;
+const queued = /(?<![0-9A-F])(?:[0-9A-F]{8,32}:)?error:[0-9A-F]{8}:[^:]*:[^:]*:([^:\n]+)(?::[^:\s]*:\d+:[^\n]*)?/g;
 
 /** `text` with each of OpenSSL's errors in it in plain words; an unknown one keeps its reason. */
 export function withoutOpenssl(text: string): string {
-  if (!text.includes('error:')) return text;
+  // No message of OpenSSL is that long.
+  if (!text.includes('error:') || text.length > 4096) return text;
   return text.replace(queued, (_, reason: string) => {
     const key = reason.trim().toLowerCase();
     if (Object.hasOwn(words, key)) return words[key]!;

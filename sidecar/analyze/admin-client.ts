@@ -40,3 +40,19 @@ export async function askAdmin(url: URL, socketPath?: string): Promise<{ status:
     return { status, body: undefined };
   }
 }
+
+/**
+ * Requests an admin page that is a list.
+ * @throws SallyportError `upstream_connect`, also for a server that is no admin port.
+ */
+export async function askAdminList(page: URL): Promise<readonly unknown[]> {
+  const { status, body } = await askAdmin(page);
+  if (status === 200 && Array.isArray(body)) return body;
+  throw new SallyportError(
+    'upstream_connect',
+    `${page.origin} is no admin address: ${page.pathname} responded ${status}`,
+    {
+      hint: 'is this the admin address of a sidecar or a gateway (usually port 15000)?',
+    },
+  );
+}

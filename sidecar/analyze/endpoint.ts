@@ -61,12 +61,25 @@ const refusalWaitMs = 250;
 export function lookAtFile(file: string): Sight {
   const text = readText(file, (from) => readFileSync(from, 'latin1'));
   // A SEQUENCE whose length takes two bytes: RFC 5280 section 4.1. PEM begins with text.
-  if (text.startsWith('0\x82')) return { chain: [Buffer.from(text, 'latin1')] };
+  if (text.startsWith('0\x82')) return { chain: [onlyCertificate(Buffer.from(text, 'latin1'), file)] };
   const chain = readPemBlocks(text, file);
   if (chain.length > 0) return { chain };
   throw new SallyportError('certificate_unreadable', `${file} contains no certificate`, {
     hint: 'expected PEM, leaf first, or one certificate in DER',
   });
+}
+
+/** @throws SallyportError `certificate_unreadable` for bytes behind it, which would not be shown. */
+function onlyCertificate(der: Buffer, file: string): Buffer {
+  const length = der.length < 4 ? 0 : 4 + der.readUInt16BE(2);
+  if (length >= der.length) return der;
+  throw new SallyportError(
+    'certificate_unreadable',
+    `${file} has ${der.length - length} bytes behind its certificate`,
+    {
+      hint: 'one certificate in DER, or several in PEM',
+    },
+  );
 }
 
 /** An agent's directory. @throws SallyportError as lookAtFile does, or the problem of another file. */

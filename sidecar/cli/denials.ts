@@ -2,7 +2,7 @@
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Command } from 'commander';
-import { SallyportError } from '../../cert-agent/base/errors.ts';
+import { reasonOf } from '../../cert-agent/base/errors.ts';
 import type { DenialLine } from '../observe/denials.ts';
 import { action, defaultAdmin, exitCodes, harmless, note, print, printJson, printTable } from './terminal.ts';
 
@@ -31,6 +31,9 @@ interface DenialsFlags {
   readonly json?: boolean;
 }
 
+/** As many as a process keeps. */
+const maxDenials = 1000;
+
 /** Long enough to cost a sidecar nothing, short enough for a person who waits. */
 const pauseMs = 500;
 
@@ -46,24 +49,30 @@ async function runDenials({ admin, follow = false, json = false }: DenialsFlags)
   const write = (one: DenialLine): void => print(json ? JSON.stringify(one) : cellsOf(one).join('  '));
   for (const one of first) write(one);
   let known = new Set(first.map(({ id }) => id));
+  let isAway = false;
   for (;;) {
     await sleep(pauseMs);
-    const now = (await read(page)).toReversed();
-    const fresh = now.filter(({ id }) => !known.has(id));
-    for (const one of fresh) write(one);
-    // More than it keeps have come since: what came between is in the access log only.
-    if (known.size > 0 && fresh.length > 0 && fresh.length === now.length) note('some refusals were not seen here');
-    known = new Set(now.map(({ id }) => id));
+    try {
+      const now = (await read(page)).toReversed();
+      if (isAway) note(`${page.host} responds again; what it refused before a restart is in its access log only`);
+      isAway = false;
+      const fresh = now.filter(({ id }) => !known.has(id));
+      // None of those known is there any more, and its list is full: more than it keeps have come since.
+      const isGap = fresh.length === now.length && (known.size > 0 ? fresh.length > 0 : fresh.length >= maxDenials);
+      if (isGap) note('some refusals were not seen here; they are in the access log');
+      for (const one of fresh) write(one);
+      known = new Set(now.map(({ id }) => id));
+    } catch (error) {
+      // It restarts, say: this goes on until it is interrupted.
+      if (!isAway) note(`${reasonOf(error)}; trying again`);
+      isAway = true;
+    }
   }
 }
 
 async function read(page: URL): Promise<readonly DenialLine[]> {
-  const { askAdmin } = await import('../analyze/admin-client.ts');
-  const { status, body } = await askAdmin(page);
-  if (status === 200 && Array.isArray(body)) return body as readonly DenialLine[];
-  throw new SallyportError('upstream_protocol', `${page.href} responded ${status}`, {
-    hint: 'is this the admin address of a sidecar or a gateway?',
-  });
+  const { askAdminList } = await import('../analyze/admin-client.ts');
+  return (await askAdminList(page)) as readonly DenialLine[];
 }
 
 /** Clients have written some of this. */

@@ -82,9 +82,8 @@ function atGateway({ policy, code }: Why): string {
 
 /** The id of the newest refusal. @throws SallyportError `not_found`. */
 async function lastRefusal(page: URL): Promise<string> {
-  const { askAdmin } = await import('../analyze/admin-client.ts');
-  const { status, body } = await askAdmin(page);
-  const [newest] = status === 200 && Array.isArray(body) ? (body as DenialLine[]) : [];
+  const { askAdminList } = await import('../analyze/admin-client.ts');
+  const [newest] = (await askAdminList(page)) as DenialLine[];
   if (newest !== undefined) return newest.id;
   throw new SallyportError('not_found', `${page.origin} has no refusal that can be explained`);
 }

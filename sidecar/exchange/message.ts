@@ -181,6 +181,12 @@ export function isSafeField(name: string, value: string): boolean {
   return isEndToEnd(fieldName(name).role);
 }
 
+/** A target that could not be read, for people: without its query and its user, which may be credentials. */
+export function withoutSecrets(target: string): string {
+  const end = target.search(/[?#]/);
+  return (end === -1 ? target : target.slice(0, end)).replace(/^([^/]*\/\/)?[^/]*@/, '$1');
+}
+
 /** At most 40 characters of hostile text, fit for a log line. */
 export function printable(text: string): string {
   const shown = text.replace(/[^\x20-\x7e]/g, '.');

@@ -115,6 +115,8 @@ export class Denials {
       from,
       facts: copied,
     };
+    this.#bytes -= this.#kept.get(id)?.bytes ?? 0;
+    this.#kept.delete(id);
     this.#kept.set(id, { denial, bytes: size, set, gateway: set === undefined });
     this.#bytes += size;
     for (const [oldest, one] of this.#kept) {

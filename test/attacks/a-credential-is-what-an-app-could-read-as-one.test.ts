@@ -276,3 +276,22 @@ t.test('gateway: Basic credentials and API keys', async (t) => {
   ])
     t.match(await asUser(fields), /^HTTP\/1\.1 401 /, fields.join(' | '));
 });
+
+t.test('a target that cannot be read is logged without its query and its user', async (t) => {
+  const backend = await startBackend(t, (socket) => socket.end('HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n'));
+  const mesh = await startMesh(t, { app: backend.port, policy: allowAll });
+  const targets = [
+    'https://orders/a?apikey=s3cret',
+    'ws://orders/a?apikey=s3cret',
+    'orders/a?apikey=s3cret',
+    'http://ann:s3cret@orders/a',
+    'http://s3cret@orders?apikey=s3cret#s3cret',
+  ];
+  for (const [index, target] of targets.entries()) {
+    const head = `GET ${target} HTTP/1.1\r\nHost: orders\r\nConnection: close\r\n\r\n`;
+    t.match(await exchangeBytes(mesh.outPort, head, /bad request$/), /^HTTP\/1\.1 400 /, target);
+    const line = (await mesh.records('web', index + 1)).at(-1)!;
+    t.equal(line['code'], 'head_invalid_url');
+    t.notMatch(JSON.stringify(line), /s3cret/, target);
+  }
+});

@@ -200,3 +200,16 @@ t.test('large refused requests do not fill memory', async (t) => {
   t.equal(denials.list()[0]!.id, 'd-2999');
   t.ok(denials.list()[0]!.request.length < 3000);
 });
+
+t.test('a refusal that is noted twice is counted once', async (t) => {
+  const denials = new Denials();
+  const facts = createFacts({ method: 'GET', path: '/', host: 'a' });
+  const set = { headers: new Set(), tables: {} } as unknown as PolicySet;
+  const exchange = { decisionId: 'd-1', startedAt: 0, policy: 'none' } as Exchange;
+  const error = new SallyportError('policy_denied', 'x'.repeat(3000));
+  denials.note(exchange, error, facts, set);
+  const { bytes } = denials;
+  for (let i = 0; i < 3000; i++) denials.note(exchange, error, facts, set);
+  t.equal(denials.bytes, bytes);
+  t.equal(denials.list().length, 1);
+});

@@ -40,3 +40,13 @@ t.test("Node's own errors", async (t) => {
     t.notMatch(reasonOf(error), /error:[0-9A-F]{8}|routines/);
   }
 });
+
+t.test('text that looks like the beginning of many errors takes no time that grows with its square', async (t) => {
+  const text = `error:${'A'.repeat(4000)} `;
+  const started = process.cpuUsage();
+  for (let i = 0; i < 200; i++) withoutOpenssl(text);
+  // With its square it takes three seconds.
+  t.ok(process.cpuUsage(started).user < 1_000_000);
+  const long = `error:${'A'.repeat(60_000)} `;
+  t.equal(withoutOpenssl(long), long);
+});

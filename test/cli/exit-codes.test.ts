@@ -1,10 +1,12 @@
 // Exit codes mean one thing in every command. The help of every command says what.
 
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import t from 'tap';
 import { type codes, SallyportError } from '../../cert-agent/base/errors.ts';
 import { exitCodeOf, exitCodesText } from '../../sidecar/cli/terminal.ts';
-import { freePort, runSallyport, tempDir } from '../fixtures/process.ts';
+import { freePort, runSallyport, startSallyport, tempDir } from '../fixtures/process.ts';
 
 t.test('errors of a command', async (t) => {
   const exitCode = (code: keyof typeof codes): number => exitCodeOf(new SallyportError(code, 'x'));
@@ -44,6 +46,39 @@ t.test('what does not respond is told from a finding', async (t) => {
     t.match({ code, stdout }, { code: 3, stdout: '' }, `${args.join(' ')}: ${stderr}`);
     t.match(stderr, /^error: .*\n(?:hint: .*\n)?$/);
   }
+});
+
+t.test('a server that is no admin port is not what was asked for', async (t) => {
+  const app = createServer((_, response) => response.end('hello'));
+  await new Promise<void>((resolve) => app.listen(0, '127.0.0.1', resolve));
+  t.teardown(() => app.close());
+  const admin = ['--admin', `127.0.0.1:${(app.address() as AddressInfo).port}`];
+  for (const args of [['denials'], ['why', '--last']])
+    t.match(await runSallyport(t, [...args, ...admin]), { code: 3, stdout: '', stderr: 'is no admin address' });
+});
+
+t.test('denials --follow goes on after an outage, and says what it may have missed', async (t) => {
+  const line = (id: number): object => ({
+    ...{ id: `d-${id}`, time: '2026-01-01T00:00:00.000Z', code: 'policy_denied', reason: '', policy: 'none' },
+    ...{ from: 'spiffe://a/b', request: `GET /${id}` },
+  });
+  /** Newest first, as an admin port lists them. */
+  const lists: (readonly object[])[] = [[], Array.from({ length: 1000 }, (_, i) => line(5000 - i)), [], [line(6000)]];
+  let asked = 0;
+  const admin = createServer((request, response) => {
+    // The third is lost with its connection.
+    if (++asked === 3) request.socket.destroy();
+    else response.end(JSON.stringify(lists[Math.min(asked, 4) - 1]));
+  });
+  await new Promise<void>((resolve) => admin.listen(0, '127.0.0.1', resolve));
+  t.teardown(() => admin.close().closeAllConnections());
+  const at = `127.0.0.1:${(admin.address() as AddressInfo).port}`;
+  const following = startSallyport(t, ['denials', '--follow', '--admin', at]);
+  await following.waitFor(/GET \/6000/);
+  const said = following.stderr();
+  t.match(said, /some refusals were not seen here/, 'the first list was empty, and the second is full');
+  t.match(said, /cannot reach .*; trying again\n/);
+  t.match(said, / responds again/);
 });
 
 t.test('an unknown option is named before a missing one', async (t) => {

@@ -80,6 +80,16 @@ t.test('inspectChain describes a good chain', async (t) => {
   );
 });
 
+t.test('bytes behind a certificate in DER are not passed over', async (t) => {
+  const file = join(tempDir(t), 'svid.der');
+  const der = Buffer.from(right.chainPem.replace(/-----END[\s\S]*|-----BEGIN[^\n]*/g, ''), 'base64');
+  writeFileSync(file, der);
+  t.match(await runSallyport(t, ['inspect', file]), { code: 0, stdout: `SPIFFE ID  ${uri}\n` });
+  writeFileSync(file, Buffer.concat([der, der]));
+  const says = `${file} has ${der.length} bytes behind its certificate`;
+  t.match(await runSallyport(t, ['inspect', file]), { code: 2, stdout: '', stderr: says });
+});
+
 t.test('inspect reads a PEM file', async (t) => {
   const directory = tempDir(t);
   const file = join(directory, 'svid.pem');

@@ -22,6 +22,8 @@ t.test('values are escaped as JSON requires, and everything else than ASCII as w
 t.test('counts are whole numbers in decimal', async (t) => {
   const counts = [0, 9, 10, 99, 100, 101, 110, 999, 1000, 1039, 2 ** 31, 2 ** 40];
   for (const count of counts) t.equal(line.clear().count(count).toString(), String(count));
+  for (const none of [Number.NaN, -1, 1.5e21, Number.POSITIVE_INFINITY, 1000.5])
+    t.equal(line.clear().count(none).toString(), '0', 'a line stays JSON');
   for (let i = 0; i < 1100; i++) if (line.clear().count(i).toString() !== String(i)) t.fail(String(i));
 });
 

@@ -15,6 +15,7 @@ import {
   printable,
   type Reply,
   role,
+  withoutSecrets,
 } from '../../exchange/message.ts';
 import { isGrpc } from '../grpc.ts';
 import { parseContentLength } from '../http1/head.ts';
@@ -75,7 +76,7 @@ export function readRequest(block: Block, ended: boolean, exchange: Exchange): v
   exchange.target = path ?? pseudo.authority ?? '';
   // Section 8.3.1: origin-form, or an asterisk for OPTIONS; the authority has a field of its own.
   if (!connects && !exchange.target.startsWith('/') && !(exchange.target === '*' && method === 'OPTIONS'))
-    throw new SallyportError('head_invalid_url', `:path '${printable(exchange.target)}' is not a path`);
+    throw new SallyportError('head_invalid_url', `:path '${printable(withoutSecrets(exchange.target))}' is not a path`);
   readRequestFields(exchange, pseudo.authority);
   if (exchange.webSocket || connects) exchange.framing = 0;
   if (ended && exchange.framing !== 0 && exchange.framing !== 'chunked')
