@@ -25,16 +25,27 @@ if (major < wanted[0] || (major === wanted[0] && minor < wanted[1])) {
     // The signal may have arrived before the first line of this file.
     .then((inspector) => inspector.url() !== undefined && inspector.close())
     .then(() => Promise.all([import('node:fs'), import('node:module')]))
-    .then(([{ existsSync }, { enableCompileCache }]) => {
+    .then(([files, { enableCompileCache }]) => {
       // In a clone the source runs directly; the package contains only the build.
       const source = new URL('./cli.ts', import.meta.url);
-      if (!existsSync(source)) return import(new URL('../dist/sidecar/cli.js', import.meta.url).href);
-      // Stripping types takes most of the time of a command. A process that can write here can write the
-      // source too. A cache in a directory of others, such as /tmp, would run their code.
-      enableCompileCache(decodeURIComponent(new URL('../node_modules/.cache/node', import.meta.url).pathname));
+      if (!files.existsSync(source)) return import(new URL('../dist/sidecar/cli.js', import.meta.url).href);
+      // Stripping types takes most of the time of a command.
+      const cache = decodeURIComponent(new URL('../node_modules/.cache/node', import.meta.url).pathname);
+      if (isOnlyOurs(files, cache)) enableCompileCache(cache);
       return import(source.href);
     })
     .then(({ run }) => run(process.argv));
+}
+
+/** True if nobody else can write there: what is in a compile cache is run. Makes the directory if there is none. */
+function isOnlyOurs({ mkdirSync, statSync }, directory) {
+  try {
+    mkdirSync(directory, { recursive: true, mode: 0o700 });
+    const { uid, mode } = statSync(directory);
+    return (mode & 0o022) === 0 && (uid === 0 || uid === process.getuid());
+  } catch {
+    return false;
+  }
 }
 
 /** Exits at once: with --inspect the debugger is already listening. */
@@ -66,6 +77,10 @@ function openDoor(env, execArgv) {
   const traced = ['NODE_DEBUG', 'NODE_DEBUG_NATIVE'].find((name) => env[name]);
   if (traced !== undefined) return `${traced} logs the traffic of this process and is refused`;
   const code = ['NODE_PATH', 'OPENSSL_CONF', 'OPENSSL_MODULES', 'NODE_REDIRECT_WARNINGS'].find((name) => env[name]);
+  const cache = env.NODE_COMPILE_CACHE;
+  const own = decodeURIComponent(new URL('..', import.meta.url).pathname);
+  if (cache && (!cache.startsWith(own) || cache.includes('/..')))
+    return 'NODE_COMPILE_CACHE outside of this installation would run the code of others and is refused';
   if (code !== undefined) return `${code} loads code or changes cryptography and is refused`;
   return undefined;
 }

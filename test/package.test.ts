@@ -7,8 +7,10 @@ import {
   cpSync,
   existsSync,
   mkdirSync,
+  readdirSync,
   readFileSync,
   rmSync,
+  statSync,
   symlinkSync,
   utimesSync,
   writeFileSync,
@@ -108,6 +110,34 @@ t.test('the shell begins Node with the young generation that a proxy needs, thro
   }
 });
 
+t.test('a compile cache that others can write to is not used, and a new one is for its owner only', async (t) => {
+  const place = tempDir(t);
+  for (const name of ['sidecar', 'cert-agent', 'package.json'])
+    cpSync(join(root, name), join(place, name), { recursive: true });
+  mkdirSync(join(place, 'node_modules'));
+  for (const name of readdirSync(join(root, 'node_modules')).filter((one) => !one.startsWith('.')))
+    symlinkSync(join(root, 'node_modules', name), join(place, 'node_modules', name));
+  const cache = join(place, 'node_modules', '.cache', 'node');
+  const { NODE_COMPILE_CACHE: _, ...env } = process.env;
+  const version = (): void => {
+    const program = join(place, 'sidecar', 'bin.mjs');
+    const { status, stderr } = spawnSync(
+      'sh',
+      ['-c', 'umask 000; exec "$0" "$@"', process.execPath, program, '--version'],
+      { env, encoding: 'utf8' },
+    );
+    t.equal(status, 0, stderr);
+  };
+  version();
+  t.equal(statSync(cache).mode & 0o777, 0o700);
+  t.ok(readdirSync(cache).length > 0, 'it is filled');
+  rmSync(cache, { recursive: true });
+  mkdirSync(cache);
+  chmodSync(cache, 0o777);
+  version();
+  t.strictSame(readdirSync(cache), []);
+});
+
 t.test('each command loads only what it needs', async (t) => {
   const preload = join(tempDir(t), 'preload.mjs');
   writeFileSync(
@@ -180,7 +210,9 @@ t.test('the npm package runs under plain node', { skip: hasNpm ? false : 'there 
   rmSync(clone, { recursive: true });
   symlinkSync(join(root, 'node_modules'), join(place, 'node_modules'));
   const bin = join(place, 'package', 'sidecar', 'bin.mjs');
-  const packaged = (...args: string[]): ReturnType<typeof run> => run(t, process.execPath, [bin, ...args]);
+  // The cache of these tests is that of the clone.
+  const env = { NODE_COMPILE_CACHE: '' };
+  const packaged = (...args: string[]): ReturnType<typeof run> => run(t, process.execPath, [bin, ...args], { env });
   t.match(await packaged('--version'), { code: 0, stdout: /^\d+\.\d+\.\d+\n$/ });
   t.match(await packaged('ca', 'init', '--trust-domain', 'demo.test', '--dir', join(place, 'ca')), { code: 0 });
   t.match(await packaged('inspect', join(place, 'ca', 'bundle.pem')), { stdout: /demo\.test/ });

@@ -3,7 +3,7 @@
 
 import { existsSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { connect } from 'node:net';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import t from 'tap';
 import { readRecords, writeCredential } from '../fixtures/mesh.ts';
@@ -157,6 +157,12 @@ t.test('environment variables that would open something are refused', async (t) 
     [['NODE_TLS_REJECT_UNAUTHORIZED=0'], [], /NODE_TLS_REJECT_UNAUTHORIZED=0 disables the verification/],
     [['NODE_DEBUG=tls,http'], [], /NODE_DEBUG logs the traffic/],
     [['NODE_PATH=/nowhere'], [], /NODE_PATH loads code/],
+    [['NODE_COMPILE_CACHE=/nowhere'], [], /NODE_COMPILE_CACHE outside of this installation would run/],
+    [
+      [`NODE_COMPILE_CACHE=${dirname(dirname(bin))}/node_modules/../../x`],
+      [],
+      /NODE_COMPILE_CACHE outside of this installation/,
+    ],
   ];
   const answers = await Promise.all(refused.map(([assignments, options]) => start(assignments, options)));
   for (const [i, [assignments, options, message]] of refused.entries()) {
