@@ -13,7 +13,7 @@ const metrics = (await metricEntries()).map(({ name, description, facts }) => {
 });
 
 t.test('each has a help text', async (t) => {
-  for (const { name, help } of metrics) if (!others.test(name)) t.match(help, /^[A-Z].*\S$/, `${name}: ${help}`);
+  for (const { name, help } of metrics) if (!others.test(name)) t.match(help, /^[A-Z].*\.$/, `${name}: ${help}`);
 });
 
 t.test('names say what is counted, in base units', async (t) => {
