@@ -10,6 +10,7 @@ import t from 'tap';
 import { parseGatewaySettings } from '../sidecar/config/gateway-settings.ts';
 import { readConfiguration } from '../sidecar/config/read.ts';
 import { parseSettings } from '../sidecar/config/sidecar-settings.ts';
+import { firstRequest } from './fixtures/first-request.ts';
 import { compileCache, endWithUs, freePort, runSallyport, tempDir } from './fixtures/process.ts';
 
 const root = fileURLToPath(new URL('../', import.meta.url));
@@ -107,6 +108,15 @@ t.test('every block runs, in order', { skip, timeout: 280_000 }, async (t) => {
     t.ok(output.includes(said), `${said.trim()} is answered`);
   if (!t.passing()) t.comment(output);
   t.match(output, /DELETE \/orders from spiffe:\/\/demo\.test\/ns\/shop\/sa\/web was refused \[policy_denied\]/, 'why');
+});
+
+t.test("the first request of one's own service takes 12 commands from the clone", (t) => {
+  const { commands, files, script } = firstRequest();
+  t.ok(commands.length <= 12, commands.join('\n'));
+  t.match(commands.at(-1), /^curl .* # two orders$/);
+  t.strictSame(files, ['orders.yaml', 'policies/orders.yaml', 'web.yaml']);
+  t.ok(readme.includes(script.slice(0, script.indexOf('\n'))));
+  t.end();
 });
 
 t.test('an excerpt of a file is valid within that file', async (t) => {

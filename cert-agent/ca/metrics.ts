@@ -46,7 +46,7 @@ export function createCaMetrics(): CaMetrics {
     new Counter({ name: `sallyport_ca_${name}`, help, labelNames, registers: [registry] });
   const issued = counter('issued_total', 'Certificates issued for a join token or a service-account token.');
   const repeated = counter('repeated_total', 'Certificates returned again to the key that a token is bound to.');
-  const renewed = counter('renewed_total', 'Certificates issued for a current SVID.');
+  const renewed = counter('renewed_total', 'Certificates issued for an SVID, valid or lately expired.');
   const refused = counter('refused_total', 'Requests refused, by error code.', ['code']);
   const dropped = counter('connections_dropped_total', 'Connections closed or refused because too many were open.');
   const tokens = counter('tokens_created_total', 'Join tokens created.');

@@ -154,7 +154,7 @@ function checkFiles({ settings, files }: Patient): Result[] {
   }
   return found.length > 0
     ? found
-    : [ok('files', `${files.length} files of configuration, ${secrets.length} secrets: modes are right`)];
+    : [ok('files', `files of configuration: ${files.length}, secrets: ${secrets.length}; their modes are right`)];
 }
 
 function accessErrno(file: string, mode: number): string | undefined {
@@ -399,7 +399,7 @@ async function checkUpstreams({ settings, now }: Patient): Promise<Result[]> {
   if (mesh.length + outside.length === 0) return [skipped('upstreams', 'there are none')];
   return found.length > 0
     ? found
-    : [ok('upstreams', `${mesh.length + outside.length} endpoints answer, as whom they should be`)];
+    : [ok('upstreams', `all endpoints (${mesh.length + outside.length}) answer, as whom they should be`)];
 }
 
 function clientSvid(settings: Settings): ClientSvid | undefined {

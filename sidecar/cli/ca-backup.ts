@@ -2,7 +2,7 @@
 
 import { Command } from 'commander';
 import { type AtCa, atCa, readHead, withOperator } from './at-ca.ts';
-import { action, exitCodes, note, noteWarning, print, printJson } from './terminal.ts';
+import { action, counted, exitCodes, note, noteWarning, print, printJson } from './terminal.ts';
 
 export function backupCommand(): Command {
   return atCa(new Command('backup'))
@@ -28,7 +28,7 @@ async function runBackup(flags: AtCa & { out: string }): Promise<number> {
     const done = await records.backup(out);
     if (flags.json === true) printJson(done);
     else {
-      print(`wrote ${done.out}: ${done.files} files, ${done.bytes} bytes`);
+      print(`wrote ${done.out}: ${counted(done.files, 'file')}, ${counted(done.bytes, 'byte')}`);
       print(`ledger  ${done.ledger.sequence}:${done.ledger.hash}`);
       note('it contains the keys of the CA: keep it where only operators can read it');
     }

@@ -1,5 +1,6 @@
 // `sallyport inject`: puts sidecars into documents of Kubernetes, and takes them out again.
 
+import { isUtf8 } from 'node:buffer';
 import { Command } from 'commander';
 import { SallyportError } from '../../cert-agent/base/errors.ts';
 import type { InjectOptions, Result } from '../kube/inject.ts';
@@ -61,7 +62,7 @@ export function withPodOptions(command: Command): Command {
 async function runInject(flags: InjectFlags): Promise<number> {
   const text = await readInput(flags.filename);
   const { injectText, uninjectText } = await import('../kube/text.ts');
-  const file = flags.filename === '-' ? '<stdin>' : flags.filename;
+  const file = nameOf(flags.filename);
   const done =
     flags.uninject === true
       ? uninjectText(text, file, flags.namespace)
@@ -97,12 +98,23 @@ export async function readPodOptions(flags: PodFlags): Promise<InjectOptions> {
   };
 }
 
+/** @throws SallyportError `config_unreadable`, also for bytes that are no text: they would be printed as other ones. */
 async function readInput(file: string): Promise<string> {
-  if (file !== '-') return (await import('../config/sources.ts')).readText(file);
+  const bytes = await readBytes(file);
+  if (isUtf8(bytes) && !bytes.includes(0)) return bytes.toString('utf8');
+  throw new SallyportError('config_unreadable', `${nameOf(file)} is not text in UTF-8: nothing is printed`, {
+    hint: 'give it documents of Kubernetes, as YAML or JSON',
+  });
+}
+
+async function readBytes(file: string): Promise<Buffer> {
+  if (file !== '-') return Buffer.from((await import('../config/sources.ts')).readText(file, 'latin1'), 'latin1');
   const parts: Buffer[] = [];
   for await (const part of process.stdin) parts.push(part as Buffer);
-  return Buffer.concat(parts).toString('utf8');
+  return Buffer.concat(parts);
 }
+
+const nameOf = (file: string): string => (file === '-' ? '<stdin>' : file);
 
 function report(results: readonly Result[], json: boolean): void {
   for (const [index, result] of results.entries()) {

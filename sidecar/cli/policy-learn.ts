@@ -4,7 +4,7 @@ import { SallyportError } from '../../cert-agent/base/errors.ts';
 import type { ShadowFacts } from '../observe/dry-run.ts';
 import type { Edge } from '../observe/learned.ts';
 import type { Workload } from '../policy/policy.ts';
-import { exitCodes, note, paint, print, printJson, printTable } from './terminal.ts';
+import { counted, exitCodes, note, paint, print, printJson, printTable } from './terminal.ts';
 
 interface ProposeFlags {
   readonly admin: string;
@@ -60,7 +60,7 @@ export async function shadowReport(flags: { admin: string; json?: boolean }): Pr
     print(facts.onTrial.length === 0 ? 'no dry-run policies' : `dry run: ${facts.onTrial.join(', ')}`);
     if (facts.since !== null) {
       const total = Object.values(facts.counts).reduce((sum, one) => sum + one, 0);
-      print(`${total} requests since ${facts.since}`);
+      print(`${counted(total, 'request')} since ${facts.since}`);
       print('');
       printTable(
         ['now', 'then', 'by', 'from', 'request', 'count', 'first seen', 'last seen'],

@@ -3,7 +3,7 @@
 import { Command } from 'commander';
 import { SallyportError } from '../../cert-agent/base/errors.ts';
 import type { PortSecurity } from '../observe/plaintext-report.ts';
-import { action, defaultAdmin, exitCodes, paint, print, printJson, printTable } from './terminal.ts';
+import { action, counted, defaultAdmin, exitCodes, paint, print, printJson, printTable } from './terminal.ts';
 
 interface StatusFlags {
   readonly admin: string;
@@ -62,7 +62,7 @@ function showState(state: State, quiet: boolean): number {
   if (quiet) return state.ready ? exitCodes.ok : exitCodes.no;
   print(state.ready ? paint('green', 'ready') : paint('red', 'not ready'));
   for (const one of state.waitingFor) print(`  waiting for ${one}`);
-  print(`generation ${state.generation}, ${state.connections} connections`);
+  print(`generation ${state.generation}, ${counted(state.connections, 'connection')}`);
   if (state.lastProblem !== null) {
     print(paint('yellow', `the last change was rejected: ${state.lastProblem.message}`));
     for (const one of state.lastProblem.problems) print(`  ${one}`);

@@ -82,6 +82,7 @@ export function retryOf({ retry }: RouteRule, policy: BackendTrafficPolicy | und
       one === 'retriable-status-codes' ? [] : one === 'reset-before-request' ? ['refused-stream' as const] : [one],
     ),
     backoffMs: said.backOff?.baseMs ?? defaultBackoffMs,
+    maxBackoffMs: said.backOff?.maxMs,
     perTryTimeoutMs: said.perTryTimeoutMs ?? 0,
   };
 }

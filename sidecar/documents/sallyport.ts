@@ -47,14 +47,14 @@ export function isOwnPolicy(kind: string, apiVersion: string, kinds: OwnKinds = 
 
 /** A document whose spec is read for its targets alone. */
 export const documentHead = z.strictObject({
-  apiVersion: z.literal(ownApiVersion),
-  kind: z.string(),
+  apiVersion: z.literal(ownApiVersion).describe('The API version of the document.'),
+  kind: z.string().describe('The kind of the document.'),
   metadata,
   spec: z.looseObject(targetFields).superRefine((spec, context) => {
     const message = problemOfTargets(spec);
     if (message !== undefined) context.addIssue({ code: 'custom', message });
   }),
-  status: z.unknown().optional(),
+  status: z.unknown().optional().describe('The state that a cluster reports. It is not read.'),
 });
 
 /**

@@ -77,6 +77,10 @@ export async function leave(leaving: Leaving): Promise<DrainReport> {
 function say({ finished, cut }: DrainReport, log: Log): void {
   // Only the first are listed; the count is complete.
   const facts = { code: 'drained', finished, cut: cut.length, first: cut.slice(0, 20) };
-  if (cut.length > 0) log.warn(facts, `${cut.length} connections were cut at the end of the drain time`);
+  if (cut.length > 0)
+    log.warn(
+      facts,
+      `${cut.length} ${cut.length === 1 ? 'connection was' : 'connections were'} cut at the end of the drain time`,
+    );
   else log.info(facts, 'drained: nothing had to be cut');
 }

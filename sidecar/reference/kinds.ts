@@ -39,8 +39,10 @@ async function ofOurs(name: string): Promise<JsonSchema> {
   const head = toJsonSchema(documentHead);
   const { $schema: _, ...plan } = toJsonSchema(ownKinds.get(name)!.plan);
   const targets = head.properties!['spec']!;
-  const spec = { ...plan, properties: { ...targets.properties, ...plan.properties } };
-  return { ...head, properties: { ...head.properties, kind: { const: name }, spec } };
+  const description = plan.description ?? 'What the policy is for.';
+  const spec = { ...plan, description, properties: { ...targets.properties, ...plan.properties } };
+  const kind = { ...head.properties!['kind'], const: name };
+  return { ...head, properties: { ...head.properties, kind, spec } };
 }
 
 async function ofIstio(name: string): Promise<JsonSchema> {
@@ -62,7 +64,11 @@ async function ofIstio(name: string): Promise<JsonSchema> {
 
 async function ofGatewayApi(name: string): Promise<JsonSchema> {
   const { documentOf, gatewayKinds } = await import('../documents/gateway-api/gateway.ts');
-  const document = documentOf(gatewayKinds[name as keyof typeof gatewayKinds]).extend({ kind: z.literal(name) });
+  const document = documentOf(
+    gatewayKinds[name as keyof typeof gatewayKinds].describe('What the document says.'),
+  ).extend({
+    kind: z.literal(name).describe('The kind of the document.'),
+  });
   return toJsonSchema(document);
 }
 

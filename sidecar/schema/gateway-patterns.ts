@@ -4,17 +4,25 @@ import { z } from 'zod';
 
 /** The part of metadata that statuses and precedence need. */
 export const dated = {
-  generation: z.number().int().optional(),
-  creationTimestamp: z.iso.datetime({ offset: true }).nullish(),
+  generation: z.number().int().optional().describe('The version that a cluster counts. It appears in statuses.'),
+  creationTimestamp: z.iso
+    .datetime({ offset: true })
+    .nullish()
+    .describe('When the document was made, an ISO time. Of two that clash, the older one counts.'),
 };
 
 /** `metadata`. */
 // Loose, as all metadata: Kubernetes adds fields that mean nothing here (uid, managedFields).
-export const metadata = z.looseObject({
-  ...dated,
-  name: z.string().regex(/^[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?$/, 'a name holds a-z, 0-9, dots and dashes'),
-  namespace: z.string().min(1).max(63).optional(),
-});
+export const metadata = z
+  .looseObject({
+    ...dated,
+    name: z
+      .string()
+      .regex(/^[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?$/, 'a name holds a-z, 0-9, dots and dashes')
+      .describe('The name of the document.'),
+    namespace: z.string().min(1).max(63).optional().describe('The namespace of the document.'),
+  })
+  .describe('Names the document. Its other fields have no effect.');
 
 /** An object's name, a section's, a kind's: at most this long, never empty. */
 export const objectName = z.string().min(1, 'a name must not be empty').max(253);
@@ -79,12 +87,12 @@ export const headerName = z
 /** What a route attaches to. Without `sectionName` and `port`: every listener of the Gateway. */
 export const parentRef = z.strictObject({
   // The standard's defaults.
-  group: group.default('gateway.networking.k8s.io'),
-  kind: kind.default('Gateway'),
-  namespace: namespace.optional(),
-  name: objectName,
-  sectionName: sectionName.optional(),
-  port: port.optional(),
+  group: group.default('gateway.networking.k8s.io').describe('The API group of the parent.'),
+  kind: kind.default('Gateway').describe('The kind of the parent. Only a Gateway is served.'),
+  namespace: namespace.optional().describe('The namespace of the Gateway. Default: that of the route.'),
+  name: objectName.describe('The name of the Gateway.'),
+  sectionName: sectionName.optional().describe('The listener. Without it: all listeners that accept the route.'),
+  port: port.optional().describe('The port of the listeners. Without it: any port.'),
 });
 
 /** Several references to one parent must each name a part of it. */
@@ -111,15 +119,18 @@ export const parentRefs = z
         });
     }
   })
-  .optional();
+  .optional()
+  .describe('The Gateways and listeners that the route is attached to. Without any it is not served.');
 
 // The standard's defaults. The port is optional because only a Service needs one.
 const backendFields = {
-  group: group.default(''),
-  kind: kind.default('Service'),
-  name: objectName,
-  namespace: namespace.optional(),
-  port: port.optional(),
+  group: group.default('').describe('The API group of the backend; empty for a Service.'),
+  kind: kind.default('Service').describe('The kind of the backend.'),
+  name: objectName.describe('The name of the backend.'),
+  namespace: namespace
+    .optional()
+    .describe("The namespace of the backend. Another one than the document's own needs a ReferenceGrant."),
+  port: port.optional().describe('The port of the Service, which needs one.'),
 };
 
 function needsPort(
@@ -138,20 +149,36 @@ export function backendRefs<S extends z.ZodRawShape>(more: S) {
   return z
     .array(
       z
-        .strictObject({ ...backendFields, weight: z.number().int().min(0).max(1_000_000).default(1), ...more })
+        .strictObject({
+          ...backendFields,
+          weight: z
+            .number()
+            .int()
+            .min(0)
+            .max(1_000_000)
+            .default(1)
+            .describe('The share of requests, relative to the sum of all weights. 0: none.'),
+          ...more,
+        })
         .superRefine((value, context) => needsPort(value as unknown as Parameters<typeof needsPort>[0], context)),
     )
     .max(16, 'a rule has at most 16 backends');
 }
 
 /** A reference within the namespace. */
-export const localRef = z.strictObject({ group, kind, name: objectName });
+export const localRef = z.strictObject({
+  group: group.describe('The API group of the object; empty for the core.'),
+  kind: kind.describe('The kind of the object.'),
+  name: objectName.describe('The name of the object, in the namespace of the document.'),
+});
 /** A reference that may name another namespace. */
 export const objectRef = z.strictObject({
-  group: group.default(''),
-  kind: kind.default('Secret'),
-  name: objectName,
-  namespace: namespace.optional(),
+  group: group.default('').describe('The API group of the object; empty for the core.'),
+  kind: kind.default('Secret').describe('The kind of the object.'),
+  name: objectName.describe('The name of the object.'),
+  namespace: namespace
+    .optional()
+    .describe("The namespace of the object. Another one than the document's own needs a ReferenceGrant."),
 });
 export { group, kind };
 

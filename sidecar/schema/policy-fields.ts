@@ -30,7 +30,8 @@ export const offOnly = (message: string) =>
     .optional()
     .superRefine((value, context) => {
       if (value === true) context.addIssue({ code: 'custom', message });
-    });
+    })
+    .describe(`Only \`false\` is served: ${message}.`);
 
 /** A header that we set in the app's request. @returns its name in lower case. */
 export const ownHeader = headerName
@@ -72,9 +73,9 @@ function withoutPassword(text: string): string {
  */
 export const secretRef = z
   .strictObject({
-    group: z.literal('').default(''),
-    kind: z.literal('Secret').default('Secret'),
-    name: objectName,
+    group: z.literal('').default('').describe('The API group of a Secret: the core, which is empty.'),
+    kind: z.literal('Secret').default('Secret').describe('The kind: a Secret.'),
+    name: objectName.describe('The name of the Secret, in the namespace of the policy.'),
     namespace: refused('a Secret is taken from the namespace of its policy: leave it out'),
   })
   .transform(({ name }) => ({ name }));
@@ -83,7 +84,15 @@ export const secretRef = z
 export type SecretRef = Readonly<z.output<typeof secretRef>>;
 
 /** Claims that are copied to headers for the app. */
-export const claimHeaders = z.array(z.strictObject({ header: ownHeader, claim: filled('a claim') })).default([]);
+export const claimHeaders = z
+  .array(
+    z.strictObject({
+      header: ownHeader.describe('The name of the header. What the client sent under it is removed.'),
+      claim: filled('a claim').describe('The name of the claim; dots lead into objects.'),
+    }),
+  )
+  .default([])
+  .describe('Headers for the app with one claim each.');
 
 /** An object with `key`, or an empty one without a value: results are compared as JSON. */
 export function optional<K extends string, V>(key: K, value: V | undefined): { readonly [key in K]?: V } {
@@ -92,7 +101,9 @@ export function optional<K extends string, V>(key: K, value: V | undefined): { r
 
 const mergeTypes = ['StrategicMerge', 'JSONMerge'] as const;
 /** How the policy of a route is merged with that of its Gateway; without it, it replaces that one. */
-export const mergeType = z.enum(mergeTypes, `'mergeType' is ${mergeTypes.join(' or ')}`);
+export const mergeType = z
+  .enum(mergeTypes, `'mergeType' is ${mergeTypes.join(' or ')}`)
+  .describe('Merges the policy of a route into that of its Gateway. Without it, it replaces that one.');
 /** A value of `mergeType`. */
 export type MergeType = z.output<typeof mergeType>;
 
@@ -100,11 +111,15 @@ export type MergeType = z.output<typeof mergeType>;
 export function targetOf<K extends string>(kinds: readonly [K, ...K[]], message?: string) {
   return z
     .strictObject({
-      group: z.literal('gateway.networking.k8s.io', 'a target belongs to group gateway.networking.k8s.io'),
-      kind: z.enum(kinds, message),
-      name: objectName,
+      group: z
+        .literal('gateway.networking.k8s.io', 'a target belongs to group gateway.networking.k8s.io')
+        .describe('The API group of the target.'),
+      kind: z.enum(kinds, message).describe('The kind of the target.'),
+      name: objectName.describe('The name of the target, in the namespace of the policy.'),
       namespace: refused("targets are always in the policy's namespace: leave it out"),
-      sectionName: sectionName.optional(),
+      sectionName: sectionName
+        .optional()
+        .describe('A listener of the Gateway or a named rule of the route. Without it: all of the target.'),
     })
     .transform(({ namespace: _, sectionName: section, ...of }) => ({ ...of, ...optional('sectionName', section) }));
 }

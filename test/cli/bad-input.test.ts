@@ -43,10 +43,16 @@ const commands = [
 const fine = new Set([
   'policy propose --learned empty',
   // A filter passes on what is no workload, as it is.
-  ...['pod', 'bytes', 'empty'].map((kind) => `inject --ca-bundle BUNDLE -f ${kind}`),
+  ...['pod', 'empty', 'large'].map((kind) => `inject --ca-bundle BUNDLE -f ${kind}`),
   // Any first line is a passphrase.
   ...['pod', 'bytes'].map((kind) => `ca init --trust-domain a.test --dir OUT --passphrase-file ${kind}`),
 ]);
+
+/** Those that read documents, or anything that they are given. */
+const readers = [
+  ...['check FILE', 'sidecar --check --config FILE', 'gateway --check --config FILE', 'openapi check --config FILE'],
+  ...['policy lint FILE', 'inject --ca-bundle BUNDLE -f FILE', 'inspect FILE'],
+];
 
 t.test('no command passes, or falls over, with input that it cannot use', { timeout: 240_000 }, async (t) => {
   const dir = tempDir(t);
@@ -58,7 +64,15 @@ t.test('no command passes, or falls over, with input that it cannot use', { time
   writeFileSync(join(dir, 'pod'), 'apiVersion: v1\nkind: Pod\nmetadata: { name: a }\nspec: { containers: [] }\n');
   const kinds = ['missing', 'directory', 'bytes', 'empty', 'pod'];
   let outs = 0;
-  const rows = commands.flatMap((command) => kinds.map((kind) => ({ command, kind })));
+  // One workload of 50 MB: more than an API server takes, and than is worth the memory of its parsed form.
+  writeFileSync(
+    join(dir, 'large'),
+    `kind: Deployment\nmetadata:\n  name: a\n  labels:\n${'    a: b\n'.repeat(5_555_555)}`,
+  );
+  const rows = [
+    ...commands.flatMap((command) => kinds.map((kind) => ({ command, kind }))),
+    ...readers.map((command) => ({ command, kind: 'large' })),
+  ];
   const asked = rows.map(({ command, kind }) =>
     command.split(' ').map((word) => {
       if (word === 'FILE') return join(dir, kind);

@@ -29,22 +29,23 @@ export async function revoked(world: World, parts: Parts): Promise<Finding> {
     isCut = true;
   });
   const { status } = await direct.ask();
-  await processes.run(
-    'ca',
-    'revoke',
-    idOf('reports'),
-    '--dir',
-    join('run', 'ca'),
-    '--wait',
-    '25s',
-    '--reason',
-    'part of the demo',
-  );
+  await processes
+    .run(
+      ...['ca', 'revoke', idOf('reports'), '--dir', join('run', 'ca'), '--wait', '25s'],
+      ...['--reason', 'part of the demo'],
+    )
+    .catch(throwUnlessRevoked);
   const since = performance.now();
   await processes.until(() => isCut, 'the open connection of reports to be cut').finally(direct.end);
   const took = msSince(since);
   const reason = await reasonOfCut(world, parts, credential);
   return [`${status}, cut after ${took}, then ${reason}`, status === 200 && reason === 'svid_denied'];
+}
+
+/** The exit code is 1 also where an agent is not connected at that moment. What counts here is the cut. */
+function throwUnlessRevoked(error: unknown): void {
+  const { stdout = '' } = error as { readonly stdout?: string };
+  if (!stdout.startsWith('revoked ')) throw error;
 }
 
 function msSince(start: number): string {

@@ -25,8 +25,13 @@ const aboutRequests = ['retry', ...Object.keys(capabilityFields)] as const;
 
 const spec = z
   .strictObject({
-    targetRef: target.optional(),
-    targetRefs: z.array(target).min(1).max(16).optional(),
+    targetRef: target.optional().describe('What the policy is for: a Gateway, a route, or a section of one.'),
+    targetRefs: z
+      .array(target)
+      .min(1)
+      .max(16)
+      .optional()
+      .describe('What the policy is for: Gateways, routes, or sections of them.'),
     ...upstreamFields,
     ...(capabilityFields as Record<never, never>),
     mergeType: mergeType.optional(),
@@ -92,11 +97,11 @@ function placesOf({
 
 /** The document as written. */
 export const backendTrafficPolicy = z.strictObject({
-  apiVersion: z.literal('gateway.envoyproxy.io/v1alpha1'),
-  kind: z.literal('BackendTrafficPolicy'),
+  apiVersion: z.literal('gateway.envoyproxy.io/v1alpha1').describe('The API version of the document.'),
+  kind: z.literal('BackendTrafficPolicy').describe('The kind of the document.'),
   metadata,
-  spec,
-  status: z.unknown().optional(),
+  spec: spec.describe('What the policy is for, and how backends are called.'),
+  status: z.unknown().optional().describe('The state that a cluster reports. It is not read.'),
 });
 
 /** True for a document of that kind, of any version. */

@@ -20,17 +20,24 @@ const others = [
 
 const spec = z
   .strictObject({
-    targetRef: target.optional(),
-    targetRefs: z.array(target).min(1).max(16, 'a policy has at most 16 targets').optional(),
+    targetRef: target.optional().describe('The Gateway or listener that the policy is for.'),
+    targetRefs: z
+      .array(target)
+      .min(1)
+      .max(16, 'a policy has at most 16 targets')
+      .optional()
+      .describe('The Gateways and listeners that the policy is for.'),
     targetSelectors: refused("targets must be named: write 'targetRefs'"),
-    tls: z.strictObject({
-      clientValidation: clientDemands,
-      ...Object.fromEntries(
-        ['minVersion', 'maxVersion', 'ciphers', 'ecdhCurves', 'signatureAlgorithms', 'alpnProtocols', 'session'].map(
-          (name) => [name, notEvaluated(name)],
+    tls: z
+      .strictObject({
+        clientValidation: clientDemands.describe('Which client certificates are asked for and accepted.'),
+        ...Object.fromEntries(
+          ['minVersion', 'maxVersion', 'ciphers', 'ecdhCurves', 'signatureAlgorithms', 'alpnProtocols', 'session'].map(
+            (name) => [name, notEvaluated(name)],
+          ),
         ),
-      ),
-    }),
+      })
+      .describe('The TLS of clients.'),
     ...Object.fromEntries(others.map((name) => [name, notEvaluated(name)])),
   })
   .superRefine(({ targetRef, targetRefs }, context) => {
@@ -40,11 +47,11 @@ const spec = z
 
 /** The document as written. */
 export const clientTrafficPolicy = z.strictObject({
-  apiVersion: z.literal('gateway.envoyproxy.io/v1alpha1'),
-  kind: z.literal('ClientTrafficPolicy'),
+  apiVersion: z.literal('gateway.envoyproxy.io/v1alpha1').describe('The API version of the document.'),
+  kind: z.literal('ClientTrafficPolicy').describe('The kind of the document.'),
   metadata,
-  spec,
-  status: z.unknown().optional(),
+  spec: spec.describe('What the policy is for, and what it demands.'),
+  status: z.unknown().optional().describe('The state that a cluster reports. It is not read.'),
 });
 
 /** True for a document of that kind, of any version. */

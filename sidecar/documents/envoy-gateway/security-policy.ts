@@ -29,8 +29,13 @@ const targetRef = targetOf(
 
 /** The fields of a `spec` that say what a policy is attached to. */
 export const targetFields = {
-  targetRef: targetRef.optional(),
-  targetRefs: z.array(targetRef).min(1).max(16, 'a policy has at most 16 targets').optional(),
+  targetRef: targetRef.optional().describe('What the policy is for: a Gateway, a route, or a section of one.'),
+  targetRefs: z
+    .array(targetRef)
+    .min(1)
+    .max(16, 'a policy has at most 16 targets')
+    .optional()
+    .describe('What the policy is for: Gateways, routes, or sections of them.'),
   targetSelectors: refused("targets must be named: write 'targetRefs'"),
 };
 
@@ -64,11 +69,11 @@ const spec = z
 
 /** The document as written. */
 export const securityPolicy = z.strictObject({
-  apiVersion: z.literal(securityPolicyVersion),
-  kind: z.literal('SecurityPolicy'),
+  apiVersion: z.literal(securityPolicyVersion).describe('The API version of the document.'),
+  kind: z.literal('SecurityPolicy').describe('The kind of the document.'),
   metadata,
-  spec,
-  status: z.unknown().optional(),
+  spec: spec.describe('What the policy is for, and what it demands of callers.'),
+  status: z.unknown().optional().describe('The state that a cluster reports. It is not read.'),
 });
 
 /** A valid policy, or its problems. */

@@ -21,18 +21,36 @@ const atLeastOne = uint32.min(1);
 const retry = z
   .strictObject({
     // The default is Envoy Gateway's. The maximum is ours.
-    numRetries: z.number().int().min(0).max(100).default(2),
+    numRetries: z.number().int().min(0).max(100).default(2).describe('The most retries.'),
     retryOn: z
       .strictObject({
-        triggers: z.array(z.enum(retryTriggers)).min(1).optional(),
-        httpStatusCodes: z.array(status).min(1).optional(),
+        triggers: z
+          .array(z.enum(retryTriggers))
+          .min(1)
+          .optional()
+          .describe(
+            "Envoy's names of failures. Default, without `retryOn`: `connect-failure`, `refused-stream`, `unavailable`, `cancelled` and status 503.",
+          ),
+        httpStatusCodes: z
+          .array(status)
+          .min(1)
+          .optional()
+          .describe('Statuses that `retriable-status-codes` retries, for any method; 503 by default.'),
       })
-      .optional(),
+      .optional()
+      .describe('What is retried.'),
     perRetry: z
       .strictObject({
-        timeout: durationSchema.optional(),
+        timeout: durationSchema.optional().describe('How long a try may wait for the head of the response.'),
         backOff: z
-          .strictObject({ baseInterval: durationSchema.optional(), maxInterval: durationSchema.optional() })
+          .strictObject({
+            baseInterval: durationSchema
+              .optional()
+              .describe(
+                'The wait before the first retry; 25ms by default. It doubles with each, and a random part of it is waited.',
+              ),
+            maxInterval: durationSchema.optional().describe('The longest wait; ten times `baseInterval` by default.'),
+          })
           .superRefine(({ baseInterval, maxInterval }, context) => {
             if (maxInterval !== undefined && maxInterval < (baseInterval ?? defaultBackOffMs))
               context.addIssue({
@@ -41,9 +59,11 @@ const retry = z
                 message: 'maxInterval is shorter than baseInterval',
               });
           })
-          .optional(),
+          .optional()
+          .describe('The wait before a retry.'),
       })
-      .optional(),
+      .optional()
+      .describe('About each try.'),
     numAttemptsPerPriority: notEvaluated('numAttemptsPerPriority'),
   })
   .superRefine(({ retryOn }, context) => {
@@ -58,35 +78,54 @@ const retry = z
 /** `timeout` as written. */
 const timeout = z.strictObject({
   // Without it `limits.connect` of gateway.yaml counts, 5 s by default. Envoy Gateway waits 10 s.
-  tcp: z.strictObject({ connectTimeout: durationSchema.optional() }).optional(),
+  tcp: z
+    .strictObject({
+      connectTimeout: durationSchema
+        .optional()
+        .describe('How long connecting may take, with TLS. Default: `limits.connect` of gateway.yaml.'),
+    })
+    .optional()
+    .describe('About connections.'),
   http: z
     .strictObject({
-      requestTimeout: durationSchema.optional(),
-      connectionIdleTimeout: durationSchema.optional(),
+      requestTimeout: durationSchema
+        .optional()
+        .describe('How long a request may take with all its tries, to the end of the response. 0s: no limit.'),
+      connectionIdleTimeout: durationSchema.optional().describe('Idle time after which a connection is closed.'),
       maxConnectionDuration: notEvaluated('maxConnectionDuration'),
       maxStreamDuration: notEvaluated('maxStreamDuration'),
       streamIdleTimeout: notEvaluated('streamIdleTimeout'),
     })
-    .optional(),
+    .optional()
+    .describe('About requests.'),
 });
 
 const hashFields = { SourceIP: undefined, Header: 'header', Headers: 'headers', Cookie: 'cookie' } as const;
 
 const consistentHash = z
   .strictObject({
-    type: z.enum(Object.keys(hashFields) as [keyof typeof hashFields, ...(keyof typeof hashFields)[]]),
-    header: z.strictObject({ name: headerName }).optional(),
+    type: z
+      .enum(Object.keys(hashFields) as [keyof typeof hashFields, ...(keyof typeof hashFields)[]])
+      .describe('What is hashed.'),
+    header: z
+      .strictObject({ name: headerName.describe('The name of the header.') })
+      .optional()
+      .describe('The header, with type Header.'),
     headers: z
-      .array(z.strictObject({ name: headerName }))
+      .array(z.strictObject({ name: headerName.describe('The name of the header.') }))
       .min(1)
-      .optional(),
+      .optional()
+      .describe('The headers, with type Headers. Their values count together.'),
     cookie: z
       .strictObject({
-        name: headerName,
-        ttl: durationSchema.optional(),
+        name: headerName.describe('The name of the cookie.'),
+        ttl: durationSchema
+          .optional()
+          .describe('Makes the cookie for clients without one. It lasts this long; with 0s, until the browser ends.'),
         attributes: notEvaluated('attributes'),
       })
-      .optional(),
+      .optional()
+      .describe('The cookie, with type Cookie.'),
     // The size is fixed, at Envoy Gateway's default of 65537 (compile/gateway-pools.ts).
     tableSize: notEvaluated('tableSize'),
     queryParams: notEvaluated('queryParams'),
@@ -104,8 +143,10 @@ const consistentHash = z
 /** `loadBalancer` as written. */
 const loadBalancer = z
   .strictObject({
-    type: z.enum(['RoundRobin', 'LeastRequest', 'Random', 'ConsistentHash']),
-    consistentHash: consistentHash.optional(),
+    type: z.enum(['RoundRobin', 'LeastRequest', 'Random', 'ConsistentHash']).describe('How an endpoint is chosen.'),
+    consistentHash: consistentHash
+      .optional()
+      .describe('Requests with the same value go to the same endpoint, with type ConsistentHash.'),
     slowStart: notEvaluated('slowStart'),
     zoneAware: notEvaluated('zoneAware'),
     endpointOverride: notEvaluated('endpointOverride'),
@@ -124,43 +165,56 @@ const loadBalancer = z
 // Envoy Gateway's defaults: a policy with any of these fields has all four limits.
 /** `circuitBreaker` as written. */
 const circuitBreaker = z.strictObject({
-  maxConnections: uint32.default(1024),
-  maxPendingRequests: uint32.default(1024),
-  maxParallelRequests: uint32.default(1024),
-  maxParallelRetries: uint32.default(1024),
-  maxRequestsPerConnection: uint32.optional(),
+  maxConnections: uint32.default(1024).describe('The most connections to the backend.'),
+  maxPendingRequests: uint32.default(1024).describe('The most requests that wait for a connection.'),
+  maxParallelRequests: uint32.default(1024).describe('The most requests in flight.'),
+  maxParallelRetries: uint32.default(1024).describe('The most retries in flight.'),
+  maxRequestsPerConnection: uint32.optional().describe('Requests after which a connection is replaced.'),
   perEndpoint: notEvaluated('perEndpoint'),
 });
 
 const active = z
   .strictObject({
-    type: z.enum(['HTTP', 'TCP'], { error: () => 'this build makes HTTP and TCP checks only' }),
+    type: z
+      .enum(['HTTP', 'TCP'], { error: () => 'this build makes HTTP and TCP checks only' })
+      .describe('Whether a check is a request or a connection.'),
     http: z
       .strictObject({
         path: z
           .string()
           .min(1)
           .max(1024)
-          .regex(/^\/[\x21-\x7e]*$/, 'a path begins with / and holds no spaces'),
+          .regex(/^\/[\x21-\x7e]*$/, 'a path begins with / and holds no spaces')
+          .describe('The path of the request.'),
         // This default and the next are Envoy Gateway's.
         method: z
           .string()
           .regex(/^[A-Z]+$/, 'a method is written GET')
-          .default('GET'),
-        expectedStatuses: z.array(status).min(1).default([200]),
-        hostname: z.string().min(1).max(253).optional(),
+          .default('GET')
+          .describe('The method of the request.'),
+        expectedStatuses: z.array(status).min(1).default([200]).describe('Statuses that count as healthy.'),
+        hostname: z
+          .string()
+          .min(1)
+          .max(253)
+          .optional()
+          .describe('The host of the request. Default: the address of the endpoint.'),
         expectedResponse: notEvaluated('expectedResponse'),
         retriableStatuses: notEvaluated('retriableStatuses'),
       })
-      .optional(),
-    tcp: z.strictObject({ send: notEvaluated('send'), receive: notEvaluated('receive') }).optional(),
+      .optional()
+      .describe('The request, with type HTTP.'),
+    tcp: z
+      .strictObject({ send: notEvaluated('send'), receive: notEvaluated('receive') })
+      .optional()
+      .describe('Must be empty, with type TCP: connecting is the check.'),
     grpc: notEvaluated('grpc'),
     // The four defaults are Envoy Gateway's.
-    interval: durationSchema.default(3000),
-    timeout: durationSchema.default(1000),
+    interval: durationSchema.prefault('3s').describe('The time between two checks of an endpoint.'),
+    timeout: durationSchema.prefault('1s').describe('How long a check may take.'),
     initialJitter: notEvaluated('initialJitter'),
-    unhealthyThreshold: atLeastOne.default(3),
-    healthyThreshold: atLeastOne.default(1),
+    unhealthyThreshold: atLeastOne.default(3).describe('Failed checks in a row after which an endpoint is not used.'),
+    healthyThreshold: atLeastOne.default(1).describe('Good checks in a row after which it is used again.'),
     overrides: notEvaluated('overrides'),
   })
   .superRefine(({ type, http, tcp, interval, timeout: wait }, context) => {
@@ -178,12 +232,31 @@ const active = z
 
 // Envoy Gateway's defaults. Istio's differ in the interval, which is 10 s.
 const passive = z.strictObject({
-  consecutive5XxErrors: uint32.default(5),
-  consecutiveGatewayErrors: uint32.default(0),
-  interval: durationSchema.refine((ms) => ms > 0, "'interval' must be longer than 0").default(3000),
-  baseEjectionTime: durationSchema.refine((ms) => ms > 0, "'baseEjectionTime' must be longer than 0").default(30_000),
-  maxEjectionPercent: z.number().int().min(0).max(100).default(10),
-  splitExternalLocalOriginErrors: z.literal(false, 'this build counts errors together').optional(),
+  consecutive5XxErrors: uint32
+    .default(5)
+    .describe('Ejects an endpoint after that many responses 5xx in a row. 0: never.'),
+  consecutiveGatewayErrors: uint32
+    .default(0)
+    .describe('Ejects an endpoint after that many responses 502, 503 or 504 in a row. 0: never.'),
+  interval: durationSchema
+    .refine((ms) => ms > 0, "'interval' must be longer than 0")
+    .prefault('3s')
+    .describe('How often endpoints whose ejection is over are put back.'),
+  baseEjectionTime: durationSchema
+    .refine((ms) => ms > 0, "'baseEjectionTime' must be longer than 0")
+    .prefault('30s')
+    .describe('How long an ejection lasts, times the number of ejections so far, up to five minutes.'),
+  maxEjectionPercent: z
+    .number()
+    .int()
+    .min(0)
+    .max(100)
+    .default(10)
+    .describe('The largest share of endpoints that may be ejected. One may always be.'),
+  splitExternalLocalOriginErrors: z
+    .literal(false, 'this build counts errors together')
+    .optional()
+    .describe('Only `false` is served: failures to connect count as responses 503.'),
   consecutiveLocalOriginFailures: notEvaluated('consecutiveLocalOriginFailures'),
   failurePercentageThreshold: notEvaluated('failurePercentageThreshold'),
   alwaysEjectOneEndpoint: notEvaluated('alwaysEjectOneEndpoint'),
@@ -192,8 +265,8 @@ const passive = z.strictObject({
 /** `healthCheck` as written. */
 const healthCheck = z
   .strictObject({
-    active: active.optional(),
-    passive: passive.optional(),
+    active: active.optional().describe('Checks that the gateway makes by itself.'),
+    passive: passive.optional().describe('Ejects endpoints for their responses.'),
     // Envoy uses all endpoints once half of them are unhealthy. Here unusable ones get no requests, unless a
     // DestinationRule has `minHealthPercent`.
     panicThreshold: notEvaluated('panicThreshold'),
@@ -292,11 +365,15 @@ function withoutUndefined<T extends object>(value: T): Defined<T> {
 
 /** The fields about upstreams, as written. */
 export const upstreamFields = {
-  retry: retry.optional(),
-  timeout: timeout.optional(),
-  loadBalancer: loadBalancer.optional(),
-  circuitBreaker: circuitBreaker.optional(),
-  healthCheck: healthCheck.optional(),
+  retry: retry.optional().describe('Which failed requests are sent again. `retry` of an HTTPRoute takes its place.'),
+  timeout: timeout.optional().describe('How long connecting and requests may take.'),
+  loadBalancer: loadBalancer
+    .optional()
+    .describe('How an endpoint is chosen. Default: of two at random, the one with fewer requests in flight.'),
+  circuitBreaker: circuitBreaker
+    .optional()
+    .describe('Limits beyond which requests are refused. With any of them, all four with a default count.'),
+  healthCheck: healthCheck.optional().describe('When an endpoint is left out.'),
 };
 
 /** The same fields as plain data. */

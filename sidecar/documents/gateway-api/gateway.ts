@@ -57,20 +57,19 @@ export function readGatewayApi(document: YamlDocument):
   return readDocument(documentOf(spec), document);
 }
 
+// Every version in which one of the kinds was served, for each kind: TLSRoute is v1 since v1.5, TCPRoute since v1.6, and
+// files from before are to work unchanged. The fields are those of v1.
+const versions = ['v1', 'v1beta1', 'v1alpha2', 'v1alpha3'].map((version) => `gateway.networking.k8s.io/${version}`);
+
+/** What a document has beside its `spec`. */
+const head = {
+  apiVersion: z.enum(versions as [string, ...string[]]).describe('The API version of the document.'),
+  kind: z.string().describe('The kind of the document.'),
+  metadata,
+  status: z.unknown().optional().describe('The state that a cluster reports. It is not read.'),
+};
+
 /** A document with this `spec`, of any kind. */
 export function documentOf<S extends z.ZodType>(spec: S) {
-  return z.strictObject({
-    // Every version in which one of the kinds was served, for each kind: TLSRoute is v1 since v1.5, TCPRoute since
-    // v1.6, and files from before are to work unchanged. The fields are those of v1.
-    apiVersion: z.enum(
-      ['v1', 'v1beta1', 'v1alpha2', 'v1alpha3'].map((version) => `gateway.networking.k8s.io/${version}`) as [
-        string,
-        ...string[],
-      ],
-    ),
-    kind: z.string(),
-    metadata,
-    spec,
-    status: z.unknown().optional(),
-  });
+  return z.strictObject({ ...head, spec });
 }

@@ -41,14 +41,16 @@ export interface ClosingDocument extends Named {
 
 /** Of kinds that are not Gateway API's: whatever an API server has accepted is a name. */
 const named = z.looseObject({
-  name: z.string().min(1).max(253),
-  namespace: z.string().min(1).max(63).default('default'),
+  name: z.string().min(1).max(253).describe('The name of the document.'),
+  namespace: z.string().min(1).max(63).default('default').describe('The namespace of the document.'),
 });
 
-const metadata = named.extend({
-  labels: z.record(z.string(), z.string()).nullish(),
-  ...dated,
-});
+const metadata = named
+  .extend({
+    labels: z.record(z.string(), z.string()).nullish().describe('Labels. Those of a Namespace select routes.'),
+    ...dated,
+  })
+  .describe('Names the document. Its other fields have no effect.');
 
 /** The part that names a document, whatever else is wrong with it. */
 const nameOnly = named.extend({
@@ -58,39 +60,52 @@ const nameOnly = named.extend({
 });
 
 const service = z.looseObject({
-  apiVersion: z.literal('v1'),
-  kind: z.literal('Service'),
+  apiVersion: z.literal('v1').describe('The API version of the document.'),
+  kind: z.literal('Service').describe('The kind of the document.'),
   metadata,
-  spec: z.looseObject({
-    ports: z
-      .array(
-        z.looseObject({
-          name: z.string().optional(),
-          port: z.number().int().min(1).max(65_535),
-          protocol: z.string().default('TCP'),
-          appProtocol: z.string().optional(),
-        }),
-      )
-      .default([]),
-  }),
+  spec: z
+    .looseObject({
+      ports: z
+        .array(
+          z.looseObject({
+            name: z.string().optional().describe('The name of the port.'),
+            port: z.number().int().min(1).max(65_535).describe('The number of the port.'),
+            protocol: z.string().default('TCP').describe('The protocol of the port: TCP, UDP or SCTP.'),
+            appProtocol: z
+              .string()
+              .optional()
+              .describe('What the backend speaks, such as `kubernetes.io/h2c` or `https`.'),
+          }),
+        )
+        .default([])
+        .describe('The ports. Those of UDP and SCTP are passed over.'),
+    })
+    .describe('The Service.'),
 });
 
 const base64 = z.string().regex(/^[A-Za-z0-9+/\s]*={0,2}\s*$/, 'values of data must be base64');
 const secret = z.looseObject({
-  apiVersion: z.literal('v1'),
-  kind: z.literal('Secret'),
+  apiVersion: z.literal('v1').describe('The API version of the document.'),
+  kind: z.literal('Secret').describe('The kind of the document.'),
   metadata,
-  type: z.string().optional(),
-  data: z.record(z.string(), base64).nullish(),
-  stringData: z.record(z.string(), z.string()).nullish(),
+  type: z.string().optional().describe('The type of the Secret.'),
+  data: z.record(z.string(), base64).nullish().describe('Entries in base64.'),
+  stringData: z
+    .record(z.string(), z.string())
+    .nullish()
+    .describe('Entries as plain text. Of two with one name, this one counts.'),
 });
 const configMap = z.looseObject({
-  apiVersion: z.literal('v1'),
-  kind: z.literal('ConfigMap'),
+  apiVersion: z.literal('v1').describe('The API version of the document.'),
+  kind: z.literal('ConfigMap').describe('The kind of the document.'),
   metadata,
-  data: z.record(z.string(), z.string()).nullish(),
+  data: z.record(z.string(), z.string()).nullish().describe('Entries as plain text.'),
 });
-const namespace = z.looseObject({ apiVersion: z.literal('v1'), kind: z.literal('Namespace'), metadata });
+const namespace = z.looseObject({
+  apiVersion: z.literal('v1').describe('The API version of the document.'),
+  kind: z.literal('Namespace').describe('The kind of the document.'),
+  metadata,
+});
 
 /** Kubernetes' own kinds. Their other fields are passed over. */
 export const coreKinds = { Service: service, Secret: secret, ConfigMap: configMap, Namespace: namespace } as const;

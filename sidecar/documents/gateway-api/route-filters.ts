@@ -13,7 +13,9 @@ const servedSchemas = await schemasOf('filter');
 // a filter must not be skipped.
 const fields: Readonly<Record<string, z.ZodType>> = {
   ...Object.fromEntries(served.map(({ name, filter }) => [filter!.key, servedSchemas[name]!])),
-  extensionRef: localRef.optional(),
+  extensionRef: localRef
+    .optional()
+    .describe('The object that a filter of type ExtensionRef names. None is known: its rule answers 500.'),
 };
 
 const types: Readonly<Record<string, string>> = {
@@ -23,18 +25,23 @@ const types: Readonly<Record<string, string>> = {
 
 function filterOf(allowed: readonly string[]) {
   const own = Object.fromEntries(allowed.map((type) => [types[type]!, fields[types[type]!]!]));
-  return z.strictObject({ type: z.enum(allowed), ...own }).superRefine((value, context) => {
-    const bag = value as unknown as Record<string, unknown> & { readonly type: string };
-    if (bag[types[bag.type]!] === undefined)
-      context.addIssue({ code: 'custom', message: `a filter of type ${bag.type} needs '${types[bag.type]}'` });
-    for (const [type, field] of Object.entries(types))
-      if (type !== bag.type && bag[field] !== undefined)
-        context.addIssue({
-          code: 'custom',
-          path: [field],
-          message: `'${field}' is not for a filter of type ${bag.type}`,
-        });
-  });
+  return z
+    .strictObject({
+      type: z.enum(allowed).describe('What the filter does. It needs the field of that name, and no other.'),
+      ...own,
+    })
+    .superRefine((value, context) => {
+      const bag = value as unknown as Record<string, unknown> & { readonly type: string };
+      if (bag[types[bag.type]!] === undefined)
+        context.addIssue({ code: 'custom', message: `a filter of type ${bag.type} needs '${types[bag.type]}'` });
+      for (const [type, field] of Object.entries(types))
+        if (type !== bag.type && bag[field] !== undefined)
+          context.addIssue({
+            code: 'custom',
+            path: [field],
+            message: `'${field}' is not for a filter of type ${bag.type}`,
+          });
+    });
 }
 
 /** Allowed several times in a rule. */
@@ -55,7 +62,8 @@ function filtersOf(allowed: readonly string[]) {
       if (all.some(({ type }) => type === 'RequestRedirect') && all.some(({ type }) => type === 'URLRewrite'))
         context.addIssue({ code: 'custom', message: 'a redirect and a rewrite exclude each other' });
     })
-    .optional();
+    .optional()
+    .describe('What is changed or done before a backend is called.');
 }
 
 /** The filters of an HTTPRoute's rule or backend. */

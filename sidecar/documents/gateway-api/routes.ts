@@ -11,12 +11,18 @@ const capabilityFields = (await schemasOf('rule')) as Record<never, never>;
 
 const httpRule = z
   .strictObject({
-    name: sectionName.optional(),
-    matches: z.array(httpMatch).max(64, 'a rule has at most 64 matches').optional(),
+    name: sectionName.optional().describe('The name of the rule, by which policies refer to it.'),
+    matches: z
+      .array(httpMatch)
+      .max(64, 'a rule has at most 64 matches')
+      .optional()
+      .describe('Matches, of which one must hold. Without any: every request.'),
     filters: httpFilters,
-    backendRefs: backendRefs({ filters: httpFilters }).optional(),
-    timeouts: timeouts.optional(),
-    retry: retry.optional(),
+    backendRefs: backendRefs({ filters: httpFilters })
+      .optional()
+      .describe('The backends, of which one is chosen by weight. Without any the response is 500.'),
+    timeouts: timeouts.optional().describe('How long a request and each of its tries may take.'),
+    retry: retry.optional().describe('Which failed requests are sent again.'),
     ...capabilityFields,
   })
   .superRefine((rule, context) => {
@@ -42,7 +48,11 @@ const httpRule = z
       });
   });
 
-const hostnames = z.array(hostname(true)).max(16, 'a route has at most 16 host names').optional();
+const hostnames = z
+  .array(hostname(true))
+  .max(16, 'a route has at most 16 host names')
+  .optional()
+  .describe('The hosts of the route; the first label may be a star. Without any: those of the listener.');
 
 /** Rule names must differ, and the matches of all rules together are limited. */
 function checkRules(
@@ -64,24 +74,45 @@ export const httpRoute = z
     hostnames,
     // v1.5 requires a rule. Before, the default was one for every path, and that is what a route without rules still
     // means here.
-    rules: z.array(httpRule).max(16, 'a route has at most 16 rules').optional(),
+    rules: z
+      .array(httpRule)
+      .max(16, 'a route has at most 16 rules')
+      .optional()
+      .describe('Rules. The most specific match counts, of any rule. Without rules: one for every path.'),
   })
   .superRefine(({ rules }, context) => checkRules(rules, context));
 
 const grpcRule = z.strictObject({
-  name: sectionName.optional(),
-  matches: z.array(grpcMatch).max(64, 'a rule has at most 64 matches').optional(),
+  name: sectionName.optional().describe('The name of the rule, by which policies refer to it.'),
+  matches: z
+    .array(grpcMatch)
+    .max(64, 'a rule has at most 64 matches')
+    .optional()
+    .describe('Matches, of which one must hold. Without any: every call.'),
   filters: grpcFilters,
-  backendRefs: backendRefs({ filters: grpcFilters }).optional(),
+  backendRefs: backendRefs({ filters: grpcFilters })
+    .optional()
+    .describe('The backends, of which one is chosen by weight. Without any the call fails.'),
   ...capabilityFields,
 });
 
 /** The `spec` of a GRPCRoute. */
 export const grpcRoute = z
-  .strictObject({ parentRefs, hostnames, rules: z.array(grpcRule).max(16, 'a route has at most 16 rules').optional() })
+  .strictObject({
+    parentRefs,
+    hostnames,
+    rules: z
+      .array(grpcRule)
+      .max(16, 'a route has at most 16 rules')
+      .optional()
+      .describe('Rules. The most specific match counts, of any rule.'),
+  })
   .superRefine(({ rules }, context) => checkRules(rules, context));
 
-const streamRule = z.strictObject({ name: sectionName.optional(), backendRefs: backendRefs({}).min(1) });
+const streamRule = z.strictObject({
+  name: sectionName.optional().describe('The name of the rule, by which policies refer to it.'),
+  backendRefs: backendRefs({}).min(1).describe('The backends, of which one is chosen by weight for each stream.'),
+});
 
 // v1alpha3 and v1 require host names; v1alpha2 did not, and a route without any is for every host of its listener. More
 // than one rule is read and refused with a condition (routing/unsupported.ts).
@@ -89,8 +120,23 @@ const streamRule = z.strictObject({ name: sectionName.optional(), backendRefs: b
 export const tlsRoute = z.strictObject({
   parentRefs,
   // 16 before v1.5.
-  hostnames: z.array(hostname(true)).max(1024, 'a TLSRoute has at most 1024 host names').optional(),
-  rules: z.array(streamRule).min(1).max(16),
+  hostnames: z
+    .array(hostname(true))
+    .max(1024, 'a TLSRoute has at most 1024 host names')
+    .optional()
+    .describe('Server names; the first label may be a star. Without any: those of the listener.'),
+  rules: z
+    .array(streamRule)
+    .min(1)
+    .max(16)
+    .describe('The rule. More than one is not served: nothing in a stream selects one of several.'),
 });
 /** The `spec` of a TCPRoute. */
-export const tcpRoute = z.strictObject({ parentRefs, rules: z.array(streamRule).min(1).max(16) });
+export const tcpRoute = z.strictObject({
+  parentRefs,
+  rules: z
+    .array(streamRule)
+    .min(1)
+    .max(16)
+    .describe('The rule. More than one is not served: nothing in a stream selects one of several.'),
+});

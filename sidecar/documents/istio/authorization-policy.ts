@@ -61,20 +61,22 @@ const trustDomains = checked(problemOfTrustDomain);
 
 const source = z
   .strictObject({
-    principals: values,
-    notPrincipals: values,
-    requestPrincipals: values,
-    notRequestPrincipals: values,
-    namespaces: values,
-    notNamespaces: values,
-    serviceAccounts: accounts,
-    notServiceAccounts: accounts,
-    trustDomains,
-    notTrustDomains: trustDomains,
-    ipBlocks: blocks,
-    notIpBlocks: blocks,
-    remoteIpBlocks: blocks,
-    notRemoteIpBlocks: blocks,
+    principals: values.describe('SPIFFE IDs of peers, without `spiffe://`. A star may be at one end.'),
+    notPrincipals: values.describe('SPIFFE IDs of peers that do not match.'),
+    requestPrincipals: values.describe('Users of tokens, as `<issuer>/<subject>`. A star may be at one end.'),
+    notRequestPrincipals: values.describe('Users of tokens that do not match. Without a token, it matches.'),
+    namespaces: values.describe('Namespaces of peers, from their SPIFFE IDs. A star may be at one end.'),
+    notNamespaces: values.describe('Namespaces of peers that do not match.'),
+    serviceAccounts: accounts.describe(
+      "Service accounts of peers, as `<account>` of the policy's namespace or `<namespace>/<account>`.",
+    ),
+    notServiceAccounts: accounts.describe('Service accounts of peers that do not match.'),
+    trustDomains: trustDomains.describe('Trust domains of peers. A star may be at one end.'),
+    notTrustDomains: trustDomains.describe('Trust domains of peers that do not match.'),
+    ipBlocks: blocks.describe("Addresses and CIDR blocks of the connection's other end."),
+    notIpBlocks: blocks.describe("Addresses and CIDR blocks of the connection's other end that do not match."),
+    remoteIpBlocks: blocks.describe('Addresses and CIDR blocks of the client, behind trusted proxies.'),
+    notRemoteIpBlocks: blocks.describe('Addresses and CIDR blocks of the client that do not match.'),
   })
   .partial()
   .refine(hasValues, notEmpty("'source' is empty: omit 'from' to match any source"))
@@ -93,14 +95,14 @@ const source = z
 
 const operation = z
   .strictObject({
-    hosts: values,
-    notHosts: values,
-    ports,
-    notPorts: ports,
-    methods: values,
-    notMethods: values,
-    paths,
-    notPaths: paths,
+    hosts: values.describe('Hosts of requests, without regard to case. A star may be at one end.'),
+    notHosts: values.describe('Hosts that do not match.'),
+    ports: ports.describe('Ports of the app, as strings of digits.'),
+    notPorts: ports.describe('Ports of the app that do not match.'),
+    methods: values.describe('Methods of requests. A star may be at one end.'),
+    notMethods: values.describe('Methods that do not match.'),
+    paths: paths.describe('Paths without query: exact, with a star at one end, or templates with `{*}` and `{**}`.'),
+    notPaths: paths.describe('Paths that do not match.'),
   })
   .partial()
   .refine(hasValues, notEmpty("'operation' is empty: omit 'to' to match any operation"));
@@ -117,9 +119,14 @@ const experimentalKey = /^experimental\.envoy\.filters\.[^[\]]+\[[^[\]]+\]$/;
 
 const condition = z
   .strictObject({
-    key: z.string().min(1, 'a condition needs a key'),
-    values: values.optional(),
-    notValues: values.optional(),
+    key: z
+      .string()
+      .min(1, 'a condition needs a key')
+      .describe(
+        'The attribute that is compared, such as `source.ip`, `request.headers[x-team]` or `request.auth.claims[groups]`.',
+      ),
+    values: values.optional().describe('The attribute must be one of these values.'),
+    notValues: values.optional().describe('The attribute must be none of these values.'),
   })
   .superRefine(({ key, values: yes = [], notValues: no = [] }, context) => {
     if (key === '') return;
@@ -147,13 +154,18 @@ const condition = z
 
 const rule = z.strictObject({
   from: z
-    .array(z.strictObject({ source }))
+    .array(z.strictObject({ source: source.describe('A caller, of which every field must match.') }))
     // Istio's rule, as for `to`.
     .min(1, "'from' is empty: leave it out to mean any source")
     .max(maxSources, `a rule has at most ${maxSources} sources`)
-    .optional(),
-  to: z.array(z.strictObject({ operation })).min(1, "'to' is empty: leave it out to mean any operation").optional(),
-  when: z.array(condition).optional(),
+    .optional()
+    .describe('Callers, of which one must match. Without it: any caller.'),
+  to: z
+    .array(z.strictObject({ operation: operation.describe('An operation, of which every field must match.') }))
+    .min(1, "'to' is empty: leave it out to mean any operation")
+    .optional()
+    .describe('Operations, of which one must match. Without it: any operation.'),
+  when: z.array(condition).optional().describe('Conditions that must all hold.'),
 });
 
 const actions = ['ALLOW', 'DENY', 'AUDIT', 'CUSTOM'] as const;
@@ -162,9 +174,19 @@ const spec = z
   .strictObject({
     ...targetFields,
     // Istio's default.
-    action: z.enum(actions, `an action must be one of ${actions.join(', ')}`).default('ALLOW'),
-    provider: z.strictObject({ name: z.string() }).optional(),
-    rules: z.array(rule).max(maxRules, `a policy has at most ${maxRules} rules`).optional(),
+    action: z
+      .enum(actions, `an action must be one of ${actions.join(', ')}`)
+      .default('ALLOW')
+      .describe('What a match means: ALLOW, DENY, AUDIT (noted only), or CUSTOM (the provider decides).'),
+    provider: z
+      .strictObject({ name: z.string().describe('The name of a provider in `extensionProviders` of sidecar.yaml.') })
+      .optional()
+      .describe('The authorizer that a CUSTOM policy asks.'),
+    rules: z
+      .array(rule)
+      .max(maxRules, `a policy has at most ${maxRules} rules`)
+      .optional()
+      .describe('Rules, of which one must match. Without rules an ALLOW policy allows nothing.'),
   })
   .superRefine((value, context) => {
     refuseTwoTargets(value, context);
@@ -214,10 +236,10 @@ function refuseLateFields(
 /** The schema of the document. */
 export const authorizationPolicy = z.strictObject({
   apiVersion,
-  kind: z.literal('AuthorizationPolicy'),
+  kind: z.literal('AuthorizationPolicy').describe('The kind of the document.'),
   metadata,
-  spec: spec.prefault({}),
-  status: z.unknown().optional(),
+  spec: spec.prefault({}).describe('What the policy is for, and what it allows or denies.'),
+  status: z.unknown().optional().describe('The state that a cluster reports. It is not read.'),
 });
 
 /** The policy of a document, frozen, or all problems. */

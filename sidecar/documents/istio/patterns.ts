@@ -26,16 +26,28 @@ const name = z
   .regex(/^[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?$/, 'a name consists of a-z, 0-9, dots and dashes');
 
 /** Of the documents of security.istio.io. Both versions have the same fields. */
-export const apiVersion = z.enum(['security.istio.io/v1', 'security.istio.io/v1beta1']);
+export const apiVersion = z
+  .enum(['security.istio.io/v1', 'security.istio.io/v1beta1'])
+  .describe('The API version of the document.');
 
 // Kubernetes adds fields that do not matter here (uid, resourceVersion, managedFields). Only the dry-run annotation,
 // and the age that decides between two documents of one scope, affect authorization.
-export const metadata = z.looseObject({
-  name,
-  namespace: name.default('default'),
-  annotations: z.record(z.string(), z.string()).optional(),
-  creationTimestamp: z.iso.datetime({ offset: true }).nullish(),
-});
+export const metadata = z
+  .looseObject({
+    name: name.describe('The name of the document.'),
+    namespace: name
+      .default('default')
+      .describe('The namespace of the document. A sidecar reads those of its own namespace and of the root namespace.'),
+    annotations: z
+      .record(z.string(), z.string())
+      .optional()
+      .describe('Annotations. Only `istio.io/dry-run` has an effect, on an AuthorizationPolicy.'),
+    creationTimestamp: z.iso
+      .datetime({ offset: true })
+      .nullish()
+      .describe('When the document was made, an ISO time. Of two that clash, the older one counts.'),
+  })
+  .describe('Names the document. Its other fields have no effect.');
 
 /** Istio's annotation of policies that are evaluated and not enforced. */
 export const dryRunAnnotation = 'istio.io/dry-run';
@@ -64,7 +76,8 @@ export const selector = z
             context.addIssue({ code: 'custom', path: [key], message: "a label's value has at most 63 characters" });
         }
       })
-      .optional(),
+      .optional()
+      .describe('Labels that a workload must all have.'),
   })
   .optional();
 
@@ -79,10 +92,13 @@ const targets: Readonly<Record<string, string>> = {
 /** A target for gateways and waypoints. A sidecar refuses the document (`refuseUnenforced`). */
 export const targetRef = z
   .strictObject({
-    group: z.string().max(253).default(''),
-    kind: z.string().min(1).max(63),
-    name: z.string().min(1, 'a target needs a name').max(253),
-    namespace: z.string().optional(),
+    group: z.string().max(253).default('').describe('The API group of the target; empty for a Service.'),
+    kind: z.string().min(1).max(63).describe('The kind of the target: Service, ServiceEntry, Gateway or GatewayClass.'),
+    name: z.string().min(1, 'a target needs a name').max(253).describe('The name of the target.'),
+    namespace: z
+      .string()
+      .optional()
+      .describe('The namespace of the target, which must be that of the document: leave it out.'),
   })
   .superRefine(({ group, kind, namespace }, context) => {
     if (namespace !== undefined && namespace !== '')
@@ -104,9 +120,17 @@ export const targetRef = z
 
 /** How a policy is attached. At most one of them is set (`refuseTwoTargets`). */
 export const targetFields = {
-  selector,
-  targetRef: targetRef.optional(),
-  targetRefs: z.array(targetRef).max(16, 'a policy has at most 16 targets').optional(),
+  selector: selector.describe(
+    'The workloads that the document is for. Without it: all of the namespace, or of the mesh in the root namespace.',
+  ),
+  targetRef: targetRef
+    .optional()
+    .describe('The gateway or waypoint that the document is for. A sidecar refuses a document with it.'),
+  targetRefs: z
+    .array(targetRef)
+    .max(16, 'a policy has at most 16 targets')
+    .optional()
+    .describe('The gateways or waypoints that the document is for. A sidecar refuses a document with it.'),
 };
 
 /** Allows only one of selector, targetRef and targetRefs. */

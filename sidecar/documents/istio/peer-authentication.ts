@@ -12,10 +12,32 @@ const mtlsModes = ['UNSET', 'DISABLE', 'PERMISSIVE', 'STRICT'] as const;
 
 const spec = z
   .strictObject({
-    selector,
-    mtls: z.strictObject({ mode: z.enum(mtlsModes).default('UNSET') }).optional(),
+    selector: selector.describe(
+      'The workloads that the document is for. Without it: all of the namespace, or of the mesh in the root namespace.',
+    ),
+    mtls: z
+      .strictObject({
+        mode: z
+          .enum(mtlsModes)
+          .default('UNSET')
+          .describe(
+            'STRICT: mutual TLS only. PERMISSIVE: plaintext, too. DISABLE: plaintext only. UNSET: as the wider scope says.',
+          ),
+      })
+      .optional()
+      .describe("What the workload's ports accept."),
     portLevelMtls: z
-      .record(z.string(), z.strictObject({ mode: z.enum(mtlsModes).default('UNSET') }))
+      .record(
+        z.string(),
+        z.strictObject({
+          mode: z
+            .enum(mtlsModes)
+            .default('UNSET')
+            .describe(
+              'STRICT: mutual TLS only. PERMISSIVE: plaintext, too. DISABLE: plaintext only. UNSET: as the workload.',
+            ),
+        }),
+      )
       .superRefine((ports, context) => {
         if (Object.keys(ports).length === 0)
           context.addIssue({ code: 'custom', message: "'portLevelMtls' is empty: omit it" });
@@ -24,7 +46,8 @@ const spec = z
           context.addIssue({ code: 'custom', path: [key], message: 'a port must be a number from 1 to 65535' });
         }
       })
-      .optional(),
+      .optional()
+      .describe("What single ports accept, by the number of the app's port. It needs a selector."),
   })
   .superRefine((value, context) => {
     // Istio's rule.
@@ -39,10 +62,12 @@ const spec = z
 /** The schema of the document. */
 export const peerAuthentication = z.strictObject({
   apiVersion,
-  kind: z.literal('PeerAuthentication'),
+  kind: z.literal('PeerAuthentication').describe('The kind of the document.'),
   metadata: enforcedMetadata,
-  spec: spec.default({}),
-  status: z.unknown().optional(),
+  spec: spec
+    .default({})
+    .describe('Whether plaintext is accepted. Where no document sets a mode, `defaultMtls` of sidecar.yaml does.'),
+  status: z.unknown().optional().describe('The state that a cluster reports. It is not read.'),
 });
 
 /** The document's value, frozen, or all problems. */

@@ -40,21 +40,54 @@ const jwks = z.string().superRefine((value, context) => {
 const jwtRule = z
   .strictObject({
     /** Empty: tokens of any issuer that the keys verify, which istiod accepts beside `jwksUri`. */
-    issuer: z.string().default(''),
-    audiences: z.array(filled('an audience')).default([]),
-    jwksUri: jwksUri.optional(),
-    jwks: jwks.optional(),
-    fromHeaders: z.array(z.strictObject({ name: headerName, prefix: z.string().default('') })).default([]),
-    fromParams: z.array(filled('a parameter')).default([]),
-    fromCookies: z.array(filled('a cookie')).default([]),
+    issuer: z
+      .string()
+      .default('')
+      .describe('The issuer of the tokens. Empty: any issuer whose token the keys of `jwksUri` verify.'),
+    audiences: z
+      .array(filled('an audience'))
+      .default([])
+      .describe('A token must be for one of these. Empty: for anyone.'),
+    jwksUri: jwksUri
+      .optional()
+      .describe("The URL of the keys, a JWK Set. Without it and `jwks`, the issuer's discovery document names it."),
+    jwks: jwks.optional().describe('The keys themselves, a JWK Set in JSON.'),
+    fromHeaders: z
+      .array(
+        z.strictObject({
+          name: headerName.describe('The name of the header.'),
+          prefix: z
+            .string()
+            .default('')
+            .describe('The text before the token, which is cut off. Without it the value does not match.'),
+        }),
+      )
+      .default([])
+      .describe('Headers that hold the token. Without any place: `Authorization` and the parameter `access_token`.'),
+    fromParams: z.array(filled('a parameter')).default([]).describe('Query parameters that hold the token.'),
+    fromCookies: z.array(filled('a cookie')).default([]).describe('Cookies that hold the token.'),
     // The payload as in the token: base64url, not decoded.
-    outputPayloadToHeader: headerName.optional(),
-    outputClaimToHeaders: z.array(z.strictObject({ header: claimHeader, claim: filled('a claim') })).default([]),
+    outputPayloadToHeader: headerName
+      .optional()
+      .describe('A header for the app with the verified payload, in base64url.'),
+    outputClaimToHeaders: z
+      .array(
+        z.strictObject({
+          header: claimHeader.describe('The name of the header. What the client sent under it is removed.'),
+          claim: filled('a claim').describe('The name of the claim; dots lead into objects.'),
+        }),
+      )
+      .default([])
+      .describe('Headers for the app with one claim each.'),
     // The defaults of this field and the next are Istio's.
-    forwardOriginalToken: z.boolean().default(false),
-    timeout: durationSchema.prefault('5s'),
+    forwardOriginalToken: z.boolean().default(false).describe('Leaves the token in the request to the app.'),
+    timeout: durationSchema.prefault('5s').describe('How long fetching the keys may take.'),
     // Beside `scope` and `permission`, which are always split. Since 1.21 Istio splits no other claim by itself.
-    spaceDelimitedClaims: z.array(filled('a claim')).max(64, 'at most 64 claims').default([]),
+    spaceDelimitedClaims: z
+      .array(filled('a claim'))
+      .max(64, 'at most 64 claims')
+      .default([])
+      .describe('Claims that are lists of words with spaces between them, beside `scope` and `permission`.'),
   })
   .superRefine((rule, context) => {
     if (rule.jwks !== undefined && rule.jwksUri !== undefined)
@@ -73,13 +106,21 @@ const jwtRule = z
 /** The schema of the document. */
 export const requestAuthentication = z.strictObject({
   apiVersion,
-  kind: z.literal('RequestAuthentication'),
+  kind: z.literal('RequestAuthentication').describe('The kind of the document.'),
   metadata: enforcedMetadata,
   spec: z
-    .strictObject({ ...targetFields, jwtRules: z.array(jwtRule).max(4096).default([]) })
+    .strictObject({
+      ...targetFields,
+      jwtRules: z
+        .array(jwtRule)
+        .max(4096)
+        .default([])
+        .describe('The accepted issuers. A token that is present must be valid by one of them.'),
+    })
     .superRefine(refuseTwoTargets)
-    .prefault({}),
-  status: z.unknown().optional(),
+    .prefault({})
+    .describe('Which tokens a workload accepts. A request without any token passes.'),
+  status: z.unknown().optional().describe('The state that a cluster reports. It is not read.'),
 });
 
 /** A claim cannot be sent to the app in a hop-by-hop header or one of ours. */

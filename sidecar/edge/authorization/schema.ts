@@ -15,27 +15,32 @@ const path = filled('a path').superRefine((value, context) => {
 });
 
 const rule = z.strictObject({
-  name: objectName.optional(),
-  action,
+  name: objectName.optional().describe('The name of the rule, in logs. Default: its index.'),
+  action: action.describe('Whether a match is allowed.'),
   operation: z
     .strictObject({
       methods: z
         .array(z.string().regex(/^[A-Z]+$/, 'a method is written in capitals'))
         .min(1)
         .max(16)
-        .optional(),
-      paths: z.array(path).min(1).optional(),
+        .optional()
+        .describe('Methods, of which one must match.'),
+      paths: z.array(path).min(1).optional().describe('Paths, of which one must match. A star may be at one end.'),
     })
     .refine(({ methods, paths }) => methods !== undefined || paths !== undefined, "needs 'methods' or 'paths'")
-    .optional(),
+    .optional()
+    .describe('The requests that the rule is about. Without it: all.'),
   // Required, as in Envoy Gateway.
-  principal,
+  principal: principal.describe('The callers that the rule is about. Every field must match.'),
 });
 
 /** An absent list is empty. A rule without a name is named by its index, as in Envoy Gateway. */
 export const authorization = z
   // The default is Envoy Gateway's. The maximum is ours.
-  .strictObject({ defaultAction: action.default('Deny'), rules: z.array(rule).max(1024).default([]) })
+  .strictObject({
+    defaultAction: action.default('Deny').describe('What happens to a request that no rule matches.'),
+    rules: z.array(rule).max(1024).default([]).describe('Rules in their order: the first that matches decides.'),
+  })
   .superRefine(({ rules }, context) => {
     for (const [index, { name }] of rules.entries())
       if (name !== undefined && rules.findIndex((one) => one.name === name) < index)
@@ -50,7 +55,8 @@ export const authorization = z
       paths: operation?.paths ?? [],
       ...planOfPrincipal(who),
     })),
-  }));
+  }))
+  .describe('Which authenticated callers may do what.');
 
 /** Rules in their order: the first that matches decides, else `defaultAction`. Empty lists match anything. */
 export type AuthorizationPlan = Readonly<z.output<typeof authorization>>;

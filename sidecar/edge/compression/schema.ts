@@ -16,9 +16,9 @@ export const policyCompression = z
   .array(
     z.strictObject({
       // Not Envoy Gateway's Zstd. Its settings of levels and windows are refused too: the two objects must be empty.
-      type: z.enum(['Gzip', 'Brotli']),
-      gzip: z.strictObject({}).optional(),
-      brotli: z.strictObject({}).optional(),
+      type: z.enum(['Gzip', 'Brotli']).describe('The coding.'),
+      gzip: z.strictObject({}).optional().describe('Must be empty: there are no settings.'),
+      brotli: z.strictObject({}).optional().describe('Must be empty: there are no settings.'),
       minContentLength: notEvaluated('minContentLength'),
     }),
   )
@@ -32,7 +32,8 @@ export const policyCompression = z
         context.addIssue({ code: 'custom', path: [index, other], message: `'${other}' is not for type ${one.type}` });
     }
   })
-  .transform((list): CompressionPlan => list.map(({ type }) => (type === 'Gzip' ? 'gzip' : 'br')));
+  .transform((list): CompressionPlan => list.map(({ type }) => (type === 'Gzip' ? 'gzip' : 'br')))
+  .describe('The codings of responses, the preferred one first, for clients that accept it.');
 
 /** Brotli makes text a sixth smaller than gzip does, and takes twice the time. */
 const allCodings: CompressionPlan = ['br', 'gzip'];

@@ -28,24 +28,49 @@ function noOrigin(input: unknown): string {
 const methods = ['GET', 'HEAD', 'POST', 'PUT', 'DELETE', 'CONNECT', 'OPTIONS', 'TRACE', 'PATCH', '*'] as const;
 
 /** The filter `CORS`. Five seconds are the default of both standards. */
-export const corsFilter = z.strictObject({
-  allowOrigins: z.array(origin).max(64).default([]),
-  allowCredentials: z.boolean().default(false),
-  allowMethods: z.array(z.enum(methods)).max(9).default([]),
-  allowHeaders: z.array(headerName).max(64).default([]),
-  exposeHeaders: z.array(headerName).max(64).default([]),
-  maxAge: z.number().int().min(1).default(5),
-});
+export const corsFilter = z
+  .strictObject({
+    allowOrigins: z
+      .array(origin)
+      .max(64)
+      .default([])
+      .describe('Origins such as `https://a.test`; the first labels of a host may be a star. `*`: any.'),
+    allowCredentials: z.boolean().default(false).describe('Lets these websites send cookies along.'),
+    allowMethods: z.array(z.enum(methods)).max(9).default([]).describe('Methods that a preflight allows. `*`: any.'),
+    allowHeaders: z
+      .array(headerName)
+      .max(64)
+      .default([])
+      .describe('Request headers that a preflight allows. `*`: any.'),
+    exposeHeaders: z.array(headerName).max(64).default([]).describe('Response headers that the website may read.'),
+    maxAge: z
+      .number()
+      .int()
+      .min(1)
+      .default(5)
+      .meta({ description: 'How long a browser may remember a preflight.', unit: 'seconds' }),
+  })
+  .describe('Which websites may read responses.');
 
 /** `cors` of a SecurityPolicy. Credentials with any origin are refused, where Envoy Gateway accepts them. */
 export const corsPolicy = z
   .strictObject({
-    allowOrigins: z.array(policyOrigin).min(1, 'an empty list allows no origin: leave it out').default([]),
-    allowMethods: z.array(z.string().regex(/^(?:\*|[A-Z]+)$/, 'not a valid method')).default([]),
-    allowHeaders: z.array(z.string().min(1)).default([]),
-    exposeHeaders: z.array(z.string().min(1)).default([]),
-    allowCredentials: z.boolean().default(false),
-    maxAge: durationSchema.prefault('5s'),
+    allowOrigins: z
+      .array(policyOrigin)
+      .min(1, 'an empty list allows no origin: leave it out')
+      .default([])
+      .describe('Origins such as `https://a.test`; the first labels of a host, and the port, may be a star. `*`: any.'),
+    allowMethods: z
+      .array(z.string().regex(/^(?:\*|[A-Z]+)$/, 'not a valid method'))
+      .default([])
+      .describe('Methods that a preflight allows. `*`: any.'),
+    allowHeaders: z.array(z.string().min(1)).default([]).describe('Request headers that a preflight allows. `*`: any.'),
+    exposeHeaders: z.array(z.string().min(1)).default([]).describe('Response headers that the website may read.'),
+    allowCredentials: z
+      .boolean()
+      .default(false)
+      .describe('Lets these websites send cookies along. It is refused with any origin.'),
+    maxAge: durationSchema.prefault('5s').describe('How long a browser may remember a preflight.'),
   })
   .superRefine(({ allowCredentials, allowOrigins }, context) => {
     if (allowCredentials && allowOrigins.some((one) => one === '*' || /^https?:\/\/\*(?::|$)/.test(one)))
@@ -55,7 +80,8 @@ export const corsPolicy = z
         message: 'with credentials any website could act as the user: name the origins',
       });
   })
-  .transform(({ maxAge, ...rest }) => ({ ...rest, maxAge: Math.floor(maxAge / 1000) }));
+  .transform(({ maxAge, ...rest }) => ({ ...rest, maxAge: Math.floor(maxAge / 1000) }))
+  .describe('Which websites may read responses.');
 
 /** The rules of one place. Empty lists allow nothing; `maxAge` is in seconds. */
 export type CorsPlan = Readonly<z.output<typeof corsPolicy>>;

@@ -9,8 +9,11 @@ const types = ['Exact', 'Prefix', 'Suffix', 'RegularExpression'] as const;
 
 const origin = z
   .strictObject({
-    type: z.enum(types, `an origin is compared by ${types.join(', ')}`).default('Exact'),
-    value: filled('an origin').max(1024),
+    type: z
+      .enum(types, `an origin is compared by ${types.join(', ')}`)
+      .default('Exact')
+      .describe('How the origin is compared. A RegularExpression is RE2.'),
+    value: filled('an origin').max(1024).describe('The origin as host or host:port, without a scheme.'),
   })
   .superRefine(({ type, value }, context) => {
     const issue = (message: string): void => context.addIssue({ code: 'custom', path: ['value'], message });
@@ -26,11 +29,17 @@ const origin = z
   });
 
 /** `csrf` of a SecurityPolicy. Without `additionalOrigins` only the request's own host is an origin. */
-export const csrf = z.strictObject({
-  /** In addition to the host of the request itself. */
-  additionalOrigins: z.array(origin).max(16, 'at most 16 origins are allowed').default([]),
-  shadowFraction: refused('every request is checked: leave it out'),
-});
+export const csrf = z
+  .strictObject({
+    /** In addition to the host of the request itself. */
+    additionalOrigins: z
+      .array(origin)
+      .max(16, 'at most 16 origins are allowed')
+      .default([])
+      .describe('Origins that are allowed beside the host of the request itself.'),
+    shadowFraction: refused('every request is checked: leave it out'),
+  })
+  .describe('Refuses requests that pages of other websites make a browser send: POST, PUT, PATCH and DELETE.');
 
 /** Origins that may change something, beside the request's own. */
 export type CsrfPlan = Readonly<z.output<typeof csrf>>;

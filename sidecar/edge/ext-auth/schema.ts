@@ -7,29 +7,45 @@ import { lowerHeader, offOnly, optional, refused } from '../../schema/policy-fie
 
 const noRetries = 'the authorizer is asked once, without retries: leave it out';
 const oneBackend = {
-  backendRef: backendObjectRef.optional(),
-  backendRefs: z.array(backendObjectRef).length(1, 'exactly one backend is allowed').optional(),
+  backendRef: backendObjectRef.optional().describe('The authorizer.'),
+  backendRefs: z
+    .array(backendObjectRef)
+    .length(1, 'exactly one backend is allowed')
+    .optional()
+    .describe('The authorizer, as a list of one.'),
   backendSettings: refused(noRetries),
 };
 
 /** `extAuth`, read to its plan. Whether its backend exists is checked when the policy is compiled. */
 export const extAuth = z
   .strictObject({
-    grpc: z.strictObject(oneBackend).optional(),
+    grpc: z
+      .strictObject(oneBackend)
+      .optional()
+      .describe("The authorizer that speaks Envoy's gRPC protocol. It gets all headers."),
     http: z
       .strictObject({
         ...oneBackend,
-        path: z.string().startsWith('/', 'a path begins with /').optional(),
+        path: z
+          .string()
+          .startsWith('/', 'a path begins with /')
+          .optional()
+          .describe('The path before that of the request.'),
         // Headers that only the authorizer may set. A request's own are removed, so each needs its full name.
         headersToBackend: z
           .array(lowerHeader.refine((name) => !name.includes('*'), 'name each header, without a star'))
-          .default([]),
+          .default([])
+          .describe("Headers of the authorizer's response for the app. A client's own are removed."),
         headersToClientOnSuccess: refused('the headers of an allowed request are not sent to the client'),
       })
-      .optional(),
-    headersToExtAuth: z.array(lowerHeader).default([]),
+      .optional()
+      .describe('The authorizer that is asked with a request.'),
+    headersToExtAuth: z
+      .array(lowerHeader)
+      .default([])
+      .describe('Headers of the request for the authorizer, beside those that it always gets.'),
     // Envoy Gateway's default.
-    timeout: durationSchema.prefault('10s'),
+    timeout: durationSchema.prefault('10s').describe('How long the authorizer may take.'),
     // Fails closed always: an attacker who can stop the authorizer would have no authorization to pass.
     failOpen: offOnly('a request is refused if the authorizer does not respond: failing open is not supported'),
     bodyToExtAuth: refused('the authorizer is asked before the body is read, and gets only the head'),
@@ -65,7 +81,8 @@ export const extAuth = z
       headersToBackend: value.http?.headersToBackend ?? [],
       timeoutMs: value.timeout,
     };
-  });
+  })
+  .describe('Asks an authorizer about each request. Without its answer the request is refused.');
 
 /** One authorizer. `path` and `headersToBackend` are empty for gRPC; names of headers are in lower case. */
 export type ExtAuthPlan = Readonly<z.output<typeof extAuth>>;

@@ -9,15 +9,20 @@ const fieldValue = z
   .min(1)
   .max(4096)
   .refine((value) => !/[\r\n\0]/.test(value), 'a value has no line breaks or NUL');
-const header = z.strictObject({ name: headerName, value: fieldValue });
+const header = z.strictObject({
+  name: headerName.describe('The name of the header.'),
+  value: fieldValue.describe('The value of the header.'),
+});
 const headers = z.array(header).max(16).superRefine(named);
 
 /** The fields of both filters. */
-export const headerModifier = z.strictObject({
-  set: headers.optional(),
-  add: headers.optional(),
-  remove: z.array(z.string().min(1)).max(16).optional(),
-});
+export const headerModifier = z
+  .strictObject({
+    set: headers.optional().describe('Headers that replace those of the same name.'),
+    add: headers.optional().describe('Headers that are added to those of the same name.'),
+    remove: z.array(z.string().min(1)).max(16).optional().describe('Names of headers that are removed.'),
+  })
+  .describe('Changes headers of the request, or of the response.');
 
 /** One modifier. */
 export type HeadersPlan = Readonly<z.output<typeof headerModifier>>;

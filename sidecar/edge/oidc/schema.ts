@@ -18,12 +18,13 @@ import {
 
 const denyRedirectHeader = z
   .strictObject({
-    name: lowerHeader,
+    name: lowerHeader.describe('The name of the header.'),
     type: z
       .enum(['Exact', 'Prefix', 'Suffix', 'Contains'], 'a header is compared by Exact, Prefix, Suffix or Contains')
-      .default('Exact'),
-    value: filled('a value'),
-    ignoreCase: z.boolean().default(false),
+      .default('Exact')
+      .describe('How the value is compared.'),
+    value: filled('a value').describe('The value.'),
+    ignoreCase: z.boolean().default(false).describe('Compares without regard to case.'),
   })
   .transform((value) => value);
 
@@ -39,52 +40,101 @@ const redirectUrl = z
 /** `oidc`, read to its plan. Secrets are read when the policy is compiled; nothing is fetched here. */
 export const oidc = z
   .strictObject({
-    provider: z.strictObject({
-      issuer: safeUrl,
-      authorizationEndpoint: safeUrl.optional(),
-      tokenEndpoint: safeUrl.optional(),
-      endSessionEndpoint: safeUrl.optional(),
-      /** Ours: where the keys are, for a provider without discovery. */
-      jwksURI: safeUrl.optional(),
-      backendRef: askedDirectly,
-      backendRefs: askedDirectly,
-      backendSettings: askedDirectly,
-    }),
-    clientID: z.string("required: 'clientIDRef' is not supported").min(1, 'a client ID must not be empty'),
+    provider: z
+      .strictObject({
+        issuer: safeUrl.describe('The URL of the provider, whose discovery document names its endpoints.'),
+        authorizationEndpoint: safeUrl.optional().describe('Where browsers log in. Default: as discovered.'),
+        tokenEndpoint: safeUrl.optional().describe('Where codes are exchanged for tokens. Default: as discovered.'),
+        endSessionEndpoint: safeUrl.optional().describe('Where browsers log out. Default: as discovered.'),
+        /** Ours: where the keys are, for a provider without discovery. */
+        jwksURI: safeUrl.optional().describe('The URL of the keys, for a provider without discovery.'),
+        backendRef: askedDirectly,
+        backendRefs: askedDirectly,
+        backendSettings: askedDirectly,
+      })
+      .describe('Who logs users in.'),
+    clientID: z
+      .string("required: 'clientIDRef' is not supported")
+      .min(1, 'a client ID must not be empty')
+      .describe('The name of this client at the provider.'),
     clientIDRef: refused("a client ID is not a secret: use 'clientID'"),
-    clientSecret: secretRef,
+    clientSecret: secretRef.describe('A Secret with the password of this client, in its entry `client-secret`.'),
     /** Ours: a Secret with the entry `session-keys`, one key per line; the first encrypts, all decrypt. */
-    sessionKeys: secretRef.optional(),
-    scopes: z.array(z.string().regex(/^[\x21\x23-\x5b\x5d-\x7e]+$/, 'this is not a scope')).default([]),
-    resources: z.array(filled('a resource')).default([]),
+    sessionKeys: secretRef
+      .optional()
+      .describe(
+        'A Secret with keys for cookies in its entry `session-keys`, one a line: the first encrypts, all decrypt.',
+      ),
+    scopes: z
+      .array(z.string().regex(/^[\x21\x23-\x5b\x5d-\x7e]+$/, 'this is not a scope'))
+      .default([])
+      .describe('Scopes that are asked for, beside `openid`.'),
+    resources: z.array(filled('a resource')).default([]).describe('Resources that tokens are asked for (RFC 8707).'),
     // Envoy Gateway's default is /oauth2/callback on the request's own host. A client chooses that host, so it must be
     // written here.
-    redirectURL: redirectUrl,
+    redirectURL: redirectUrl.describe(
+      'Where the provider redirects browsers to. Requests to its path do not reach the app.',
+    ),
     logoutPath: z
       .string()
       .regex(/^\/[^?#\s]*$/, 'a path begins with / and has no query')
       // Envoy Gateway's default.
-      .default('/logout'),
-    forwardAccessToken: z.boolean().default(false),
-    forwardIDToken: z.strictObject({ header: ownHeader }).optional(),
+      .default('/logout')
+      .describe('A request to this path ends the session.'),
+    forwardAccessToken: z.boolean().default(false).describe('Sends the access token to the app, in `Authorization`.'),
+    forwardIDToken: z
+      .strictObject({ header: ownHeader.describe('The header for the ID token.') })
+      .optional()
+      .describe('Sends the ID token to the app.'),
     /** Ours: as in a provider of `jwt`. */
     claimToHeaders: claimHeaders,
-    cookieNames: z.strictObject({ accessToken: cookieName.optional(), idToken: cookieName.optional() }).optional(),
+    cookieNames: z
+      .strictObject({
+        accessToken: cookieName.optional().describe('It has no effect: all tokens are in one cookie.'),
+        idToken: cookieName
+          .optional()
+          .describe(
+            "The end of the session cookie's name, after `sallyport-session-`. Default: it is derived from the policy.",
+          ),
+      })
+      .optional()
+      .describe('Names of cookies.'),
     cookieDomain: z
       .string()
       .regex(/^[a-z0-9](?:[-a-z0-9]*[a-z0-9])?(?:\.[a-z0-9](?:[-a-z0-9]*[a-z0-9])?)+$/, 'this is not a domain')
-      .optional(),
+      .optional()
+      .describe('The domain of the cookies, for sessions across hosts. Default: the host of the request.'),
     // Of session cookies; unset in Envoy Gateway, which leaves it to browsers. With Lax they go along with links from
     // other sites, and not with their forms.
-    cookieConfig: z.strictObject({ sameSite: z.enum(['Lax', 'Strict', 'None']).default('Lax') }).prefault({}),
+    cookieConfig: z
+      .strictObject({
+        sameSite: z
+          .enum(['Lax', 'Strict', 'None'])
+          .default('Lax')
+          .describe('With Lax, cookies go along with links from other websites and not with their forms.'),
+      })
+      .prefault({})
+      .describe('Attributes of the cookies.'),
     // This default and those of the next three are Envoy Gateway's. With 0 the provider must send `expires_in`.
-    defaultTokenTTL: durationSchema.prefault('0s'),
-    refreshToken: z.boolean().default(true),
-    defaultRefreshTokenTTL: durationSchema.prefault('168h'),
-    csrfTokenTTL: durationSchema.prefault('10m'),
-    denyRedirect: z.strictObject({ headers: z.array(denyRedirectHeader).min(1).max(16) }).optional(),
+    defaultTokenTTL: durationSchema
+      .prefault('0s')
+      .describe('How long tokens last if the provider does not say so. 0s: it must.'),
+    refreshToken: z.boolean().default(true).describe('Renews expired tokens without a login.'),
+    defaultRefreshTokenTTL: durationSchema
+      .prefault('168h')
+      .describe('How long a session may be renewed without a login.'),
+    csrfTokenTTL: durationSchema.prefault('10m').describe('How long a login may take.'),
+    denyRedirect: z
+      .strictObject({
+        headers: z.array(denyRedirectHeader).min(1).max(16).describe('Headers, of which one must match.'),
+      })
+      .optional()
+      .describe('Requests that get a 401 in place of a redirect, beside those of programs.'),
     disableTokenEncryption: offOnly('tokens are always encrypted'),
-    passThroughAuthHeader: z.boolean().default(false),
+    passThroughAuthHeader: z
+      .boolean()
+      .default(false)
+      .describe('Leaves a request with a token to `jwt` and `introspection`, of which the policy needs one.'),
   })
   .superRefine((value, context) => {
     const issue = (path: string[], message: string): void => context.addIssue({ code: 'custom', path, message });
@@ -126,7 +176,8 @@ export const oidc = z
     loginMs: value.csrfTokenTTL,
     denyRedirect: value.denyRedirect?.headers ?? [],
     passThroughAuthHeader: value.passThroughAuthHeader,
-  }));
+  }))
+  .describe('Authenticates users of browsers by a session, and redirects them to a login (OpenID Connect).');
 
 /** Times are milliseconds; header names are in lower case. */
 export type OidcPlan = Readonly<z.output<typeof oidc>>;

@@ -39,23 +39,35 @@ function checkRegex(value: string, context: Ctx): void {
 const namedTest = (name: z.ZodType<string>) =>
   z
     .strictObject({
-      name,
-      type: z.enum(matchTypes).default('Exact'),
-      value: z.string().max(1024).optional(),
-      invert: z.boolean().default(false),
+      name: name.describe('The name.'),
+      type: z
+        .enum(matchTypes)
+        .default('Exact')
+        .describe('How the value is compared. With Distinct, each value has a count of its own.'),
+      value: z.string().max(1024).optional().describe('The value, or the expression (RE2).'),
+      invert: z.boolean().default(false).describe('Matches if the value does not.'),
     })
     .superRefine(checkMatch);
 
 const claimTest = z
   .strictObject({
-    name: z.string().min(1).max(256),
-    type: z.enum(['Exact', 'Distinct']).default('Exact'),
-    value: z.string().max(1024).optional(),
+    name: z.string().min(1).max(256).describe('The name of the claim; dots lead into objects.'),
+    type: z
+      .enum(['Exact', 'Distinct'])
+      .default('Exact')
+      .describe('How the value is compared. With Distinct, each value has a count of its own.'),
+    value: z.string().max(1024).optional().describe('The value. A list matches by any member.'),
   })
   .superRefine(checkMatch);
 
 const valueTest = z
-  .strictObject({ type: z.enum(['Exact', 'Distinct']).default('Exact'), value: z.string().min(1).max(2048).optional() })
+  .strictObject({
+    type: z
+      .enum(['Exact', 'Distinct'])
+      .default('Exact')
+      .describe('How the value is compared. With Distinct, each value has a count of its own.'),
+    value: z.string().min(1).max(2048).optional().describe('The value.'),
+  })
   .superRefine(checkMatch);
 
 const methods = ['GET', 'HEAD', 'POST', 'PUT', 'DELETE', 'CONNECT', 'OPTIONS', 'TRACE', 'PATCH'] as const;
@@ -65,36 +77,54 @@ const hasConditions = (value: object): boolean =>
 const selector = z
   .strictObject({
     // Envoy Gateway's maximum, and for queryParams and jwtClaims the same.
-    headers: z.array(namedTest(headerName)).max(16).optional(),
-    methods: z.array(z.strictObject({ value: z.enum(methods), invert: z.boolean().default(false) })).optional(),
+    headers: z.array(namedTest(headerName)).max(16).optional().describe('Headers that must all match.'),
+    methods: z
+      .array(
+        z.strictObject({
+          value: z.enum(methods).describe('The method.'),
+          invert: z.boolean().default(false).describe('Matches any other method.'),
+        }),
+      )
+      .optional()
+      .describe('Methods, of which one must match.'),
     path: z
       .strictObject({
-        type: z.enum(['Exact', 'PathPrefix', 'RegularExpression']).default('PathPrefix'),
-        value: z.string().max(1024).default('/'),
-        invert: z.boolean().default(false),
+        type: z
+          .enum(['Exact', 'PathPrefix', 'RegularExpression'])
+          .default('PathPrefix')
+          .describe('How the path is compared. PathPrefix compares whole segments; RegularExpression is RE2.'),
+        value: z.string().max(1024).default('/').describe('The path, or the expression.'),
+        invert: z.boolean().default(false).describe('Matches any other path.'),
       })
       .superRefine(({ type, value }, context) => {
         if (type === 'RegularExpression') checkRegex(value, context);
         else if (!value.startsWith('/'))
           context.addIssue({ code: 'custom', path: ['value'], message: 'a path begins with /' });
       })
-      .optional(),
+      .optional()
+      .describe('The path.'),
     queryParams: z
       .array(namedTest(z.string().min(1).max(256)))
       .max(16)
-      .optional(),
+      .optional()
+      .describe('Query parameters that must all match.'),
     sourceCIDR: z
       .strictObject({
-        type: z.enum(['Exact', 'Distinct']).default('Exact'),
+        type: z
+          .enum(['Exact', 'Distinct'])
+          .default('Exact')
+          .describe('With Distinct, each address has a count of its own; for IPv6, each /64 network.'),
         value: z
           .string()
           .max(256)
-          .refine(isIpBlock, { error: ({ input }) => `'${input}' is not an address or a block of addresses` }),
+          .refine(isIpBlock, { error: ({ input }) => `'${input}' is not an address or a block of addresses` })
+          .describe('An address or a CIDR block.'),
       })
-      .optional(),
-    jwtClaims: z.array(claimTest).max(16).optional(),
-    clientId: valueTest.optional(),
-    principal: valueTest.optional(),
+      .optional()
+      .describe('The address of the client. An unknown address counts as in every block.'),
+    jwtClaims: z.array(claimTest).max(16).optional().describe("Claims of the user's token that must all match."),
+    clientId: valueTest.optional().describe("The client's name, from its API key, its password or its certificate."),
+    principal: valueTest.optional().describe("The SPIFFE ID of the client's certificate."),
   })
   .refine(hasConditions, 'a selector without conditions selects everything: leave it out');
 
@@ -108,30 +138,43 @@ const count = (least: number) => z.number().int().min(least).max(most);
 const rule = z
   .strictObject({
     /** Distinguishes the rules of two policies when they are merged. */
-    name: z.string().min(1).max(253).optional(),
+    name: z.string().min(1).max(253).optional().describe('The name of the rule, for merging with `mergeType`.'),
     // Envoy Gateway's maximum.
-    clientSelectors: z.array(selector).max(8, 'a rule has at most 8 selectors').optional(),
-    limit: z.strictObject({
-      requests: count(0),
-      unit: z.enum(Object.keys(units) as [Unit, ...Unit[]]),
-      fromMetadata: notEvaluated('fromMetadata'),
-    }),
-    burst: count(0).default(0),
+    clientSelectors: z
+      .array(selector)
+      .max(8, 'a rule has at most 8 selectors')
+      .optional()
+      .describe('Conditions that must all hold. Without any: all requests.'),
+    limit: z
+      .strictObject({
+        requests: count(0).describe('Requests in each unit of time. 0: none pass.'),
+        unit: z.enum(Object.keys(units) as [Unit, ...Unit[]]).describe('The unit of time.'),
+        fromMetadata: notEvaluated('fromMetadata'),
+      })
+      .describe('How many requests pass.'),
+    burst: count(0).default(0).describe('Requests that may pass at once on top of the limit, after a pause.'),
     cost: z
       .strictObject({
         request: z
           .strictObject({
-            from: z.literal('Number', "only 'Number' is evaluated here"),
+            from: z
+              .literal('Number', "only 'Number' is evaluated here")
+              .describe('Where the number is from: it is written here.'),
             // 0, by which Envoy Gateway asks without counting, is not served.
-            number: count(1).default(1),
+            number: count(1).default(1).describe('How much one request counts.'),
             metadata: notEvaluated('metadata'),
           })
-          .optional(),
+          .optional()
+          .describe('What a request counts when it arrives.'),
         response: notEvaluated('cost.response'),
       })
-      .optional(),
+      .optional()
+      .describe('What a request counts.'),
     // Envoy Gateway's default: each route has its own count.
-    shared: z.boolean().default(false),
+    shared: z
+      .boolean()
+      .default(false)
+      .describe('Counts all routes of the policy together. Otherwise each route has a count of its own.'),
     shadowMode: notEvaluated('shadowMode'),
     xRateLimitHeaders: notEvaluated('xRateLimitHeaders'),
   })
@@ -152,15 +195,21 @@ function checkBurst(requests: number, burst: number, context: Ctx): void {
 }
 
 const part = (rules: number) =>
-  z.strictObject({ rules: z.array(rule).min(1).max(rules, `there are at most ${rules} rules`) });
+  z.strictObject({
+    rules: z
+      .array(rule)
+      .min(1)
+      .max(rules, `there are at most ${rules} rules`)
+      .describe('Limits. A request must be within each that applies to it.'),
+  });
 
 /** `spec.rateLimit`. Without `type`, which Envoy Gateway has deprecated, both parts may be present. */
 export const rateLimit = z
   .strictObject({
-    type: z.enum(['Local', 'Global']).optional(),
+    type: z.enum(['Local', 'Global']).optional().describe('The part that counts. Without it both may.'),
     // Both maxima are Envoy Gateway's.
-    local: part(16).optional(),
-    global: part(128).optional(),
+    local: part(16).optional().describe('Limits that each gateway counts by itself.'),
+    global: part(128).optional().describe('Limits that all gateways count together, in Redis.'),
   })
   .superRefine(({ type, local, global }, context) => {
     if (type === undefined && local === undefined && global === undefined)
@@ -180,21 +229,32 @@ export const rateLimit = z
       ...(local?.rules ?? []).map((one, index) => ruleOf(one, `local rule ${index + 1}`, 'local')),
       ...(global?.rules ?? []).map((one, index) => ruleOf(one, `global rule ${index + 1}`, 'shared')),
     ],
-  }));
+  }))
+  .describe('Limits of requests in time; those beyond are refused with 429.');
 
 /** The filter `RequestRateLimit`, as people write it: requests per period, in the form of GEP-2257. */
-export const requestRateLimit = z.strictObject({
-  rules: z
-    .array(
-      z.strictObject({
-        limit: z.number().int().min(1),
-        period: duration.refine((text) => millisecondsOf(text) > 0, 'a period must be longer than 0'),
-        burst: z.number().int().min(0).optional(),
-      }),
-    )
-    .min(1)
-    .max(16),
-});
+export const requestRateLimit = z
+  .strictObject({
+    rules: z
+      .array(
+        z.strictObject({
+          limit: z.number().int().min(1).describe('Requests in each period.'),
+          period: duration
+            .refine((text) => millisecondsOf(text) > 0, 'a period must be longer than 0')
+            .describe('The length of the period.'),
+          burst: z
+            .number()
+            .int()
+            .min(0)
+            .optional()
+            .describe('Requests that may pass at once on top of the limit, after a pause.'),
+        }),
+      )
+      .min(1)
+      .max(16)
+      .describe('Limits. A request must be within each.'),
+  })
+  .describe('A limit of the rule, counted by this gateway.');
 
 /** A limit from a route's own filter. */
 export type FilterPlan = Readonly<z.output<typeof requestRateLimit>>;

@@ -7,8 +7,12 @@ import { quantity } from '../../schema/quantity.ts';
 
 /** `requestBuffer` as written. */
 export const requestBuffer = z
-  .strictObject({ limit: quantity, mode: notEvaluated('requestBuffer.mode') })
-  .transform(({ limit }) => ({ limitBytes: limit }));
+  .strictObject({
+    limit: quantity.describe('The largest body; a larger one is refused with 413.'),
+    mode: notEvaluated('requestBuffer.mode'),
+  })
+  .transform(({ limit }) => ({ limitBytes: limit }))
+  .describe('Holds each request until its body is complete.');
 
 /** The limit in bytes. */
 export type RequestBufferPlan = Readonly<z.output<typeof requestBuffer>>;

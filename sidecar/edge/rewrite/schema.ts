@@ -5,9 +5,11 @@ import { hostname, port } from '../../schema/gateway-patterns.ts';
 
 const pathModifier = z
   .strictObject({
-    type: z.enum(['ReplaceFullPath', 'ReplacePrefixMatch']),
-    replaceFullPath: z.string().max(1024).optional(),
-    replacePrefixMatch: z.string().max(1024).optional(),
+    type: z
+      .enum(['ReplaceFullPath', 'ReplacePrefixMatch'])
+      .describe('Whether the whole path is replaced, or the prefix that matched.'),
+    replaceFullPath: z.string().max(1024).optional().describe('The new path.'),
+    replacePrefixMatch: z.string().max(1024).optional().describe('What the prefix is replaced with; empty removes it.'),
   })
   .superRefine((value, context) => {
     const wanted = value.type === 'ReplaceFullPath' ? 'replaceFullPath' : 'replacePrefixMatch';
@@ -22,16 +24,28 @@ const pathModifier = z
   });
 
 /** `urlRewrite` as written. */
-export const urlRewrite = z.strictObject({ hostname: hostname(false).optional(), path: pathModifier.optional() });
+export const urlRewrite = z
+  .strictObject({
+    hostname: hostname(false).optional().describe('The host that the backend gets.'),
+    path: pathModifier.optional().describe('The new path.'),
+  })
+  .describe('Changes the host or path of the request to the backend.');
 
 /** `requestRedirect` as written. */
-export const requestRedirect = z.strictObject({
-  scheme: z.enum(['http', 'https']).optional(),
-  hostname: hostname(false).optional(),
-  path: pathModifier.optional(),
-  port: port.optional(),
-  statusCode: z.union([z.literal(301), z.literal(302), z.literal(303), z.literal(307), z.literal(308)]).default(302),
-});
+export const requestRedirect = z
+  .strictObject({
+    scheme: z.enum(['http', 'https']).optional().describe('The scheme to redirect to. Default: that of the request.'),
+    hostname: hostname(false).optional().describe('The host to redirect to. Default: that of the request.'),
+    path: pathModifier.optional().describe('The path to redirect to. Default: that of the request.'),
+    port: port
+      .optional()
+      .describe('The port to redirect to. Default: that of the scheme if one is set, else that of the listener.'),
+    statusCode: z
+      .union([z.literal(301), z.literal(302), z.literal(303), z.literal(307), z.literal(308)])
+      .default(302)
+      .describe('The status of the response.'),
+  })
+  .describe('Answers with a redirect.');
 
 /** A replacement for a path. */
 export type PathPlan = Readonly<z.output<typeof pathModifier>>;
