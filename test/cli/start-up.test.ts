@@ -94,7 +94,7 @@ t.test('the process that reads a configuration', async (t) => {
   mkdirSync(join(dir, 'documents'));
   const bounds: readonly (readonly [file: string, modules: number])[] = [
     [ofSidecar, 160],
-    [ofGateway, 400],
+    [ofGateway, 420],
   ];
   for (const [file, most] of bounds) {
     const loaded = await loadedBy(t, [file], reader);
