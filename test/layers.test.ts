@@ -324,8 +324,8 @@ t.test('the modules that a running process loads', async (t) => {
     'a gateway loads neither the YAML and schema libraries, nor a CA client that it does not need',
   );
   t.strictSame(
-    [...sidecar, ...gateway, ...reachedFrom('sidecar/config/read-process.ts')].filter((file) =>
-      /^sidecar\/reference\//.test(file),
+    [...sidecar, ...gateway, ...reachedFrom('sidecar/config/read-process.ts', 'sidecar/config/read.ts')].filter(
+      (file) => /^sidecar\/reference\//.test(file),
     ),
     [],
     'nor what explains settings, which the process that reads them does not need either',

@@ -1,7 +1,7 @@
 // The check of everything but Istio's kinds: Gateway API, Envoy Gateway, kinds of our own, and settings files.
 
 import { type Problem, SallyportError } from '../../cert-agent/base/errors.ts';
-import { isGatewayPolicy, readGatewayPolicy } from '../config/gateway-config.ts';
+import { isGatewayPolicy, loadOwnKindsIn, readGatewayPolicy } from '../config/gateway-config.ts';
 import { parseGatewaySettings } from '../config/gateway-settings.ts';
 import { readSettings } from '../config/sidecar-settings.ts';
 import { isGatewayFile, type Source } from '../config/sources.ts';
@@ -30,15 +30,23 @@ export async function checkOther(one: PlacedDocument, sources: readonly Source[]
     const { document: read, warnings: ofPaths } = withSlashes(asStored(document));
     warnings.push(...ofPaths);
     problems.push(...checkGatewayApi(read));
-  } else if (isGatewayPolicy(document)) {
-    const stored = asStored(document);
-    const read = readGatewayPolicy(stored, file);
-    if ('problems' in read) problems.push(...read.problems);
-    else {
-      problems.push(...policyProblems(stored));
-      if ('warnings' in read) warnings.push(...read.warnings);
-    }
-  } else report.istio.push(one);
+  } else await checkPolicy(one, report);
+}
+
+async function checkPolicy(one: PlacedDocument, { problems, warnings, istio }: Growing): Promise<void> {
+  const { document, file } = one;
+  const own = await loadOwnKindsIn([one]);
+  if (!isGatewayPolicy(document, own)) {
+    istio.push(one);
+    return;
+  }
+  const stored = asStored(document);
+  const read = readGatewayPolicy(stored, file, own);
+  if ('problems' in read) problems.push(...read.problems);
+  else {
+    problems.push(...policyProblems(stored));
+    if ('warnings' in read) warnings.push(...read.warnings);
+  }
 }
 
 async function settingsProblems({ text, file }: Source): Promise<readonly Problem[]> {

@@ -7,7 +7,7 @@ import type { YamlDocument } from '../../cert-agent/base/yaml.ts';
 import { gatewayKinds } from '../documents/gateway-api/gateway.ts';
 import { hintFor, isExistingKind } from '../documents/gateway-api/kinds.ts';
 import { headOf } from '../documents/gateway-api/read.ts';
-import { ownKinds } from '../documents/sallyport.ts';
+import { ownKindsOf } from '../edge/capabilities.ts';
 import { ownGroup } from '../edge/policy.ts';
 
 /** The group of each kind that is checked. */
@@ -20,7 +20,7 @@ const groupOf: ReadonlyMap<string, string> = new Map([
   ...['SecurityPolicy', 'BackendTrafficPolicy', 'ClientTrafficPolicy'].map(
     (kind) => [kind, 'gateway.envoyproxy.io'] as const,
   ),
-  ...[...ownKinds.keys()].map((kind) => [kind, ownGroup] as const),
+  ...ownKindsOf().map((kind) => [kind, ownGroup] as const),
 ]);
 const groups = new Set(groupOf.values());
 

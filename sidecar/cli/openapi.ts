@@ -36,7 +36,7 @@ async function runCheck({ config, json }: { config?: string; json?: boolean }): 
     });
   await refuseOpenApi(config);
   const { checkApis } = await import('../process/api-check.ts');
-  const { findings, documents, operations } = checkApis(config, Date.now());
+  const { findings, documents, operations } = await checkApis(config, Date.now());
   if (documents === 0)
     throw new SallyportError('usage', `no RequestValidation with an OpenAPI document is in force in ${config}`, {
       hint: "'sallyport gateway status --offline' says which are invalid or not attached",

@@ -6,7 +6,7 @@ import type { Address } from '../../cert-agent/base/address.ts';
 import { type Problem, SallyportError } from '../../cert-agent/base/errors.ts';
 import { configError } from '../../cert-agent/base/yaml.ts';
 import type { Snapshot } from '../cluster/store.ts';
-import { type GatewayConfig, readPlaced } from '../config/gateway-config.ts';
+import { type GatewayConfig, loadOwnKindsIn, readPlaced } from '../config/gateway-config.ts';
 import { parseGatewaySettings } from '../config/gateway-settings.ts';
 import { readGateway } from '../config/read-gateway.ts';
 import { emptyAmong, isGatewayFile, modifiedAtOf, readText } from '../config/sources.ts';
@@ -27,7 +27,7 @@ export interface Judged {
  * `objects` are those of the API server that gateway.yaml names.
  * @throws SallyportError `config_invalid` with every problem, `config_unreadable`, `usage` for a sidecar's file.
  */
-export function readJudged(path: string, objects?: Snapshot): Judged {
+export async function readJudged(path: string, objects?: Snapshot): Promise<Judged> {
   return statSync(path, { throwIfNoEntry: false })?.isDirectory() ? ofDirectory(path) : ofFile(path, objects);
 }
 
@@ -52,7 +52,7 @@ export function isWatched(file: string): boolean {
   return isGatewayFile(text) && parseGatewaySettings(text, file).gateway?.kubernetes !== undefined;
 }
 
-function ofFile(file: string, objects?: Snapshot): Judged {
+async function ofFile(file: string, objects?: Snapshot): Promise<Judged> {
   const text = readText(file);
   if (!isGatewayFile(text))
     throw new SallyportError('usage', `${file} configures a sidecar, not a gateway`, {
@@ -66,18 +66,18 @@ function ofFile(file: string, objects?: Snapshot): Judged {
         hint: "ask it with 'sallyport gateway status'",
       },
     );
-  const reading = readGateway(file, text, undefined, objects);
+  const reading = await readGateway(file, text, undefined, objects);
   return { configuration: { generation: 1, ...reading }, isWhole: true, passedOver: reading.passedOver };
 }
 
-function ofDirectory(directory: string): Judged {
+async function ofDirectory(directory: string): Promise<Judged> {
   const tree = readTree(directory);
   const sources = tree.files.map((file) => ({ file, text: readText(file), modifiedAt: modifiedAtOf(file) }));
   const passedOver = [...tree.passedOver, ...emptyAmong(sources)];
   const settings = sources.find(({ text }) => isGatewayFile(text));
   if (settings !== undefined) return ofFile(settings.file);
   const { placed, problems } = placeDocuments(sources);
-  const read = readPlaced(placed);
+  const read = readPlaced(placed, await loadOwnKindsIn(placed));
   const all = [...problems, ...read.problems];
   if (all.length > 0) throw configError(all);
   const gateway: GatewayConfig = { ...read.gateway, certificates: {}, sessionKeys: undefined, errorPages: {} };

@@ -13,8 +13,9 @@ import { readSecurityPolicy } from '../documents/envoy-gateway/security-policy.t
 import { headOf, readGatewayDocuments } from '../documents/gateway-api/read.ts';
 import type { IstioDocuments } from '../documents/istio/documents.ts';
 import { itemsOf, type PlacedDocument, placeDocuments, readIstio } from '../documents/istio/read.ts';
-import { isOwnPolicy, type OwnKinds, ownKinds, ownTraitsIn, readOwnPolicy } from '../documents/sallyport.ts';
+import { isOwnPolicy, loadOwnKinds, type OwnKinds, ownTraitsIn, readOwnPolicy } from '../documents/sallyport.ts';
 import { asStored } from '../documents/stored.ts';
+import type { AnyCapability } from '../edge/capability.ts';
 import type { OwnPolicy, SecurityPolicy } from '../edge/policy.ts';
 import { ownHeadersOf, secretParamsOf } from '../edge/policy-parts.ts';
 import type { ClientPolicy, GatewayDocuments } from '../routing/documents.ts';
@@ -63,18 +64,19 @@ export interface GatewayConfig {
 }
 
 /**
- * Reads documents of files, and `more` of an API server.
+ * Reads documents of files, and `more` of an API server. `table` has the capabilities; default those of this build.
  * @throws SallyportError `config_invalid` with every problem that leaves a document's targets unknown.
  */
-export function readGatewayConfig(
+export async function readGatewayConfig(
   settings: Settings,
   documents: readonly Source[],
   files: ReadonlyMap<string, string>,
-  kinds: OwnKinds = ownKinds,
+  table?: readonly AnyCapability[],
   more: readonly PlacedDocument[] = [],
-): { readonly gateway: GatewayConfig; readonly istio: IstioDocuments } {
-  const { placed, problems } = placeDocuments(documents);
-  const read = readPlaced([...placed, ...more], kinds);
+): Promise<{ readonly gateway: GatewayConfig; readonly istio: IstioDocuments }> {
+  const { placed: written, problems } = placeDocuments(documents);
+  const placed = [...written, ...more];
+  const read = readPlaced(placed, await loadOwnKindsIn(placed, table));
   if (problems.length + read.problems.length > 0) throw configError([...problems, ...read.problems]);
   const { gateway: own } = settings;
   const pages = [...files].filter(([file]) => own?.errorPages !== undefined && file.startsWith(`${own.errorPages}/`));
@@ -111,12 +113,17 @@ export function readGatewayConfig(
   };
 }
 
+/** Our own kinds, with the schemas that these documents need. */
+export function loadOwnKindsIn(placed: readonly PlacedDocument[], table?: readonly AnyCapability[]): Promise<OwnKinds> {
+  return loadOwnKinds(table, new Set(placed.flatMap(itemsOf).map(({ document }) => headOf(document.value).kind)));
+}
+
 type OfDocuments = Omit<GatewayConfig, 'certificates' | 'sessionKeys' | 'errorPages' | 'clientCrls'>;
 
 /** Reads a set of documents for a gateway. `own` are our own kinds. Throws nothing. */
 export function readPlaced(
   placed: readonly PlacedDocument[],
-  own: OwnKinds = ownKinds,
+  own: OwnKinds,
 ): {
   readonly gateway: OfDocuments;
   readonly istio: IstioDocuments;
@@ -232,7 +239,7 @@ function saidNothing({ value, problemAt }: YamlDocument, kind: string): Problem[
 }
 
 /** True for a policy of Envoy Gateway, or of our own kinds, that is read here. */
-export function isGatewayPolicy({ value }: YamlDocument, own: OwnKinds = ownKinds): boolean {
+export function isGatewayPolicy({ value }: YamlDocument, own: OwnKinds): boolean {
   const { kind, apiVersion } = headOf(value);
   return (
     isSecurityPolicy(kind, apiVersion) ||
@@ -246,7 +253,7 @@ export function isGatewayPolicy({ value }: YamlDocument, own: OwnKinds = ownKind
 export function readGatewayPolicy(
   document: YamlDocument,
   file: string,
-  own: OwnKinds = ownKinds,
+  own: OwnKinds,
 ): ReturnType<
   typeof readSecurityPolicy | typeof readBackendTrafficPolicy | typeof readClientTrafficPolicy | typeof readOwnPolicy
 > {

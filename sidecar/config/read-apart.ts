@@ -4,6 +4,7 @@
 
 import { fork } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
+import { withCompileCache } from '../../cert-agent/base/compile-cache.ts';
 import { type Code, type ErrorDetail, reasonOf, SallyportError } from '../../cert-agent/base/errors.ts';
 import { deepFreeze } from '../../cert-agent/base/live.ts';
 import type { Snapshot } from '../cluster/store.ts';
@@ -33,7 +34,7 @@ export async function readApart(file: string, objects?: Snapshot): Promise<Readi
   // It does not inherit the sidecar's Node options (an inspector's port, a tracer).
   const { NODE_OPTIONS: _, ...env } = process.env;
   const child = fork(program, objects === undefined ? [file] : [file, withObjects], {
-    env,
+    env: withCompileCache(env),
     execArgv: ['--disable-sigusr1'],
     serialization: 'advanced',
     stdio: ['ignore', 'ignore', 'inherit', 'ipc'],

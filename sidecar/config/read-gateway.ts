@@ -5,7 +5,9 @@ import { serialize } from 'node:v8';
 import { SallyportError } from '../../cert-agent/base/errors.ts';
 import { gatewayKinds, type WatchedKind } from '../cluster/kinds.ts';
 import type { Snapshot } from '../cluster/store.ts';
-import { type OwnKinds, ownKinds } from '../documents/sallyport.ts';
+import { loadOwnKinds } from '../documents/sallyport.ts';
+import { ownKindsOf } from '../edge/capabilities.ts';
+import type { AnyCapability } from '../edge/capability.ts';
 import { ownApiVersion, ownGroup } from '../edge/policy.ts';
 import { keyOf } from '../routing/documents.ts';
 import { withoutExposed } from './exposed-secrets.ts';
@@ -25,21 +27,26 @@ const unread: Snapshot = [];
  * Reads everything that gateway.yaml leads to. @throws SallyportError `config_invalid` with every problem,
  * `config_unreadable`.
  */
-export function readGateway(file: string, text: string, kinds?: OwnKinds, objects = unread): Reading {
+export async function readGateway(
+  file: string,
+  text: string,
+  table?: readonly AnyCapability[],
+  objects = unread,
+): Promise<Reading> {
   const written = parseGatewaySettings(text, file);
-  if (written.gateway?.kubernetes === undefined) return readWith(file, text, kinds, written, nothingAside([]));
+  if (written.gateway?.kubernetes === undefined) return readWith(file, text, table, written, nothingAside([]));
   const trusted = new Set([written.workload.namespace, written.rootNamespace]);
   const read = readObjects(objects);
   const { objects: ours, warnings: ofRules } = withOwnRules(oursOf(read), trusted);
   const warnings = [...(objects === unread ? [] : classWarnings(read, file)), ...ofRules];
   const all = { ...nothingAside(ours), warnings };
   try {
-    return readWith(file, text, kinds, written, all);
+    return await readWith(file, text, table, written, all);
   } catch (error) {
     if (ours.length === 0 || !(error instanceof SallyportError) || error.code !== 'config_invalid') throw error;
     // What is wrong may be an object of one tenant.
-    const aside = setAside(ours, kinds ?? ownKinds, trusted);
-    return readWith(file, text, kinds, written, { ...aside, warnings: [...warnings, ...aside.warnings] });
+    const aside = setAside(ours, await loadOwnKinds(table), trusted);
+    return readWith(file, text, table, written, { ...aside, warnings: [...warnings, ...aside.warnings] });
   }
 }
 
@@ -47,17 +54,23 @@ function nothingAside(objects: readonly ReadObject[]): Aside {
   return { objects, broken: [], refused: [], services: new Map(), warnings: [] };
 }
 
-function readWith(file: string, text: string, kinds: OwnKinds | undefined, written: Settings, aside: Aside): Reading {
+async function readWith(
+  file: string,
+  text: string,
+  table: readonly AnyCapability[] | undefined,
+  written: Settings,
+  aside: Aside,
+): Promise<Reading> {
   const { settings, placed, refused } = ofObjects(aside, written);
   const { sources, passedOver } = readSources(file, settings, text);
   const named = new Set(filesOf(settings));
   const documents = sources.slice(1).filter((one) => !named.has(one.file));
   const files = new Map(sources.flatMap((one) => (named.has(one.file) ? [[one.file, one.text] as const] : [])));
-  const read = readGatewayConfig(settings, documents, files, kinds, placed);
+  const read = await readGatewayConfig(settings, documents, files, table, placed);
   const { gateway, closed } = withoutExposed(withAside(withRefused(read.gateway, refused), aside), settings, sources);
   // A file that was closed to others is recorded as closed: the watch must not take that for a change.
   const seen = sources.map((one) => (closed.has(one.file) ? { ...one, exposed: false } : one));
-  const watched = settings.gateway?.kubernetes === undefined ? undefined : watchedKinds(kinds);
+  const watched = settings.gateway?.kubernetes === undefined ? undefined : watchedKinds(table);
   const reading = { settings, documents: read.istio, gateway, passedOver };
   return { ...reading, sources: seen, ...(watched && { watched, content: contentOf(reading) }) };
 }
@@ -67,8 +80,8 @@ function contentOf(reading: object): string {
   return createHash('sha256').update(serialize(reading)).digest('base64');
 }
 
-function watchedKinds(own: OwnKinds = ownKinds): readonly WatchedKind[] {
-  return gatewayKinds([...own.keys()], ownGroup, ownApiVersion.slice(ownGroup.length + 1));
+function watchedKinds(table?: readonly AnyCapability[]): readonly WatchedKind[] {
+  return gatewayKinds(ownKindsOf(table), ownGroup, ownApiVersion.slice(ownGroup.length + 1));
 }
 
 /** What the objects of an API server add: documents, and the upstreams of Services. */

@@ -1,8 +1,8 @@
 // The process that reads the configuration once and exits: see read-apart.ts.
 
+import '../../cert-agent/base/without-locales.ts';
 import { asSallyportError } from '../../cert-agent/base/errors.ts';
 import type { Snapshot } from '../cluster/store.ts';
-import { readConfiguration } from './read.ts';
 import { type Answer, rulesPerMessage, withObjects } from './read-apart.ts';
 
 // A signal to the whole process group is for the sidecar.
@@ -22,6 +22,8 @@ function received(): Promise<Snapshot> {
 
 async function* answers(file: string, objects: Snapshot | undefined): AsyncGenerator<Answer> {
   try {
+    // After the hook of the import above is in place.
+    const { readConfiguration } = await import('./read.ts');
     const reading = await readConfiguration(file, undefined, objects);
     const { authorizationPolicies, ...rest } = reading.documents;
     let part: (typeof authorizationPolicies)[number][] = [];

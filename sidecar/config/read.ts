@@ -38,11 +38,8 @@ export async function readConfiguration(
 ): Promise<Reading> {
   const text = readText(file);
   if (isGatewayFile(text)) {
-    const [{ readGateway }, { loadOwnKinds }] = await Promise.all([
-      import('./read-gateway.ts'),
-      import('../documents/sallyport.ts'),
-    ]);
-    return readGateway(file, text, await loadOwnKinds(table), objects);
+    const { readGateway } = await import('./read-gateway.ts');
+    return readGateway(file, text, table, objects);
   }
   const { readSettings } = await import('./sidecar-settings.ts');
   const settings = await readSettings(text, file, table);

@@ -3,7 +3,7 @@
 // read, so that they can be closed.
 
 import { type ZodType, z } from 'zod';
-import type { Problem } from '../../cert-agent/base/errors.ts';
+import { type Problem, SallyportError } from '../../cert-agent/base/errors.ts';
 import { deepFreeze } from '../../cert-agent/base/live.ts';
 import { readDocument, type YamlDocument } from '../../cert-agent/base/yaml.ts';
 import { capabilities, fieldsOf, ownKindsOf } from '../edge/capabilities.ts';
@@ -17,8 +17,8 @@ import { problemOfTargets, targetFields } from './envoy-gateway/security-policy.
 /** One kind of sallyport.dev, as its capability declares it. */
 export interface OwnKind {
   readonly guards: AnyCapability['guards'];
-  /** The schema of a spec without its targets. */
-  readonly plan: ZodType;
+  /** The schema of a spec without its targets; undefined if it was not loaded, and no document is read then. */
+  readonly plan: ZodType | undefined;
   /** Nulls in it are values. */
   readonly keepsNulls: boolean;
   readonly warnings?: Field['warnings'];
@@ -27,21 +27,25 @@ export interface OwnKind {
 /** The supported kinds, by name. */
 export type OwnKinds = ReadonlyMap<string, OwnKind>;
 
-/** Loads the schemas of all kinds of a table's capabilities. */
-export async function loadOwnKinds(table: readonly AnyCapability[] = capabilities): Promise<OwnKinds> {
+/**
+ * The kinds of a table's capabilities, and the schemas of those that are in `present`. A schema may bring a library of
+ * its own (OpenAPI's and gRPC's do), and few sets of documents have all kinds.
+ */
+export async function loadOwnKinds(
+  table: readonly AnyCapability[] = capabilities,
+  present: ReadonlySet<string> = new Set(ownKindsOf(table)),
+): Promise<OwnKinds> {
   const load = async (kind: string): Promise<readonly [string, OwnKind]> => {
     const { capability, field } = fieldsOf(`sallyport.dev/${kind}`, table).get(kind)!;
     const { keepsNulls = false, warnings } = field;
-    return [kind, { guards: capability.guards, plan: await field.schema(), keepsNulls, warnings }];
+    const plan = present.has(kind) ? await field.schema() : undefined;
+    return [kind, { guards: capability.guards, plan, keepsNulls, warnings }];
   };
   return new Map(await Promise.all(ownKindsOf(table).map(load)));
 }
 
-/** The kinds of the capabilities of this build. */
-export const ownKinds: OwnKinds = await loadOwnKinds();
-
 /** True if a document is of one of these kinds, in any version. */
-export function isOwnPolicy(kind: string, apiVersion: string, kinds: OwnKinds = ownKinds): boolean {
+export function isOwnPolicy(kind: string, apiVersion: string, kinds: OwnKinds): boolean {
   return kinds.has(kind) && apiVersion.startsWith(`${ownGroup}/`);
 }
 
@@ -60,11 +64,12 @@ export const documentHead = z.strictObject({
 /**
  * The policy as frozen plain data, and its warnings; or every problem with its place, and the targets if they can be read, which must
  * then answer 500. `document` is of one of the kinds, as stored; `written` is the same with its nulls.
+ * @throws SallyportError `internal` if the schema of its kind was not loaded.
  */
 export function readOwnPolicy(
   document: YamlDocument,
   file: string,
-  kinds: OwnKinds = ownKinds,
+  kinds: OwnKinds,
   written: YamlDocument = document,
 ):
   | { readonly value: OwnPolicy; readonly warnings: readonly Problem[] }
@@ -72,6 +77,8 @@ export function readOwnPolicy(
   const { kind } = document.value as { readonly kind: string };
   const read = withInheritance(readDocument(documentHead, document), document);
   const { plan: schema, keepsNulls, warnings } = kinds.get(kind)!;
+  // Fails closed: what has not been checked is not accepted.
+  if (schema === undefined) throw new SallyportError('internal', `the schema of ${kind} was not loaded`);
   const plan = readPlan(keepsNulls ? written : document, schema);
   if ('problems' in read || 'problems' in plan) {
     const targets = targetsIn(document.value);
@@ -100,7 +107,7 @@ function planIn(value: unknown): unknown {
 /** The credential fields of an invalid document. They still count if its kind authenticates callers. */
 export function ownTraitsIn(
   value: unknown,
-  kinds: OwnKinds = ownKinds,
+  kinds: OwnKinds,
 ): { readonly ownHeaders: readonly string[]; readonly secretParams: readonly string[] } {
   const { kind } = value as { readonly kind: string };
   const guards = kinds.get(kind)?.guards;

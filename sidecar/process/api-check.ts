@@ -48,8 +48,8 @@ export interface ApiCheck {
  * Compares every OpenAPI document in force under gateway.yaml, or in a directory of documents.
  * @throws SallyportError `config_invalid` with the problems of every RequestValidation, or `config_unreadable`.
  */
-export function checkApis(path: string, now: number): ApiCheck {
-  const { gateway, configuration, plan, pools } = planDry(path, now);
+export async function checkApis(path: string, now: number): Promise<ApiCheck> {
+  const { gateway, configuration, plan, pools } = await planDry(path, now);
   const broken = configuration.gateway!.broken.filter(({ kind }) => kind === 'RequestValidation');
   if (broken.length > 0) throw configError(broken.flatMap(({ problems }) => problems));
   const nowhere = refusing('rule_broken', 'nothing is served here');

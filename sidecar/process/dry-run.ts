@@ -19,19 +19,19 @@ import { RunningGateway } from './gateway.ts';
  * names.
  * @throws SallyportError `config_invalid` or `config_unreadable` for what would prevent the start.
  */
-export function readStatus(
+export async function readStatus(
   path: string,
   now: number,
   objects?: Snapshot,
-): {
+): Promise<{
   readonly list: StatusList;
   readonly warnings: readonly string[];
   readonly spoken: readonly string[];
   readonly redis: RedisSettings | undefined;
   /** Undefined for a directory of documents. */
   readonly settings: Settings | undefined;
-} {
-  const { configuration, isWhole, passedOver, gateway, pools, spoken, redis } = planDry(path, now, objects);
+}> {
+  const { configuration, isWhole, passedOver, gateway, pools, spoken, redis } = await planDry(path, now, objects);
   const nowhere = refusing('rule_broken', 'nothing is served here');
   // Documents alone do not show what is missing: it may be defined elsewhere.
   if (isWhole) gateway.compile(configuration, new Map(pools.map(({ name }) => [name, nowhere])));
@@ -45,8 +45,8 @@ export function readStatus(
 }
 
 /** The documents of a path as a gateway that serves nothing plans them. */
-export function planDry(path: string, now: number, objects?: Snapshot) {
-  const read = readJudged(path, objects);
+export async function planDry(path: string, now: number, objects?: Snapshot) {
+  const read = await readJudged(path, objects);
   const { redis } = read.configuration.settings.gateway!;
   if (redis !== undefined) parseTarget(redis).secrets();
   const jwks = new Jwks(undefined);

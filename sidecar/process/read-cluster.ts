@@ -21,7 +21,7 @@ const silent = { debug() {}, info() {}, warn() {}, error() {} } as unknown as Lo
 
 /** Lists all kinds. @throws SallyportError `config_invalid`, `config_unreadable`. */
 export async function readCluster(file: string): Promise<ClusterReading> {
-  const { settings, watched = [] } = readGateway(file, readText(file));
+  const { settings, watched = [] } = await readGateway(file, readText(file));
   const { server, namespaces } = settings.gateway!.kubernetes!;
   const times = { answerMs: 10_000, firstWaitMs: 250 };
   const store = new ClusterStore({ server, namespaces, kinds: watched, log: silent, times });

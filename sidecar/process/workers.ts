@@ -4,6 +4,7 @@
 import { type ChildProcess, fork } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { guard } from '../../cert-agent/base/background.ts';
+import { withCompileCache } from '../../cert-agent/base/compile-cache.ts';
 import type { Log } from '../../cert-agent/base/log.ts';
 import type { DrainReport } from '../connection.ts';
 import type { Why } from '../observe/denials.ts';
@@ -154,6 +155,7 @@ export class Workers {
 
   #start(worker: Worker): void {
     const child = fork(program, [JSON.stringify({ ...this.#plan, index: worker.index })], {
+      env: withCompileCache(process.env),
       stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
       // Disabled before its program runs: log rotation may signal all of us at once.
       execArgv: [...process.execArgv, '--disable-sigusr1'],

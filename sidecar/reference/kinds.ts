@@ -35,9 +35,10 @@ async function ofFile(name: string): Promise<JsonSchema> {
 
 /** A spec of ours is read in two parts: its targets, and the plan of its capability. */
 async function ofOurs(name: string): Promise<JsonSchema> {
-  const { documentHead, ownKinds } = await import('../documents/sallyport.ts');
+  const { documentHead, loadOwnKinds } = await import('../documents/sallyport.ts');
   const head = toJsonSchema(documentHead);
-  const { $schema: _, ...plan } = toJsonSchema(ownKinds.get(name)!.plan);
+  const kinds = await loadOwnKinds(undefined, new Set([name]));
+  const { $schema: _, ...plan } = toJsonSchema(kinds.get(name)!.plan!);
   const targets = head.properties!['spec']!;
   const description = plan.description ?? 'What the policy is for.';
   const spec = { ...plan, description, properties: { ...targets.properties, ...plan.properties } };

@@ -16,6 +16,7 @@ import { startEcho } from '../fixtures/echo.ts';
 import { policyOf, pretend, toolsFor } from '../fixtures/edge.ts';
 import { startTestGateway } from '../fixtures/gateway.ts';
 import { hookTools } from '../fixtures/hooks.ts';
+import { ownKinds } from '../fixtures/own-kinds.ts';
 import { documentOf, serviceOf, webGateway } from '../fixtures/plan.ts';
 import { compileSecurity } from '../fixtures/security.ts';
 
@@ -84,7 +85,10 @@ const streams =
 /** The ports under these policies. */
 function portsUnder(change: (gateway: ReturnType<typeof readPlaced>['gateway']) => object, more = '') {
   const parsed = parseYaml(streams + more, 'all.yaml');
-  const read = readPlaced(parsed.documents.map((document) => ({ file: 'all.yaml', document })));
+  const read = readPlaced(
+    parsed.documents.map((document) => ({ file: 'all.yaml', document })),
+    ownKinds,
+  );
   const gateway = {
     ...read.gateway,
     certificates: {},

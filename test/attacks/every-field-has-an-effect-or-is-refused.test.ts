@@ -28,13 +28,14 @@ import {
   readRequestAuthentication,
   requestAuthentication,
 } from '../../sidecar/documents/istio/request-authentication.ts';
-import { ownKinds, readOwnPolicy } from '../../sidecar/documents/sallyport.ts';
+import { readOwnPolicy } from '../../sidecar/documents/sallyport.ts';
 import { compileCors } from '../../sidecar/edge/cors/cors.ts';
 import { schemasOf } from '../../sidecar/edge/schemas.ts';
 import { startEcho } from '../fixtures/echo.ts';
 import { gatewayWorld, settings, specs } from '../fixtures/every-field.ts';
 import { startTestGateway } from '../fixtures/gateway.ts';
 import { hookTools } from '../fixtures/hooks.ts';
+import { ownKinds } from '../fixtures/own-kinds.ts';
 import { type Credential, createAuthority, createCredential } from '../fixtures/pki.ts';
 import { documentOf, planOf, serviceOf, webRoute } from '../fixtures/plan.ts';
 import { holds, isRefused, leavesOf, placesIn, watched, without } from '../fixtures/schema.ts';
@@ -104,7 +105,7 @@ const kinds: Readonly<Record<string, readonly [z.ZodType, Read]>> = {
   ...Object.fromEntries(
     [...ownKinds].map(([kind, { plan }]): [string, [z.ZodType, Read]] => [
       kind,
-      [z.strictObject({ spec: plan }), (document) => readOwnPolicy(document, '')],
+      [z.strictObject({ spec: plan! }), (document) => readOwnPolicy(document, '', ownKinds)],
     ]),
   ),
 };
@@ -200,7 +201,10 @@ t.test('Gateway API: each field of each kind is read where it is served, refused
       .join('');
   const text = gatewayWorld.map(([kind, name, spec]) => documentOf(kind, name, spec)).join('') + core;
   const parsed = parseYaml(text, 'all.yaml');
-  const read = readPlaced(parsed.documents.map((document) => ({ file: 'all.yaml', document })));
+  const read = readPlaced(
+    parsed.documents.map((document) => ({ file: 'all.yaml', document })),
+    ownKinds,
+  );
   t.strictSame([...parsed.problems, ...read.problems].map(formatProblem), []);
   t.strictSame(
     read.gateway.documents.refused.flatMap((one) => one.problems.map(formatProblem)),

@@ -238,7 +238,7 @@ t.test('a gateway, and the checks of its documents', async (t) => {
     /pages\/40x\.html: this file is not read: an error page is named after its status, 404\.html or 5xx\.html$/,
   ]);
   for (const path of [join(gateway.dir, 'gateway.yaml'), documents]) {
-    const { list, warnings } = readStatus(path, 0);
+    const { list, warnings } = await readStatus(path, 0);
     t.ok(
       list.items.some(({ kind }) => kind === 'HTTPRoute'),
       path,

@@ -367,7 +367,7 @@ t.test('--check names the lost parts, and fails if they are required', async (t)
     '{ parentRefs: [{ name: g, namespace: edge }], rules: [{ filters: [{ type: CORS, cors: { allowOrigins: ["https://b.test"] } }], backendRefs: [{ name: a, port: 80 }] }] }',
   );
   writeFileSync(join(dir, 'documents', 'all.yaml'), gatewayDocument + serviceOf('a') + filter + ofGateway(cors));
-  t.match(readStatus(config, 0).warnings, [
+  t.match((await readStatus(config, 0)).warnings, [
     "the CORS filter of HTTPRoute shop/r takes the place of 'cors' of SecurityPolicy edge/of-g",
   ]);
   writeFileSync(

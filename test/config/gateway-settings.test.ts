@@ -70,7 +70,7 @@ for (const [name, documents, yaml, expected] of refusals)
     writeFileSync(join(dir, 'documents', 'all.yaml'), documents);
     writeFileSync(join(dir, 'gateway.yaml'), `${identity}documents: documents/\n${yaml}`);
     try {
-      readStatus(join(dir, 'gateway.yaml'), Date.now());
+      await readStatus(join(dir, 'gateway.yaml'), Date.now());
       t.fail('the document was read');
     } catch (error) {
       if (!(error instanceof SallyportError)) throw error;

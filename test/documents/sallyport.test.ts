@@ -9,13 +9,14 @@ import { ownersIn } from '../../sidecar/compile/gateway-plan.ts';
 import { compileGatewayPorts } from '../../sidecar/compile/gateway-ports.ts';
 import type { HookTools } from '../../sidecar/compile/hooks.ts';
 import { reviewDoubts } from '../../sidecar/compile/reviews.ts';
-import { isGatewayPolicy, readGatewayPolicy } from '../../sidecar/config/gateway-config.ts';
-import { loadOwnKinds } from '../../sidecar/documents/sallyport.ts';
+import { isGatewayPolicy, loadOwnKindsIn, readGatewayPolicy, readPlaced } from '../../sidecar/config/gateway-config.ts';
+import { loadOwnKinds, readOwnPolicy } from '../../sidecar/documents/sallyport.ts';
 import type { AnyCapability, RulesFor } from '../../sidecar/edge/capability.ts';
 import type { Exchange } from '../../sidecar/exchange/exchange.ts';
 import { createExchange } from '../fixtures/exchange.ts';
 import { hookTools } from '../fixtures/hooks.ts';
 import { madeUp, wordGuard } from '../fixtures/made-up.ts';
+import { ownKinds } from '../fixtures/own-kinds.ts';
 import { documentOf, type PlanOptions, planOf, serviceOf, webGateway, webRoute } from '../fixtures/plan.ts';
 
 const kinds = await loadOwnKinds(madeUp);
@@ -357,8 +358,27 @@ t.test('checked alone, as by `sallyport check`', async (t) => {
     /^x\.yaml:5:\d+: unknown key 'words'.*did you mean 'word'/,
   ]);
   t.equal(
-    isGatewayPolicy(parseYaml(guard('a'), 'x.yaml').documents[0]!),
+    isGatewayPolicy(parseYaml(guard('a'), 'x.yaml').documents[0]!, ownKinds),
     false,
     'no capability of this build reads it',
   );
+});
+
+t.test('a kind whose schema was not loaded is never accepted', async (t) => {
+  const document = parseYaml(guard('a'), 'x.yaml').documents[0]!;
+  const without = await loadOwnKinds(madeUp, new Set());
+  t.strictSame([...without.keys()], [...kinds.keys()], 'it is known all the same');
+  t.throws(() => readOwnPolicy(document, 'x.yaml', without), { code: 'internal' });
+  t.throws(() => readPlaced([{ file: 'x.yaml', document }], without), { code: 'internal' });
+});
+
+t.test('the schemas of those kinds are loaded that documents have, in a List too', async (t) => {
+  const loadedFor = async (text: string): Promise<string[]> => {
+    const placed = parseYaml(text, 'x.yaml').documents.map((document) => ({ file: 'x.yaml', document }));
+    const all = await loadOwnKindsIn(placed);
+    return [...all].flatMap(([kind, { plan }]) => (plan === undefined ? [] : [kind]));
+  };
+  t.strictSame(await loadedFor('{}'), []);
+  t.strictSame(await loadedFor('kind: "HTTP\\u0043ache"\n---\nkind: Service\n'), ['HTTPCache']);
+  t.strictSame(await loadedFor('kind: List\nitems: [{ kind: GRPCWeb }, { kind: 7 }, null]\n'), ['GRPCWeb']);
 });

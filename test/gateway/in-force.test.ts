@@ -123,20 +123,20 @@ t.test("after a restart the document's creation time decides, then the time of i
     writeFileSync(join(dir, 'documents', name), text);
     utimesSync(join(dir, 'documents', name), time, time);
   };
-  const winner = (): string | undefined =>
-    readStatus(join(dir, 'gateway.yaml'), Date.now()).list.items.find(
+  const winner = async (): Promise<string | undefined> =>
+    (await readStatus(join(dir, 'gateway.yaml'), Date.now())).list.items.find(
       (one) => /^(?:HTTP|GRPC)Route$/.test(one.kind) && sectionsOf(one)[0]?.conditions[0]?.status === 'True',
     )?.kind;
   write('base.yaml', base, 1_700_000_000);
   write('http.yaml', documentOf('HTTPRoute', 'z', all), 1_700_000_000);
   write('grpc.yaml', documentOf('GRPCRoute', 'a', all), 1_700_000_001);
-  t.equal(winner(), 'HTTPRoute', 'its file is older');
+  t.equal(await winner(), 'HTTPRoute', 'its file is older');
   write('grpc.yaml', documentOf('GRPCRoute', 'a', all), 1_600_000_000);
-  t.equal(winner(), 'GRPCRoute');
+  t.equal(await winner(), 'GRPCRoute');
   write('http.yaml', documentOf('HTTPRoute', 'z', all, ', creationTimestamp: "2015-01-01T00:00:00Z"'), 1_700_000_000);
-  t.equal(winner(), 'HTTPRoute', 'the document has a creation time');
+  t.equal(await winner(), 'HTTPRoute', 'the document has a creation time');
   write('http.yaml', documentOf('HTTPRoute', 'z', all), 1_600_000_000);
-  t.equal(winner(), 'GRPCRoute', 'the name decides');
+  t.equal(await winner(), 'GRPCRoute', 'the name decides');
 });
 
 t.test('`gateway status` shows what the running gateway has in force', async (t) => {

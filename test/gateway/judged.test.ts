@@ -25,7 +25,12 @@ const limit = (type: string): string =>
   `rateLimit: { type: ${type}, ${type.toLowerCase()}: { rules: [{ limit: { requests: 1, unit: Second } }] } }`;
 
 /** Everything that is not as it should be, as `KIND name: type=status reason: message`, and the warnings. */
-function judge(t: Owner, documents: string, yaml = backed, files: Readonly<Record<string, string>> = {}): string[] {
+async function judge(
+  t: Owner,
+  documents: string,
+  yaml = backed,
+  files: Readonly<Record<string, string>> = {},
+): Promise<string[]> {
   const dir = tempDir(t);
   mkdirSync(join(dir, 'documents'));
   writeFileSync(join(dir, 'documents', 'all.yaml'), documents, { mode: 0o600 });
@@ -37,7 +42,7 @@ function judge(t: Owner, documents: string, yaml = backed, files: Readonly<Recor
     join(dir, 'gateway.yaml'),
     `trustDomain: demo.test\nworkload: { serviceAccount: gateway }\nidentity: { files: { svid: x, key: x, bundle: x } }\ndocuments: documents/\n${yaml}`,
   );
-  const { list, warnings } = readStatus(join(dir, 'gateway.yaml'), Date.now());
+  const { list, warnings } = await readStatus(join(dir, 'gateway.yaml'), Date.now());
   return [
     ...list.items.flatMap((item) =>
       sectionsOf(item).flatMap(({ conditions }) =>
@@ -51,9 +56,9 @@ function judge(t: Owner, documents: string, yaml = backed, files: Readonly<Recor
 }
 
 /** Why documents are refused as a whole. */
-function refusalOf(t: Owner, documents: string): string {
+async function refusalOf(t: Owner, documents: string): Promise<string> {
   try {
-    judge(t, documents);
+    await judge(t, documents);
   } catch (error) {
     if (error instanceof SallyportError) return error.problems.map(formatProblem).join('\n');
   }
@@ -61,15 +66,15 @@ function refusalOf(t: Owner, documents: string): string {
 }
 
 t.test('mistakes that show only when rules are compiled', async (t) => {
-  t.same(judge(t, gateway + route), [], 'everything is valid');
+  t.same(await judge(t, gateway + route), [], 'everything is valid');
   const keys = 'apiKeyAuth: { credentialRefs: [{ name: keys }], extractFrom: [{ headers: [x-api-key] }] }';
   const invalid = /^SecurityPolicy p: Accepted=False Invalid: /;
   const cases: [name: string, said: string[], expected: RegExp][] = [
-    ['a short key', judge(t, gateway + route + policy(keys) + secret('keys', { c: 'short' })), invalid],
-    ['no Secret', judge(t, gateway + route + policy(keys)), invalid],
+    ['a short key', await judge(t, gateway + route + policy(keys) + secret('keys', { c: 'short' })), invalid],
+    ['no Secret', await judge(t, gateway + route + policy(keys)), invalid],
     [
       'passwords in an unsupported form',
-      judge(
+      await judge(
         t,
         gateway + route + policy('basicAuth: { users: { name: users } }') + secret('users', { '.htpasswd': 'a:b' }),
       ),
@@ -77,17 +82,17 @@ t.test('mistakes that show only when rules are compiled', async (t) => {
     ],
     [
       'an authorizer that does not exist',
-      judge(t, gateway + route + policy('extAuth: { http: { backendRef: { name: gone, port: 80 } } }')),
+      await judge(t, gateway + route + policy('extAuth: { http: { backendRef: { name: gone, port: 80 } } }')),
       /^SecurityPolicy p: Accepted=False Invalid: there is no Service shop\/gone/,
     ],
     [
       'shared limits without Redis',
-      judge(t, gateway + route + policy(limit('Global'), 'BackendTrafficPolicy')),
+      await judge(t, gateway + route + policy(limit('Global'), 'BackendTrafficPolicy')),
       /^BackendTrafficPolicy p: Accepted=False Invalid: .* no Redis is configured/,
     ],
     [
       'a session key that is too short',
-      judge(
+      await judge(
         t,
         gateway + route + policy(oidc) + secret('oidc', { 'client-secret': 'x'.repeat(32) }),
         `${backed}sessionKeys: k\n`,
@@ -99,7 +104,7 @@ t.test('mistakes that show only when rules are compiled', async (t) => {
     ],
     [
       'missing session keys',
-      judge(
+      await judge(
         t,
         gateway + route + policy(oidc) + secret('oidc', { 'client-secret': 'x'.repeat(32) }),
         `${backed}sessionKeys: k\n`,
@@ -108,37 +113,39 @@ t.test('mistakes that show only when rules are compiled', async (t) => {
     ],
     [
       'a backend in plaintext',
-      judge(t, gateway + route, 'upstreams: { a: { endpoints: ["10.1.2.3:80"] } }\nbackends: { shop/a:80: a }\n'),
+      await judge(t, gateway + route, 'upstreams: { a: { endpoints: ["10.1.2.3:80"] } }\nbackends: { shop/a:80: a }\n'),
       /^HTTPRoute r: BackendsAvailable=False InvalidBackend: upstream 'a' has neither 'identity' nor/,
     ],
     [
       'a Service without endpoints',
-      judge(t, gateway + route + serviceOf('a'), ''),
+      await judge(t, gateway + route + serviceOf('a'), ''),
       /^HTTPRoute r: BackendsAvailable=False EndpointsNotFound: Service shop\/a:80 has no endpoint/,
     ],
     [
       'a missing certificate',
-      judge(
-        t,
-        documentOf(
-          'Gateway',
-          'g',
-          '{ gatewayClassName: x, listeners: [{ name: web, port: 80, protocol: HTTP }, { name: tls, port: 443, protocol: HTTPS, tls: { certificateRefs: [{ name: cert }] } }] }',
-        ) + route,
-        `${backed}certificates: { shop/cert: { certificate: cert.pem, key: cert.key } }\n`,
+      (
+        await judge(
+          t,
+          documentOf(
+            'Gateway',
+            'g',
+            '{ gatewayClassName: x, listeners: [{ name: web, port: 80, protocol: HTTP }, { name: tls, port: 443, protocol: HTTPS, tls: { certificateRefs: [{ name: cert }] } }] }',
+          ) + route,
+          `${backed}certificates: { shop/cert: { certificate: cert.pem, key: cert.key } }\n`,
+        )
       ).filter((one) => one.includes('ResolvedRefs')),
       /^Gateway g: ResolvedRefs=False InvalidCertificateRef: a file that 'certificates' names for shop\/cert is missing or empty$/,
     ],
     [
       'an unread file in a subdirectory',
-      judge(t, gateway + route, backed, {
+      await judge(t, gateway + route, backed, {
         'documents/team/policy.yaml.bak': policy('authorization: { defaultAction: Deny }'),
       }),
       /^documents\/team\/policy\.yaml\.bak:1:1: this file is not read: only files that end in \.yaml, \.yml or \.json are read$/,
     ],
     [
       'missing error pages',
-      judge(t, gateway + route, `${backed}errorPages: pages\n`),
+      await judge(t, gateway + route, `${backed}errorPages: pages\n`),
       /^gateway\.yaml:1:1: errorPages: .* contains no page$/,
     ],
   ];
@@ -147,7 +154,7 @@ t.test('mistakes that show only when rules are compiled', async (t) => {
     t.match(said[0], expected, name);
   }
   const redis = 'redis: { url: "redis://:hunter2@localhost" }\n';
-  t.throws(() => judge(t, gateway + route, backed + redis), { message: 'the URL of Redis holds a password' });
+  await t.rejects(judge(t, gateway + route, backed + redis), { message: 'the URL of Redis holds a password' });
 });
 
 t.test('BackendTLSPolicy names a port by its name or its number; an unknown one closes the Service', async (t) => {
@@ -155,18 +162,21 @@ t.test('BackendTLSPolicy names a port by its name or its number; an unknown one 
     `---\napiVersion: gateway.networking.k8s.io/v1\nkind: BackendTLSPolicy\nmetadata: { name: b, namespace: shop }\nspec: { targetRefs: [{ group: "", kind: Service, name: a, sectionName: "${section}" }], validation: { hostname: a.test, wellKnownCACertificates: System } }\n`;
   const named =
     '---\napiVersion: v1\nkind: Service\nmetadata: { name: a, namespace: shop }\nspec: { ports: [{ name: web, port: 80 }] }\n';
-  t.same(judge(t, gateway + route + named + tls('web')), []);
-  t.same(judge(t, gateway + route + named + tls('80')), []);
-  t.same(judge(t, gateway + route + tls('80')), [], 'without the Service only the number is known');
-  t.match(judge(t, gateway + route + named + tls('https')), [
+  t.same(await judge(t, gateway + route + named + tls('web')), []);
+  t.same(await judge(t, gateway + route + named + tls('80')), []);
+  t.same(await judge(t, gateway + route + tls('80')), [], 'without the Service only the number is known');
+  t.match(await judge(t, gateway + route + named + tls('https')), [
     /^HTTPRoute r: BackendsAvailable=False InvalidBackend: BackendTLSPolicy shop\/b is for port 'https' of Service shop\/a, which it does not have$/,
     /^BackendTLSPolicy b: Accepted=False TargetNotFound: BackendTLSPolicy shop\/b is for port 'https'/,
   ]);
-  t.match(judge(t, gateway + route + tls('https'))[0], /which cannot be resolved without a document of that Service$/);
+  t.match(
+    (await judge(t, gateway + route + tls('https')))[0],
+    /which cannot be resolved without a document of that Service$/,
+  );
 });
 
 t.test('documents with small mistakes', async (t) => {
-  const said = judge(
+  const said = await judge(
     t,
     `---\n# nothing\n---\n${gateway}${route}---\n---\n${policy('authorization: { defaultAktion: Deny }')}---\n`,
   );
@@ -176,14 +186,14 @@ t.test('documents with small mistakes', async (t) => {
     'the problem has a hint',
   );
   const parents = '{ parentRef: [{ name: g }], rules: [{ backendRefs: [{ name: a, port: 80 }] }] }';
-  t.match(judge(t, gateway + documentOf('HTTPRoute', 'slip', parents)), [
+  t.match(await judge(t, gateway + documentOf('HTTPRoute', 'slip', parents)), [
     /all\.yaml:\d+:\d+: .*unknown key 'parentRef' \(did you mean 'parentRefs'\?\)/,
   ]);
-  t.match(judge(t, gateway + documentOf('HTTPRoute', 'none', '{ rules: [{}] }')), [
+  t.match(await judge(t, gateway + documentOf('HTTPRoute', 'none', '{ rules: [{}] }')), [
     /all\.yaml:\d+:\d+: this HTTPRoute names no Gateway in 'parentRefs': it is not served/,
   ]);
   t.match(
-    judge(
+    await judge(
       t,
       gateway +
         route +
@@ -198,7 +208,7 @@ t.test('documents with small mistakes', async (t) => {
   );
   const elsewhere = policy('authorization: { defaultAction: Deny }');
   for (const apiVersion of ['gateway.envoyproxy.com/v1alpha1', '1'])
-    t.match(judge(t, gateway + route + elsewhere.replace(/apiVersion:.*/, `apiVersion: ${apiVersion}`)), [
+    t.match(await judge(t, gateway + route + elsewhere.replace(/apiVersion:.*/, `apiVersion: ${apiVersion}`)), [
       /^SecurityPolicy p: Accepted=False Invalid: .*:\d+:\d+: a SecurityPolicy belongs to group gateway\.envoyproxy\.io, not to .*what it names answers 500/,
     ]);
   const refused: [document: string, expected: RegExp][] = [
@@ -220,7 +230,7 @@ t.test('documents with small mistakes', async (t) => {
       /targetRefs\[1\]/,
     ],
   ];
-  for (const [document, expected] of refused) t.match(refusalOf(t, gateway + route + document), expected);
+  for (const [document, expected] of refused) t.match(await refusalOf(t, gateway + route + document), expected);
 });
 
 t.test('a running gateway logs what it stopped serving, each time, and shows it', async (t) => {

@@ -6,11 +6,11 @@ import { join } from 'node:path';
 import t from 'tap';
 import { gatewayKinds, pluralOf } from '../../sidecar/cluster/kinds.ts';
 import { parseGatewaySettings } from '../../sidecar/config/gateway-settings.ts';
-import { ownKinds } from '../../sidecar/documents/sallyport.ts';
 import { controllerName } from '../../sidecar/routing/names.ts';
 import { kubernetes } from '../fixtures/chart.ts';
 import { type Any, documentsOf } from '../fixtures/kube.ts';
 import { schemaProblems } from '../fixtures/kubernetes-schema.ts';
+import { ownKinds } from '../fixtures/own-kinds.ts';
 
 const read = (name: string): Any[] => documentsOf(readFileSync(join(kubernetes, 'watched', name), 'utf8'));
 const kinds = gatewayKinds([...ownKinds.keys()], 'sallyport.dev', 'v1alpha1');

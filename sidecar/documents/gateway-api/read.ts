@@ -25,7 +25,7 @@ import type {
 } from '../../routing/documents.ts';
 import { dated, type PolicyTarget } from '../../schema/gateway-patterns.ts';
 import type { PlacedDocument } from '../istio/read.ts';
-import { type OwnKinds, ownKinds } from '../sallyport.ts';
+import type { OwnKinds } from '../sallyport.ts';
 import { gatewayKinds, isGatewayApi } from './gateway.ts';
 import { idleIn } from './idle.ts';
 import { readInformal } from './informal.ts';
@@ -116,7 +116,7 @@ const routeKinds = new Set(['HTTPRoute', 'GRPCRoute', 'TLSRoute', 'TCPRoute']);
 /** Reads the documents. `problems` stop the reading; invalid documents are in `documents.refused`. Throws nothing. */
 export function readGatewayDocuments(
   placed: readonly PlacedDocument[],
-  own: OwnKinds = ownKinds,
+  own: OwnKinds,
 ): {
   readonly documents: GatewayDocuments;
   /** Kinds that are not read here: those that may protect, and their targets. */

@@ -1,9 +1,7 @@
 // google.rpc.Status, the HTTP status for a gRPC status (google/rpc/code.proto), and the reverse (gRPC's
 // http-grpc-status-mapping).
 
-import { create, type FileRegistry, fromBinary, type JsonValue, toJson } from '@bufbuild/protobuf';
-import { BinaryReader, WireType } from '@bufbuild/protobuf/wire';
-import { AnySchema } from '@bufbuild/protobuf/wkt';
+import type { JsonValue } from '@bufbuild/protobuf';
 
 const httpByCode: readonly number[] = [
   200, 499, 500, 400, 504, 404, 409, 403, 429, 400, 409, 400, 501, 500, 503, 500, 401,
@@ -37,31 +35,5 @@ export function unescapeMessage(text: string): string {
     return decodeURIComponent(text);
   } catch {
     return text;
-  }
-}
-
-/** `details` of a `grpc-status-details-bin`, without those whose types the registry does not have. */
-export function detailsIn(base64: string | undefined, registry: FileRegistry): JsonValue[] {
-  if (base64 === undefined) return [];
-  const found: JsonValue[] = [];
-  try {
-    const reader = new BinaryReader(Buffer.from(base64, 'base64'));
-    while (reader.pos < reader.len) {
-      const [field, type] = reader.tag();
-      if (field !== 3 || type !== WireType.LengthDelimited) reader.skip(type, field);
-      else found.push(...detailOf(reader.bytes(), registry));
-    }
-  } catch {
-    // Details are optional: the status is sent without them.
-  }
-  return found;
-}
-
-function detailOf(bytes: Uint8Array, registry: FileRegistry): JsonValue[] {
-  try {
-    const any = fromBinary(AnySchema, bytes);
-    return [toJson(AnySchema, create(AnySchema, any), { registry }) as JsonValue];
-  } catch {
-    return [];
   }
 }

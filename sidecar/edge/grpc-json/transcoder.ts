@@ -19,7 +19,8 @@ import { framed } from '../../protocol/grpc.ts';
 import { type Binding, type Bindings, readBindings } from './bindings.ts';
 import { fieldAt, setText, type Tree, textReader } from './field-text.ts';
 import type { GrpcJsonPlan } from './schema.ts';
-import { detailsIn, type StatusJson } from './status.ts';
+import type { StatusJson } from './status.ts';
+import { detailsIn } from './status-details.ts';
 import { EscapesInvalid, valuesOf } from './template.ts';
 
 /** A request that a binding stands for. */

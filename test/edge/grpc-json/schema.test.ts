@@ -4,6 +4,7 @@ import t from 'tap';
 import { parseYaml } from '../../../cert-agent/base/yaml.ts';
 import { readOwnPolicy } from '../../../sidecar/documents/sallyport.ts';
 import { base64Of, descriptorSet, type Method, methods, type Rule } from '../../fixtures/descriptor-set.ts';
+import { ownKinds } from '../../fixtures/own-kinds.ts';
 
 const problemsOf = (set: string, more = 'services: [shop.v1.Orders]'): string[] => {
   const text = `apiVersion: sallyport.dev/v1alpha1
@@ -14,7 +15,7 @@ spec:
   ${more}
   protoDescriptorBin: ${set}
 `;
-  const read = readOwnPolicy(parseYaml(text, 'a.yaml').documents[0]!, 'a.yaml');
+  const read = readOwnPolicy(parseYaml(text, 'a.yaml').documents[0]!, 'a.yaml', ownKinds);
   return 'problems' in read
     ? read.problems.map(({ line, column, message }) => `${line}:${column} ${message.replace(/^spec\.[\w[\].]+: /, '')}`)
     : [];

@@ -5,6 +5,7 @@ import { formatProblem } from '../../../cert-agent/base/errors.ts';
 import { parseYaml } from '../../../cert-agent/base/yaml.ts';
 import { readPlaced } from '../../../sidecar/config/gateway-config.ts';
 import { readOwnPolicy } from '../../../sidecar/documents/sallyport.ts';
+import { ownKinds } from '../../fixtures/own-kinds.ts';
 
 const head =
   'apiVersion: sallyport.dev/v1alpha1\nkind: RequestValidation\nmetadata: { name: v, namespace: shop }\nspec:\n  targetRefs: [{ group: gateway.networking.k8s.io, kind: HTTPRoute, name: r }]\n';
@@ -13,7 +14,7 @@ const head =
 function problemsOf(spec: string): string[] {
   const { documents, problems } = parseYaml(head + spec.replace(/^(?=.)/gm, '  '), 'v.yaml');
   t.strictSame(problems, []);
-  const read = readOwnPolicy(documents[0]!, 'v.yaml');
+  const read = readOwnPolicy(documents[0]!, 'v.yaml', ownKinds);
   return 'problems' in read ? read.problems.map(formatProblem) : [];
 }
 
@@ -204,7 +205,7 @@ t.test('parts that are not compared are reported', async (t) => {
         .replace(/^(?=.)/gm, '  '),
     'v.yaml',
   );
-  t.match(readOwnPolicy(documents[0]!, 'v.yaml'), {
+  t.match(readOwnPolicy(documents[0]!, 'v.yaml', ownKinds), {
     warnings: [
       { line: 9, message: "the format 'phone' is unknown, and not compared" },
       {
@@ -223,7 +224,9 @@ t.test('a header that a gateway sets itself is reported', async (t) => {
   ] as const) {
     const spec = api(`paths: { /: { get: { parameters: [{ in: header, name: ${name}, schema: {} }] } } }`);
     const { documents } = parseYaml(head + spec.replace(/^(?=.)/gm, '  '), 'v.yaml');
-    const read = readOwnPolicy(documents[0]!, 'v.yaml') as { readonly warnings: readonly { message: string }[] };
+    const read = readOwnPolicy(documents[0]!, 'v.yaml', ownKinds) as {
+      readonly warnings: readonly { message: string }[];
+    };
     t.equal(read.warnings.length, count);
     if (count === 1) t.match(read.warnings[0], { line: 9, message: `sets or removes '${name}'` });
   }
@@ -253,7 +256,7 @@ for (const [why, spec] of Object.entries(accepted))
 t.test('null is a value in a schema', async (t) => {
   const text = `${head}  schema: { const: null, default: null }\n`;
   const { documents } = parseYaml(text, 'v.yaml');
-  const { gateway } = readPlaced([{ file: 'v.yaml', document: documents[0]! }]);
+  const { gateway } = readPlaced([{ file: 'v.yaml', document: documents[0]! }], ownKinds);
   t.match(JSON.stringify(gateway.ownPolicies), /data !== null|must be equal to constant/);
 });
 
@@ -261,6 +264,6 @@ t.test('a parameter for a variable that the path does not have is reported', asy
   const parameters = '[{ in: path, name: id, required: true, schema: { type: integer } }]';
   const spec = `openapi:\n  openapi: 3.1.0\n  paths:\n    /orders:\n      get: { parameters: ${parameters} }`;
   const { documents } = parseYaml(head + spec.replace(/^(?=.)/gm, '  '), 'v.yaml');
-  const read = readOwnPolicy(documents[0]!, 'v.yaml');
+  const read = readOwnPolicy(documents[0]!, 'v.yaml', ownKinds);
   t.match(read, { warnings: [{ line: 10, message: "get /orders: the path has no '{id}' for its parameter" }] });
 });
