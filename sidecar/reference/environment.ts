@@ -41,6 +41,7 @@ export function environmentEntries(): readonly Entry[] {
     refused('NODE_DEBUG', 'it logs the traffic of the process'),
     refused('NODE_DEBUG_NATIVE', 'it logs the traffic of the process'),
     refused('NODE_PATH', 'it loads code'),
+    refused('NODE_COMPILE_CACHE', 'outside of the installation, what is in it is run'),
     refused('NODE_REDIRECT_WARNINGS', 'it writes to a file of its own'),
     refused('OPENSSL_CONF', 'it changes cryptography'),
     refused('OPENSSL_MODULES', 'it loads code'),
