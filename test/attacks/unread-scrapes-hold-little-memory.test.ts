@@ -3,10 +3,13 @@
 
 import { randomBytes } from 'node:crypto';
 import { createConnection, type Socket } from 'node:net';
+import { Registry } from 'prom-client';
 import t from 'tap';
 import { type Page, startAdmin } from '../../cert-agent/base/admin.ts';
 import { request } from '../../cert-agent/base/http.ts';
 import { shareText } from '../../cert-agent/base/metrics-text.ts';
+import { packMetrics } from '../../sidecar/observe/merge-metrics.ts';
+import { createPageSources, type PageParts } from '../../sidecar/process/page-sources.ts';
 import { type Owner, until } from '../fixtures/process.ts';
 
 /** More than the kernel takes for a connection that is not read. */
@@ -78,6 +81,31 @@ t.test('one text is in the making, for all who ask', async (t) => {
   made = 0;
   const short = shareText(async () => Buffer.from(String(++made)));
   t.strictSame([String(await short()), String(await short())], ['1', '2'], 'a short one is made anew');
+});
+
+t.test('the pages of a sidecar share it, with the workers asked once', async (t) => {
+  const registry = new Registry();
+  let asked = 0;
+  const workers = {
+    async facts() {
+      asked++;
+      return [{ metrics: await packMetrics(registry) }];
+    },
+  };
+  const parts = {
+    ...{ registry, workers, table: new Set(), pools: { entries: () => [] }, ports: { rules: () => [] }, source: {} },
+    tools: { shadow: { facts: () => ({}) }, denials: { list: () => [] } },
+    watch: { configuration: { current: () => ({ settings: { trustDomain: 'demo.test' } }) } },
+  };
+  for (const [of, count] of [
+    [workers, 1],
+    [undefined, 0],
+  ] as const) {
+    asked = 0;
+    const { metrics } = createPageSources({ ...parts, workers: of } as unknown as PageParts);
+    const texts = new Set(await Promise.all(Array.from({ length: askers }, () => metrics())));
+    t.strictSame([texts.size, asked], [1, count]);
+  }
 });
 
 t.test('few of those who read nothing are answered, the others 503 at once', async (t) => {
