@@ -11,6 +11,7 @@ import { type Address, formatAddress, isLoopback } from './address.ts';
 import { reportBackground } from './background.ts';
 import { asSallyportError, errnoOf, reasonOf, SallyportError } from './errors.ts';
 import { createServer } from './http.ts';
+import { UnreadResponses } from './unread.ts';
 import { absolutePath, makeDirectory } from './write.ts';
 
 /** A request to a page. `url` has a host that means nothing. */
@@ -67,11 +68,14 @@ const idleMs = 10_000;
 export async function startAdmin(options: AdminOptions): Promise<AdminServer> {
   /** Sockets whose response is being prepared. The idle limit does not apply to them: they wait for us. */
   const working = new Set<Socket>();
+  const unread = new UnreadResponses();
   const server = createServer(
     // By default Node checks for overdue requests only every 30 s.
     { requestTimeout: idleMs, headersTimeout: idleMs, connectionsCheckingInterval: 2000, maxHeaderSize: 16_384 },
     (request, response) => {
-      serve(options, request, response, working).catch((error: unknown) => reportBackground('admin', error));
+      serve(options, request, response, { working, unread }).catch((error: unknown) =>
+        reportBackground('admin', error),
+      );
     },
   );
   limitConnections(server, working);
@@ -119,7 +123,7 @@ async function serve(
   options: AdminOptions,
   request: IncomingMessage,
   response: ServerResponse,
-  working: Set<Socket>,
+  { working, unread }: { readonly working: Set<Socket>; readonly unread: UnreadResponses },
 ): Promise<void> {
   let answer: PageAnswer;
   try {
@@ -134,15 +138,23 @@ async function serve(
   const isText = typeof said === 'string' || Buffer.isBuffer(said);
   const plain = Buffer.isBuffer(said) ? said : Buffer.from(isText ? said : `${JSON.stringify(said, null, 2)}\n`);
   const isPacked = plain.length >= leastPacked && takesGzip(request.headers['accept-encoding']);
-  const body = isPacked ? await pack(plain, { level: 1 }) : plain;
+  const body = isPacked ? await packed(plain) : plain;
+  if (request.method !== 'HEAD' && !unread.hold(response, request.socket, body)) return refuseUnread(response);
   response.writeHead(answer.status ?? 200, {
     'content-type': answer.type ?? (isText ? 'text/plain; charset=utf-8' : 'application/json'),
     'content-length': body.length,
     ...(isPacked ? { 'content-encoding': 'gzip', vary: 'accept-encoding' } : {}),
-    'cache-control': 'no-store',
-    'x-content-type-options': 'nosniff',
+    ...fixedFields,
   });
   response.end(request.method === 'HEAD' ? undefined : body);
+}
+
+const fixedFields = { 'cache-control': 'no-store', 'x-content-type-options': 'nosniff' };
+
+function refuseUnread(response: ServerResponse): void {
+  const { code, message, row } = new SallyportError('overloaded', 'too many responses of this port are not read');
+  response.writeHead(row.status, { 'content-type': 'application/json', ...fixedFields });
+  response.end(`${JSON.stringify({ code, message }, null, 2)}\n`);
 }
 
 /** Metrics are a hundredth of their size in gzip; what is short fits into a packet anyway. */
@@ -150,6 +162,18 @@ const leastPacked = 1024;
 
 /** In a thread of its own. */
 const pack = promisify(gzip);
+
+const packedForms = new WeakMap<Buffer, Promise<Buffer>>();
+
+/** The same for all who are answered with this Buffer. */
+function packed(plain: Buffer): Promise<Buffer> {
+  let form = packedForms.get(plain);
+  if (form === undefined) {
+    form = pack(plain, { level: 1 });
+    packedForms.set(plain, form);
+  }
+  return form;
+}
 
 /** RFC 9110 section 12.5.3: named or by a star, and not with the weight 0. */
 function takesGzip(accepted: string | undefined): boolean {

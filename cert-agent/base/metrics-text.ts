@@ -4,9 +4,12 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { Registry } from 'prom-client';
 
-/** A metric that writes its own lines, one at a time, each without its end. */
+/** Lines without their ends, one at a time. Undefined where there is work between two lines: a slice may end there. */
+export type Lines = Iterable<string | undefined>;
+
+/** A metric that writes its own lines. */
 export interface WritesLines {
-  lines(): Iterable<string>;
+  lines(): Lines;
 }
 
 /** Milliseconds of a slice. */
@@ -18,7 +21,21 @@ const linesPerLook = 32;
  * All metrics, UTF-8. Counts that change meanwhile are each consistent in itself only, as in any scrape. `now` is for
  * tests.
  */
-export async function metricsText(registry: Registry, now: () => number = () => performance.now()): Promise<Buffer> {
+export function metricsText(registry: Registry, now?: () => number): Promise<Buffer> {
+  return writeInSlices(metricsOf(registry), now);
+}
+
+/** prom-client's own are read when it is their turn. */
+function* metricsOf(registry: Registry): Generator<Lines | Promise<string>> {
+  for (const metric of registry.getMetricsAsArray())
+    yield 'lines' in metric ? (metric as WritesLines).lines() : registry.getSingleMetricAsString(nameOf(metric));
+}
+
+/** The lines of metrics as one text, with an empty line after each metric. Others have their turn in between. */
+export async function writeInSlices(
+  metrics: Iterable<Lines | Promise<string>>,
+  now: () => number = () => performance.now(),
+): Promise<Buffer> {
   const parts: Buffer[] = [];
   let text = '';
   let count = 0;
@@ -29,10 +46,10 @@ export async function metricsText(registry: Registry, now: () => number = () => 
     await nextTurn();
     since = now();
   };
-  for (const metric of registry.getMetricsAsArray()) {
+  for (const metric of metrics) {
     if (now() - since > sliceMs) await rest();
-    for (const line of linesOf(metric) ?? [await registry.getSingleMetricAsString(nameOf(metric))]) {
-      text += `${line}\n`;
+    for (const line of metric instanceof Promise ? [await metric] : metric) {
+      if (line !== undefined) text += `${line}\n`;
       if (++count % linesPerLook === 0 && now() - since > sliceMs) await rest();
     }
     text += '\n';
@@ -41,8 +58,24 @@ export async function metricsText(registry: Registry, now: () => number = () => 
   return Buffer.concat(parts);
 }
 
-function linesOf(metric: object): Iterable<string> | undefined {
-  return 'lines' in metric ? (metric as WritesLines).lines() : undefined;
+/** Milliseconds for which a long text is kept. */
+const keptMs = 1000;
+/** Bytes. A shorter text is made anew each time, and is exact. */
+const leastKept = 262_144;
+
+/** `make` for many askers: it runs once at a time, all who ask meanwhile get its Buffer, and a long one is kept. */
+export function shareText(make: () => Promise<Buffer>): () => Promise<Buffer> {
+  let current: Promise<Buffer> | undefined;
+  return function sharedText() {
+    if (current !== undefined) return current;
+    const made = make();
+    current = made;
+    const forget = (): void => {
+      current = undefined;
+    };
+    made.then((text) => (text.length < leastKept ? forget() : setTimeout(forget, keptMs).unref()), forget);
+    return made;
+  };
 }
 
 function nameOf(metric: object): string {

@@ -15,5 +15,3 @@ export const Registry: typeof Prom.Registry = load('prom-client/lib/registry');
 export const Counter: typeof Prom.Counter = load('prom-client/lib/counter');
 export const Gauge: typeof Prom.Gauge = load('prom-client/lib/gauge');
 export const Histogram: typeof Prom.Histogram = load('prom-client/lib/histogram');
-/** Merges the metrics of several processes. */
-export const AggregatorRegistry: typeof Prom.AggregatorRegistry = load('prom-client/lib/cluster');

@@ -1,6 +1,5 @@
 // Merges the facts of several workers: counters and sizes are added up, lists are combined. Pure.
 
-import { AggregatorRegistry, type MetricObjectWithValues, type MetricValue } from '../../cert-agent/base/prometheus.ts';
 import type { DenialLine } from './denials.ts';
 import type { ShadowChange, ShadowFacts } from './dry-run.ts';
 import type { Edge } from './learned.ts';
@@ -36,19 +35,14 @@ export interface EndpointFacts {
 
 /** What a worker knows and the others do not; plain data. */
 export interface Facts {
-  readonly metrics: readonly MetricObjectWithValues<MetricValue<string>>[];
+  /** See `packMetrics`. */
+  readonly metrics: string;
   readonly connections: readonly object[];
   readonly upstreams: readonly UpstreamFacts[];
   readonly strictReport: readonly PortSecurity[];
   readonly learned: readonly Edge[];
   readonly shadow: ShadowFacts;
   readonly denials: readonly DenialLine[];
-}
-
-/** In the text format, summed as each metric defines. */
-export function sumMetrics(all: readonly Facts[]): Promise<string> {
-  // prom-client takes one list for each worker.
-  return AggregatorRegistry.aggregate(all.map(({ metrics }) => [...metrics])).metrics();
 }
 
 /** By upstream; one that any worker waits for is waited for. */

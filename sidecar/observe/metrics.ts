@@ -14,7 +14,15 @@ import {
   type Sample,
   type ValueRow,
 } from './metric-rows.ts';
-import { type Distribution, type Outcome, PeerStats } from './peer-stats.ts';
+import {
+  classOf,
+  countedGrpcStatus,
+  countedStatus,
+  type Distribution,
+  type Outcome,
+  PeerStats,
+  type StatusClass,
+} from './peer-stats.ts';
 
 /** The state of an issuer's keys. */
 export interface KeyFacts {
@@ -25,14 +33,20 @@ export interface KeyFacts {
   readonly failed: number;
 }
 
-/** Authenticated peers are few; beyond this, the others are counted together under `unknown`. */
-const maxPeers = 10_000;
+/** Peers with a name: callers, upstreams, backends. Further ones are counted together under `unknown`. */
+export const maxPeers = 300;
 
 /**
- * Combinations of a peer, a status, a flag and a gRPC status: each is some 67 series with 25 labels. Further ones are
- * counted under the peer `unknown`.
+ * Combinations of a status, a flag and a gRPC status that one peer may have. Further ones count under their class, under
+ * the same peer: what one peer provokes takes nothing from the others.
  */
-const maxOutcomes = 300;
+export const shareOfPeer = 30;
+
+/** Such combinations of all peers with a name together: each is some 67 lines with 25 labels, 60 kB. */
+export const maxDetailed = 400;
+
+/** Classes of all peers with a name together. Beyond this, they count under the classes of the peer `unknown`. */
+export const maxClasses = 400;
 
 /** Counts by a few labels, for what is rarer than requests. */
 class Tally {
@@ -58,9 +72,13 @@ export class TrafficMetrics {
   readonly #tokens = new Tally();
   readonly #cut = new Tally();
   logDropped = 0;
-  #outcomes = 0;
-  /** Requests that are counted under `unknown` because there are too many combinations. */
+  #detailed = 0;
+  #classes = 0;
+  readonly #told = new Set<string>();
+  /** Requests that are counted under a class because there are too many combinations. */
   foldedRequests = 0;
+  /** Told once for each peer and each bound that is reached. */
+  onFolded: (message: string) => void = () => {};
   /** Set by the owner of the count. */
   heldBytes: () => number = () => 0;
   jwks: () => readonly KeyFacts[] = () => [];
@@ -84,7 +102,10 @@ export class TrafficMetrics {
     const known = this.#stats.get(key);
     if (known !== undefined) return known;
     const isNamed = principal !== undefined || cluster !== undefined;
-    if (this.#stats.size >= maxPeers && isNamed) return this.statsOf(direction, undefined);
+    if (this.#stats.size >= maxPeers && isNamed) {
+      this.#tellOnce('peers', `more than ${maxPeers} peers: the metrics count further ones under the peer unknown`);
+      return this.statsOf(direction, undefined);
+    }
     const made = new PeerStats(direction, principal, cluster);
     this.#stats.set(key, made);
     return made;
@@ -101,17 +122,40 @@ export class TrafficMetrics {
     outcome.replyBytes.observe(exchange.bytesSent);
   }
 
-  #outcomeOf(stats: PeerStats, { status, flag, grpc, grpcStatus }: Exchange): Outcome {
-    const of = grpc ? grpcStatus : undefined;
-    const known = stats.known(status, flag, of);
+  #outcomeOf(stats: PeerStats, exchange: Exchange): Outcome {
+    const status = countedStatus(exchange.status);
+    const { flag } = exchange;
+    const grpcStatus = exchange.grpc ? countedGrpcStatus(exchange.grpcStatus) : undefined;
+    const known = stats.known(status, flag, grpcStatus);
     if (known !== undefined) return known;
-    const isNamed = stats.principal !== undefined || stats.cluster !== undefined;
-    if (this.#outcomes >= maxOutcomes && isNamed) {
-      this.foldedRequests++;
-      return this.statsOf(stats.direction, undefined).outcome(status, flag, of);
+    const isNamed = isNamedPeer(stats);
+    if (stats.detailed >= shareOfPeer || (isNamed && this.#detailed >= maxDetailed))
+      return this.#fold(stats, classOf(status), grpcStatus === undefined ? undefined : -1);
+    stats.detailed++;
+    if (isNamed) this.#detailed++;
+    return stats.outcome(status, flag, grpcStatus);
+  }
+
+  /** The class of an outcome that is one too many: without its flag, so that each peer has twelve at most. */
+  #fold(stats: PeerStats, status: StatusClass, grpcStatus: number | undefined): Outcome {
+    this.foldedRequests++;
+    const isNamed = isNamedPeer(stats);
+    const known = stats.known(status, '-', grpcStatus);
+    if (known !== undefined) return known;
+    const peer = stats.cluster ?? stats.principal ?? 'unknown';
+    if (!isNamed || this.#classes < maxClasses) {
+      this.#tellOnce(peer, `the metrics count requests of '${peer}' by classes of statuses: too many combinations`);
+      if (isNamed) this.#classes++;
+      return stats.outcome(status, '-', grpcStatus);
     }
-    this.#outcomes++;
-    return stats.outcome(status, flag, of);
+    this.#tellOnce('all', 'the metrics count requests under the peer unknown: too many combinations of all peers');
+    return this.statsOf(stats.direction, undefined).outcome(status, '-', grpcStatus);
+  }
+
+  #tellOnce(of: string, message: string): void {
+    if (this.#told.has(of)) return;
+    this.#told.add(of);
+    this.onFolded(message);
   }
 
   /** Counts a completed handshake. */
@@ -133,6 +177,10 @@ export class TrafficMetrics {
   countRefusedConnection(code: string): void {
     this.#refusedConnections.add(code, 1, () => ({ code }));
   }
+}
+
+function isNamedPeer({ principal, cluster }: PeerStats): boolean {
+  return principal !== undefined || cluster !== undefined;
 }
 
 /** What the rows read. */
@@ -278,7 +326,7 @@ const rows: readonly MetricRow<Source>[] = [
   {
     type: 'counter',
     name: 'sallyport_metrics_folded_requests_total',
-    help: 'Requests counted under the peer `unknown`, because the peers and outcomes would have too many series.',
+    help: 'Requests counted under the class of their status (as `5xx`), because a peer or all peers have too many combinations.',
     labels: [],
     read: ({ metrics }) => [[{}, metrics.foldedRequests]],
   },

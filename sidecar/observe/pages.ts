@@ -21,8 +21,8 @@ export interface Readiness {
 
 /** Everything the pages show, read on request. */
 export interface PageSources {
-  /** In Prometheus' text format. */
-  metrics(): Promise<string | Buffer>;
+  /** In Prometheus' text format. Those who ask at the same time get the same Buffer. */
+  metrics(): Promise<Buffer>;
   readonly metricsType: string;
   readiness(): Readiness;
   identity(): Identity | undefined;

@@ -23,6 +23,30 @@ export class Distribution {
   }
 }
 
+/** A status as it is counted: 0 without a response, else 100 to 599, or the class of several. */
+export type CountedStatus = number | StatusClass;
+
+/** All classes of statuses. */
+export const statusClasses = ['other', '1xx', '2xx', '3xx', '4xx', '5xx'] as const;
+
+/** What a status counts as where single ones would be too many. */
+export type StatusClass = (typeof statusClasses)[number];
+
+/** The status as it is counted: apps may answer with anything. 0 is ours, for requests without a response. */
+export function countedStatus(status: number): CountedStatus {
+  return status === 0 || (Number.isInteger(status) && status >= 100 && status <= 599) ? status : 'other';
+}
+
+/** The class of a status. */
+export function classOf(status: CountedStatus): StatusClass {
+  return typeof status === 'number' ? (statusClasses[Math.trunc(status / 100)] ?? 'other') : status;
+}
+
+/** The gRPC status as it is counted: -1 without one, and for those that gRPC does not define (0 to 16 are). */
+export function countedGrpcStatus(status: number): number {
+  return Number.isInteger(status) && status >= 0 && status <= 16 ? status : -1;
+}
+
 /** Requests with one status, response flag and gRPC status. */
 export class Outcome {
   requests = 0;
@@ -31,12 +55,12 @@ export class Outcome {
   readonly replyBytes = new Distribution();
   requestMessages = 0;
   replyMessages = 0;
-  readonly status: number;
+  readonly status: CountedStatus;
   readonly flag: string;
-  /** Undefined for requests that are not gRPC; -1 for gRPC that ended without a status. */
+  /** Undefined for requests that are not gRPC; -1 for gRPC that ended without a known status. */
   readonly grpcStatus: number | undefined;
 
-  constructor(status: number, flag: string, grpcStatus: number | undefined) {
+  constructor(status: CountedStatus, flag: string, grpcStatus: number | undefined) {
     this.status = status;
     this.flag = flag;
     this.grpcStatus = grpcStatus;
@@ -51,6 +75,8 @@ export class PeerStats {
   /** At a gateway, Envoy's name of the backend: many backends have no identity, and differ by their Service. */
   readonly cluster: string | undefined;
   readonly outcomes = new Map<string | number, Outcome>();
+  /** Of the outcomes, those that are not a class. */
+  detailed = 0;
   tcpOpened = 0;
   tcpClosed = 0;
   tcpSent = 0;
@@ -63,12 +89,12 @@ export class PeerStats {
   }
 
   /** The counts for one outcome; undefined before its first request. */
-  known(status: number, flag: string, grpcStatus: number | undefined): Outcome | undefined {
+  known(status: CountedStatus, flag: string, grpcStatus: number | undefined): Outcome | undefined {
     return this.outcomes.get(keyOf(status, flag, grpcStatus));
   }
 
   /** The counts for one outcome, made at its first request. */
-  outcome(status: number, flag: string, grpcStatus: number | undefined): Outcome {
+  outcome(status: CountedStatus, flag: string, grpcStatus: number | undefined): Outcome {
     const key = keyOf(status, flag, grpcStatus);
     let known = this.outcomes.get(key);
     if (known === undefined) {
@@ -79,6 +105,6 @@ export class PeerStats {
   }
 }
 
-function keyOf(status: number, flag: string, grpcStatus: number | undefined): string | number {
+function keyOf(status: CountedStatus, flag: string, grpcStatus: number | undefined): string | number {
   return flag === '-' && grpcStatus === undefined ? status : `${status}${flag} ${grpcStatus ?? ''}`;
 }

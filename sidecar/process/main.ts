@@ -203,6 +203,7 @@ class RunningSidecar implements Sidecar {
     const shadow = new Shadow();
     const metrics = new TrafficMetrics(registry, settings.trustDomain, settings.workload, version);
     metrics.heldBytes = heldBytes;
+    metrics.onFolded = (message) => sparseLogOf(log)('metrics_folded', message);
     const transactionTokens = new TransactionTokenCounts();
     transactionTokens.register(registry);
     metrics.shadow = () => shadow.counts();

@@ -1,19 +1,12 @@
 // What the admin and health pages of a process show. With several workers, the first merges the facts of all.
 
 import type { Registry } from 'prom-client';
-import { metricsText } from '../../cert-agent/base/metrics-text.ts';
+import { metricsText, shareText } from '../../cert-agent/base/metrics-text.ts';
 import { withoutKeys, withoutSecrets } from '../config/shown.ts';
 import type { ConfigurationWatch } from '../config/watch.ts';
 import type { ConnectionTable, DrainReport } from '../connection.ts';
-import {
-  type Facts,
-  sumDenials,
-  sumLearned,
-  sumMetrics,
-  sumSecurity,
-  sumShadow,
-  sumUpstreams,
-} from '../observe/merge-workers.ts';
+import { packMetrics, sumMetrics } from '../observe/merge-metrics.ts';
+import { type Facts, sumDenials, sumLearned, sumSecurity, sumShadow, sumUpstreams } from '../observe/merge-workers.ts';
 import type { PageSources, Readiness } from '../observe/pages.ts';
 import type { ProxyTools } from '../proxy.ts';
 import type { Jwks } from '../tokens/jwks.ts';
@@ -61,7 +54,7 @@ export async function ownFacts({ registry, tools, table, pools, ports }: FactPar
     learned: tools.learned?.list() ?? [],
     shadow: tools.shadow.facts(),
     denials: tools.denials.list(),
-    metrics: await registry.getMetricsAsJSON(),
+    metrics: await packMetrics(registry),
     connections: [...table].map((one) => one.describe()),
     upstreams: pools.entries().map(([name, pool]) => ({ name, ...pool.describe() })),
     strictReport: ports.rules().flatMap(([key, rules]) => tools.security.describe(key, rules) ?? []),
@@ -80,7 +73,7 @@ export function createPageSources(parts: PageParts): PageSources {
     return [own, ...others];
   };
   return {
-    metrics: async () => (workers === undefined ? metricsText(registry) : sumMetrics(await all())),
+    metrics: shareText(async () => (workers === undefined ? metricsText(registry) : sumMetrics(await all(), registry))),
     metricsType: registry.contentType,
     trustDomain: settings().trustDomain,
     readiness: () => parts.readiness(),

@@ -188,9 +188,9 @@ t.test('TCP: only peers with a connection are listed', async (t) => {
   t.match(all[0]![0]!.labels, { source_principal: web, request_protocol: 'tcp', response_flags: '-' });
 });
 
-t.test('peers beyond 10000 are counted together', async (t) => {
+t.test('peers beyond 300 are counted together', async (t) => {
   const { registry, metrics } = start();
-  for (let i = 0; i < 10_000; i++) metrics.statsOf('inbound', `spiffe://demo.test/ns/a/sa/${i}`);
+  for (let i = 0; i < 300; i++) metrics.statsOf('inbound', `spiffe://demo.test/ns/a/sa/${i}`);
   const [one, other] = [metrics.statsOf('inbound', web), metrics.statsOf('inbound', `${web}2`)];
   t.equal(one, other);
   t.equal(metrics.statsOf('gateway', undefined, 'cluster').cluster, undefined, 'clusters are bounded too');
@@ -287,29 +287,54 @@ t.test("the text is that of prom-client's, and is written in slices", async (t) 
   t.ok(turns > 20, `${turns} turns of the event loop`);
 });
 
-t.test('beyond 300 combinations of peers and outcomes, requests are counted under unknown', async (t) => {
+t.test('statuses are counted as such from 100 to 599, gRPC statuses from 0 to 16', async (t) => {
   const { registry, metrics } = start();
-  const count = (i: number, status: number) =>
-    metrics.countRequest(metrics.statsOf('inbound', `${web}${i}`), ended({ status }), 1);
-  for (let i = 0; i < 150; i++) for (const status of [200, 403]) count(i, status);
-  t.equal(metrics.foldedRequests, 0);
-  count(0, 200);
-  t.equal(metrics.foldedRequests, 0, 'what is counted already stays');
-  for (let i = 150; i < 400; i++) for (const status of [200, 404]) count(i, status);
-  t.equal(metrics.foldedRequests, 500);
+  const stats = metrics.statsOf('inbound', web);
+  for (const status of [0, 99, 100, 599, 600, 999, 1000, -1, 200.5, Number.NaN])
+    metrics.countRequest(stats, ended({ status }), 1);
+  for (const grpcStatus of [-1, 0, 16, 17, 99, 1.5, Number.NaN])
+    metrics.countRequest(stats, ended({ grpc: true, grpcStatus }), 1);
   const values = await read(registry, 'istio_requests_total');
-  t.equal(values.length, 302);
+  t.strictSame(
+    values.map(({ labels, value }) => [...only(labels, 'response_code', 'grpc_response_status'), value]),
+    [
+      ['0', undefined, 1],
+      ['other', undefined, 7],
+      ['100', undefined, 1],
+      ['599', undefined, 1],
+      ['200', 'unknown', 5],
+      ['200', '0', 1],
+      ['200', '16', 1],
+    ],
+  );
+});
+
+t.test('beyond 400 combinations of all peers, each counts under its classes, and then under unknown', async (t) => {
+  const { registry, metrics } = start();
+  const said: string[] = [];
+  metrics.onFolded = (message) => said.push(message);
+  const count = (i: number, known: Partial<Exchange>) =>
+    metrics.countRequest(metrics.statsOf('inbound', `${web}${i}`), ended(known), 1);
+  for (let i = 0; i < 200; i++) for (const status of [200, 403]) count(i, { status });
+  t.equal(metrics.foldedRequests, 0);
+  count(0, { status: 200 });
+  t.equal(metrics.foldedRequests, 0, 'what is counted already stays');
+  for (let i = 0; i < 200; i++) for (const status of [401, 503]) count(i, { status });
+  t.equal(metrics.foldedRequests, 400);
+  t.equal((await read(registry, 'istio_requests_total')).length, 800);
+  for (let i = 200; i < 290; i++)
+    for (const status of [200, 302, 404]) for (const grpc of [true, false]) count(i, { status, grpc });
+  t.equal(said.length, 201, 'once for each peer, and once for all');
+  const values = await read(registry, 'istio_requests_total');
+  t.equal(values.length, 806);
   t.equal(
     values.reduce((sum, { value }) => sum + value, 0),
-    801,
+    801 + 540,
     'no request is lost',
   );
   const folded = values.filter(({ labels }) => labels['source_principal'] === 'unknown');
   t.strictSame(
     folded.map(({ labels, value }) => [labels['response_code'], value]),
-    [
-      ['200', 250],
-      ['404', 250],
-    ],
+    ['2xx', '2xx', '3xx', '3xx', '4xx', '4xx'].map((code) => [code, 90]),
   );
 });
