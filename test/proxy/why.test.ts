@@ -108,7 +108,7 @@ t.test('a dry-run policy is never enforced, and is reported beside the enforced 
   t.match(await ask(mesh, 'GET /new'), /^HTTP\/1\.1 200 /);
   const clean = await report();
   t.equal(clean.code, 0);
-  t.match(clean.stdout, /dry run: shop\/trial\n1 requests since .*\n\nno decision would have changed/);
+  t.match(clean.stdout, /dry run: shop\/trial\n1 request since .*\n\nno decision would have changed/);
   for (const path of ['/old/1', '/old/2']) t.match(await ask(mesh, `GET ${path}`), /^HTTP\/1\.1 200 /);
   t.match(await mesh.records('orders', 3), [
     { decision: 'allow', shadow_decision: 'allow', shadow_policy: 'ns[shop]-policy[allow-all]-rule[0]' },
