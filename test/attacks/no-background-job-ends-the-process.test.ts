@@ -31,8 +31,14 @@ const jobs = new Set(
   sources.flatMap(({ text }) => [...text.matchAll(/\b(?:every|guard)\('([a-z_]+)'/g)].map(([, job]) => job!)),
 );
 
-/** Two that need a request, one of a webhook in a cluster, and one of the first process of a container. */
-const elsewhere = ['deadlines', 'oidc_refresh', 'webhook', 'zombies'];
+/**
+ * Two that need a request, one of a webhook in a cluster, four of a gateway that follows an API server, and one of the
+ * first process of a container.
+ */
+const elsewhere = [
+  ...['deadlines', 'oidc_refresh', 'webhook', 'zombies'],
+  ...['configuration', 'kubernetes', 'lease', 'statuses'],
+];
 /** The jobs of these four processes. */
 const beside = [...jobs].filter((job) => !elsewhere.includes(job));
 

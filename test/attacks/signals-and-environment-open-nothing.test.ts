@@ -3,7 +3,7 @@
 
 import { existsSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { connect } from 'node:net';
-import { dirname, join } from 'node:path';
+import { dirname, join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import t from 'tap';
 import { readRecords, writeCredential } from '../fixtures/mesh.ts';
@@ -138,6 +138,7 @@ t.test('environment variables that would open something are refused', async (t) 
     const child = startProcess(t, 'env', [...assignments, ...command], { cwd: dir });
     return child.exited.then((code) => ({ code, text: child.stderr() }));
   };
+  const place = dirname(dirname(bin));
   const refused: [string[], string[], RegExp][] = [
     [
       ['NODE_OPTIONS=--inspect=127.0.0.1:0'],
@@ -157,9 +158,9 @@ t.test('environment variables that would open something are refused', async (t) 
     [['NODE_TLS_REJECT_UNAUTHORIZED=0'], [], /NODE_TLS_REJECT_UNAUTHORIZED=0 disables the verification/],
     [['NODE_DEBUG=tls,http'], [], /NODE_DEBUG logs the traffic/],
     [['NODE_PATH=/nowhere'], [], /NODE_PATH loads code/],
-    [['NODE_COMPILE_CACHE=/nowhere'], [], /NODE_COMPILE_CACHE outside of this installation would run/],
+    [[`NODE_COMPILE_CACHE=${tempDir(t)}`], [], /NODE_COMPILE_CACHE outside of this installation would run/],
     [
-      [`NODE_COMPILE_CACHE=${dirname(dirname(bin))}/node_modules/../../x`],
+      [`NODE_COMPILE_CACHE=${place}/${relative(place, tempDir(t))}`],
       [],
       /NODE_COMPILE_CACHE outside of this installation/,
     ],
