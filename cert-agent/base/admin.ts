@@ -198,7 +198,9 @@ async function answerOf(options: AdminOptions, request: IncomingMessage, working
     return await page.answer({ url, body });
   }
   if (here.length === 0)
-    throw new SallyportError('not_found', `there is no page ${url.pathname}`, { hint: 'GET / lists the pages' });
+    throw new SallyportError('not_found', `there is no page ${url.pathname}`, {
+      hint: url.pathname === '/metrics' ? 'metrics are at /stats/prometheus' : 'GET / lists the pages',
+    });
   throw new SallyportError(
     'method_not_allowed',
     `${url.pathname} answers ${here.map((one) => one.method).join(', ')} only`,

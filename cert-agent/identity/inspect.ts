@@ -109,9 +109,10 @@ export function inspectChain(chain: readonly Buffer[], options: InspectOptions):
  * meant as an SVID.
  */
 function looksLike(facts: CertificateFacts): Judged {
-  const { isCa, uris, selfIssued, keyUsage } = facts;
+  const { isCa, uris, selfIssued } = facts;
   const isOfDomain = uris.length === 0 || (uris.length === 1 && isDomainId(uris[0]!));
-  if (isCa && isOfDomain && keyUsage?.includes('keyCertSign') === true) return selfIssued ? 'root' : 'intermediate';
+  // Its rules say what a CA lacks, the key usage for example.
+  if (isCa && isOfDomain) return selfIssued ? 'root' : 'intermediate';
   return uris.length === 0 && hostsOf(facts).length > 0 ? 'server' : 'svid';
 }
 

@@ -11,7 +11,7 @@ export function denialsCommand(): Command {
   return new Command('denials')
     .description('List the last refusals of a running sidecar or gateway, or print them as they come')
     .option('--admin <url>', 'the admin address of the sidecar or gateway', defaultAdmin)
-    .option('--follow', 'print new refusals as they come, until interrupted')
+    .option('--follow', 'print the last refusals, then new ones as they come, until interrupted')
     .option('--json', 'print JSON; with --follow, a line for each')
     .addHelpText(
       'after',

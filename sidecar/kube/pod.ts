@@ -127,6 +127,9 @@ export function injectPod(pod: Tree, options: InjectOptions, context: PodContext
   }
   spec['volumes'] = [...listOf(spec['volumes']), ...volumesOf(options, wishes)];
   noteOpenDoors(spec, ports, notes);
+  const isService = spec['restartPolicy'] === undefined || spec['restartPolicy'] === 'Always';
+  if (isService && ports.length === 0)
+    notes.push('no container names a port, so nothing that it listens on is protected: add `ports` to it');
   return notes;
 }
 

@@ -9,8 +9,9 @@ import { formatPem } from '../../cert-agent/identity/bundle.ts';
 import { emptyDenyList } from '../../cert-agent/identity/denied.ts';
 import { writeGeneration } from '../../cert-agent/identity/generation.ts';
 import { inspectChain } from '../../cert-agent/identity/inspect.ts';
-import type { CertificateSpec } from '../../cert-agent/identity/x509.ts';
-import { createAuthority, createCredential, createSvid } from '../fixtures/pki.ts';
+import { generateKey } from '../../cert-agent/identity/keys.ts';
+import { type CertificateSpec, randomSerial, signCertificate } from '../../cert-agent/identity/x509.ts';
+import { createAuthority, createCredential, createSvid, publicKeyOf } from '../fixtures/pki.ts';
 import { freePort, runSallyport, tempDir } from '../fixtures/process.ts';
 
 const authority = await createAuthority('demo.test');
@@ -302,6 +303,19 @@ t.test('each certificate is judged as what it is', async (t) => {
   t.equal(asRoot.code, 0, asRoot.stdout + asRoot.stderr);
   t.match(asRoot.stdout, /^judged as {2}a root CA$/m);
   t.match(asRoot.stdout, /^issuer {5}CN=demo\.test root$/m);
+  const key = generateKey();
+  const bare = await signCertificate(
+    {
+      ...{ notBefore: Date.now() - 1000, notAfter: Date.now() + 3_600_000, keyUsage: [], subject: 'CN=bare' },
+      ...{ publicKey: publicKeyOf(key), serial: randomSerial(), ca: { pathLength: 1 } },
+    },
+    { key },
+  );
+  writeFileSync(der, bare);
+  const asBare = await runSallyport(t, ['inspect', der]);
+  t.equal(asBare.code, 1);
+  t.match(asBare.stdout, /^judged as {2}a root CA$/m);
+  t.match(asBare.stdout, /FAILS .*keyCertSign/, 'its key usage is missing, and that alone is said');
   t.match(asRoot.stdout, /^signature {2}ecdsa-sha256$/m);
   t.match(asRoot.stdout, root.fingerprint256.replaceAll(':', '').toLowerCase());
   t.match(asRoot.stdout, /holds {2}self-signed/);

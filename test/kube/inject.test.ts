@@ -88,6 +88,21 @@ t.test('the container: native, restricted, with probes, resources and a token of
   t.notMatch(JSON.stringify(found.spec.containers), 'sallyport-token');
 });
 
+t.test('a pod that serves and names no port is told that nothing of it is protected', async (t) => {
+  const notesOf = (spec: object): readonly string[] => {
+    const pod = { apiVersion: 'v1', kind: 'Pod', metadata: { name: 'p' }, spec };
+    const [result] = inject([pod], options);
+    return result?.outcome === 'changed' ? result.notes : [String(result?.outcome)];
+  };
+  const [bare, named] = [
+    { name: 'a', image: 'i' },
+    { name: 'a', image: 'i', ports: [{ containerPort: 80 }] },
+  ];
+  t.match(notesOf({ containers: [bare] }), [/^no container names a port, so nothing that it listens on is protected/]);
+  t.strictSame(notesOf({ containers: [named] }), []);
+  t.strictSame(notesOf({ restartPolicy: 'Never', containers: [bare] }), [], 'a job calls, and serves nothing');
+});
+
 t.test('settings: identity, ports, probes', async (t) => {
   const {
     settings,
