@@ -193,12 +193,12 @@ export type PolicyTarget = Readonly<Pick<z.output<typeof parentRef>, 'group' | '
 
 /**
  * The targets of a policy whose other fields may all be wrong; an unreadable section means the whole object. Undefined
- * if a target cannot be read: then it is unknown what to close.
+ * if a target cannot be read, or if there are selectors, too: then it is unknown what to close.
  */
 export function targetsIn(value: unknown): readonly PolicyTarget[] | undefined {
-  const { spec } = value as { spec?: { targetRef?: unknown; targetRefs?: unknown } | null };
-  const { targetRef, targetRefs = [] } = spec ?? {};
-  if (!Array.isArray(targetRefs)) return undefined;
+  const { spec } = value as { spec?: Readonly<Record<string, unknown>> | null };
+  const { targetRef, targetRefs = [], targetSelectors } = spec ?? {};
+  if (targetSelectors !== undefined || !Array.isArray(targetRefs)) return undefined;
   const all = [...(targetRef === undefined ? [] : [targetRef]), ...(targetRefs as unknown[])].map((one) => {
     const read = looseTarget.safeParse(one);
     if (!read.success) return undefined;

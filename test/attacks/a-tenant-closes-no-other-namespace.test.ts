@@ -73,3 +73,15 @@ for (const [what, [document, ofA, ofWeb]] of Object.entries(documents))
     api.remove(document.kind, document.metadata.name, 'team');
     await until(async () => (await statusOf(one, 'team-a.test')) === 200 || undefined, 'and it comes back');
   });
+
+t.test('selectors beside the Gateway of another controller protect what they select', async (t) => {
+  const api = await startFilled(t);
+  api.put(object('Gateway', 'nginx', { spec: { gatewayClassName: 'nginx', listeners: [] } }));
+  const route = routeIn('shop', 'private', 'private.test');
+  api.put({ ...route, metadata: { ...route.metadata, labels: { tier: 'private' } } });
+  const targetSelectors = [{ kind: 'HTTPRoute', matchLabels: { tier: 'private' } }];
+  api.put(policyIn('shop', 'p', { targetRefs: [ref('Gateway', 'nginx')], targetSelectors, authorization: {} }));
+  const one = await startWatched(t, api);
+  t.equal(await statusOf(one, 'private.test'), 500);
+  t.equal(await statusOf(one, 'a.test'), 200);
+});

@@ -124,14 +124,25 @@ function withOurParents(one: ReadObject, ours: ReadonlySet<string>): ReadObject 
     : { ...one, value: { ...one.value, spec: { ...spec, parentRefs: mine } } };
 }
 
-/** A policy all of whose targets are Gateways or routes of other controllers. */
+const targetFields: ReadonlySet<string> = new Set(['targetRef', 'targetRefs']);
+
+/**
+ * A policy all of whose targets are Gateways or routes of other controllers. One that selects targets in another way
+ * too, as by `targetSelectors`, may mean ours.
+ */
 function isForOthers({ object, value }: ReadObject, others: ReadonlySet<string>): boolean {
-  const { targetRef, targetRefs = targetRef === undefined ? [] : [targetRef] } = treeOf(value['spec']);
-  if (!Array.isArray(targetRefs) || targetRefs.length === 0) return false;
-  return targetRefs.every((ref) => {
-    const { kind, namespace = object.namespace, name } = treeOf(ref);
-    return others.has(`${kind} ${namespace}/${name}`);
-  });
+  const spec = treeOf(value['spec']);
+  if (Object.keys(spec).some((field) => field.startsWith('target') && !targetFields.has(field))) return false;
+  const { targetRef, targetRefs = [] } = spec;
+  if (!Array.isArray(targetRefs)) return false;
+  const refs: readonly unknown[] = targetRef === undefined ? targetRefs : [targetRef, ...(targetRefs as unknown[])];
+  return (
+    refs.length > 0 &&
+    refs.every((ref) => {
+      const { kind, namespace = object.namespace, name } = treeOf(ref);
+      return others.has(`${kind} ${namespace}/${name}`);
+    })
+  );
 }
 
 function keyOf({ object }: ReadObject): string {
