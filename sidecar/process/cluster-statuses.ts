@@ -38,10 +38,7 @@ export function writeStatuses({ store, lease, log, times, generation, statuses }
     else if (now !== written || performance.now() > repairAt) {
       const list = statuses();
       if (list === undefined) return;
-      const isDone = await writer.write(
-        list.items.map((one) => withGateways(one, list, isThere)),
-        () => held.isHeld(),
-      );
+      const isDone = await writer.write(withGateways(list, isThere), () => held.isHeld());
       written = isDone ? now : undefined;
       repairAt = performance.now() + repairMs;
     }

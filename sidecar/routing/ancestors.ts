@@ -9,42 +9,59 @@ import { isBad, type StatusItem, type StatusList } from './status.ts';
 /** Of PolicyStatus, with those of other controllers. */
 const mostAncestors = 16;
 
+type Ref = AncestorStatus['ancestorRef'];
+
 /**
- * The policy `item` with one entry for each Gateway of its targets; other items as they are. A target that is not there,
- * or has no Gateway of ours, may be for another controller: it has no entry.
+ * The items of `list`, each policy with one entry for each Gateway of its targets; other items as they are. A target
+ * that is not there, or has no Gateway of ours, may be for another controller: it has no entry.
  * @param isThere whether the API server has this object
  */
 export function withGateways(
-  item: StatusItem,
-  list: StatusList,
+  { items }: StatusList,
   isThere: (kind: string, namespace: string, name: string) => boolean,
-): StatusItem {
-  const { ancestors } = item.status as { readonly ancestors?: readonly AncestorStatus[] };
-  if (ancestors === undefined) return item;
-  const known = ancestors.filter(({ ancestorRef: { kind, namespace, name } }) => isThere(kind, namespace, name));
-  const placed = known.flatMap((one) =>
-    gatewaysOf(one.ancestorRef, list).map((ancestorRef) => ({ ...one, ancestorRef, target: one.ancestorRef })),
-  );
-  const byGateway = [...Map.groupBy(placed, ({ ancestorRef }) => JSON.stringify(ancestorRef)).values()];
-  const merged = byGateway.map(mergedOf);
-  // What is wrong must not be what is cut off.
-  const sorted =
-    merged.length <= mostAncestors ? merged : merged.toSorted((a, b) => Number(isWrong(b)) - Number(isWrong(a)));
-  return { ...item, status: { ancestors: sorted.slice(0, mostAncestors) } };
+): StatusItem[] {
+  const gateways = new Map<string, readonly Ref[]>();
+  for (const item of items) {
+    const key = keyOf(item.kind, item.metadata);
+    if ('parents' in item.status && !gateways.has(key)) gateways.set(key, gatewaysOf(item));
+  }
+  return items.map((item) => {
+    const { ancestors } = item.status as { readonly ancestors?: readonly AncestorStatus[] };
+    if (ancestors === undefined) return item;
+    // What is wrong must not be what is cut off.
+    const sorted = ancestors.toSorted((a, b) => Number(isWrong(b)) - Number(isWrong(a)));
+    const byGateway = new Map<string, Placed[]>();
+    for (const one of sorted) {
+      const { ancestorRef: target } = one;
+      if (!isThere(target.kind, target.namespace, target.name)) continue;
+      for (const ancestorRef of target.kind === 'Gateway' ? [target] : (gateways.get(keyOf(target.kind, target)) ?? []))
+        add(byGateway, { ...one, ancestorRef, target });
+    }
+    return { ...item, status: { ancestors: [...byGateway.values()].map(mergedOf) } };
+  });
 }
 
-function gatewaysOf(target: AncestorStatus['ancestorRef'], { items }: StatusList): AncestorStatus['ancestorRef'][] {
-  if (target.kind === 'Gateway') return [target];
-  const route = items.find(
-    ({ kind, metadata: { namespace, name } }) =>
-      kind === target.kind && namespace === target.namespace && name === target.name,
-  );
-  const { parents = [] } = (route?.status ?? {}) as { readonly parents?: readonly { readonly parentRef: ParentRef }[] };
-  return parents
+/** No more is made than is written. */
+function add(byGateway: Map<string, Placed[]>, placed: Placed): void {
+  const key = JSON.stringify(placed.ancestorRef);
+  const known = byGateway.get(key);
+  if (known !== undefined) known.push(placed);
+  else if (byGateway.size < mostAncestors) byGateway.set(key, [placed]);
+}
+
+function keyOf(kind: string, { namespace, name }: { readonly namespace: string; readonly name: string }): string {
+  return `${kind} ${namespace}/${name}`;
+}
+
+/** The Gateways of a route, each once. */
+function gatewaysOf({ metadata, status }: StatusItem): readonly Ref[] {
+  const { parents } = status as { readonly parents: readonly { readonly parentRef: ParentRef }[] };
+  const refs = parents
     .filter(({ parentRef: { kind = 'Gateway' } }) => kind === 'Gateway')
-    .map(({ parentRef: { name, namespace = target.namespace } }) => ({
+    .map(({ parentRef: { name, namespace = metadata.namespace } }) => ({
       ...{ group: 'gateway.networking.k8s.io', kind: 'Gateway', name, namespace },
     }));
+  return [...new Map(refs.map((one) => [keyOf(one.kind, one), one])).values()].slice(0, mostAncestors);
 }
 
 interface Placed extends AncestorStatus {

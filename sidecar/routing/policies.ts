@@ -6,7 +6,7 @@
 import type { PolicyTarget } from '../schema/gateway-patterns.ts';
 import type { Condition, Say } from './conditions.ts';
 import { sayFor } from './conditions.ts';
-import type { GatewayDocuments } from './documents.ts';
+import type { Document, GatewayDocuments } from './documents.ts';
 import { controllerName } from './names.ts';
 
 /** What a policy needs in order to be attached. */
@@ -121,7 +121,7 @@ export function attachPolicies<P extends Attachable>(
 }
 
 class Attaching<P extends Attachable> {
-  readonly #documents: GatewayDocuments;
+  readonly #sections: Sections;
   readonly #kind: PolicyKind<P>;
   readonly #say: Say;
   readonly #owners = new Map<string, P>();
@@ -136,7 +136,7 @@ class Attaching<P extends Attachable> {
   readonly #losses = new Map<string, { readonly sentence: string; readonly where: Set<string> }>();
 
   constructor(documents: GatewayDocuments, kind: PolicyKind<P>, say: Say) {
-    this.#documents = documents;
+    this.#sections = sectionsIn(documents);
     this.#kind = kind;
     this.#say = say;
   }
@@ -183,11 +183,11 @@ class Attaching<P extends Attachable> {
     const ancestorRef = { ...target, namespace };
     const result = (condition: Condition, key?: string) => ({ ancestorRef, conditions: [condition], key });
     const say = this.#say;
-    if (!isThere(target, namespace, this.#documents)) {
+    const sections = this.#sections.get(wholeOf(target, namespace));
+    const { sectionName } = target;
+    if (sections === undefined || (sections !== 'all' && sectionName !== undefined && !sections.has(sectionName))) {
       const why = `there is no ${nameOf(target, namespace)}`;
-      const whole = { ...target, sectionName: undefined };
-      if (target.sectionName !== undefined && isThere(whole, namespace, this.#documents))
-        this.#lost.set(`${target.kind} ${namespace}/${target.name}`, this.#kind.closing(policy, why));
+      if (sections !== undefined) this.#lost.set(wholeOf(target, namespace), this.#kind.closing(policy, why));
       return result(say('Accepted', false, 'TargetNotFound', why));
     }
     const key = keyOf(target, namespace);
@@ -398,19 +398,24 @@ function order(a: Attachable, b: Attachable): number {
   return first < second ? -1 : first > second ? 1 : 0;
 }
 
-/** An invalid target counts as existing: it is not served, and neither is anything behind it. */
-function isThere(
-  { kind, name, sectionName }: PolicyTarget,
-  namespace: string,
-  { gateways, routes, refused }: GatewayDocuments,
-): boolean {
-  const is = (one: { readonly namespace: string; readonly name: string; readonly kind: string }): boolean =>
-    one.kind === kind && one.namespace === namespace && one.name === name;
-  if (refused.some(is)) return true;
-  const sections =
-    kind === 'Gateway'
-      ? gateways.find(is)?.spec.listeners.map((one) => one.name)
-      : routes.find(is)?.spec.rules?.map((one) => one.name);
-  if (sections === undefined) return kind === 'Gateway' ? gateways.some(is) : routes.some(is);
-  return sectionName === undefined || sections.includes(sectionName);
+/** The sections of each object that can be a target, by kind, namespace and name: `all` if any name counts as there. */
+function sectionsIn({ gateways, routes, refused }: GatewayDocuments): Sections {
+  const found = new Map<string, 'all' | ReadonlySet<string | undefined>>();
+  const add = (one: Pick<Document<unknown>, 'kind' | 'namespace' | 'name'>, names: Named | undefined): void => {
+    const key = wholeOf(one, one.namespace);
+    if (!found.has(key)) found.set(key, names === undefined ? 'all' : new Set(names.map(({ name }) => name)));
+  };
+  // An invalid target counts as existing: it is not served, and neither is anything behind it.
+  for (const one of refused) add(one, undefined);
+  for (const one of gateways) add(one, one.spec.listeners);
+  for (const one of routes) add(one, one.spec.rules);
+  return found;
+}
+
+type Sections = ReadonlyMap<string, 'all' | ReadonlySet<string | undefined>>;
+
+type Named = readonly { readonly name?: string | undefined }[];
+
+function wholeOf({ kind, name }: Pick<PolicyTarget, 'kind' | 'name'>, namespace: string): string {
+  return `${kind} ${namespace}/${name}`;
 }

@@ -25,7 +25,7 @@ const policyOf = (...ancestors: (readonly [object, object])[]): StatusItem => ({
 });
 const written = (policy: StatusItem, ...routes: StatusItem[]) => {
   const list: StatusList = { apiVersion: 'v1', kind: 'List', items: [policy, ...routes] };
-  return withGateways(policy, list, (_kind, _namespace, name) => name !== 'missing').status as {
+  return withGateways(list, (_kind, _namespace, name) => name !== 'missing')[0]!.status as {
     readonly ancestors: readonly { readonly ancestorRef: object; readonly conditions: readonly object[] }[];
   };
 };
@@ -76,8 +76,22 @@ t.test('sixteen at most, and what is wrong among them', async (t) => {
 
 t.test('other statuses stay as they are', async (t) => {
   const route = routeOf('r', [{ name: 'g' }]);
-  t.equal(
-    withGateways(route, { apiVersion: 'v1', kind: 'List', items: [route] }, () => true),
-    route,
-  );
+  t.equal(withGateways({ apiVersion: 'v1', kind: 'List', items: [route] }, () => true)[0], route);
+});
+
+t.test('the list of items is gone through once, however many policies and targets there are', async (t) => {
+  const names = Array.from({ length: 50 }, (_, index) => `r${index}`);
+  let reads = 0;
+  const routes = names.map((name) => {
+    const { kind, ...route } = routeOf(name, [{ name: 'g' }]);
+    const get = (): string => {
+      reads++;
+      return kind;
+    };
+    return Object.defineProperty(route, 'kind', { get, enumerable: true }) as StatusItem;
+  });
+  const policies = names.map(() => policyOf(...names.map((name) => [refTo('HTTPRoute', name), accepted] as const)));
+  const items = withGateways({ apiVersion: 'v1', kind: 'List', items: [...policies, ...routes] }, () => true);
+  t.match(items[0]!.status, { ancestors: [{ ancestorRef: { name: 'g' } }] });
+  t.ok(reads <= 4 * names.length, `${reads} reads`);
 });

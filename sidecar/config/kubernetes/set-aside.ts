@@ -32,10 +32,13 @@ const data: ReadonlySet<string> = new Set(['Service', 'Secret', 'ConfigMap', 'Na
 /** Finds the objects that would stop the reading. `trusted` are the namespaces whose DestinationRules govern all. */
 export function setAside(objects: readonly ReadObject[], own: OwnKinds, trusted: ReadonlySet<string>): Aside {
   const readable: ReadObject[] = [];
-  const broken: BrokenPolicy[] = [];
   const refused: RefusedDocument[] = [];
   const services = new Map<string, string>();
   const warnings: Problem[] = [];
+  const here = byNamespace(objects);
+  const closing = new Closing(here);
+  /** Namespaces all of whose Services are closed. */
+  const hasAll = new Set<string | undefined>();
   for (const one of objects) {
     const { problems } = one.object.kind === 'EndpointSlice' ? { problems: [] } : readPlaced(placeObjects([one]), own);
     if (problems.length === 0) {
@@ -48,13 +51,15 @@ export function setAside(objects: readonly ReadObject[], own: OwnKinds, trusted:
     if (kind === 'DestinationRule') {
       for (const service of governedBy(one, objects, trusted))
         services.set(service, `Service ${service}: ${placeOf(one.object)}, which governs it, cannot be read`);
-    } else if (kind === 'BackendTLSPolicy') refused.push(refusedBackendTls(one, objects, problems));
-    else {
-      const targets = targetsOf(one, objects);
-      if (targets.length > 0) broken.push(brokenOf(one, targets, problems));
-    }
+    } else if (kind === 'BackendTLSPolicy') {
+      const services = servicesOf(one);
+      const namespace = one.object.namespace;
+      const most = hasAll.has(namespace) ? mostOfOne : Number.POSITIVE_INFINITY;
+      if (services === undefined) hasAll.add(namespace);
+      refused.push(refusedBackendTls(one, services ?? servicesIn(here, namespace).slice(0, most), problems));
+    } else closing.add(one, problems);
   }
-  return { objects: readable, broken, refused, services, warnings };
+  return { objects: readable, broken: closing.all(), refused, services, warnings };
 }
 
 function brokenOf({ object, value }: ReadObject, targets: readonly PolicyTarget[], problems: readonly Problem[]) {
@@ -68,20 +73,107 @@ function brokenOf({ object, value }: ReadObject, targets: readonly PolicyTarget[
   };
 }
 
-/** What a policy names, or may name: a policy has its targets in its own namespace (GEP-713). */
-function targetsOf(one: ReadObject, objects: readonly ReadObject[]): readonly PolicyTarget[] {
-  const { targetRef, targetRefs = [], targetSelectors } = treeOf(one.value['spec']);
-  const whole = (): readonly PolicyTarget[] =>
-    objects.flatMap(({ object: { kind, namespace, name } }) =>
-      targetKinds.has(kind) && namespace === one.object.namespace ? [{ group: gatewayApi, kind, name }] : [],
+type Here = ReadonlyMap<string | undefined, readonly ReadObject[]>;
+
+function byNamespace(objects: readonly ReadObject[]): Here {
+  return Map.groupBy(objects, ({ object }) => object.namespace);
+}
+
+/** The targets of a policy that are not named: it may mean all of these. */
+interface Group {
+  readonly targets: Map<string, PolicyTarget>;
+  /** What was added: many policies select the same. */
+  readonly added: Set<readonly PolicyTarget[]>;
+  /** The policy that has all of them. */
+  readonly holder: { readonly one: ReadObject; readonly problems: readonly Problem[] };
+}
+
+/** Its status has no more (PolicyStatus). */
+const mostOfOne = 16;
+/** Labels of this many objects are compared for a namespace; its further policies close all of it. */
+const mostCompared = 1_000_000;
+
+/**
+ * What unreadable policies close. Many policies without clear targets in a namespace with many routes would be their
+ * product: the first of a kind has the targets of them all, and each of the others as many as its status has.
+ */
+class Closing {
+  readonly #here: Here;
+  readonly #broken: BrokenPolicy[] = [];
+  readonly #groups = new Map<string, Group>();
+  readonly #possible = new Map<string | undefined, readonly ReadObject[]>();
+  readonly #selected = new Map<string, readonly PolicyTarget[]>();
+  readonly #compared = new Map<string | undefined, number>();
+
+  constructor(here: Here) {
+    this.#here = here;
+  }
+
+  add(one: ReadObject, problems: readonly Problem[]): void {
+    const { named, others } = this.#targetsOf(one);
+    if (named.length + others.length === 0) return;
+    if (others.length === 0) {
+      this.#broken.push(brokenOf(one, named, problems));
+      return;
+    }
+    const { kind, namespace } = one.object;
+    const key = `${kind} ${String(one.value['apiVersion'])} ${namespace}`;
+    const known = this.#groups.get(key);
+    const group = known ?? { targets: new Map(), added: new Set(), holder: { one, problems } };
+    this.#groups.set(key, group);
+    for (const targets of known === undefined ? [named, others] : [others]) {
+      if (group.added.has(targets)) continue;
+      group.added.add(targets);
+      for (const target of targets) group.targets.set(JSON.stringify(target), target);
+    }
+    if (known !== undefined) this.#broken.push(brokenOf(one, [...named, ...others.slice(0, mostOfOne)], problems));
+  }
+
+  all(): readonly BrokenPolicy[] {
+    const held = [...this.#groups.values()].map(({ targets, holder: { one, problems } }) =>
+      brokenOf(one, [...targets.values()], problems),
     );
-  const selected = targetSelectors === undefined ? [] : selectedBy(targetSelectors, one, objects);
-  if (selected === undefined || !Array.isArray(targetRefs)) return whole();
-  const said: unknown[] = [...(targetRef === undefined ? [] : [targetRef]), ...(targetRefs as unknown[])];
-  const known = said.filter((ref) => !isForeign(ref));
-  if (known.length === 0) return said.length > 0 || targetSelectors !== undefined ? selected : whole();
-  const named = targetsIn({ spec: { targetRefs: known } });
-  return named === undefined ? whole() : [...named, ...selected];
+    return [...held, ...this.#broken];
+  }
+
+  /** What a policy names, or may name: a policy has its targets in its own namespace (GEP-713). */
+  #targetsOf(one: ReadObject): { readonly named: readonly PolicyTarget[]; readonly others: readonly PolicyTarget[] } {
+    const { targetRef, targetRefs = [], targetSelectors } = treeOf(one.value['spec']);
+    const { namespace } = one.object;
+    const whole = () => ({ named: [], others: this.#select(namespace, undefined) });
+    const selectors = targetSelectors === undefined ? [] : selectorsIn(targetSelectors);
+    if (selectors === undefined || !Array.isArray(targetRefs)) return whole();
+    const said: unknown[] = [...(targetRef === undefined ? [] : [targetRef]), ...(targetRefs as unknown[])];
+    const known = said.filter((ref) => !isForeign(ref));
+    if (said.length === 0 && targetSelectors === undefined) return whole();
+    const named = known.length === 0 ? [] : targetsIn({ spec: { targetRefs: known } });
+    return named === undefined ? whole() : { named, others: this.#select(namespace, selectors) };
+  }
+
+  /** The objects that selectors name by their labels; all if there are none. */
+  #select(namespace: string | undefined, selectors: readonly Selector[] | undefined): readonly PolicyTarget[] {
+    if (selectors?.length === 0) return [];
+    const key = `${namespace} ${JSON.stringify(selectors)}`;
+    const known = this.#selected.get(key);
+    if (known !== undefined) return known;
+    const possible = this.#possibleIn(namespace);
+    const compared = (this.#compared.get(namespace) ?? 0) + possible.length * (selectors?.length ?? 0);
+    this.#compared.set(namespace, compared);
+    if (selectors !== undefined && compared > mostCompared) return this.#select(namespace, undefined);
+    const selected = possible
+      .filter((one) => selectors === undefined || selectors.some((each) => isSelected(one, each)))
+      .map(({ object: { kind, name } }) => ({ group: gatewayApi, kind, name }));
+    this.#selected.set(key, selected);
+    return selected;
+  }
+
+  #possibleIn(namespace: string | undefined): readonly ReadObject[] {
+    const known = this.#possible.get(namespace);
+    if (known !== undefined) return known;
+    const all = (this.#here.get(namespace) ?? []).filter(({ object }) => targetKinds.has(object.kind));
+    this.#possible.set(namespace, all);
+    return all;
+  }
 }
 
 const selector = z.strictObject({
@@ -89,24 +181,17 @@ const selector = z.strictObject({
   kind: z.string(),
   matchLabels: z.record(z.string(), z.string()),
 });
+type Selector = z.output<typeof selector>;
 
-/** The objects that selectors name by their labels; undefined if a selector cannot be read. */
-function selectedBy(
-  selectors: unknown,
-  { object: { namespace } }: ReadObject,
-  objects: readonly ReadObject[],
-): readonly PolicyTarget[] | undefined {
-  const read = z.array(selector).safeParse(selectors);
-  if (!read.success) return undefined;
-  return objects.flatMap(({ object, value }) => {
-    const labels = treeOf(treeOf(value['metadata'])['labels']);
-    const isMeant = read.data.some(
-      ({ kind, matchLabels }) =>
-        kind === object.kind && Object.entries(matchLabels).every(([key, text]) => labels[key] === text),
-    );
-    const isHere = targetKinds.has(object.kind) && object.namespace === namespace;
-    return isMeant && isHere ? [{ group: gatewayApi, kind: object.kind, name: object.name }] : [];
-  });
+/** Undefined if a selector cannot be read. */
+function selectorsIn(value: unknown): readonly Selector[] | undefined {
+  const read = z.array(selector).safeParse(value);
+  return read.success ? read.data : undefined;
+}
+
+function isSelected({ object, value }: ReadObject, { kind, matchLabels }: Selector): boolean {
+  const labels = treeOf(treeOf(value['metadata'])['labels']);
+  return kind === object.kind && Object.entries(matchLabels).every(([key, text]) => labels[key] === text);
 }
 
 /** A target that is never served here, as a UDPRoute or a ListenerSet. */
@@ -117,18 +202,22 @@ function isForeign(ref: unknown): boolean {
   );
 }
 
-function refusedBackendTls(one: ReadObject, objects: readonly ReadObject[], problems: readonly Problem[]) {
-  const { namespace, name, kind } = one.object;
-  const { targetRefs } = treeOf(one.value['spec']);
+/** The Services that a BackendTLSPolicy names; undefined if they cannot be read: it may mean all of its namespace. */
+function servicesOf({ value }: ReadObject): readonly string[] | undefined {
+  const { targetRefs } = treeOf(value['spec']);
   const said = Array.isArray(targetRefs) ? targetRefs.map(treeOf) : [];
   const isClear =
     said.length > 0 && said.every((ref) => typeof ref['kind'] === 'string' && typeof ref['name'] === 'string');
-  const names = isClear
-    ? said.flatMap((ref) => (ref['kind'] === 'Service' ? [String(ref['name'])] : []))
-    : objects.flatMap(({ object }) =>
-        object.kind === 'Service' && object.namespace === namespace ? [object.name] : [],
-      );
-  const parents = names.map((service): ParentRef => ({ group: '', kind: 'Service', name: service }));
+  return isClear ? said.flatMap((ref) => (ref['kind'] === 'Service' ? [String(ref['name'])] : [])) : undefined;
+}
+
+function servicesIn(here: Here, namespace: string | undefined): readonly string[] {
+  return (here.get(namespace) ?? []).flatMap(({ object }) => (object.kind === 'Service' ? [object.name] : []));
+}
+
+function refusedBackendTls(one: ReadObject, services: readonly string[], problems: readonly Problem[]) {
+  const { namespace, name, kind } = one.object;
+  const parents = services.map((service): ParentRef => ({ group: '', kind: 'Service', name: service }));
   return {
     ...{ kind, apiVersion: String(one.value['apiVersion']), namespace: namespace!, name, generation: 1 },
     ...{ file: placeOf(one.object), line: 1, createdAt: 0, reason: 'Invalid', problems, parents },

@@ -63,3 +63,56 @@ t.test('the Services that a rule closes if it cannot be read', async (t) => {
     t.equal(aside.objects.length, services.length);
   }
 });
+
+const many = 300;
+const numbers = Array.from({ length: many }, (_, index) => index);
+const labelled = (name: string): ReadObject => {
+  const one = read('HTTPRoute', name, 'team', { apiVersion: 'gateway.networking.k8s.io/v1', spec: {} });
+  return { ...one, value: { ...one.value, metadata: { name, namespace: 'team', labels: { a: 'b' } } } };
+};
+const unreadable = (name: string, targetSelectors: readonly object[]): ReadObject =>
+  read('SecurityPolicy', name, 'team', {
+    apiVersion: 'gateway.envoyproxy.io/v1alpha1',
+    spec: { targetSelectors, cors: {} },
+  });
+const routes = numbers.map((index) => labelled(`r${index}`));
+
+t.test('many unreadable policies close all that they may mean, and are not its product', async (t) => {
+  const table: Readonly<Record<string, (index: number) => object>> = {
+    'selectors that cannot be read': () => ({ kind: 'HTTPRoute', matchExpressions: [] }),
+    'selectors of one kind': () => ({ kind: 'HTTPRoute', matchLabels: {} }),
+    'selectors that all differ': (index) => ({ kind: 'HTTPRoute', matchLabels: { a: 'b' }, group: `g${index}` }),
+  };
+  for (const [what, selectorOf] of Object.entries(table)) {
+    const policies = numbers.map((index) => unreadable(`p${index}`, [selectorOf(index)]));
+    const { broken, objects } = setAside([...routes, ...policies], new Map(), trusted);
+    t.equal(objects.length, many, what);
+    t.equal(broken.length, many, 'each has a status');
+    t.ok(broken.every(({ targets }) => targets.length > 0));
+    t.equal(new Set(broken.flatMap(({ targets }) => targets.map(({ name }) => name))).size, many, 'all are closed');
+    t.ok(broken.flatMap(({ targets }) => targets).length <= 17 * many, 'linear');
+  }
+});
+
+t.test('beyond so many comparisons of labels the whole namespace is closed', async (t) => {
+  const selectorsOf = (index: number): object[] =>
+    numbers.slice(0, 20).map((one) => ({ kind: 'HTTPRoute', matchLabels: { [`no${index}`]: `${one}` } }));
+  const policies = numbers.map((index) => unreadable(`p${index}`, selectorsOf(index)));
+  const few = setAside([...routes, ...policies.slice(0, 100)], new Map(), trusted);
+  t.strictSame(few.broken, [], 'they select nothing');
+  const { broken } = setAside([...routes, ...policies], new Map(), trusted);
+  t.equal(broken[0]?.targets.length, many);
+});
+
+t.test('many unreadable BackendTLSPolicies are not the product with the Services', async (t) => {
+  const services = numbers.map((index) =>
+    read('Service', `s${index}`, 'team', { apiVersion: 'v1', spec: { ports: [{ port: 80 }] } }),
+  );
+  const policies = numbers.map((index) =>
+    read('BackendTLSPolicy', `p${index}`, 'team', { apiVersion: 'gateway.networking.k8s.io/v1', spec: {} }),
+  );
+  const { refused } = setAside([...services, ...policies], new Map(), trusted);
+  t.equal(refused.length, many);
+  t.equal(refused[0]?.parents.length, many);
+  t.ok(refused.flatMap(({ parents }) => parents).length <= 17 * many, 'linear');
+});
