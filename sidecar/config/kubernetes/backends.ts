@@ -160,9 +160,10 @@ for (const [net, bits] of [
   ['169.254.0.0', 16],
   ['224.0.0.0', 4],
   ['240.0.0.0', 4],
-  // Metadata and host agents of Alibaba and Azure.
+  // Metadata and host agents of Alibaba, Azure and Oracle.
   ['100.100.100.200', 32],
   ['168.63.129.16', 32],
+  ['192.0.0.192', 32],
 ] as const)
   forbidden.addSubnet(net, bits, 'ipv4');
 for (const [net, bits] of [
@@ -171,28 +172,31 @@ for (const [net, bits] of [
   ['64:ff9b::', 96],
   ['64:ff9b:1::', 48],
   ['2002::', 16],
-  // Metadata of AWS.
+  // Metadata of AWS and Google.
   ['fd00:ec2::254', 128],
+  ['fd20:ce::254', 128],
   ['fe80::', 10],
   ['ff00::', 8],
 ] as const)
   forbidden.addSubnet(net, bits, 'ipv6');
 
-/** Our own ports are behind our own addresses, too. The process that reads is a short one: they do not change. */
-const ownAddresses: ReadonlySet<string> = readOwnAddresses();
-
-function readOwnAddresses(): ReadonlySet<string> {
+/**
+ * Our own ports are behind our own addresses, too. The process that reads is a short one: they do not change. The list
+ * compares addresses, however they are spelled, and IPv4 in IPv6 as well.
+ */
+function refuseOwn(): void {
   try {
-    return new Set(Object.values(networkInterfaces()).flatMap((list = []) => list.map(({ address }) => address)));
+    for (const { address, family } of Object.values(networkInterfaces()).flatMap((list = []) => list))
+      forbidden.addAddress(address, family === 'IPv4' ? 'ipv4' : 'ipv6');
   } catch {
     // Where they cannot be listed, only those above are refused.
-    return new Set();
   }
 }
+refuseOwn();
 
 function isUsable(host: string): boolean {
   const version = isIP(host);
-  return version !== 0 && !ownAddresses.has(host) && !forbidden.check(host, version === 4 ? 'ipv4' : 'ipv6');
+  return version !== 0 && !forbidden.check(host, version === 4 ? 'ipv4' : 'ipv6');
 }
 
 function listOf(value: unknown): readonly Tree[] {

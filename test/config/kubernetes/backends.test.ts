@@ -130,6 +130,9 @@ t.test(
     const own = Object.values(networkInterfaces()).flatMap((list = []) => list.map(({ address }) => address));
     const hosts = [
       'fd00:ec2::254',
+      'fd20:ce::254',
+      'FD20:CE:0::254',
+      '192.0.0.192',
       '168.63.129.16',
       '100.100.100.200',
       '64:ff9b::a9fe:a9fe',
@@ -145,7 +148,8 @@ t.test(
           ports: [{ port }],
         }),
       ).settings.gateway!.outside['shop/web:80'];
-    for (const host of [...hosts, ...own, '::ffff:127.0.0.1']) t.equal(endpointsOf(host, 8080), undefined, host);
+    const spelled = own.flatMap((one) => (one.includes(':') ? [one, one.toUpperCase()] : [one, `::ffff:${one}`]));
+    for (const host of [...hosts, ...spelled, '::ffff:127.0.0.1']) t.equal(endpointsOf(host, 8080), undefined, host);
     for (const port of [0, -1, 70_000, 1.5, '80']) t.equal(endpointsOf('10.9.9.9', port), undefined, String(port));
     t.match(endpointsOf('10.9.9.9', 8080), { endpoints: [{ host: '10.9.9.9' }] });
   },
