@@ -121,7 +121,8 @@ export function attachPolicies<P extends Attachable>(
 }
 
 class Attaching<P extends Attachable> {
-  readonly #sections: Sections;
+  readonly #documents: GatewayDocuments;
+  #sections: Sections = new Map();
   readonly #kind: PolicyKind<P>;
   readonly #say: Say;
   readonly #owners = new Map<string, P>();
@@ -136,12 +137,13 @@ class Attaching<P extends Attachable> {
   readonly #losses = new Map<string, { readonly sentence: string; readonly where: Set<string> }>();
 
   constructor(documents: GatewayDocuments, kind: PolicyKind<P>, say: Say) {
-    this.#sections = sectionsIn(documents);
+    this.#documents = documents;
     this.#kind = kind;
     this.#say = say;
   }
 
   attach(policies: readonly P[], places: Iterable<RulePlace>, inForce: PolicyTable<P>['owners']): PolicyTable<P> {
+    if (policies.length > 0) this.#sections = sectionsIn(this.#documents);
     for (const policy of policies)
       for (const target of policy.targets) {
         const key = keyOf(target, policy.namespace);

@@ -88,14 +88,14 @@ interface Group {
   readonly holder: { readonly one: ReadObject; readonly problems: readonly Problem[] };
 }
 
-/** Its status has no more (PolicyStatus). */
-const mostOfOne = 16;
+/** Enough for a status. */
+const mostOfOne = 1;
 /** Labels of this many objects are compared for a namespace; its further policies close all of it. */
 const mostCompared = 1_000_000;
 
 /**
  * What unreadable policies close. Many policies without clear targets in a namespace with many routes would be their
- * product: the first of a kind has the targets of them all, and each of the others as many as its status has.
+ * product: the first of a kind has the targets of them all, and each of the others one, for its status.
  */
 class Closing {
   readonly #here: Here;
