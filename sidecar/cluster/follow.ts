@@ -215,7 +215,8 @@ export class Follower {
     this.#isWatching = false;
     if (this.#version === undefined || this.#isVersionInDoubt) return this.#find(signal);
     const asked = { kind: this.kind, version: this.#version, namespace: this.namespace };
-    if (performance.now() - this.#listedAt > this.#times.resyncMs) this.#resourceVersion = undefined;
+    const isDue = performance.now() - this.#listedAt > this.#times.resyncMs;
+    if (isDue || this.#isLookAsked) this.#resourceVersion = undefined;
     if (this.#resourceVersion !== undefined) return this.#watch(asked, this.#resourceVersion, signal);
     this.#isLookAsked = false;
     const begunAt = performance.now();
@@ -316,7 +317,6 @@ export class Follower {
         else if (this.#isLookAsked) this.#lookBeside?.();
       });
     };
-    if (this.#isLookAsked) this.#lookBeside();
     try {
       const path = `${pathOf(asked.kind, asked.version, asked.namespace)}?${query}`;
       const stream = await this.#client.stream(path, both);
