@@ -52,7 +52,7 @@ async function discover(client: ApiClient, kind: WatchedKind, signal: AbortSigna
     if (isListed && kind.versions.includes(version))
       return untrue(kind, 'discovery names it, and its list is not found');
     // What protects is missed in any version. Of the other kinds nothing is open without it.
-    if (isListed && kind.protects === true) return { error: unreadError(kind, version) };
+    if (isListed && kind.mayBeStale !== true) return { error: unreadError(kind, version) };
     if (isListed) unread ??= version;
   }
   return { unread };

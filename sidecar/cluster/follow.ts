@@ -56,6 +56,9 @@ export interface FollowEvents {
   tooMuch(object: KeptObject): void;
 }
 
+/** What a list beside a watch found, if the watch must end. */
+type Looked = { readonly listed: Listed; readonly begunAt: number } | { readonly thrown: unknown } | Refused;
+
 /** How many looks in a row must prove that there is no such kind. */
 const absencesNeeded = 2;
 
@@ -87,6 +90,10 @@ export class Follower {
   /** Ends a pause between looks for an absent kind. */
   #look: AbortController | undefined = undefined;
   #isLookAsked = false;
+  /** Lists beside the watch that is open. */
+  #lookBeside: (() => void) | undefined = undefined;
+  /** performance.now() when the last list began that our objects are of, or are the same as. */
+  #listBegunAt = Number.NEGATIVE_INFINITY;
   /** The version that was found answered 404. */
   #isVersionInDoubt = false;
   /** Refusals of watches in a row, and watches in a row that ended at once. */
@@ -133,15 +140,20 @@ export class Follower {
     return this.#isListed;
   }
 
-  /** performance.now() when the last look began that proved that there is no such kind; undefined if there is one. */
-  get absentAt(): number | undefined {
-    return this.#isComplete ? this.#absences?.last : undefined;
+  /**
+   * Our objects are at least as new as all that the API server had at this performance.now(): when the last list, or the
+   * last look that found no such kind, began. That a watch is open proves nothing: its connection may be dead.
+   */
+  get provenAt(): number {
+    if (!this.#isComplete) return Number.NEGATIVE_INFINITY;
+    return this.#isListed ? this.#listBegunAt : (this.#absences?.last ?? Number.NEGATIVE_INFINITY);
   }
 
-  /** Looks for an absent kind at once. */
+  /** Asks for a list, or for a look for an absent kind, that begins from now on. */
   lookNow(): void {
     this.#isLookAsked = true;
     this.#look?.abort();
+    this.#lookBeside?.();
   }
 
   /** Another kind got an answer: no more waiting because there was none. */
@@ -173,7 +185,6 @@ export class Follower {
   async run(signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
       let pauseMs: number | undefined;
-      this.#isLookAsked = false;
       try {
         pauseMs = this.#failed(await this.#turn(signal));
       } catch (error) {
@@ -204,15 +215,19 @@ export class Follower {
     this.#isWatching = false;
     if (this.#version === undefined || this.#isVersionInDoubt) return this.#find(signal);
     const asked = { kind: this.kind, version: this.#version, namespace: this.namespace };
-    if (performance.now() - this.#listedAt > this.#times.resyncMs) this.#resourceVersion = undefined;
+    const isDue = performance.now() - this.#listedAt > this.#times.resyncMs;
+    if (isDue || this.#isLookAsked) this.#resourceVersion = undefined;
     if (this.#resourceVersion !== undefined) return this.#watch(asked, this.#resourceVersion, signal);
+    this.#isLookAsked = false;
+    const begunAt = performance.now();
     const listed = await listAll(this.#client, asked, this.#times, signal);
     if ('error' in listed) return this.#refused(listed);
-    this.#listed(listed);
+    this.#listed(listed, begunAt);
     return undefined;
   }
 
   async #find(signal: AbortSignal): Promise<Refused | number | undefined> {
+    this.#isLookAsked = false;
     const begunAt = performance.now();
     const found = await findKind(this.#client, this.kind, this.namespace, this.#times, signal);
     if ('unread' in found) return this.#absent(begunAt, found.unread);
@@ -221,12 +236,13 @@ export class Follower {
     this.#version = found.version;
     this.#unread = undefined;
     this.#isVersionInDoubt = false;
-    this.#listed(found.listed);
+    this.#listed(found.listed, begunAt);
     return undefined;
   }
 
-  #listed({ objects, resourceVersion, budget }: Listed): void {
+  #listed({ objects, resourceVersion, budget }: Listed, begunAt: number): void {
     this.#resourceVersion = resourceVersion;
+    this.#listBegunAt = begunAt;
     this.#listedAt = performance.now();
     const before = this.#budget.exceeded;
     this.#budget = budget;
@@ -265,7 +281,7 @@ export class Follower {
     if (unread !== undefined && unread !== this.#unread) this.#events.unread(unread);
     this.#unread = unread;
     this.#events.settled();
-    return this.kind.protects === true ? absentGuardMs : absentMs;
+    return this.kind.mayBeStale !== true ? absentGuardMs : absentMs;
   }
 
   async #watch(asked: Asked, from: string, signal: AbortSignal): Promise<Refused | number | undefined> {
@@ -287,9 +303,23 @@ export class Follower {
     }, silenceMs);
     let lines = 0;
     let opened: NodeJS.Timeout | undefined;
+    let isLooking = false;
+    let looked: Looked | undefined;
+    const both = AbortSignal.any([signal, over.signal]);
+    this.#lookBeside = (): void => {
+      if (isLooking) return;
+      isLooking = true;
+      void this.#compare(asked, both).then((found) => {
+        isLooking = false;
+        if (over.signal.aborted) return;
+        looked = found;
+        if (found !== undefined) over.abort();
+        else if (this.#isLookAsked) this.#lookBeside?.();
+      });
+    };
     try {
       const path = `${pathOf(asked.kind, asked.version, asked.namespace)}?${query}`;
-      const stream = await this.#client.stream(path, AbortSignal.any([signal, over.signal]));
+      const stream = await this.#client.stream(path, both);
       if (!('lines' in stream)) return this.#refused(refusalOf(stream, asked, 'watch'));
       this.#clear();
       // It may be open only to say that the version is too old.
@@ -307,11 +337,37 @@ export class Follower {
       if (!over.signal.aborted) throw error;
     } finally {
       over.abort();
+      this.#lookBeside = undefined;
+      if (isLooking) this.#isLookAsked = true;
       clearTimeout(opened);
       clearTimeout(end);
       clearTimeout(silence);
     }
-    return this.#ended(lines, performance.now() - openedAt, asked);
+    if (looked === undefined) return this.#ended(lines, performance.now() - openedAt, asked);
+    this.#isWatching = false;
+    if ('thrown' in looked) throw looked.thrown;
+    if ('error' in looked) return this.#refused(looked);
+    this.#listed(looked.listed, looked.begunAt);
+    return undefined;
+  }
+
+  /**
+   * Lists, and proves that our objects are the same. If they are not, events are missing or were faster than the list:
+   * gives the list, from which a new watch must go on. Never rejects.
+   */
+  async #compare(asked: Asked, signal: AbortSignal): Promise<Looked | undefined> {
+    this.#isLookAsked = false;
+    const begunAt = performance.now();
+    try {
+      const listed = await listAll(this.#client, asked, this.#times, signal);
+      if ('error' in listed) return listed;
+      if (!sameObjects(this.#objects, listed.objects)) return { listed, begunAt };
+    } catch (thrown) {
+      return { thrown };
+    }
+    this.#listBegunAt = begunAt;
+    this.#events.settled();
+    return undefined;
   }
 
   /** A watch ended as it should. One that ends at once, again and again, has no events to give: a list has them. */
@@ -432,7 +488,7 @@ export class Follower {
     // The first 410 is the ordinary end of an old version.
     if (mustList && this.#failures === 1) return undefined;
     // Its events and those of other kinds may come in any order now: a list brings it up to date at once.
-    if (this.kind.protects === true) this.#resourceVersion = undefined;
+    if (this.kind.mayBeStale !== true) this.#resourceVersion = undefined;
     const isOrdinary = mustList === true || ordinary.has(status);
     this.#trouble = { error, isOrdinary, since: this.#trouble?.since ?? performance.now() };
     this.#outageSince ??= this.#trouble.since;
@@ -447,6 +503,14 @@ export class Follower {
     if (this.#isWatching) this.#answeredWatches++;
     return Math.min(this.#failures, this.#answered - 1);
   }
+}
+
+function sameObjects(a: ReadonlyMap<string, KeptObject>, b: ReadonlyMap<string, KeptObject>): boolean {
+  if (a.size !== b.size) return false;
+  return [...b].every(([key, { text, isOver, tooMuch }]) => {
+    const one = a.get(key);
+    return one?.text === text && one.isOver === isOver && one.tooMuch === tooMuch;
+  });
 }
 
 function isChange(type: unknown): type is string {

@@ -18,10 +18,11 @@ export interface WatchedKind {
   /** No gateway works without its CRD: that it is not there is an error, and no state. */
   readonly isRequired?: true;
   /**
-   * Its objects refuse requests or allow references: a route without them would be open. While one kind of these is not
-   * followed, no document of any kind changes.
+   * Its objects restrict nothing: without them there is less to serve. All other kinds protect: policies, and also
+   * Gateways, namespaces and Services, whose fields and labels say who may attach and who the peer is. While one kind
+   * that protects is not followed, no document of any kind changes.
    */
-  readonly protects?: true;
+  readonly mayBeStale?: true;
   /** Documents refer to its objects, which may change while the documents may not. */
   readonly isData?: true;
 }
@@ -50,18 +51,27 @@ const standardKinds: readonly WatchedKind[] = [
     ...{ isClusterWide: true, isRequired: true },
   },
   { ...{ kind: 'Gateway', plural: 'gateways', group: gatewayApi, versions: ['v1', 'v1beta1'] }, isRequired: true },
-  { ...{ kind: 'HTTPRoute', plural: 'httproutes', group: gatewayApi, versions: ['v1', 'v1beta1'] }, isRequired: true },
-  { kind: 'GRPCRoute', plural: 'grpcroutes', group: gatewayApi, versions: ['v1', 'v1alpha2'] },
-  { kind: 'TLSRoute', plural: 'tlsroutes', group: gatewayApi, versions: ['v1', 'v1alpha3', 'v1alpha2'] },
-  { kind: 'TCPRoute', plural: 'tcproutes', group: gatewayApi, versions: ['v1', 'v1alpha2'] },
+  {
+    ...{ kind: 'HTTPRoute', plural: 'httproutes', group: gatewayApi, versions: ['v1', 'v1beta1'] },
+    ...{ isRequired: true, mayBeStale: true },
+  },
+  { kind: 'GRPCRoute', plural: 'grpcroutes', group: gatewayApi, versions: ['v1', 'v1alpha2'], mayBeStale: true },
+  {
+    kind: 'TLSRoute',
+    plural: 'tlsroutes',
+    group: gatewayApi,
+    versions: ['v1', 'v1alpha3', 'v1alpha2'],
+    mayBeStale: true,
+  },
+  { kind: 'TCPRoute', plural: 'tcproutes', group: gatewayApi, versions: ['v1', 'v1alpha2'], mayBeStale: true },
   {
     ...{ kind: 'ReferenceGrant', plural: 'referencegrants', group: gatewayApi, versions: ['v1', 'v1beta1'] },
-    ...{ isRequired: true, protects: true },
+    isRequired: true,
   },
-  protecting('BackendTLSPolicy', gatewayApi, ['v1', 'v1alpha3']),
-  protecting('SecurityPolicy', envoyGateway, ['v1alpha1']),
-  protecting('BackendTrafficPolicy', envoyGateway, ['v1alpha1']),
-  protecting('ClientTrafficPolicy', envoyGateway, ['v1alpha1']),
+  named('BackendTLSPolicy', gatewayApi, ['v1', 'v1alpha3']),
+  named('SecurityPolicy', envoyGateway, ['v1alpha1']),
+  named('BackendTrafficPolicy', envoyGateway, ['v1alpha1']),
+  named('ClientTrafficPolicy', envoyGateway, ['v1alpha1']),
   {
     ...{ kind: 'DestinationRule', plural: 'destinationrules', group: 'networking.istio.io' },
     versions: ['v1', 'v1beta1', 'v1alpha3'],
@@ -70,22 +80,28 @@ const standardKinds: readonly WatchedKind[] = [
   { kind: 'Service', plural: 'services', group: '', versions: ['v1'], isBuiltIn: true },
   {
     ...{ kind: 'Secret', plural: 'secrets', group: '', versions: ['v1'], fieldSelector: usedSecrets },
-    ...{ isBuiltIn: true, isData: true },
+    ...{ isBuiltIn: true, isData: true, mayBeStale: true },
   },
-  { kind: 'ConfigMap', plural: 'configmaps', group: '', versions: ['v1'], isBuiltIn: true, isData: true },
+  {
+    kind: 'ConfigMap',
+    plural: 'configmaps',
+    group: '',
+    versions: ['v1'],
+    ...{ isBuiltIn: true, isData: true, mayBeStale: true },
+  },
   {
     ...{ kind: 'EndpointSlice', plural: 'endpointslices', group: 'discovery.k8s.io', versions: ['v1'] },
-    ...{ isBuiltIn: true, isData: true },
+    ...{ isBuiltIn: true, isData: true, mayBeStale: true },
   },
 ];
 
 /** All kinds of a gateway. `own` are the names of our own kinds, all of one version. */
 export function gatewayKinds(own: readonly string[], ownGroup: string, version: string): readonly WatchedKind[] {
-  return [...standardKinds, ...own.map((kind) => protecting(kind, ownGroup, [version]))];
+  return [...standardKinds, ...own.map((kind) => named(kind, ownGroup, [version]))];
 }
 
-function protecting(kind: string, group: string, versions: readonly string[]): WatchedKind {
-  return { kind, plural: pluralOf(kind), group, versions, protects: true };
+function named(kind: string, group: string, versions: readonly string[]): WatchedKind {
+  return { kind, plural: pluralOf(kind), group, versions };
 }
 
 /** As a CRD names it: `requestvalidations`, `mcpauthorizations`, `cachepolicies`. */

@@ -27,6 +27,8 @@ export type StoreTimes = ClientTimes &
   FollowTimes &
   Bounds & {
     readonly reminderMs: number;
+    /** From the proof of one set of documents to the next one, at least. */
+    readonly proofMs: number;
     /** For so long an API server that was away may forbid what it allows: it does not know its roles yet. */
     readonly rolesMs: number;
   };
@@ -46,13 +48,13 @@ export interface KindFacts {
   readonly error: SallyportError | undefined;
 }
 
-/** Documents that are in force once `absent` are still absent. */
+/** Documents that are in force once each kind that protects is proven to be as new. */
 interface Staged {
   readonly documents: Snapshot;
-  /** The kinds that protect and were not listed. */
-  readonly absent: readonly Follower[];
   /** performance.now() when the documents were read. */
   readonly at: number;
+  /** The number of changes of kinds that protect until then. */
+  readonly changes: number;
 }
 
 export const storeTimes: StoreTimes = Object.freeze({
@@ -65,10 +67,16 @@ export const storeTimes: StoreTimes = Object.freeze({
   absentGuardMs: 5000,
   watchMs: 60_000,
   reminderMs: 60_000,
+  proofMs: 1000,
   rolesMs: 10_000,
   namespaceBytes: 32 * 1024 * 1024,
   totalBytes: 256 * 1024 * 1024,
 });
+
+/** After so many proofs in which kinds that protect changed, documents are in force that were never all there at once. */
+const maxProofs = 3;
+/** One part of the time goes into proofs. */
+const proofShare = 5;
 
 /** Starts to follow. Nothing of this ends the process: what fails is logged, and tried again. */
 export class ClusterStore {
@@ -87,14 +95,20 @@ export class ClusterStore {
   /** Documents changed since they were last taken up. */
   #isDirty = true;
   #staged: Staged | undefined = undefined;
-  readonly #rolesMs: number;
+  /** Changes of kinds that protect, and the proofs in a row in which there was one. */
+  #changes = 0;
+  #proofs = 0;
+  /** performance.now() from which on the next documents are proven, and what waits for it. */
+  #nextProofAt = 0;
+  #proofTimer: NodeJS.Timeout | undefined = undefined;
+  readonly #times: StoreTimes;
   /** What happened in an outage, by kind and namespace: performance.now() when it began, undefined once it is logged. */
   readonly #said = new Map<Follower, Map<string, number | undefined>>();
 
   constructor({ server, kinds, namespaces, log, times = {} }: StoreOptions) {
     const all = { ...storeTimes, ...times };
     this.#log = log;
-    this.#rolesMs = all.rolesMs;
+    this.#times = all;
     this.client = new ApiClient(server, all);
     this.#followers = kinds.flatMap((kind) =>
       (kind.isClusterWide === true ? [undefined] : (namespaces ?? [undefined])).map((namespace): Follower => {
@@ -108,7 +122,7 @@ export class ClusterStore {
           cleared: () => {
             for (const one of this.#followers) one.answers();
             // What was held back is due.
-            if (kind.protects === true) this.#changed(follower);
+            if (kind.mayBeStale !== true) this.#changed(follower);
           },
           recovered: (since) => this.#sayRecovered(follower, since),
         });
@@ -136,28 +150,59 @@ export class ClusterStore {
   }
 
   /**
-   * Takes up changed documents. A kind that protects and was absent may be there since: a route that came after its
-   * first policy must not be in force before that. So the documents wait until a look that began later has proved that
-   * each such kind is still absent; if one is there, they are taken again, with its objects.
+   * Takes up changed documents. A watch may be quiet because nothing happens, or because its connection is dead, and a
+   * kind that was absent may be there since: a route that came after its policy must not be in force before that. So the
+   * documents wait until an answer to a request that began later has proved what there is of each kind that protects. If
+   * one of these kinds changed meanwhile, they are taken again, with its objects.
    */
   #takeUp(): void {
     if (this.#blindGuard() !== undefined) {
       if (this.#staged !== undefined) [this.#staged, this.#isDirty] = [undefined, true];
       return;
     }
-    const absent = this.#followers.filter(({ kind, isListed }) => kind.protects === true && !isListed);
-    if (this.#staged !== undefined && !sameMembers(this.#staged.absent, absent))
-      [this.#staged, this.#isDirty] = [undefined, true];
     if (this.#staged === undefined) {
-      if (!this.#isDirty) return;
+      if (!this.#isDirty || this.#mustWait()) return;
       this.#isDirty = false;
-      this.#staged = { documents: this.#readDocuments(), absent, at: performance.now() };
-      for (const one of absent) one.lookNow();
+      this.#staged = { documents: this.#readDocuments(), at: performance.now(), changes: this.#changes };
+      for (const one of this.#followers) if (one.kind.mayBeStale !== true) one.lookNow();
     }
-    const { at, documents } = this.#staged;
-    if (!absent.every(({ absentAt }) => absentAt !== undefined && absentAt >= at)) return;
-    [this.#documents, this.#staged, this.#isStale] = [documents, undefined, true];
-    this.#mentions.update(documents);
+    const { at, documents, changes } = this.#staged;
+    if (this.#unproven() !== undefined) return;
+    const { proofMs, longestWaitMs } = this.#times;
+    this.#nextProofAt = at + Math.max(proofMs, Math.min(longestWaitMs, proofShare * (performance.now() - at)));
+    this.#staged = undefined;
+    const isSame = changes === this.#changes;
+    if (!isSame && ++this.#proofs < maxProofs) {
+      this.#isDirty = true;
+      this.#mustWait();
+      return;
+    }
+    this.#proofs = 0;
+    [this.#documents, this.#isStale] = [isSame ? documents : this.#withNewest(documents), true];
+    this.#mentions.update(this.#documents);
+    if (this.#isDirty) this.#mustWait();
+  }
+
+  /** True if it is too soon for the next proof. They cost the API server as little however fast documents change. */
+  #mustWait(): boolean {
+    const ms = this.#nextProofAt - performance.now();
+    if (ms <= 0) return false;
+    this.#proofTimer ??= setTimeout(() => {
+      this.#proofTimer = undefined;
+      this.#settled();
+    }, ms).unref();
+    return true;
+  }
+
+  /**
+   * Changes without end of what protects must not keep out all others: what protects as it is now, with the proven routes
+   * that are still there.
+   */
+  #withNewest(documents: Snapshot): Snapshot {
+    const keyOf = ({ kind, namespace, name }: KeptObject): string => `${kind} ${namespace}/${name}`;
+    const proven = new Map(documents.map((one) => [keyOf(one), one]));
+    const routes = new Set(this.#followers.flatMap(({ kind }) => (kind.mayBeStale === true ? kind.kind : [])));
+    return this.#readDocuments().flatMap((one) => (routes.has(one.kind) ? (proven.get(keyOf(one)) ?? []) : one));
   }
 
   /** Of a namespace in which a policy may be missing, because there is too much, there is no document at all. */
@@ -187,7 +232,7 @@ export class ClusterStore {
   /** What the first snapshot waits for; undefined once it is there. */
   waitingFor(): string | undefined {
     const missing = this.#followers.filter(({ isComplete }) => !isComplete);
-    const [first = this.#documents === undefined ? this.#blindGuard() : undefined] = missing;
+    const [first = this.#documents === undefined ? (this.#blindGuard() ?? this.#unproven()) : undefined] = missing;
     if (first === undefined) return undefined;
     const failed = missing.find(({ trouble }) => trouble !== undefined) ?? first;
     const more = missing.length <= 1 ? '' : ` and ${missing.length - 1} more kinds`;
@@ -214,6 +259,7 @@ export class ClusterStore {
   }
 
   async close(): Promise<void> {
+    clearTimeout(this.#proofTimer);
     this.#stopping.abort();
     for (const stop of this.#stops) stop();
     await this.client.close();
@@ -221,7 +267,14 @@ export class ClusterStore {
 
   /** A kind that protects and is not followed. */
   #blindGuard(): Follower | undefined {
-    return this.#followers.find(({ kind, trouble }) => kind.protects === true && trouble !== undefined);
+    return this.#followers.find(({ kind, trouble }) => kind.mayBeStale !== true && trouble !== undefined);
+  }
+
+  /** A kind that protects and is not yet proven to be as new as the documents that wait. */
+  #unproven(): Follower | undefined {
+    const { at } = this.#staged ?? {};
+    if (at === undefined) return undefined;
+    return this.#followers.find(({ kind, provenAt }) => kind.mayBeStale !== true && provenAt < at);
   }
 
   #objectsOf(test: (follower: Follower) => boolean): KeptObject[] {
@@ -236,6 +289,7 @@ export class ClusterStore {
   #changed({ kind }: Follower): void {
     if (kind.isData === true) this.#isStale = true;
     else this.#isDirty = true;
+    if (kind.mayBeStale !== true) this.#changes++;
     if (!this.#isComplete()) return;
     // For the first time there is nothing to gather.
     if (this.#documents === undefined) this.#takeUp();
@@ -244,7 +298,7 @@ export class ClusterStore {
 
   /** Documents may have waited for this. */
   #settled(): void {
-    if (this.#staged === undefined || !this.#isComplete()) return;
+    if (this.#stopping.signal.aborted || !this.#isComplete()) return;
     const before = this.#documents;
     this.#takeUp();
     if (this.#documents !== before) for (const listener of this.#listeners) listener();
@@ -264,7 +318,7 @@ export class ClusterStore {
     if (error.code === 'kubernetes_forbidden' && said.has('kubernetes_unavailable')) {
       if (!said.has(what)) said.set(what, now);
       const since = said.get(what);
-      if (since === undefined || now - since < this.#rolesMs) return;
+      if (since === undefined || now - since < this.#times.rolesMs) return;
     } else if (said.has(what)) return;
     said.set(what, undefined);
     this.#log[isOrdinary ? 'info' : 'error'](
@@ -320,10 +374,6 @@ export class ClusterStore {
       `objects of ${behind.length} kinds are up to ${seconds} s old: ${error.message}`,
     );
   }
-}
-
-function sameMembers<T>(a: readonly T[], b: readonly T[]): boolean {
-  return a.length === b.length && a.every((one) => b.includes(one));
 }
 
 function titleOf({ kind, namespace }: Pick<Follower, 'kind' | 'namespace'>): string {

@@ -232,3 +232,92 @@ t.test('the same by requests: the new route never answers 200', async (t) => {
   }, 'the route with its policy');
   t.strictSame([...seen].toSorted(), [403, 404]);
 });
+
+/** What becomes of the requests for one kind. */
+type Mode = 'stalled' | 'head' | 'gone';
+
+for (const [mode, what] of [
+  ['stalled', 'a watch whose connection is dead'],
+  ['head', 'a watch without an answer'],
+  ['gone', 'a list after 410 that takes long'],
+] as const satisfies readonly (readonly [Mode, string])[])
+  t.test(`${what}: a route waits for the policy that was there first`, async (t) => {
+    const api = await startFilled(t);
+    const store = await follow(t, api, { proofMs: 20, answerMs: 30_000 });
+    await until(() => store.snapshot(), 'the first snapshot');
+    await until(() => api.watches() >= 14 || undefined, 'the watches');
+    let isHeld = true;
+    const held: (() => void)[] = [];
+    const heldWatches: unknown[] = [];
+    api.intercept = (call, response) => {
+      if (!isHeld || !call.path.endsWith('/securitypolicies')) return false;
+      const isWatch = call.query.has('watch');
+      if (isWatch) heldWatches.push(response);
+      if (isWatch && mode === 'gone') failure(response, 410, 'Expired', 'too old');
+      else if (isWatch && mode === 'stalled') response.writeHead(200).flushHeaders();
+      else if (!isWatch) held.push(() => api.answer(call, response));
+      return true;
+    };
+    api.endWatches();
+    await until(() => heldWatches.length > 0 || undefined, 'the watch that is held');
+    api.put(denyFor('shop', 'new'));
+    api.put(routeIn('shop', 'new', 'new.test'));
+    await until(() => store.find('HTTPRoute', 'shop', 'new'), 'the route has arrived');
+    await until(() => {
+      t.notOk(namesOf(store).includes('HTTPRoute new'), 'the route waits for the list');
+      return held.length > 0 || undefined;
+    }, 'the list of policies');
+    isHeld = false;
+    for (const one of held) one();
+    const first = await until(() => {
+      const names = namesOf(store);
+      return names.includes('HTTPRoute new') ? names : undefined;
+    }, 'the route');
+    t.ok(first.includes('SecurityPolicy deny-new'), 'the first state with the route has its policy');
+  });
+
+t.test('Gateways, namespaces, classes, Services and unknown kinds protect, too', async (t) => {
+  const stale = kinds.flatMap(({ kind, mayBeStale }) => (mayBeStale === true ? kind : []));
+  const routes = ['HTTPRoute', 'GRPCRoute', 'TLSRoute', 'TCPRoute'];
+  t.strictSame(stale, [...routes, 'Secret', 'ConfigMap', 'EndpointSlice']);
+  for (const plural of ['gateways', 'namespaces', 'gatewayclasses', 'services']) {
+    const api = await startFilled(t);
+    const lines: Record<string, unknown>[] = [];
+    const store = await follow(t, api, { proofMs: 20 }, lines);
+    await until(() => store.snapshot(), 'the first snapshot');
+    await until(() => api.watches() >= 14 || undefined, 'the watches');
+    let isForbidden = true;
+    api.intercept = ({ path }, response) => {
+      if (!isForbidden || !path.endsWith(`/${plural}`)) return false;
+      failure(response, 403, 'Forbidden', 'no');
+      return true;
+    };
+    api.endWatches();
+    await until(() => JSON.stringify(lines).includes(`forbids us to watch ${plural}`) || undefined, `no ${plural}`);
+    api.put(routeIn('shop', 'new', 'new.test'));
+    await until(() => store.find('HTTPRoute', 'shop', 'new'), 'the route has arrived');
+    t.notOk(namesOf(store).includes('HTTPRoute new'), `without ${plural} no route is new`);
+    isForbidden = false;
+    await until(() => namesOf(store).includes('HTTPRoute new') || undefined, 'the route');
+  }
+});
+
+t.test('changes without end cost few lists, and keep out no other document', async (t) => {
+  const api = await startFilled(t);
+  const proofMs = 200;
+  const store = await follow(t, api, { proofMs });
+  await until(() => store.snapshot(), 'the first snapshot');
+  await until(() => api.watches() >= 14 || undefined, 'the watches');
+  const lists = (): number =>
+    api.calls.filter(({ path, query }) => path.endsWith('/securitypolicies') && !query.has('watch')).length;
+  const [before, from] = [lists(), performance.now()];
+  api.put(routeIn('shop', 'new', 'new.test'));
+  let changes = 0;
+  await until(() => {
+    api.put(policyIn('team', 'other', { authorization: { defaultAction: 'Deny', rules: [{ name: `${changes++}` }] } }));
+    return namesOf(store).includes('HTTPRoute new') || undefined;
+  }, 'the route');
+  const rounds = Math.ceil((performance.now() - from) / proofMs) + 1;
+  // A list after which the watch begins again has the change that the next one must prove.
+  t.ok(lists() - before <= 2 * rounds, `${lists() - before} lists in ${rounds} rounds of ${changes} changes`);
+});

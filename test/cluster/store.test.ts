@@ -15,6 +15,7 @@ const quick: Partial<StoreTimes> = {
   longestWaitMs: 60,
   absentMs: 50,
   absentGuardMs: 50,
+  proofMs: 10,
   answerMs: 2000,
 };
 
