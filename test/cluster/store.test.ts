@@ -513,14 +513,14 @@ t.test('a kind that RBAC forbids: an error that names kind and verb, and nothing
 t.test('a watch that is forbidden names that verb', async (t) => {
   const api = await startApiServer(t);
   api.intercept = (call, response) => {
-    if (!isWatch(call, 'services')) return false;
+    if (!isWatch(call, 'httproutes')) return false;
     failure(response, 403, 'Forbidden', 'no');
     return true;
   };
   const followed = follow(t, api);
   await ready(followed);
-  await until(() => /forbids us to watch services/.test(followed.log()) || undefined, 'the line');
-  t.ok(followed.store.facts().find(({ kind }) => kind === 'Service')!.ageMs > 0);
+  await until(() => /forbids us to watch httproutes/.test(followed.log()) || undefined, 'the line');
+  t.ok(followed.store.facts().find(({ kind }) => kind === 'HTTPRoute')!.ageMs > 0);
 });
 
 t.test('the token is read again after its rotation', async (t) => {
