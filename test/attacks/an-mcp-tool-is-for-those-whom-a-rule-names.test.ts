@@ -7,6 +7,7 @@ import { startTestGateway } from '../fixtures/gateway.ts';
 import { McpClient, startMcpServer } from '../fixtures/mcp.ts';
 import { startMesh } from '../fixtures/mesh.ts';
 import { serviceOf, webGateway, webRoute } from '../fixtures/plan.ts';
+import { until } from '../fixtures/process.ts';
 
 const target = '{ group: gateway.networking.k8s.io, kind: HTTPRoute, name: r }';
 const rules =
@@ -58,9 +59,12 @@ t.test('which tools a rule allows', async (t) => {
   t.match(await eve.call('initialize'), { status: 403, text: /access denied/ });
   t.match(await eve.send('GET'), { status: 403 });
   t.equal(server.done.length, before, 'nothing of it reached the server');
-  const records = await gateway.records(1);
   t.match(
-    records.find(({ mcp }) => mcp === 'tools/call delete_order'),
+    // The first lines may be written before the last ones are there.
+    await until(
+      async () => (await gateway.records(1)).find(({ mcp }) => mcp === 'tools/call delete_order'),
+      'the record of the refused call',
+    ),
     { code: 'policy_denied', policy: 'mcpauthorization/shop/m/rule/0', response_code: 200, client_id: 'ann' },
   );
 });
