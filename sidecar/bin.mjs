@@ -37,7 +37,7 @@ if (major < wanted[0] || (major === wanted[0] && minor < wanted[1])) {
     .then(({ run }) => run(process.argv));
 }
 
-/** True if nobody else can write there: what is in a compile cache is run. Makes the directory if there is none. */
+/** True if no other user can write there: what is in a compile cache is run. Makes the directory if there is none. */
 function isOnlyOurs({ mkdirSync, statSync }, directory) {
   try {
     mkdirSync(directory, { recursive: true, mode: 0o700 });

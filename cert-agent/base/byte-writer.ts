@@ -9,7 +9,7 @@ const shortLength = 8;
 /** Holds one text, latin1. `clear` begins the next; what the last one left behind it is never read. */
 export class ByteWriter {
   /** Holds the text in its first `length` bytes, until the next call of any method. */
-  bytes = Buffer.allocUnsafeSlow(4096);
+  bytes = Buffer.alloc(4096);
   /** The length of the text so far, in bytes. */
   length = 0;
 
@@ -49,8 +49,9 @@ export class ByteWriter {
   /** Makes room for so many bytes more. */
   makeRoom(more: number): void {
     if (this.length + more <= this.bytes.length) return;
-    const larger = Buffer.allocUnsafeSlow(Math.max(2 * this.bytes.length, this.length + more));
+    const larger = Buffer.alloc(Math.max(2 * this.bytes.length, this.length + more));
     larger.set(this.bytes.subarray(0, this.length));
+    this.bytes.fill(0);
     this.bytes = larger;
   }
 }

@@ -65,7 +65,7 @@ t.test('two that begin at once', async (t) => {
   t.equal(all.filter((one) => one.isHeld()).length, 1);
 });
 
-t.test('without the right to it, nobody leads, and the error names it', async (t) => {
+t.test('without the right to it, no gateway leads, and the error names it', async (t) => {
   const api = await startApiServer(t);
   const lines: Record<string, unknown>[] = [];
   api.intercept = (_call, response) => {

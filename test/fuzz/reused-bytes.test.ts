@@ -14,6 +14,7 @@ import type { UpstreamEvents } from '../../sidecar/exchange/upstream.ts';
 import { readMeaning } from '../../sidecar/head.ts';
 import { LogLine } from '../../sidecar/observe/log-line.ts';
 import { Http1Client } from '../../sidecar/protocol/http1/client.ts';
+import { printLastChunk } from '../../sidecar/protocol/http1/print.ts';
 import { Http1Server } from '../../sidecar/protocol/http1/server.ts';
 import { HpackDecoder } from '../../sidecar/protocol/http2/hpack-decode.ts';
 import { HpackEncoder } from '../../sidecar/protocol/http2/hpack-encode.ts';
@@ -164,6 +165,7 @@ fuzz(
     for (const [at, { one }] of all.entries()) {
       const texts = withoutIds(await one.take());
       assert.deepEqual(texts, alone[at]);
+      assert.ok(!printLastChunk(emptyFields).bytes.includes(words[at]!), 'no head stays where it was printed');
       for (const text of texts) assert.ok(text.includes(words[at]!), `its own word is in ${JSON.stringify(texts)}`);
       for (const other of words)
         if (other !== words[at]) for (const text of texts) assert.ok(!text.includes(other), `${other} in ${text}`);

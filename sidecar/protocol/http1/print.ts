@@ -97,10 +97,14 @@ export function writeTogether(socket: Socket, head: ByteWriter, body: Buffer): b
   return socket.write(both);
 }
 
-/** The head in bytes of its own, with so much room behind it: a socket may keep them for a while. */
+/**
+ * The head in bytes of its own, with so much room behind it: a socket may keep them for a while. Where it was made, it is
+ * overwritten: a credential at the end of a long head would stay there until the next head of that length.
+ */
 function copyOf({ bytes, length }: ByteWriter, room: number): Buffer {
   const own = Buffer.allocUnsafe(length + room);
   bytes.copy(own, 0, 0, length);
+  bytes.fill(0, 0, length);
   return own;
 }
 
