@@ -26,6 +26,7 @@ import { TrafficMetrics } from '../observe/metrics.ts';
 import { adminPages, draining, healthPages, type Readiness } from '../observe/pages.ts';
 import { SecurityReport } from '../observe/plaintext-report.ts';
 import { createPeerCheck } from '../peer.ts';
+import { proveLentReads } from '../protocol/lent-reads.ts';
 import type { ProxyTools } from '../proxy.ts';
 import { Jwks } from '../tokens/jwks.ts';
 import { TransactionTokenCounts } from '../tokens/metrics.ts';
@@ -237,7 +238,9 @@ class RunningSidecar implements Sidecar {
    */
   async start(): Promise<void> {
     const { configuration } = this.#watch;
+    const proof = proveLentReads();
     this.#gateway = await this.#startGateway();
+    if (!(await proof)) this.#options.log.info('sockets are read as usual, which takes more CPU time');
     const generations = this.#createGenerations();
     this.#generations = generations;
     const begun = generations.begin();

@@ -4,7 +4,6 @@
 import type { Socket } from 'node:net';
 import { formatPlace } from '../../../cert-agent/base/address.ts';
 import { reasonOf, SallyportError } from '../../../cert-agent/base/errors.ts';
-import { readBytes } from '../../../cert-agent/base/heap.ts';
 import { holdSocket } from '../../exchange/held-bytes.ts';
 import {
   type Call,
@@ -16,6 +15,7 @@ import {
   role,
 } from '../../exchange/message.ts';
 import type { SpliceEnd, UpstreamConnection, UpstreamEvents, UpstreamPeer } from '../../exchange/upstream.ts';
+import { keepLent, LentReads } from '../lent-reads.ts';
 import { resetSocket } from '../reset.ts';
 import { acceptName, acceptOf, keyName, newKey } from '../websocket.ts';
 import { type BodyReader, type BodySink, createBodyReader } from './body.ts';
@@ -69,6 +69,9 @@ export class Http1Client implements UpstreamConnection, BodySink {
   readonly #options: ClientOptions;
   #events: UpstreamEvents | undefined = undefined;
   #call: Call | undefined = undefined;
+  readonly #reads: LentReads;
+  /** What is consumed now is lent. */
+  #isLent = false;
   #held: Buffer | undefined = undefined;
   #body: BodyReader | undefined = undefined;
   /** The trailers of a body that has ended but is not reported yet. */
@@ -92,7 +95,7 @@ export class Http1Client implements UpstreamConnection, BodySink {
     this.usableUntil = performance.now() + options.idleMs;
     this.localAddress = formatPlace(socket.localAddress, socket.localPort);
     holdSocket(socket);
-    socket.on('data', this.#onData);
+    this.#reads = new LentReads(socket, this.#onData);
     socket.on('drain', this.#onDrain);
     socket.on('end', this.#onEnd);
     socket.on('error', this.#onError);
@@ -167,24 +170,21 @@ export class Http1Client implements UpstreamConnection, BodySink {
     const rest = this.#held;
     this.#held = undefined;
     this.#events = undefined;
-    this.#socket
-      .off('data', this.#onData)
-      .off('drain', this.#onDrain)
-      .off('end', this.#onEnd)
-      .off('error', this.#onError);
+    this.#reads.stop();
+    this.#socket.off('drain', this.#onDrain).off('end', this.#onEnd).off('error', this.#onError);
     return { socket: this.#socket, rest };
   }
 
   // -- the response ------------------------------------------------------------------------------------------------
 
-  #onData = (chunk: Buffer): void => {
-    readBytes(chunk.length);
+  #onData = (chunk: Buffer, isLent: boolean): void => {
     if (this.#events === undefined) {
       // A response without a request: the next client's request would get it.
       this.#socket.destroy();
       return;
     }
     this.#received = true;
+    this.#isLent = isLent && this.#held === undefined;
     const buffer = this.#held === undefined ? chunk : Buffer.concat([this.#held, chunk]);
     this.#held = undefined;
     try {
@@ -193,6 +193,11 @@ export class Http1Client implements UpstreamConnection, BodySink {
       this.#fail(toUpstreamError(error, this.#replied));
     }
   };
+
+  /** These bytes, to be kept for longer than this call. */
+  #own(bytes: Buffer): Buffer {
+    return this.#isLent ? keepLent(bytes) : bytes;
+  }
 
   #consume(buffer: Buffer): void {
     let at = 0;
@@ -226,7 +231,7 @@ export class Http1Client implements UpstreamConnection, BodySink {
       checkHeadCharacters(
         buffer.toString('latin1', at, buffer[buffer.length - 1] === 13 ? buffer.length - 1 : buffer.length),
       );
-      this.#held = buffer.subarray(at);
+      this.#held = this.#own(buffer.subarray(at));
       return -1;
     }
     const text = buffer.toString('latin1', at, end);
@@ -250,14 +255,14 @@ export class Http1Client implements UpstreamConnection, BodySink {
       const accept = fields.values[fields.names.findIndex(({ lower }) => lower === acceptName.lower)];
       if (this.#accept !== undefined && accept !== this.#accept)
         throw new SallyportError('upstream_protocol', 'the upstream returned a wrong Sec-WebSocket-Accept');
-      this.#held = at < buffer.length ? buffer.subarray(at) : undefined;
+      this.#held = at < buffer.length ? this.#own(buffer.subarray(at)) : undefined;
       events.upstreamReply(reply, undefined);
       return -1;
     }
     this.#replied = true;
     const { framing } = reply;
     if (typeof framing === 'number' && buffer.length - at >= framing) {
-      const whole = framing === 0 ? noBody : buffer.subarray(at, at + framing);
+      const whole = framing === 0 ? noBody : this.#own(buffer.subarray(at, at + framing));
       this.#finish(at + framing < buffer.length);
       events.upstreamReply(reply, whole);
       return at + framing;
@@ -269,7 +274,7 @@ export class Http1Client implements UpstreamConnection, BodySink {
 
   /** For the body's reader only. */
   bodyData(chunk: Buffer): void {
-    if (this.#events?.upstreamData(chunk) === false) this.#socket.pause();
+    if (this.#events?.upstreamData(this.#own(chunk)) === false) this.#socket.pause();
   }
 
   /** For the body's reader only. The end is reported after the whole buffer was looked at. */

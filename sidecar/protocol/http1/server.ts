@@ -3,7 +3,6 @@
 
 import type { Socket } from 'node:net';
 import { SallyportError } from '../../../cert-agent/base/errors.ts';
-import { readBytes } from '../../../cert-agent/base/heap.ts';
 import { type Connection, coarseNow, type Holder, type Speaker } from '../../connection.ts';
 import { endByClient } from '../../exchange/decision.ts';
 import type { Downstream } from '../../exchange/ends.ts';
@@ -16,6 +15,7 @@ import { ExchangeBacklog, stalled, stallMsFor } from '../backlog.ts';
 import { bodyTooLarge, isOverBodyLimit } from '../body-limit.ts';
 import { Gatherer } from '../gather.ts';
 import { isGrpc } from '../grpc.ts';
+import { keepLent, LentReads } from '../lent-reads.ts';
 import { bodyTooSlow, owesBody, Pace, replyTooSlow } from '../pace.ts';
 import { resetSocket } from '../reset.ts';
 import { Tunnel } from '../tunnel.ts';
@@ -60,6 +60,9 @@ export class Http1Server implements Downstream, Speaker, BodySink {
   readonly #connection: Connection;
   readonly #socket: Socket;
   readonly #path: ServerPath;
+  readonly #reads: LentReads;
+  /** What is consumed now is lent. */
+  #isLent = false;
   /** Bytes that wait: a part of a head, or requests behind the one in flight. */
   #held: Buffer | undefined = undefined;
   readonly #gathered = new Gatherer();
@@ -88,7 +91,7 @@ export class Http1Server implements Downstream, Speaker, BodySink {
     this.#connection = connection;
     this.#socket = connection.socket;
     this.#path = path;
-    this.#socket.on('data', this.#onData);
+    this.#reads = new LentReads(this.#socket, this.#onData);
     this.#socket.on('drain', this.#onDrain);
     this.#socket.on('end', this.#onEnd);
     this.#socket.on('error', ignore);
@@ -97,10 +100,10 @@ export class Http1Server implements Downstream, Speaker, BodySink {
 
   // -- what arrives ------------------------------------------------------------------------------------------------
 
-  #onData = (chunk: Buffer): void => {
-    readBytes(chunk.length);
+  #onData = (chunk: Buffer, isLent: boolean): void => {
     this.#connection.lastActive = coarseNow();
     if (this.#lingerUntil !== undefined) return this.#discard(chunk);
+    this.#isLent = isLent && this.#held === undefined;
     const buffer = this.#gathered.append(this.#held, chunk);
     this.#keep(undefined);
     this.#consume(buffer);
@@ -109,6 +112,11 @@ export class Http1Server implements Downstream, Speaker, BodySink {
   #keep(held: Buffer | undefined): void {
     hold((held?.length ?? 0) - (this.#held?.length ?? 0));
     this.#held = held;
+  }
+
+  /** These bytes, to be kept for longer than this call. */
+  #own(bytes: Buffer): Buffer {
+    return this.#isLent ? keepLent(bytes) : bytes;
   }
 
   #consume(buffer: Buffer): void {
@@ -121,7 +129,7 @@ export class Http1Server implements Downstream, Speaker, BodySink {
         } else if (this.#exchange !== undefined || this.#socket.writableNeedDrain) {
           // The next request waits for this response, and for a client that does not read to take what was sent:
           // reading on would only fill memory.
-          this.#keep(buffer.subarray(at));
+          this.#keep(this.#own(buffer.subarray(at)));
           this.#socket.pause();
           return;
         } else {
@@ -157,7 +165,7 @@ export class Http1Server implements Downstream, Speaker, BodySink {
       this.#headChecked = Math.max(this.#headChecked, last - from);
       this.#headSince ??= coarseNow();
       // From its very start: whether an empty line came first must not depend on where the packets were cut.
-      this.#keep(buffer.subarray(from));
+      this.#keep(this.#own(buffer.subarray(from)));
       return -1;
     }
     const text = buffer.toString('latin1', at, end);
@@ -180,7 +188,7 @@ export class Http1Server implements Downstream, Speaker, BodySink {
     let next = at;
     if (typeof framing === 'number' && buffer.length - at >= framing) {
       next = at + framing;
-      if (framing > 0) exchange.wholeBody = buffer.subarray(at, next);
+      if (framing > 0) exchange.wholeBody = this.#own(buffer.subarray(at, next));
       exchange.bytesReceived = framing;
       this.#requestDone = true;
     } else {
@@ -206,7 +214,7 @@ export class Http1Server implements Downstream, Speaker, BodySink {
     if (exchange === undefined) return;
     exchange.bytesReceived += chunk.length;
     if (isOverBodyLimit(exchange)) throw bodyTooLarge(exchange);
-    if (exchange.carrier?.requestData(chunk) === false) this.pause();
+    if (exchange.carrier?.requestData(this.#own(chunk)) === false) this.pause();
   }
 
   /** For the body's reader only. */
@@ -323,11 +331,8 @@ export class Http1Server implements Downstream, Speaker, BodySink {
     const rest = this.#held;
     this.#keep(undefined);
     this.#exchange = undefined;
-    this.#socket
-      .off('data', this.#onData)
-      .off('drain', this.#onDrain)
-      .off('end', this.#onEnd)
-      .off('close', this.#onClose);
+    this.#reads.stop();
+    this.#socket.off('drain', this.#onDrain).off('end', this.#onEnd).off('close', this.#onClose);
     const tunnel = new Tunnel(exchange, { socket: this.#socket, rest }, upstream, this.#path.refusalOf);
     this.#connection.speaker = tunnel;
     void tunnel.closed.then(() => this.#path.finish(exchange));
@@ -346,6 +351,7 @@ export class Http1Server implements Downstream, Speaker, BodySink {
     if (this.#socket.writableNeedDrain) return;
     const held = this.#held;
     this.#keep(undefined);
+    this.#isLent = false;
     if (held !== undefined) this.#consume(held);
     if (this.#held === undefined || this.#headSince !== undefined) this.#socket.resume();
   }

@@ -5,8 +5,8 @@
 
 import type { Socket } from 'node:net';
 import { asSallyportError, SallyportError } from '../../../cert-agent/base/errors.ts';
-import { readBytes } from '../../../cert-agent/base/heap.ts';
 import { Budget } from '../budget.ts';
+import { LentReads } from '../lent-reads.ts';
 import {
   defaultWindow,
   errorCode,
@@ -126,7 +126,7 @@ export class Http2Connection {
     this.#reader = new FrameReader(this.#events(), options.headBytes + maxFrameBytes, options.side);
     this.#resets = new Budget(resetBurst, options.resetsPerSecond ?? resetsPerSecond);
     this.#nextStream = options.side === 'client' ? 1 : 2;
-    socket.on('data', this.#onData);
+    new LentReads(socket, this.#onData);
     socket.on('drain', this.#pump);
     socket.on('end', this.#onEnd);
     socket.on('error', this.#onError);
@@ -392,10 +392,9 @@ export class Http2Connection {
 
   // -- what arrives ------------------------------------------------------------------------------------------------
 
-  #onData = (chunk: Buffer): void => {
-    readBytes(chunk.length);
+  #onData = (chunk: Buffer, isLent: boolean): void => {
     try {
-      this.#reader.read(chunk);
+      this.#reader.read(chunk, isLent);
     } catch (error) {
       this.#fail(asSallyportError(error, 'internal', 'the connection could not be served'));
     }

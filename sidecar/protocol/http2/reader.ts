@@ -4,6 +4,7 @@
 import { SallyportError } from '../../../cert-agent/base/errors.ts';
 import { Budget } from '../budget.ts';
 import { Gatherer } from '../gather.ts';
+import { keepLent } from '../lent-reads.ts';
 import { flag, frameType, headerBytes, maxFrameBytes, preface } from './frames.ts';
 
 /** The frames, in the order in which they arrived. */
@@ -56,6 +57,8 @@ export class FrameReader {
   stopped = false;
   readonly #events: FrameEvents;
   readonly #maxBlock: number;
+  /** What is read now is lent. */
+  #isLent = false;
   #held: Buffer | undefined = undefined;
   readonly #gathered = new Gatherer();
   #prefaceLeft: number;
@@ -73,19 +76,27 @@ export class FrameReader {
     this.#prefaceLeft = side === 'server' ? preface.length : 0;
   }
 
-  /** Reads what has arrived. @throws SallyportError `http2_*`: the connection cannot continue. */
-  read(chunk: Buffer): void {
+  /**
+   * Reads what has arrived; of bytes that are lent it copies what it keeps, and what it gives out of DATA.
+   * @throws SallyportError `http2_*`: the connection cannot continue.
+   */
+  read(chunk: Buffer, isLent = false): void {
+    this.#isLent = isLent && this.#held === undefined;
     const buffer = this.#gathered.append(this.#held, chunk);
     this.#held = undefined;
     let at = this.#prefaceLeft > 0 ? this.#readPreface(buffer) : 0;
     while (at < buffer.length && !this.stopped) {
       const next = this.#data === undefined ? this.#readFrame(buffer, at) : this.#readData(this.#data, buffer, at);
       if (next === -1) {
-        this.#held = buffer.subarray(at);
+        this.#held = this.#own(buffer.subarray(at));
         return;
       }
       at = next;
     }
+  }
+
+  #own(bytes: Buffer): Buffer {
+    return this.#isLent ? keepLent(bytes) : bytes;
   }
 
   /** Counts a useless frame. @throws SallyportError `http2_flood` if there are too many. */
@@ -189,7 +200,7 @@ export class FrameReader {
   #readData(data: OpenData, buffer: Buffer, at: number): number {
     const end = Math.min(buffer.length, at + data.left);
     data.left -= end - at;
-    if (end > at) this.#events.data(data.id, buffer.subarray(at, end));
+    if (end > at) this.#events.data(data.id, this.#own(buffer.subarray(at, end)));
     const skip = data.left > 0 ? 0 : Math.min(buffer.length - end, data.padding);
     data.padding -= skip;
     if (data.left + data.padding === 0) {
