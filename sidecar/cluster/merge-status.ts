@@ -1,4 +1,4 @@
-// What a status becomes: our entries beside those of other controllers. `parents` of routes and `ancestors` of policies
+// What a status becomes: our entries beside those of other controllers, and of other gateways of ours. `parents` of routes and `ancestors` of policies
 // are atomic lists in Gateway API's CRDs (`x-kubernetes-list-type`): server-side apply would own all of them, so they are
 // read, changed and written with the version that was read. `conditions` and `listeners` of Gateways are maps by type and
 // name: those are applied, and fields of others stay.
@@ -24,14 +24,26 @@ const atomic: ReadonlyMap<string, number> = new Map([
 /** metav1.Condition's limit. */
 const longestMessage = 32_768;
 
+/** Which entries of a status are ours. */
+export interface Owner {
+  readonly controllerName: string;
+  /** Of the object with the status. */
+  readonly namespace: string | undefined;
+  /**
+   * Whether we follow a namespace. Several gateways of one controllerName may share a cluster, each with its own
+   * namespaces. What an entry refers to is served, or known to be gone, by those that follow its namespace.
+   */
+  follows(namespace: string | undefined): boolean;
+}
+
 /**
  * The change that makes `wanted` of `current`; undefined if nothing differs but times. Without `wanted` our entries go.
  * Never throws.
  */
-export function changeOf(current: unknown, wanted: unknown, controllerName: string): StatusChange | undefined {
+export function changeOf(current: unknown, wanted: unknown, owner: Owner): StatusChange | undefined {
   const before = treeOf(current);
   const list = [...atomic.keys()].find((key) => key in treeOf(wanted ?? before));
-  if (list !== undefined) return replaceIn(list, before, treeOf(wanted), controllerName);
+  if (list !== undefined) return replaceIn(list, before, treeOf(wanted), owner);
   if (wanted === undefined) return undefined;
   const { conditions, listeners } = treeOf(wanted);
   const apply = {
@@ -42,18 +54,38 @@ export function changeOf(current: unknown, wanted: unknown, controllerName: stri
   return isSame ? undefined : { apply };
 }
 
-function replaceIn(list: string, before: Tree, wanted: Tree, controllerName: string): StatusChange | undefined {
+function replaceIn(list: string, before: Tree, wanted: Tree, owner: Owner): StatusChange | undefined {
   const all = treesOf(before[list]);
-  const isOurs = (entry: Tree): boolean => entry['controllerName'] === controllerName;
-  const [own, others] = [all.filter(isOurs), all.filter((entry) => !isOurs(entry))];
-  const next = treesOf(wanted[list]).map((entry) => {
-    const known = own.find((one) => isDeepStrictEqual(refOf(one), refOf(entry)));
-    return { ...entry, conditions: conditionsFrom(known?.['conditions'], entry['conditions']) };
+  const own = all.filter((entry) => isOf(owner, entry));
+  const next = treesOf(wanted[list])
+    .filter((entry) => isOf(owner, entry))
+    .map((entry) => {
+      const known = own.find((one) => isSameRef(one, entry));
+      return { ...entry, conditions: conditionsFrom(known?.['conditions'], entry['conditions']) };
+    });
+  // Each stays where it is: gateways that each put theirs last would rewrite the list for ever.
+  const left = new Set(next);
+  const kept = all.flatMap((entry): readonly Tree[] => {
+    if (!isOf(owner, entry)) return [entry];
+    const mine = [...left].find((one) => isSameRef(one, entry));
+    if (mine === undefined) return [];
+    left.delete(mine);
+    return [mine];
   });
   // A full list of others' entries must not be added to.
-  const room = Math.max(0, atomic.get(list)! - others.length);
-  const mine = next.slice(0, room);
-  return isDeepStrictEqual(own, mine) ? undefined : { replace: { [list]: [...others, ...mine] } };
+  const room = Math.max(0, atomic.get(list)! - kept.length);
+  const result = [...kept, ...[...left].slice(0, room)];
+  return isDeepStrictEqual(all, result) ? undefined : { replace: { [list]: result } };
+}
+
+/** Of our controller, and of a Gateway in a namespace that we follow. */
+function isOf({ controllerName, namespace, follows }: Owner, entry: Tree): boolean {
+  const { namespace: said = namespace } = refOf(entry);
+  return entry['controllerName'] === controllerName && follows(typeof said === 'string' ? said : undefined);
+}
+
+function isSameRef(one: Tree, other: Tree): boolean {
+  return isDeepStrictEqual(refOf(one), refOf(other));
 }
 
 /** Without the defaults that the API server adds. */

@@ -102,6 +102,7 @@ export class ClusterStore {
   #nextProofAt = 0;
   #proofTimer: NodeJS.Timeout | undefined = undefined;
   readonly #times: StoreTimes;
+  readonly #namespaces: ReadonlySet<string> | undefined;
   /** What happened in an outage, by kind and namespace: performance.now() when it began, undefined once it is logged. */
   readonly #said = new Map<Follower, Map<string, number | undefined>>();
 
@@ -109,6 +110,7 @@ export class ClusterStore {
     const all = { ...storeTimes, ...times };
     this.#log = log;
     this.#times = all;
+    this.#namespaces = namespaces === undefined ? undefined : new Set(namespaces);
     this.client = new ApiClient(server, all);
     this.#followers = kinds.flatMap((kind) =>
       (kind.isClusterWide === true ? [undefined] : (namespaces ?? [undefined])).map((namespace): Follower => {
@@ -221,6 +223,11 @@ export class ClusterStore {
       if (found !== undefined) return found;
     }
     return undefined;
+  }
+
+  /** Whether objects of this namespace are followed; undefined: those without one. */
+  follows(namespace: string | undefined): boolean {
+    return namespace === undefined || this.#namespaces === undefined || this.#namespaces.has(namespace);
   }
 
   /** The kind of this name, and the version in which it is followed. */

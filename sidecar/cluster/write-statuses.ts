@@ -67,7 +67,10 @@ export class StatusWriter {
 
   async #writeOne(object: KeptObject, wanted: unknown, failures: Set<string>): Promise<void> {
     const { kind, namespace, name, resourceVersion, status } = object;
-    const change = changeOf(status === undefined ? undefined : parsed(status), wanted, this.#controllerName);
+    const change = changeOf(status === undefined ? undefined : parsed(status), wanted, {
+      ...{ controllerName: this.#controllerName, namespace },
+      follows: (one) => this.#store.follows(one),
+    });
     if (change === undefined) return;
     const place = this.#store.placeOf(kind)!;
     const path = `${pathOf(place.kind, place.version, namespace)}/${encodeURIComponent(name)}/status`;

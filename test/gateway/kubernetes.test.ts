@@ -421,6 +421,28 @@ t.test('statuses are written beside those of other controllers, by one gateway',
   t.strictSame(statusOfRoute('r').parents, [theirs]);
 });
 
+t.test('of several gateways of ours, each changes the entries of Gateways in its own namespaces', async (t) => {
+  const api = await startApiServer(t, groups);
+  fill(api);
+  const controllerName = 'sallyport.dev/gateway-controller';
+  const sibling = { parentRef: { name: 'h', namespace: 'edge' }, controllerName, conditions: [] };
+  const gone = { parentRef: { name: 'gone' }, controllerName, conditions: [] };
+  const parentRefs = [{ name: 'h', namespace: 'edge' }, { name: 'g' }];
+  api.put({ ...route('r', 'a.test', 'a', { parentRefs }), status: { parents: [sibling, gone] } });
+  await startTestGateway(t, optionsOf(api, ', namespaces: [shop]'));
+  const parents = (): Any[] => api.get('HTTPRoute', 'r', 'shop').status.parents;
+  await until(() => parents().some(({ parentRef }) => parentRef.name === 'g') || undefined, 'ours');
+  t.strictSame(
+    parents().map(({ parentRef }) => parentRef.name),
+    ['h', 'g'],
+    'the entry of a Gateway that is gone goes, and that of the other gateway stays',
+  );
+  t.strictSame(parents()[0], sibling);
+  api.remove('Gateway', 'g', 'shop');
+  await until(() => parents().length === 1 || undefined, 'ours to go with its Gateway');
+  t.strictSame(parents(), [sibling]);
+});
+
 t.test('the status of a policy says what became of it, and nothing where its target is not known', async (t) => {
   const { api, one } = await started(t);
   const group = 'gateway.networking.k8s.io';
