@@ -7,7 +7,6 @@ import type { Address } from '../../../cert-agent/base/address.ts';
 import { reasonOf } from '../../../cert-agent/base/errors.ts';
 import { parseSpiffeId } from '../../../cert-agent/identity/spiffe-id.ts';
 import type { GatewaySettings, KubernetesSettings, Settings } from '../settings.ts';
-import { bundleMissing, withoutBundle } from '../settings-schema.ts';
 import { type ReadObject, treeOf } from './place.ts';
 
 /** Says which SPIFFE IDs the endpoints of a Service may prove, separated by commas. */
@@ -54,7 +53,7 @@ export function withServices(
       refused.set(service, `Service ${service} is of type ExternalName: name its host as an upstream in gateway.yaml`);
       continue;
     }
-    const who = identitiesOf(value, settings);
+    const who = identitiesOf(object, value, settings);
     if (who !== undefined && 'problem' in who) {
       refused.set(service, `Service ${service}: ${identityAnnotation}: ${who.problem}`);
       continue;
@@ -101,7 +100,12 @@ function namesIn(objects: readonly ReadObject[]): ReadonlySet<string> {
 
 const data: ReadonlySet<string> = new Set(['Service', 'EndpointSlice', 'Secret', 'ConfigMap', 'Namespace']);
 
+/**
+ * A Service may name pods of its own namespace only. Others admit this gateway for the routes and policies of their own
+ * namespace, and its author, who also chooses the addresses, would get to them past these.
+ */
 function identitiesOf(
+  { namespace = '' }: ReadObject['object'],
   value: Readonly<Record<string, unknown>>,
   settings: Settings,
 ): { readonly identities: readonly string[] } | { readonly problem: string } | undefined {
@@ -111,8 +115,13 @@ function identitiesOf(
     const identities = String(text)
       .split(',')
       .map((one) => parseSpiffeId(one.trim()).uri);
-    const [missing] = withoutBundle(identities, settings);
-    return missing === undefined ? { identities } : { problem: bundleMissing(missing) };
+    const own = `spiffe://${settings.trustDomain}/ns/${namespace}/sa/`;
+    const other = identities.find((one) => !one.startsWith(own));
+    if (other !== undefined)
+      return {
+        problem: `${other} is not of namespace ${namespace} (${own}...): name it as an upstream in gateway.yaml`,
+      };
+    return { identities };
   } catch (error) {
     return { problem: reasonOf(error) };
   }

@@ -56,7 +56,13 @@ t.test('an identity makes it a peer', async (t) => {
   for (const [text, pattern] of [
     ['web', /sallyport\.dev\/identity/],
     ['', /sallyport\.dev\/identity/],
-    ['spiffe://other.test/ns/a/sa/b', /there is no bundle for other\.test/],
+    ['spiffe://other.test/ns/shop/sa/web', /other\.test\/ns\/shop\/sa\/web is not of namespace shop/],
+    [
+      'spiffe://demo.test/ns/shop/sa/web,spiffe://demo.test/ns/bank/sa/web',
+      /ns\/bank\/sa\/web is not of namespace shop/,
+    ],
+    ['spiffe://demo.test/ns/shop2/sa/web', /is not of namespace shop \(spiffe:\/\/demo\.test\/ns\/shop\/sa\/\.\.\.\)/],
+    ['spiffe://demo.test/web', /is not of namespace shop/],
   ] as const) {
     const bad = lookAs(text);
     t.match(bad.refused.get('shop/web'), pattern);
