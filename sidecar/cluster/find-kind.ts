@@ -3,9 +3,9 @@
 // routes without the policies of that kind would be open.
 
 import { SallyportError } from '../../cert-agent/base/errors.ts';
-import type { Bounds } from './budget.ts';
+import type { Budget } from './budget.ts';
 import type { Answer, ApiClient } from './client.ts';
-import { groupPath, type WatchedKind } from './kinds.ts';
+import { groupPath, protects, type WatchedKind } from './kinds.ts';
 import { type Listed, listAll, type Refused } from './list.ts';
 import { treeOf } from './objects.ts';
 
@@ -22,11 +22,11 @@ export async function findKind(
   client: ApiClient,
   kind: WatchedKind,
   namespace: string | undefined,
-  bounds: Bounds,
+  newBudget: () => Budget,
   signal: AbortSignal,
 ): Promise<Found> {
   for (const version of kind.versions) {
-    const listed = await listAll(client, { kind, version, namespace }, bounds, signal);
+    const listed = await listAll(client, { kind, version, namespace }, newBudget(), signal);
     if (!('error' in listed)) return { version, listed };
     if (listed.isDenied !== true || kind.isBuiltIn === true) return listed;
   }
@@ -52,7 +52,7 @@ async function discover(client: ApiClient, kind: WatchedKind, signal: AbortSigna
     if (isListed && kind.versions.includes(version))
       return untrue(kind, 'discovery names it, and its list is not found');
     // What protects is missed in any version. Of the other kinds nothing is open without it.
-    if (isListed && kind.mayBeStale !== true) return { error: unreadError(kind, version) };
+    if (isListed && protects(kind)) return { error: unreadError(kind, version) };
     if (isListed) unread ??= version;
   }
   return { unread };

@@ -4,11 +4,11 @@
 
 import { setTimeout as wait } from 'node:timers/promises';
 import { asSallyportError, SallyportError } from '../../cert-agent/base/errors.ts';
-import { type Bounds, Budget } from './budget.ts';
+import { type Bounds, Budget, type Ledger } from './budget.ts';
 import { type ApiClient, parsed } from './client.ts';
 import type { CutEvent } from './cut-event.ts';
 import { findKind } from './find-kind.ts';
-import { pathOf, type WatchedKind } from './kinds.ts';
+import { pathOf, protects, type WatchedKind } from './kinds.ts';
 import { absentError, goneError, type Listed, listAll, type Refused, refusalOf } from './list.ts';
 import { type Asked, invalid, type KeptObject, keep, keepCut, keyOfObject, treeOf } from './objects.ts';
 
@@ -76,6 +76,7 @@ export class Follower {
   readonly #times: FollowTimes & Bounds;
   readonly #events: FollowEvents;
   #objects: ReadonlyMap<string, KeptObject> = new Map();
+  readonly #ledger: Ledger;
   #budget: Budget;
   #isComplete = false;
   #trouble: Trouble | undefined = undefined;
@@ -115,13 +116,16 @@ export class Follower {
     namespace: string | undefined,
     client: ApiClient,
     times: FollowTimes & Bounds,
+    ledger: Ledger,
     events: FollowEvents,
   ) {
     this.kind = kind;
     this.namespace = namespace;
     this.#client = client;
     this.#times = times;
-    this.#budget = new Budget(times);
+    this.#ledger = ledger;
+    this.#budget = new Budget(times, ledger);
+    this.#budget.count();
     this.#events = events;
   }
 
@@ -133,6 +137,11 @@ export class Follower {
   /** The namespaces with objects that are not kept. */
   get over(): ReadonlySet<string> {
     return this.#budget.over;
+  }
+
+  /** Whether there are objects that were not kept because there were too many bytes. */
+  get isExceeded(): boolean {
+    return this.#budget.exceeded.size > 0;
   }
 
   /** True from the first list on, until the kind is known to be gone. */
@@ -210,6 +219,11 @@ export class Follower {
     [this.#look, this.#away, this.#isAway] = [undefined, undefined, false];
   }
 
+  /** For a list that will replace our objects. */
+  #newBudget(): Budget {
+    return new Budget(this.#times, this.#ledger, this.#budget);
+  }
+
   /** One list or one watch. Gives why it failed, or how long to wait. */
   async #turn(signal: AbortSignal): Promise<Refused | number | undefined> {
     this.#isWatching = false;
@@ -220,7 +234,7 @@ export class Follower {
     if (this.#resourceVersion !== undefined) return this.#watch(asked, this.#resourceVersion, signal);
     this.#isLookAsked = false;
     const begunAt = performance.now();
-    const listed = await listAll(this.#client, asked, this.#times, signal);
+    const listed = await listAll(this.#client, asked, this.#newBudget(), signal);
     if ('error' in listed) return this.#refused(listed);
     this.#listed(listed, begunAt);
     return undefined;
@@ -229,7 +243,7 @@ export class Follower {
   async #find(signal: AbortSignal): Promise<Refused | number | undefined> {
     this.#isLookAsked = false;
     const begunAt = performance.now();
-    const found = await findKind(this.#client, this.kind, this.namespace, this.#times, signal);
+    const found = await findKind(this.#client, this.kind, this.namespace, () => this.#newBudget(), signal);
     if ('unread' in found) return this.#absent(begunAt, found.unread);
     this.#absences = undefined;
     if ('error' in found) return this.#refused(found);
@@ -245,6 +259,7 @@ export class Follower {
     this.#listBegunAt = begunAt;
     this.#listedAt = performance.now();
     const before = this.#budget.exceeded;
+    budget.count();
     this.#budget = budget;
     this.#sayExceeded(before);
     for (const [key, one] of objects)
@@ -270,7 +285,8 @@ export class Follower {
       if (count + 1 < absencesNeeded || begunAt - first < absentGuardMs) return goneError(this.kind);
       [this.#version, this.#resourceVersion] = [undefined, undefined];
       [this.#isVersionInDoubt, this.#isListed] = [false, false];
-      this.#budget = new Budget(this.#times);
+      this.#budget = this.#newBudget();
+      this.#budget.count();
       this.#complete(new Map());
     } else if (!this.#isComplete) {
       if (count + 1 < absencesNeeded) return firstWaitMs;
@@ -281,7 +297,7 @@ export class Follower {
     if (unread !== undefined && unread !== this.#unread) this.#events.unread(unread);
     this.#unread = unread;
     this.#events.settled();
-    return this.kind.mayBeStale !== true ? absentGuardMs : absentMs;
+    return protects(this.kind) ? absentGuardMs : absentMs;
   }
 
   async #watch(asked: Asked, from: string, signal: AbortSignal): Promise<Refused | number | undefined> {
@@ -359,7 +375,7 @@ export class Follower {
     this.#isLookAsked = false;
     const begunAt = performance.now();
     try {
-      const listed = await listAll(this.#client, asked, this.#times, signal);
+      const listed = await listAll(this.#client, asked, this.#newBudget(), signal);
       if ('error' in listed) return listed;
       if (!sameObjects(this.#objects, listed.objects)) return { listed, begunAt };
     } catch (thrown) {
@@ -488,7 +504,7 @@ export class Follower {
     // The first 410 is the ordinary end of an old version.
     if (mustList && this.#failures === 1) return undefined;
     // Its events and those of other kinds may come in any order now: a list brings it up to date at once.
-    if (this.kind.mayBeStale !== true) this.#resourceVersion = undefined;
+    if (protects(this.kind)) this.#resourceVersion = undefined;
     const isOrdinary = mustList === true || ordinary.has(status);
     this.#trouble = { error, isOrdinary, since: this.#trouble?.since ?? performance.now() };
     this.#outageSince ??= this.#trouble.since;

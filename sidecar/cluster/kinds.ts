@@ -17,14 +17,22 @@ export interface WatchedKind {
   readonly isBuiltIn?: true;
   /** No gateway works without its CRD: that it is not there is an error, and no state. */
   readonly isRequired?: true;
+  /** Its objects open something and restrict nothing: without them there is less to serve. */
+  readonly isRoute?: true;
   /**
-   * Its objects restrict nothing: without them there is less to serve. All other kinds protect: policies, and also
-   * Gateways, namespaces and Services, whose fields and labels say who may attach and who the peer is. While one kind
-   * that protects is not followed, no document of any kind changes.
+   * Documents refer to its objects, which may change while the documents may not. All other kinds are documents: while
+   * one of them is not followed, no document of any kind changes. A new route could lack its policy, and a policy that
+   * is gone could have been removed after a route that is still here.
    */
-  readonly mayBeStale?: true;
-  /** Documents refer to its objects, which may change while the documents may not. */
   readonly isData?: true;
+}
+
+/**
+ * Whether its objects protect: policies, and also Gateways, namespaces and Services, whose fields and labels say who may
+ * attach and who the peer is.
+ */
+export function protects({ isRoute, isData }: WatchedKind): boolean {
+  return isRoute !== true && isData !== true;
 }
 
 const gatewayApi = 'gateway.networking.k8s.io';
@@ -53,17 +61,17 @@ const standardKinds: readonly WatchedKind[] = [
   { ...{ kind: 'Gateway', plural: 'gateways', group: gatewayApi, versions: ['v1', 'v1beta1'] }, isRequired: true },
   {
     ...{ kind: 'HTTPRoute', plural: 'httproutes', group: gatewayApi, versions: ['v1', 'v1beta1'] },
-    ...{ isRequired: true, mayBeStale: true },
+    ...{ isRequired: true, isRoute: true },
   },
-  { kind: 'GRPCRoute', plural: 'grpcroutes', group: gatewayApi, versions: ['v1', 'v1alpha2'], mayBeStale: true },
+  { kind: 'GRPCRoute', plural: 'grpcroutes', group: gatewayApi, versions: ['v1', 'v1alpha2'], isRoute: true },
   {
     kind: 'TLSRoute',
     plural: 'tlsroutes',
     group: gatewayApi,
     versions: ['v1', 'v1alpha3', 'v1alpha2'],
-    mayBeStale: true,
+    isRoute: true,
   },
-  { kind: 'TCPRoute', plural: 'tcproutes', group: gatewayApi, versions: ['v1', 'v1alpha2'], mayBeStale: true },
+  { kind: 'TCPRoute', plural: 'tcproutes', group: gatewayApi, versions: ['v1', 'v1alpha2'], isRoute: true },
   {
     ...{ kind: 'ReferenceGrant', plural: 'referencegrants', group: gatewayApi, versions: ['v1', 'v1beta1'] },
     isRequired: true,
@@ -80,18 +88,18 @@ const standardKinds: readonly WatchedKind[] = [
   { kind: 'Service', plural: 'services', group: '', versions: ['v1'], isBuiltIn: true },
   {
     ...{ kind: 'Secret', plural: 'secrets', group: '', versions: ['v1'], fieldSelector: usedSecrets },
-    ...{ isBuiltIn: true, isData: true, mayBeStale: true },
+    ...{ isBuiltIn: true, isData: true },
   },
   {
     kind: 'ConfigMap',
     plural: 'configmaps',
     group: '',
     versions: ['v1'],
-    ...{ isBuiltIn: true, isData: true, mayBeStale: true },
+    ...{ isBuiltIn: true, isData: true },
   },
   {
     ...{ kind: 'EndpointSlice', plural: 'endpointslices', group: 'discovery.k8s.io', versions: ['v1'] },
-    ...{ isBuiltIn: true, isData: true, mayBeStale: true },
+    ...{ isBuiltIn: true, isData: true },
   },
 ];
 

@@ -1,8 +1,8 @@
 // Lists all objects of a kind, page by page, at one resource version.
 
 import { SallyportError } from '../../cert-agent/base/errors.ts';
-import { type Bounds, Budget } from './budget.ts';
-import { type Answer, type ApiClient, maxLineBytes, TooLarge } from './client.ts';
+import type { Budget } from './budget.ts';
+import { type Answer, type ApiClient, maxLineBytes, maxPageBytes, TooLarge } from './client.ts';
 import { pathOf, type WatchedKind } from './kinds.ts';
 import { type Asked, eventBytes, invalid, type KeptObject, keep, keyOfObject, tooLarge, treeOf } from './objects.ts';
 
@@ -35,29 +35,10 @@ const maxPages = 10_000;
 const maxTokenLength = 8192;
 
 /**
- * All objects, or why there are none.
+ * All objects, counted in an empty budget, or why there are none.
  * @throws SallyportError `kubernetes_unavailable`, `kubernetes_invalid`.
  */
 export async function listAll(
-  client: ApiClient,
-  asked: Asked,
-  bounds: Bounds,
-  signal: AbortSignal,
-): Promise<Listed | Refused> {
-  let limit = pageSize;
-  for (;;) {
-    try {
-      return await listBy(limit, client, asked, new Budget(bounds), signal);
-    } catch (error) {
-      if (!(error instanceof TooLarge)) throw error;
-      if (limit === 1) throw invalid(asked, 'an object is too large');
-      limit = Math.max(1, Math.floor(limit / 10));
-    }
-  }
-}
-
-async function listBy(
-  limit: number,
   client: ApiClient,
   asked: Asked,
   budget: Budget,
@@ -67,12 +48,19 @@ async function listBy(
   const objects = new Map<string, KeptObject>();
   const path = pathOf(kind, version, namespace);
   let next = '';
+  let limit = pageSize;
   const seen = new Set<string>();
   for (let page = 0; page < maxPages; page++) {
-    const query = new URLSearchParams({ limit: String(limit) });
-    if (kind.fieldSelector !== undefined) query.set('fieldSelector', kind.fieldSelector);
-    if (next !== '') query.set('continue', next);
-    const answer = await client.page(`${path}?${query}`, signal);
+    const ask = (size: number): Promise<Answer> => {
+      const query = new URLSearchParams({ limit: String(size) });
+      if (kind.fieldSelector !== undefined) query.set('fieldSelector', kind.fieldSelector);
+      if (next !== '') query.set('continue', next);
+      return client.page(`${path}?${query}`, signal);
+    };
+    let answer: Answer;
+    [answer, limit] = await fitting(limit, ask, asked);
+    // The large objects of one tenant must not make small pages of everybody's.
+    if (answer.bytes < maxPageBytes / 4) limit = Math.min(pageSize, 2 * limit);
     if (answer.status !== 200) return refusalOf(answer, asked, 'list');
     const { kind: said, metadata, items } = treeOf(answer.value);
     if (said !== `${kind.kind}List`) throw invalid(asked, `it is no ${kind.kind}List`);
@@ -96,6 +84,22 @@ async function listBy(
     next = more;
   }
   throw invalid(asked, 'its pages have no end');
+}
+
+/** A page of at most `limit` objects, and of how many it was: fewer if they are too large. */
+async function fitting(
+  limit: number,
+  ask: (size: number) => Promise<Answer>,
+  asked: Asked,
+): Promise<readonly [Answer, number]> {
+  for (let size = limit; ; size = Math.max(1, Math.floor(size / 4))) {
+    try {
+      return [await ask(size), size];
+    } catch (error) {
+      if (!(error instanceof TooLarge)) throw error;
+      if (size === 1) throw invalid(asked, 'an object is too large');
+    }
+  }
 }
 
 /** What an answer that is no success means. */

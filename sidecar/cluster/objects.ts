@@ -17,6 +17,8 @@ export interface KeptObject {
   readonly resourceVersion: string;
   /** JSON of its status; undefined without one. */
   readonly status: string | undefined;
+  /** It is being deleted. */
+  readonly isEnding?: true;
   /** Its text is not kept: there is too much of its namespace. */
   readonly isOver?: true;
   /** Of these, one that is too much by itself, and why: `more than ...`. */
@@ -67,6 +69,7 @@ export function keep(value: unknown, asked: Asked): KeptObject {
     ...{ kind: kind.kind, name, resourceVersion, text: JSON.stringify(object) },
     namespace: namespace as string | undefined,
     status: status === undefined || !hasStatus(kind) ? undefined : JSON.stringify(status),
+    ...(meta['deletionTimestamp'] === undefined ? {} : { isEnding: true }),
   };
 }
 

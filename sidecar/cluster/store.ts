@@ -1,17 +1,19 @@
 // All objects that a gateway is configured by, followed at an API server. Until each kind has been listed once there is no
 // snapshot. When the API server is away the last objects stay, and the log and the metrics say how old they are.
 
+import { getHeapStatistics } from 'node:v8';
 import type { ApiServer } from '../../cert-agent/base/api-server.ts';
 import { every } from '../../cert-agent/base/background.ts';
 import type { SallyportError } from '../../cert-agent/base/errors.ts';
 import type { Log } from '../../cert-agent/base/log.ts';
-import type { Bounds } from './budget.ts';
+import { type Bounds, Ledger } from './budget.ts';
 import { ApiClient, type ClientTimes } from './client.ts';
 import { unreadError } from './find-kind.ts';
 import { Follower, type FollowTimes } from './follow.ts';
-import type { WatchedKind } from './kinds.ts';
+import { protects, type WatchedKind } from './kinds.ts';
 import { Mentions, sameTexts } from './mentions.ts';
 import type { KeptObject } from './objects.ts';
+import { settleRoutes } from './settle-routes.ts';
 
 export interface StoreOptions {
   readonly server: ApiServer;
@@ -48,13 +50,17 @@ export interface KindFacts {
   readonly error: SallyportError | undefined;
 }
 
-/** Documents that are in force once each kind that protects is proven to be as new. */
+/** Documents that are in force once each kind of theirs is proven to be as new. */
 interface Staged {
   readonly documents: Snapshot;
   /** performance.now() when the documents were read. */
   readonly at: number;
   /** The number of changes of kinds that protect until then. */
   readonly changes: number;
+  /** The namespaces whose documents stay as they are, because a kind of theirs is not followed. */
+  readonly frozen: ReadonlySet<string>;
+  /** What protects is proven, and newer than the routes: only these are to be proven, once more. */
+  readonly isLast?: true;
 }
 
 export const storeTimes: StoreTimes = Object.freeze({
@@ -70,7 +76,8 @@ export const storeTimes: StoreTimes = Object.freeze({
   proofMs: 1000,
   rolesMs: 10_000,
   namespaceBytes: 32 * 1024 * 1024,
-  totalBytes: 256 * 1024 * 1024,
+  // Twice in memory while they are listed again, and text of other scripts than Latin takes two bytes for each unit.
+  totalBytes: Math.min(256 * 1024 * 1024, getHeapStatistics().heap_size_limit / 4),
 });
 
 /** After so many proofs in which kinds that protect changed, documents are in force that were never all there at once. */
@@ -98,11 +105,14 @@ export class ClusterStore {
   /** Changes of kinds that protect, and the proofs in a row in which there was one. */
   #changes = 0;
   #proofs = 0;
+  /** `#changes` of the documents in force, if they were all there at once. */
+  #changesInForce: number | undefined = undefined;
   /** performance.now() from which on the next documents are proven, and what waits for it. */
   #nextProofAt = 0;
   #proofTimer: NodeJS.Timeout | undefined = undefined;
   readonly #times: StoreTimes;
   readonly #namespaces: ReadonlySet<string> | undefined;
+  readonly #routeKinds: ReadonlySet<string>;
   /** What happened in an outage, by kind and namespace: performance.now() when it began, undefined once it is logged. */
   readonly #said = new Map<Follower, Map<string, number | undefined>>();
 
@@ -110,11 +120,13 @@ export class ClusterStore {
     const all = { ...storeTimes, ...times };
     this.#log = log;
     this.#times = all;
+    this.#routeKinds = new Set(kinds.flatMap(({ kind, isRoute }) => (isRoute === true ? kind : [])));
     this.#namespaces = namespaces === undefined ? undefined : new Set(namespaces);
     this.client = new ApiClient(server, all);
+    const ledger = new Ledger();
     this.#followers = kinds.flatMap((kind) =>
       (kind.isClusterWide === true ? [undefined] : (namespaces ?? [undefined])).map((namespace): Follower => {
-        const follower: Follower = new Follower(kind, namespace, this.client, all, {
+        const follower: Follower = new Follower(kind, namespace, this.client, all, ledger, {
           changed: () => this.#changed(follower),
           settled: () => this.#settled(),
           failed: () => this.#sayTrouble(follower),
@@ -124,7 +136,7 @@ export class ClusterStore {
           cleared: () => {
             for (const one of this.#followers) one.answers();
             // What was held back is due.
-            if (kind.mayBeStale !== true) this.#changed(follower);
+            if (kind.isData !== true) this.#changed(follower);
           },
           recovered: (since) => this.#sayRecovered(follower, since),
         });
@@ -136,8 +148,9 @@ export class ClusterStore {
   }
 
   /**
-   * All objects that documents may mean; undefined until each kind was listed. Fails closed: while a kind that protects is not followed, all
-   * documents are the last complete ones. Only what they refer to still changes: Secrets, ConfigMaps and endpoints.
+   * All objects that documents may mean; undefined until each kind was listed. Fails closed: while a kind of documents
+   * is not followed, all documents are the last complete ones. Only what they refer to still changes: Secrets,
+   * ConfigMaps and endpoints.
    */
   snapshot(): Snapshot | undefined {
     if (!this.#isComplete()) return undefined;
@@ -152,37 +165,61 @@ export class ClusterStore {
   }
 
   /**
-   * Takes up changed documents. A watch may be quiet because nothing happens, or because its connection is dead, and a
-   * kind that was absent may be there since: a route that came after its policy must not be in force before that. So the
-   * documents wait until an answer to a request that began later has proved what there is of each kind that protects. If
-   * one of these kinds changed meanwhile, they are taken again, with its objects.
+   * Each kind has a watch of its own, and the newest event of one proves nothing of the others. A route that came after
+   * its policy must not be in force before that, and one that went before its policy must not be in force after that.
+   * So the documents wait until answers to requests that began later have proved what there is of each kind. Those that
+   * were the same before and after were all there at once.
    */
   #takeUp(): void {
-    if (this.#blindGuard() !== undefined) {
-      if (this.#staged !== undefined) [this.#staged, this.#isDirty] = [undefined, true];
-      return;
-    }
+    const frozen = this.#frozen();
+    const isOld = this.#staged !== undefined && (frozen === undefined || !sameSet(frozen, this.#staged.frozen));
+    if (isOld) [this.#staged, this.#isDirty] = [undefined, true];
+    if (frozen === undefined) return;
     if (this.#staged === undefined) {
       if (!this.#isDirty || this.#mustWait()) return;
       this.#isDirty = false;
-      this.#staged = { documents: this.#readDocuments(), at: performance.now(), changes: this.#changes };
-      for (const one of this.#followers) if (one.kind.mayBeStale !== true) one.lookNow();
+      const documents = this.#readDocuments(frozen);
+      this.#stage({ documents, at: performance.now(), changes: this.#changes, frozen });
     }
-    const { at, documents, changes } = this.#staged;
     if (this.#unproven() !== undefined) return;
+    const staged = this.#staged!;
     const { proofMs, longestWaitMs } = this.#times;
-    this.#nextProofAt = at + Math.max(proofMs, Math.min(longestWaitMs, proofShare * (performance.now() - at)));
+    this.#nextProofAt =
+      staged.at + Math.max(proofMs, Math.min(longestWaitMs, proofShare * (performance.now() - staged.at)));
     this.#staged = undefined;
-    const isSame = changes === this.#changes;
-    if (!isSame && ++this.#proofs < maxProofs) {
+    this.#judge(staged);
+    if (this.#isDirty) this.#mustWait();
+  }
+
+  #stage(staged: Staged): void {
+    this.#staged = staged;
+    for (const one of this.#followers) if (mustProve(staged, one)) one.lookNow();
+  }
+
+  /** Takes proven documents, or proves others. Changes without end must not keep out all that do not change. */
+  #judge(staged: Staged): void {
+    const { documents, changes, isLast, frozen } = staged;
+    const now = this.#readDocuments(frozen);
+    const isSame = isLast !== true && changes === this.#changes;
+    const { settled, isWhole } = settleRoutes(documents, now, {
+      routeKinds: this.#routeKinds,
+      known: isSame && changes === this.#changesInForce ? this.#documents : undefined,
+      inForce: this.#documents,
+    });
+    if (isLast !== true && !(isSame && isWhole)) {
       this.#isDirty = true;
-      this.#mustWait();
-      return;
+      if (++this.#proofs < maxProofs) return;
+      if (!isSame) {
+        const protecting = now.filter(({ kind }) => !this.#routeKinds.has(kind));
+        const routes = documents.filter(({ kind }) => this.#routeKinds.has(kind));
+        this.#stage({ documents: [...protecting, ...routes], at: performance.now(), changes, frozen, isLast: true });
+        return;
+      }
     }
     this.#proofs = 0;
-    [this.#documents, this.#isStale] = [isSame ? documents : this.#withNewest(documents), true];
-    this.#mentions.update(this.#documents);
-    if (this.#isDirty) this.#mustWait();
+    this.#changesInForce = isSame ? changes : undefined;
+    [this.#documents, this.#isStale] = [settled, true];
+    this.#mentions.update(settled);
   }
 
   /** True if it is too soon for the next proof. They cost the API server as little however fast documents change. */
@@ -197,22 +234,22 @@ export class ClusterStore {
   }
 
   /**
-   * Changes without end of what protects must not keep out all others: what protects as it is now, with the proven routes
-   * that are still there.
+   * Of a namespace in which a policy may be missing, because there is too much, or because the namespace is being
+   * deleted, there is no document at all. Nor is there a route or a Gateway that is being deleted, which a finalizer may
+   * keep for long after its policies.
    */
-  #withNewest(documents: Snapshot): Snapshot {
-    const keyOf = ({ kind, namespace, name }: KeptObject): string => `${kind} ${namespace}/${name}`;
-    const proven = new Map(documents.map((one) => [keyOf(one), one]));
-    const routes = new Set(this.#followers.flatMap(({ kind }) => (kind.mayBeStale === true ? kind.kind : [])));
-    return this.#readDocuments().flatMap((one) => (routes.has(one.kind) ? (proven.get(keyOf(one)) ?? []) : one));
-  }
-
-  /** Of a namespace in which a policy may be missing, because there is too much, there is no document at all. */
-  #readDocuments(): Snapshot {
-    const isDocument = ({ kind }: Follower): boolean => kind.isData !== true;
-    const over = new Set(this.#followers.filter(isDocument).flatMap((one) => [...one.over]));
+  #readDocuments(frozen: ReadonlySet<string>): Snapshot {
+    const isDocument = ({ kind, namespace = '' }: Follower): boolean => kind.isData !== true && !frozen.has(namespace);
+    const closed = new Set(this.#followers.filter(isDocument).flatMap((one) => [...one.over]));
     const all = this.#objectsOf(isDocument);
-    return over.size === 0 ? all : all.filter(({ namespace = '' }) => namespace === '' || !over.has(namespace));
+    for (const { kind, name, isEnding } of all) if (kind === 'Namespace' && isEnding === true) closed.add(name);
+    const read = all.filter(({ kind, isEnding }) => {
+      return isEnding !== true || (kind !== 'Gateway' && !this.#routeKinds.has(kind));
+    });
+    const stay = frozen.size === 0 ? [] : (this.#documents ?? []);
+    return [...read, ...stay.filter(({ namespace = '' }) => frozen.has(namespace))].filter(
+      ({ namespace = '' }) => !closed.has(namespace),
+    );
   }
 
   /** The object as it was seen last, with its newest status. */
@@ -239,7 +276,7 @@ export class ClusterStore {
   /** What the first snapshot waits for; undefined once it is there. */
   waitingFor(): string | undefined {
     const missing = this.#followers.filter(({ isComplete }) => !isComplete);
-    const [first = this.#documents === undefined ? (this.#blindGuard() ?? this.#unproven()) : undefined] = missing;
+    const [first = this.#documents === undefined ? (this.#blind() ?? this.#unproven()) : undefined] = missing;
     if (first === undefined) return undefined;
     const failed = missing.find(({ trouble }) => trouble !== undefined) ?? first;
     const more = missing.length <= 1 ? '' : ` and ${missing.length - 1} more kinds`;
@@ -272,16 +309,27 @@ export class ClusterStore {
     await this.client.close();
   }
 
-  /** A kind that protects and is not followed. */
-  #blindGuard(): Follower | undefined {
-    return this.#followers.find(({ kind, trouble }) => kind.mayBeStale !== true && trouble !== undefined);
+  /** A kind of documents that is not followed. */
+  #blind(): Follower | undefined {
+    return this.#followers.find(isBlind);
   }
 
-  /** A kind that protects and is not yet proven to be as new as the documents that wait. */
+  /**
+   * The namespaces in which a kind of documents is not followed: a policy has its targets in its own namespace, so the
+   * others go on. undefined if all must stay, because the kind has no namespace, or is followed in all at once.
+   */
+  #frozen(): ReadonlySet<string> | undefined {
+    const spaces = this.#followers.filter(isBlind).map(({ namespace }) => namespace);
+    const named = new Set(spaces.flatMap((one) => one ?? []));
+    // At the start there is nothing that could stay.
+    return spaces.includes(undefined) || (named.size > 0 && this.#documents === undefined) ? undefined : named;
+  }
+
+  /** A kind that is not yet proven to be as new as the documents that wait. */
   #unproven(): Follower | undefined {
-    const { at } = this.#staged ?? {};
-    if (at === undefined) return undefined;
-    return this.#followers.find(({ kind, provenAt }) => kind.mayBeStale !== true && provenAt < at);
+    const staged = this.#staged;
+    if (staged === undefined) return undefined;
+    return this.#followers.find((one) => mustProve(staged, one) && one.provenAt < staged.at);
   }
 
   #objectsOf(test: (follower: Follower) => boolean): KeptObject[] {
@@ -296,7 +344,7 @@ export class ClusterStore {
   #changed({ kind }: Follower): void {
     if (kind.isData === true) this.#isStale = true;
     else this.#isDirty = true;
-    if (kind.mayBeStale !== true) this.#changes++;
+    if (protects(kind)) this.#changes++;
     if (!this.#isComplete()) return;
     // For the first time there is nothing to gather.
     if (this.#documents === undefined) this.#takeUp();
@@ -366,11 +414,13 @@ export class ClusterStore {
         : 'no document of this namespace is in force until there is less';
     this.#log.error(
       { code: 'kubernetes_invalid', kind: kind.kind, namespace },
-      `${kind.plural} of namespace ${namespace} have too many bytes (${namespaceBytes} each, ${totalBytes} in all): ${then}`,
+      `namespace ${namespace} has too many bytes for its ${kind.plural} (of all kinds ${namespaceBytes}, all namespaces ${totalBytes}): ${then}`,
     );
   }
 
   #remind(): void {
+    // What was too much may fit since there is less of another kind.
+    for (const one of this.#followers) if (one.isExceeded) one.lookNow();
     const behind = this.#followers.filter(({ trouble }) => trouble !== undefined);
     if (behind.length === 0) return;
     const oldest = behind.reduce((a, b) => (a.trouble!.since <= b.trouble!.since ? a : b));
@@ -381,6 +431,18 @@ export class ClusterStore {
       `objects of ${behind.length} kinds are up to ${seconds} s old: ${error.message}`,
     );
   }
+}
+
+function isBlind({ kind, trouble }: Follower): boolean {
+  return kind.isData !== true && trouble !== undefined;
+}
+
+function mustProve({ isLast, frozen }: Staged, { kind, namespace = '' }: Follower): boolean {
+  return kind.isData !== true && !frozen.has(namespace) && (isLast !== true || kind.isRoute === true);
+}
+
+function sameSet(a: ReadonlySet<string>, b: ReadonlySet<string>): boolean {
+  return a.size === b.size && [...a].every((one) => b.has(one));
 }
 
 function titleOf({ kind, namespace }: Pick<Follower, 'kind' | 'namespace'>): string {

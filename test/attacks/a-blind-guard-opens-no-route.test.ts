@@ -1,7 +1,7 @@
 // Kinds that protect are judged together: while one of them is not followed, no route changes that it may protect.
 
 import t from 'tap';
-import { gatewayKinds } from '../../sidecar/cluster/kinds.ts';
+import { gatewayKinds, protects } from '../../sidecar/cluster/kinds.ts';
 import { ClusterStore, type StoreTimes } from '../../sidecar/cluster/store.ts';
 import { failure, startApiServer } from '../fixtures/api-server.ts';
 import { logTo } from '../fixtures/mesh.ts';
@@ -277,9 +277,9 @@ for (const [mode, what] of [
   });
 
 t.test('Gateways, namespaces, classes, Services and unknown kinds protect, too', async (t) => {
-  const stale = kinds.flatMap(({ kind, mayBeStale }) => (mayBeStale === true ? kind : []));
+  const rest = kinds.flatMap((one) => (protects(one) ? [] : one.kind));
   const routes = ['HTTPRoute', 'GRPCRoute', 'TLSRoute', 'TCPRoute'];
-  t.strictSame(stale, [...routes, 'Secret', 'ConfigMap', 'EndpointSlice']);
+  t.strictSame(rest, [...routes, 'Secret', 'ConfigMap', 'EndpointSlice']);
   for (const plural of ['gateways', 'namespaces', 'gatewayclasses', 'services']) {
     const api = await startFilled(t);
     const lines: Record<string, unknown>[] = [];
