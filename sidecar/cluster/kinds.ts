@@ -19,6 +19,8 @@ export interface WatchedKind {
   readonly isRequired?: true;
   /** Its objects open something and restrict nothing: without them there is less to serve. */
   readonly isRoute?: true;
+  /** A policy that is not evaluated here: what it names is closed. Its status is left to its own controller. */
+  readonly isForeign?: true;
   /**
    * Documents refer to its objects, which may change while the documents may not. All other kinds are documents: while
    * one of them is not followed, no document of any kind changes. A new route could lack its policy, and a policy that
@@ -80,6 +82,10 @@ const standardKinds: readonly WatchedKind[] = [
   named('SecurityPolicy', envoyGateway, ['v1alpha1']),
   named('BackendTrafficPolicy', envoyGateway, ['v1alpha1']),
   named('ClientTrafficPolicy', envoyGateway, ['v1alpha1']),
+  { ...named('EnvoyExtensionPolicy', envoyGateway, ['v1alpha1']), isForeign: true },
+  { ...named('EnvoyPatchPolicy', envoyGateway, ['v1alpha1']), isForeign: true },
+  { ...named('AuthorizationPolicy', 'security.istio.io', ['v1', 'v1beta1']), isForeign: true },
+  { ...named('RequestAuthentication', 'security.istio.io', ['v1', 'v1beta1']), isForeign: true },
   {
     ...{ kind: 'DestinationRule', plural: 'destinationrules', group: 'networking.istio.io' },
     versions: ['v1', 'v1beta1', 'v1alpha3'],

@@ -44,7 +44,7 @@ export class StatusWriter {
     const done = new Set<string>();
     for (const one of wanted) {
       const place = this.#store.placeOf(one.kind);
-      if (place === undefined) continue;
+      if (place === undefined || place.kind.isForeign === true) continue;
       const { name, namespace: space } = one.metadata;
       const namespace = place.kind.isClusterWide === true ? undefined : space;
       done.add(`${one.kind} ${namespace}/${name}`);

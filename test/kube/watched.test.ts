@@ -31,7 +31,8 @@ t.test('the rights to read are those of the kinds, and none to change them', asy
 
 t.test('the rights to write are those of statuses, and of one Lease', async (t) => {
   const written = kinds.filter(
-    ({ isBuiltIn, kind }) => !isBuiltIn && kind !== 'ReferenceGrant' && kind !== 'DestinationRule',
+    ({ isBuiltIn, isForeign, kind }) =>
+      !isBuiltIn && !isForeign && kind !== 'ReferenceGrant' && kind !== 'DestinationRule',
   );
   t.strictSame(granted('patch'), written.map(({ group, plural }) => `${group}/${plural}/status`).toSorted());
   const [role] = read('rbac.yaml').filter(({ kind }) => kind === 'Role');

@@ -69,7 +69,7 @@ export function oursOf(objects: readonly ReadObject[]): ReadObject[] {
       const mine = routes.get(one);
       return mine === undefined ? [] : [mine];
     }
-    return isForOthers(one, others) ? [] : [one];
+    return isForOthers(one, others) || isForWorkloads(one) ? [] : [one];
   });
 }
 
@@ -143,6 +143,12 @@ function isForOthers({ object, value }: ReadObject, others: ReadonlySet<string>)
       return others.has(`${kind} ${namespace}/${name}`);
     })
   );
+}
+
+/** A policy of Istio without a target is for pods, or for Istio's own gateways, which it selects by their labels. */
+function isForWorkloads({ value }: ReadObject): boolean {
+  const isOfIstio = String(value['apiVersion']).startsWith('security.istio.io/');
+  return isOfIstio && !Object.keys(treeOf(value['spec'])).some((field) => field.startsWith('target'));
 }
 
 function keyOf({ object }: ReadObject): string {
