@@ -21,9 +21,11 @@ export interface LeaseOptions {
 export interface LeaseTimes {
   readonly durationMs: number;
   readonly renewMs: number;
+  /** For so long the API server may not know our roles yet. */
+  readonly rolesMs: number;
 }
 
-const usual: LeaseTimes = { durationMs: 15_000, renewMs: 4000 };
+const usual: LeaseTimes = { durationMs: 15_000, renewMs: 4000, rolesMs: 10_000 };
 
 /** Tries to hold the lease until it is closed. */
 export class Lease {
@@ -38,7 +40,9 @@ export class Lease {
   #wasHeld = false;
   /** What another's lease was when it last changed, and when we saw that. */
   #other: { readonly version: string; readonly at: number } | undefined = undefined;
-  #problem: string | undefined = undefined;
+  #problems = new Set<string>();
+  /** performance.now() at the first try that was forbidden, of those in a row. */
+  #forbiddenSince: number | undefined = undefined;
 
   constructor(options: LeaseOptions) {
     this.#options = options;
@@ -72,11 +76,9 @@ export class Lease {
       const isOurs = await this.#try(() => this.#holder);
       // Counted from before the request: the others count from when they saw its result.
       this.#heldUntil = isOurs ? begunAt + (this.#times.durationMs * 2) / 3 : 0;
-      this.#problem = undefined;
+      [this.#problems, this.#forbiddenSince] = [new Set(), undefined];
     } catch (error) {
-      const { code, message, hint } = asSallyportError(error, 'internal', 'the lease cannot be held');
-      if (message !== this.#problem) this.#options.log.error({ code, hint }, message);
-      this.#problem = message;
+      this.#say(asSallyportError(error, 'internal', 'the lease cannot be held'));
     }
     const isHeld = this.isHeld();
     if (isHeld !== this.#wasHeld)
@@ -85,6 +87,19 @@ export class Lease {
         isHeld ? 'this gateway writes the statuses' : 'another gateway writes the statuses, or none',
       );
     this.#wasHeld = isHeld;
+  }
+
+  /**
+   * One line for each problem until the lease can be tried again. Roles take a moment to be known: what is forbidden is
+   * told if it still is after that, and the verbs that are granted one after the other are one problem.
+   */
+  #say({ code, message, hint }: SallyportError): void {
+    const isForbidden = code === 'kubernetes_forbidden';
+    if (isForbidden) this.#forbiddenSince ??= performance.now();
+    if (isForbidden && performance.now() - this.#forbiddenSince! < this.#times.rolesMs) return;
+    const what = isForbidden ? code : message;
+    if (!this.#problems.has(what)) this.#options.log.error({ code, hint }, message);
+    this.#problems.add(what);
   }
 
   /** Writes the lease if it is ours or has expired; true if it is ours now. @throws SallyportError `kubernetes_*`. */

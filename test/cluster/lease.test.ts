@@ -8,11 +8,11 @@ import { logTo } from '../fixtures/mesh.ts';
 import { type Owner, until } from '../fixtures/process.ts';
 
 /** A machine that is busy may stop for two seconds. */
-const times = { durationMs: 4000, renewMs: 100 };
+const times = { durationMs: 4000, renewMs: 100, rolesMs: 300 };
 
-function lease(t: Owner, api: FakeApiServer, lines: Record<string, unknown>[] = []): Lease {
+function lease(t: Owner, api: FakeApiServer, lines: Record<string, unknown>[] = [], of = times): Lease {
   const client = new ApiClient(api, { answerMs: 30_000, silenceMs: 30_000 });
-  const one = new Lease({ client, namespace: 'edge', name: 'sallyport-gateway', log: logTo(lines), times });
+  const one = new Lease({ client, namespace: 'edge', name: 'sallyport-gateway', log: logTo(lines), times: of });
   t.teardown(async () => {
     await one.close();
     await client.close();
@@ -75,5 +75,36 @@ t.test('without the right to it, no gateway leads, and the error names it', asyn
   const one = lease(t, api, lines);
   await until(() => lines.find(({ code }) => code === 'kubernetes_forbidden'), 'the error');
   t.match(JSON.stringify(lines), /forbids us to get Lease edge\/sallyport-gateway/);
+  t.notOk(one.isHeld());
+});
+
+t.test('roles that come one after the other are no error, and those that do not come are one', async (t) => {
+  const api = await startApiServer(t);
+  const lines: Record<string, unknown>[] = [];
+  const forbidden = new Set(['GET', 'POST']);
+  let refused = 0;
+  api.intercept = ({ method }, response) => {
+    if (!forbidden.has(method)) return false;
+    refused++;
+    failure(response, 403, 'Forbidden', 'no');
+    return true;
+  };
+  const errors = (): unknown[] => lines.filter(({ code }) => code === 'kubernetes_forbidden');
+  const late = lease(t, api, lines, { ...times, rolesMs: 60_000 });
+  await until(() => refused > 2 || undefined, 'some tries');
+  forbidden.delete('GET');
+  await until(() => refused > 5 || undefined, 'some more');
+  forbidden.clear();
+  await until(() => late.isHeld() || undefined, 'it is held');
+  t.strictSame(errors(), [], 'it passed');
+  await late.close();
+  forbidden.add('GET');
+  const one = lease(t, api, lines, { ...times, rolesMs: 0 });
+  await until(() => errors().length > 0 || undefined, 'the error');
+  forbidden.delete('GET');
+  forbidden.add('PUT');
+  const before = refused;
+  await until(() => refused > before + 4 || undefined, 'the other verb');
+  t.equal(errors().length, 1, 'one line');
   t.notOk(one.isHeld());
 });
