@@ -139,13 +139,14 @@ async function askRunning(path: string): Promise<StatusList | undefined> {
     return status === 200 && typeof body === 'object' && body !== null ? body : {};
   };
   try {
-    const { configFile, lastProblem } = (await page('/state')) as Partial<State>;
+    const { configFile, lastProblem, kubernetes } = (await page('/state')) as Partial<State>;
     if (configFile === undefined) return instead(`no gateway responds at ${place}`);
     if (realPath(configFile) !== realPath(file)) return instead(`the process at ${place} serves ${configFile}`);
     const list = (await page('/gateway-status')) as Partial<StatusList>;
     if (list.items === undefined) return instead(`no gateway responds at ${place}`);
     note(`status of the running gateway at ${place}`);
     if (lastProblem) noteWarning(`the last change was rejected: ${lastProblem.message}`);
+    for (const one of kubernetes?.worries ?? []) noteWarning(one);
     return list as StatusList;
   } catch (error) {
     if (error instanceof SallyportError && error.code === 'upstream_connect')
@@ -158,6 +159,7 @@ async function askRunning(path: string): Promise<StatusList | undefined> {
 interface State {
   readonly configFile: string;
   readonly lastProblem: { readonly message: string } | null;
+  readonly kubernetes: { readonly worries: readonly string[] };
 }
 
 /** The path with links resolved, if it exists here. */

@@ -50,6 +50,24 @@ export interface KindFacts {
   readonly error: SallyportError | undefined;
 }
 
+/** A kind that is not followed, for those who ask how old the objects are. */
+export interface StaleKind {
+  readonly kind: string;
+  readonly namespace: string | null;
+  /** ISO 8601. */
+  readonly since: string;
+  readonly code: string;
+  readonly message: string;
+  /** What does not change meanwhile. */
+  readonly holdsUp: string;
+}
+
+/** A document of a namespace of which none is in force, and why. */
+export interface ClosedDocument {
+  readonly object: KeptObject;
+  readonly why: string;
+}
+
 /** Documents that are in force once each kind of theirs is proven to be as new. */
 interface Staged {
   readonly documents: Snapshot;
@@ -290,6 +308,44 @@ export class ClusterStore {
       ...{ kind: kind.kind, namespace, objects: objects.size, isComplete, error: trouble?.error },
       ageMs: trouble === undefined ? 0 : now - trouble.since,
     }));
+  }
+
+  /** The kinds that are not followed. */
+  stale(): readonly StaleKind[] {
+    const now = performance.now();
+    return this.#followers.flatMap(({ kind, namespace, trouble }) => {
+      if (trouble === undefined) return [];
+      const { code, message } = trouble.error;
+      const scope = namespace === undefined ? 'all documents' : `documents of namespace ${namespace}`;
+      const since = new Date(Date.now() - (now - trouble.since)).toISOString();
+      const holdsUp = kind.isData === true ? 'its own objects' : scope;
+      return { kind: kind.kind, namespace: namespace ?? null, since, code, message, holdsUp };
+    });
+  }
+
+  /** The namespaces of which no document is in force, and why. */
+  closed(): ReadonlyMap<string, string> {
+    const found = new Map<string, string>();
+    for (const { kind, over, objects } of this.#followers) {
+      if (kind.isData === true || over.size === 0) continue;
+      for (const { namespace, name, tooMuch } of objects.values())
+        if (namespace !== undefined && tooMuch !== undefined)
+          found.set(namespace, `${kind.kind} ${namespace}/${name} has ${tooMuch}`);
+      for (const one of over) if (!found.has(one)) found.set(one, `its ${kind.plural} have too many bytes`);
+    }
+    found.delete('');
+    return found;
+  }
+
+  /** The documents of these namespaces. */
+  closedDocuments(): readonly ClosedDocument[] {
+    const closed = this.closed();
+    if (closed.size === 0) return [];
+    const documents = this.#objectsOf(({ kind }) => kind.isData !== true);
+    return documents.flatMap((object) => {
+      const why = closed.get(object.namespace ?? '');
+      return why === undefined ? [] : { object, why };
+    });
   }
 
   /** The kinds whose objects are passed over, because no version of theirs is read here. */

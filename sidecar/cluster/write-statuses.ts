@@ -1,9 +1,11 @@
 // Writes the statuses that a gateway has computed into the objects that it follows. What is already written is not
 // written again, so that another look costs no request.
 
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import { SallyportError } from '../../cert-agent/base/errors.ts';
 import type { Log } from '../../cert-agent/base/log.ts';
 import { parsed } from './client.ts';
+import { classesOf, closedStatus } from './closed-status.ts';
 import { pathOf } from './kinds.ts';
 import { refusalOf } from './list.ts';
 import { changeOf } from './merge-status.ts';
@@ -42,6 +44,8 @@ export class StatusWriter {
     this.#conflicts = 0;
     const failures = new Set<string>();
     const done = new Set<string>();
+    const closed = this.#store.closedDocuments();
+    const isClosed: ReadonlySet<string | undefined> = new Set(closed.map(({ object }) => object.namespace));
     for (const one of wanted) {
       const place = this.#store.placeOf(one.kind);
       if (place === undefined || place.kind.isForeign === true) continue;
@@ -49,12 +53,23 @@ export class StatusWriter {
       const namespace = place.kind.isClusterWide === true ? undefined : space;
       done.add(`${one.kind} ${namespace}/${name}`);
       const object = this.#store.find(one.kind, namespace, name);
-      if (object === undefined) continue;
+      // A closed namespace may be in force for a moment more.
+      if (object === undefined || isClosed.has(namespace)) continue;
       if (!mayWrite()) return false;
       await this.#writeOne(object, one.status, failures);
     }
+    const classes = classesOf(this.#store.snapshot() ?? [], this.#controllerName);
+    for (const one of closed) {
+      // There may be many large ones.
+      await nextTurn();
+      const status = closedStatus(one, this.#controllerName, classes, Date.now());
+      if (status === undefined) continue;
+      if (!mayWrite()) return false;
+      await this.#writeOne(one.object, status, failures);
+    }
     // What is no longer for us must not say that it is.
     for (const { kind, namespace, name } of this.#store.snapshot() ?? []) {
+      if (isClosed.has(namespace)) continue;
       if (done.has(`${kind} ${namespace}/${name}`)) continue;
       const object = this.#store.find(kind, namespace, name);
       if (object?.status?.includes(this.#controllerName) !== true) continue;

@@ -25,6 +25,8 @@ export interface PageSources {
   metrics(): Promise<Buffer>;
   readonly metricsType: string;
   readiness(): Readiness;
+  /** What of a ready process is not as it should be: sentences. */
+  worries(): readonly string[];
   identity(): Identity | undefined;
   readonly trustDomain: string;
   /** Of the whole process: generation, failures, numbers of connections and workers, ports. */
@@ -63,12 +65,12 @@ export function healthPages(sources: PageSources): Page[] {
     {
       method: 'GET',
       path: '/healthz/ready',
-      sentence: '200 when ready, else 503 and what it is waiting for',
+      sentence: '200 when ready, with what is out of date; else 503 and what it is waiting for',
       answer() {
         const { ready, waitingFor } = sources.readiness();
         return {
           status: ready ? 200 : 503,
-          body: ready ? 'ready\n' : `${waitingFor.map(lineOf).join('\n')}\n`,
+          body: `${(ready ? ['ready', ...sources.worries()] : waitingFor.map(lineOf)).join('\n')}\n`,
         };
       },
     },

@@ -2,6 +2,7 @@
 
 import type { Registry } from 'prom-client';
 import { metricsText, shareText } from '../../cert-agent/base/metrics-text.ts';
+import type { ClusterStore } from '../cluster/store.ts';
 import { withoutKeys, withoutSecrets } from '../config/shown.ts';
 import type { ConfigurationWatch } from '../config/watch.ts';
 import type { ConnectionTable, DrainReport } from '../connection.ts';
@@ -77,6 +78,7 @@ export function createPageSources(parts: PageParts): PageSources {
     metricsType: registry.contentType,
     trustDomain: settings().trustDomain,
     readiness: () => parts.readiness(),
+    worries: () => (watch.store === undefined ? [] : worriesOf(watch.store)),
     identity: () => source.identity.current(),
     lastProblem: () => watch.lastProblem() ?? source.lastProblem(),
     settings: () => withoutSecrets(settings()),
@@ -118,6 +120,15 @@ export function createPageSources(parts: PageParts): PageSources {
       workers: parts.workerCount,
       workerRestarts: workers?.restarts ?? 0,
       ports: ports.describe(),
+      ...(watch.store === undefined
+        ? {}
+        : {
+            kubernetes: {
+              stale: watch.store.stale(),
+              closedNamespaces: Object.fromEntries(watch.store.closed()),
+              worries: worriesOf(watch.store),
+            },
+          }),
     }),
     connections: async () =>
       (await all()).flatMap(({ connections }, worker) =>
@@ -126,4 +137,17 @@ export function createPageSources(parts: PageParts): PageSources {
     upstreams: async () => sumUpstreams(await all()),
     appHealth: (page) => parts.appHealth.ask(page),
   };
+}
+
+/** A document that is older than it seems, or that is not there, is not seen at the requests. */
+function worriesOf(store: ClusterStore): string[] {
+  return [
+    ...store
+      .stale()
+      .map(
+        ({ kind, namespace, since, message, holdsUp }) =>
+          `${kind}${namespace === null ? '' : ` of namespace ${namespace}`} is not followed since ${since}, so ${holdsUp} stay as they are: ${message}`,
+      ),
+    ...Array.from(store.closed(), ([namespace, why]) => `no document of namespace ${namespace} is in force: ${why}`),
+  ];
 }
