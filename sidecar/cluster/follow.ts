@@ -62,6 +62,9 @@ type Looked = { readonly listed: Listed; readonly begunAt: number } | { readonly
 /** How many looks in a row must prove that there is no such kind. */
 const absencesNeeded = 2;
 
+/** We may not watch it, or nobody may. */
+const unwatchable: ReadonlySet<number> = new Set([403, 405]);
+
 /** Who we are, and how busy the API server is: after these a watch goes on from its version. */
 const keepsVersion: ReadonlySet<number> = new Set([401, 403, 429, 500, 503]);
 const ordinary: ReadonlySet<number> = new Set([410, 429]);
@@ -86,6 +89,10 @@ export class Follower {
   #listedAt = 0;
   /** The looks in a row that proved that there is no such kind: performance.now() when the first and the last began. */
   #absences: { readonly count: number; readonly first: number; readonly last: number } | undefined = undefined;
+  /** A watch was open. */
+  #wasWatched = false;
+  /** The last watch was refused, and not because the API server is busy: lists are no way to follow it. */
+  #isUnwatchable = false;
   /** Everything of this version was listed. */
   #isListed = false;
   /** Ends a pause between looks for an absent kind. */
@@ -151,10 +158,11 @@ export class Follower {
 
   /**
    * Our objects are at least as new as all that the API server had at this performance.now(): when the last list, or the
-   * last look that found no such kind, began. That a watch is open proves nothing: its connection may be dead.
+   * last look that found no such kind, began. That a watch is open proves nothing: its connection may be dead. What was
+   * never watched is not followed.
    */
   get provenAt(): number {
-    if (!this.#isComplete) return Number.NEGATIVE_INFINITY;
+    if (!this.#isComplete || (this.#isListed && !this.#wasWatched)) return Number.NEGATIVE_INFINITY;
     return this.#isListed ? this.#listBegunAt : (this.#absences?.last ?? Number.NEGATIVE_INFINITY);
   }
 
@@ -268,7 +276,7 @@ export class Follower {
     this.#complete(objects);
     this.#answered = this.#answeredWatches;
     this.#failures = Math.min(this.#failures, this.#answered);
-    this.#clear();
+    if (!this.#isUnwatchable) this.#clear();
     this.#events.settled();
   }
 
@@ -336,8 +344,16 @@ export class Follower {
     try {
       const path = `${pathOf(asked.kind, asked.version, asked.namespace)}?${query}`;
       const stream = await this.#client.stream(path, both);
-      if (!('lines' in stream)) return this.#refused(refusalOf(stream, asked, 'watch'));
+      if (!('lines' in stream)) {
+        this.#isUnwatchable = unwatchable.has(stream.status);
+        return this.#refused(refusalOf(stream, asked, 'watch'));
+      }
+      this.#isUnwatchable = false;
       this.#clear();
+      if (!this.#wasWatched) {
+        this.#wasWatched = true;
+        this.#events.settled();
+      }
       // It may be open only to say that the version is too old.
       opened = setTimeout(() => this.#recovered(), firstWaitMs);
       for await (const line of stream.lines) {

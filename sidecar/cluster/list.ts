@@ -126,6 +126,17 @@ export function refusalOf(
         hint: 'it is read again for the next try',
       }),
     };
+  if (status === 405)
+    return {
+      status,
+      error: new SallyportError(
+        'kubernetes_invalid',
+        `the API server does not allow to ${what}: it has no verb ${verb} for them`,
+        {
+          hint: 'a gateway follows what can be listed and watched: serve it by a CRD',
+        },
+      ),
+    };
   const gone = isGone(status, value);
   // A Status in a watch has no header.
   const { retryAfterSeconds } = treeOf(treeOf(value)['details']);

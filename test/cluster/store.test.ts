@@ -526,6 +526,36 @@ t.test('a watch that is forbidden names that verb', async (t) => {
   t.ok(followed.store.facts().find(({ kind }) => kind === 'HTTPRoute')!.ageMs > 0);
 });
 
+for (const [status, pattern] of [
+  [405, /the API server does not allow to watch securitypolicies: it has no verb watch for them/],
+  [403, /the API server forbids us to watch securitypolicies/],
+] as const)
+  t.test(
+    `a kind that can be listed and not watched (${status}) is not followed, and the error names the verb`,
+    async (t) => {
+      const api = await startApiServer(t, ['gateway.networking.k8s.io/v1', 'gateway.networking.k8s.io/v1beta1', envoy]);
+      let isRefused = true;
+      api.intercept = (call, response) => {
+        if (!isRefused || !isWatch(call, 'securitypolicies')) return false;
+        failure(response, status, 'MethodNotAllowed', 'no');
+        return true;
+      };
+      const followed = follow(t, api);
+      await until(() => pattern.test(followed.store.waitingFor() ?? '') || undefined, 'what it waits for');
+      const lists = (): number => count(api, (call) => isList(call, 'securitypolicies'));
+      const before = lists();
+      await until(() => {
+        t.equal(followed.store.snapshot(), undefined, 'lists alone bring no documents into force');
+        t.match(followed.store.waitingFor(), pattern, 'and end no trouble');
+        return lists() > before + 4 || undefined;
+      }, 'some more lists');
+      t.equal(followed.lines.filter(({ msg }) => pattern.test(String(msg))).length, 1, 'one line');
+      isRefused = false;
+      await ready(followed);
+      t.equal(followed.store.facts().find(({ kind }) => kind === 'SecurityPolicy')!.error, undefined);
+    },
+  );
+
 t.test('the token is read again after its rotation', async (t) => {
   const api = await startApiServer(t);
   const followed = follow(t, api);
