@@ -39,8 +39,11 @@ export interface Change {
 /** 250 objects of the usual size have 1 MB. A page of larger ones is asked for again with fewer. */
 export const maxPageBytes = 16 * 1024 * 1024;
 
-/** How many pages are under way at once. */
-const maxPages = 2;
+/** Pages wait for pages of the same lane: data that does not come must not hold up documents. */
+export type Lane = 'documents' | 'data';
+
+/** How many pages are under way at once in each lane. */
+const maxPages: Readonly<Record<Lane, number>> = { documents: 2, data: 1 };
 
 /** An object in etcd has 1.5 MB at most, and JSON escapes some of it. Of a longer line only so much is kept. */
 export const maxLineBytes = 4 * 1024 * 1024;
@@ -52,8 +55,8 @@ export class TooLarge extends Error {}
 export class ApiClient {
   readonly #server: ApiServer;
   readonly #times: ClientTimes;
-  #pages = 0;
-  readonly #waiting: (() => void)[] = [];
+  readonly #pages: Record<Lane, number> = { documents: 0, data: 0 };
+  readonly #waiting: Readonly<Record<Lane, (() => void)[]>> = { documents: [], data: [] };
   /** Questions that are not sent yet. */
   readonly #shared = new Map<string, Promise<Answer>>();
   /** The connections, and the roots that they were made with. */
@@ -65,8 +68,8 @@ export class ApiClient {
   }
 
   /** Asks for a page of a list, of which few are held at once. @throws as `ask`. */
-  page(path: string, signal: AbortSignal): Promise<Answer> {
-    return this.#inTurn(() => this.ask('GET', path, undefined, signal));
+  page(path: string, signal: AbortSignal, lane: Lane): Promise<Answer> {
+    return this.#inTurn(lane, () => this.ask('GET', path, undefined, signal));
   }
 
   /** As `page`; those who ask the same before it is sent get the same answer. No answer is older than the question. */
@@ -74,7 +77,7 @@ export class ApiClient {
     const waiting = this.#shared.get(path);
     if (waiting !== undefined) return waiting;
     const asked = nextTurn().then(() =>
-      this.#inTurn(() => {
+      this.#inTurn('documents', () => {
         this.#shared.delete(path);
         return this.ask('GET', path, undefined, signal);
       }),
@@ -83,14 +86,14 @@ export class ApiClient {
     return asked;
   }
 
-  async #inTurn<T>(work: () => Promise<T>): Promise<T> {
-    while (this.#pages >= maxPages) await new Promise<void>((resolve) => this.#waiting.push(resolve));
-    this.#pages++;
+  async #inTurn<T>(lane: Lane, work: () => Promise<T>): Promise<T> {
+    while (this.#pages[lane] >= maxPages[lane]) await new Promise<void>((resolve) => this.#waiting[lane].push(resolve));
+    this.#pages[lane]++;
     try {
       return await work();
     } finally {
-      this.#pages--;
-      this.#waiting.shift()?.();
+      this.#pages[lane]--;
+      this.#waiting[lane].shift()?.();
     }
   }
 

@@ -55,7 +55,7 @@ export async function listAll(
       const query = new URLSearchParams({ limit: String(size) });
       if (kind.fieldSelector !== undefined) query.set('fieldSelector', kind.fieldSelector);
       if (next !== '') query.set('continue', next);
-      return client.page(`${path}?${query}`, signal);
+      return client.page(`${path}?${query}`, signal, kind.isData === true ? 'data' : 'documents');
     };
     let answer: Answer;
     [answer, limit] = await fitting(limit, ask, asked);

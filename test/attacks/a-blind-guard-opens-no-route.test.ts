@@ -321,3 +321,26 @@ t.test('changes without end cost few lists, and keep out no other document', asy
   // A list after which the watch begins again has the change that the next one must prove.
   t.ok(lists() - before <= 2 * rounds, `${lists() - before} lists in ${rounds} rounds of ${changes} changes`);
 });
+
+t.test('lists of data that hang hold up no document', async (t) => {
+  const api = await startFilled(t);
+  const store = await follow(t, api, { proofMs: 20, answerMs: 600_000 });
+  await until(() => store.snapshot(), 'the first snapshot');
+  await until(() => api.watches() >= 14 || undefined, 'the watches');
+  const data = ['secrets', 'configmaps', 'endpointslices'];
+  let held = 0;
+  api.intercept = ({ path, query }, response) => {
+    if (!data.some((one) => path.endsWith(`/${one}`))) return false;
+    if (query.has('watch')) failure(response, 410, 'Expired', 'too old');
+    else {
+      held++;
+      response.writeHead(200).write('{');
+    }
+    return true;
+  };
+  api.endWatches();
+  await until(() => held > 0 || undefined, 'a list that hangs');
+  await until(() => api.watches() >= 12 || undefined, 'the watches of documents');
+  api.put(routeIn('shop', 'new', 'new.test'));
+  await until(() => namesOf(store).includes('HTTPRoute new') || undefined, 'the route');
+});
