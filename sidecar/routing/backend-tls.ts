@@ -19,7 +19,7 @@ const group = 'gateway.networking.k8s.io';
 export function backendTlsFor(service: string, documents: GatewayDocuments): BackendTls | undefined {
   const { namespace, name, port } = placeOf(service);
   const section = portsOf(namespace, name, documents)?.find((one) => String(one.port) === port)?.name;
-  const sorted = documents.backendTls.toSorted(byAge);
+  const sorted = policiesFor(namespace, name, documents);
   // Envoy Gateway accepts the number as a name, too.
   const ofSection = sorted.find((one) =>
     sectionsFor(one, namespace, name).some((wanted) => wanted !== undefined && (wanted === section || wanted === port)),
@@ -35,7 +35,7 @@ export function lostBackendTls(
   const { namespace, name, port } = placeOf(service);
   const known = portsOf(namespace, name, documents);
   const ports = known ?? [{ name: undefined, port: Number(port) }];
-  for (const policy of documents.backendTls) {
+  for (const policy of policiesFor(namespace, name, documents)) {
     const lost = sectionsFor(policy, namespace, name).find(
       (wanted) => wanted !== undefined && !ports.some((of) => of.name === wanted || String(of.port) === wanted),
     );
@@ -55,8 +55,42 @@ function placeOf(service: string): { readonly namespace: string; readonly name: 
   return { namespace, name, port };
 }
 
-function portsOf(namespace: string, name: string, { services }: GatewayDocuments) {
-  return services.find((one) => one.namespace === namespace && one.name === name)?.spec.ports;
+/** What is looked for by the name of a Service, thousands of times. */
+interface ByService {
+  readonly services: ReadonlyMap<string, GatewayDocuments['services'][number]>;
+  /** The oldest first. */
+  readonly policies: ReadonlyMap<string, readonly BackendTls[]>;
+}
+
+/** By the lists, which a reading freezes. */
+const indexes = new WeakMap<GatewayDocuments['backendTls'], WeakMap<GatewayDocuments['services'], ByService>>();
+
+function byService({ services, backendTls }: GatewayDocuments): ByService {
+  const known = indexes.get(backendTls) ?? new WeakMap<GatewayDocuments['services'], ByService>();
+  indexes.set(backendTls, known);
+  const made = known.get(services) ?? index(services, backendTls);
+  known.set(services, made);
+  return made;
+}
+
+function index(services: GatewayDocuments['services'], backendTls: GatewayDocuments['backendTls']): ByService {
+  const policies = new Map<string, BackendTls[]>();
+  for (const policy of backendTls.toSorted(byAge))
+    for (const service of new Set(servicesOf(policy))) {
+      const known = policies.get(service);
+      if (known === undefined) policies.set(service, [policy]);
+      else known.push(policy);
+    }
+  // The first of two counts, as in a list.
+  return { services: new Map(services.toReversed().map((one) => [keyOf(one), one])), policies };
+}
+
+function policiesFor(namespace: string, name: string, documents: GatewayDocuments): readonly BackendTls[] {
+  return byService(documents).policies.get(`${namespace}/${name}`) ?? [];
+}
+
+function portsOf(namespace: string, name: string, documents: GatewayDocuments) {
+  return byService(documents).services.get(`${namespace}/${name}`)?.spec.ports;
 }
 
 /** The ports of a Service that a policy applies to; undefined among them: all. */
@@ -99,16 +133,21 @@ interface Authorities {
 
 /** The status of each policy. `now` in milliseconds. */
 export function backendTlsStatuses(attachments: Attachments, documents: GatewayDocuments, now: number): PolicyItem[] {
+  const reached = attachments.gateways.map(({ listeners }) =>
+    Map.groupBy(
+      listeners
+        .flatMap(({ attached }) => attached)
+        .flatMap(({ route }) => attachments.backendsOf(route))
+        .map(({ key }) => key),
+      (key) => key.slice(0, key.lastIndexOf(':')),
+    ),
+  );
   return documents.backendTls.map((policy): PolicyItem => {
     const say = sayFor(policy, now);
     const found = authoritiesOf(policy, documents);
-    const services = servicesOf(policy);
-    const ancestors = attachments.gateways.flatMap(({ gateway, listeners }): AncestorStatus[] => {
-      const keys = listeners
-        .flatMap(({ attached }) => attached)
-        .flatMap(({ route }) => attachments.backendsOf(route))
-        .map(({ key }) => key)
-        .filter((key) => services.includes(key.slice(0, key.lastIndexOf(':'))));
+    const services = [...new Set(servicesOf(policy))];
+    const ancestors = attachments.gateways.flatMap(({ gateway }, at): AncestorStatus[] => {
+      const keys = services.flatMap((service) => reached[at]?.get(service) ?? []);
       if (keys.length === 0) return [];
       const inForce = keys.some((key) => backendTlsFor(key, documents) === policy);
       const lost = keys.map((key) => lostBackendTls(key, documents)).find((one) => one?.policy === policy);
