@@ -7,6 +7,8 @@
 
 import { once } from 'node:events';
 import { connect, createServer, Socket } from 'node:net';
+import type { Duplex } from 'node:stream';
+import { TLSSocket } from 'node:tls';
 import { readBytes } from '../../cert-agent/base/heap.ts';
 
 /** As much as Node reads at once. */
@@ -82,6 +84,14 @@ export class LentReads {
 export function keepLent(chunk: Buffer): Buffer {
   readBytes(chunk.length);
   return Buffer.from(chunk);
+}
+
+/**
+ * True if a socket encrypts what it is given before `write` returns: lent bytes may be written as they are. A write that
+ * has to wait would wait as a reference.
+ */
+export function encryptsAtOnce(socket: Duplex): boolean {
+  return socket instanceof TLSSocket && socket.writableLength === 0 && socket.writableCorked === 0;
 }
 
 function readInto(

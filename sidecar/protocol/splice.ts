@@ -1,9 +1,11 @@
 // Joins two ends: bytes in both directions, half-close passed on, paced by the slower side. From the hand-over on the
 // splice owns both ends and closes both.
 
+import { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { readBytes } from '../../cert-agent/base/heap.ts';
 import type { SpliceEnd } from '../exchange/upstream.ts';
+import { encryptsAtOnce, keepLent, LentReads } from './lent-reads.ts';
 import { resetSocket } from './reset.ts';
 
 /** The byte counts; an Exchange has them. */
@@ -100,12 +102,17 @@ function pass(
   state: { readonly over: boolean },
   moved: (chunk: Buffer) => void,
 ): void {
-  from.on('data', (chunk: Buffer) => {
-    readBytes(chunk.length);
+  const take = (chunk: Buffer, isLent: boolean): void => {
     if (state.over) return;
     moved(chunk);
-    if (!to.write(chunk)) from.pause();
-  });
+    if (!to.write(isLent && !encryptsAtOnce(to) ? keepLent(chunk) : chunk)) from.pause();
+  };
+  if (from instanceof Socket) new LentReads(from, take);
+  else
+    from.on('data', (chunk: Buffer) => {
+      readBytes(chunk.length);
+      take(chunk, false);
+    });
   to.on('drain', () => from.resume());
   from.on('end', () => to.end());
   if (rest !== undefined && rest.length > 0) {

@@ -6,7 +6,7 @@
 import type { Socket } from 'node:net';
 import { asSallyportError, SallyportError } from '../../../cert-agent/base/errors.ts';
 import { Budget } from '../budget.ts';
-import { LentReads } from '../lent-reads.ts';
+import { encryptsAtOnce, LentReads } from '../lent-reads.ts';
 import {
   defaultWindow,
   errorCode,
@@ -353,9 +353,7 @@ export class Http2Connection {
   #flush = (): void => {
     this.#flushing = false;
     if (this.#out.length === 0 || this.#closed || this.#socket.writableEnded) return;
-    // A write that begins at once is encrypted before it returns; one that has to wait would wait as a reference.
-    const atOnce = this.#socket.writableLength === 0 && 'encrypted' in this.#socket;
-    this.#socket.write(this.#out.take(atOnce));
+    this.#socket.write(this.#out.take(encryptsAtOnce(this.#socket)));
   };
 
   #pump = (): void => {
