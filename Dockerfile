@@ -5,13 +5,13 @@
 
 FROM node:24.20.0-bookworm-slim AS build
 WORKDIR /sallyport
-# No install script runs: the only one fetches a second Node, and this image has the right one.
+# No workspace: it is a second Node, and this image has the right one. No install script runs.
 COPY package.json package-lock.json ./
-RUN npm ci --ignore-scripts --no-audit --no-fund
+RUN npm ci --ignore-scripts --workspaces=false --no-audit --no-fund
 COPY tsconfig.json tsconfig.build.json build.mjs ./
 COPY cert-agent cert-agent
 COPY sidecar sidecar
-RUN PATH="$PATH:$PWD/node_modules/.bin" node build.mjs && npm prune --omit=dev --ignore-scripts --no-audit --no-fund
+RUN PATH="$PATH:$PWD/node_modules/.bin" node build.mjs && npm prune --omit=dev --ignore-scripts --workspaces=false --no-audit --no-fund
 
 FROM node:24.20.0-bookworm-slim
 # 1337 is the user that meshes give their proxies: iptables rules and policies know it. A volume that is mounted on one of

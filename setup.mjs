@@ -1,10 +1,14 @@
 // Brings a clone to where its commands run, and does nothing when it is there already. Plain JavaScript that old Node
 // versions understand: it is what they run before the pinned Node is installed.
 //
-//   node setup.mjs          dependencies and the pinned Node
+//   node setup.mjs          what the program needs: dependencies and the pinned Node
+//   node setup.mjs dev      what builds, checks and tests it too: devDependencies
 //   node setup.mjs test     the test runner's plugins too
+//
+// The pinned Node is the dependency of a workspace (pinned-node/): package-lock.json holds its hash, a first stage without
+// devDependencies installs it, and users of the package do not.
 import { spawnSync } from 'node:child_process';
-import { existsSync, rmSync, statSync, utimesSync } from 'node:fs';
+import { existsSync, readFileSync, rmSync, statSync, utimesSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
@@ -15,21 +19,40 @@ const pinned = join(root, 'node_modules', 'node', 'bin', 'node');
 const path = `${join(root, 'node_modules', '.bin')}:${process.env.PATH}`;
 
 if (process.platform === 'win32') stop('Sallyport runs on Linux and macOS; on Windows use WSL2.');
+const stage = process.argv[2] ?? 'run';
+if (!['run', 'dev', 'test'].includes(stage)) stop(`'node setup.mjs' takes 'dev' or 'test', not '${stage}'.`);
 if (!isCurrent()) install();
+else if (stage !== 'run' && !hasDevDependencies()) addDevDependencies();
 checkPinnedNode();
-if (process.argv[2] === 'test' && !existsSync(testRunner)) buildTestRunner();
+if (stage === 'test' && !existsSync(testRunner)) buildTestRunner();
 
 function isCurrent() {
   if (!existsSync(installed)) return false;
   return statSync(installed).mtimeMs >= statSync(join(root, 'package-lock.json')).mtimeMs;
 }
 
+function hasDevDependencies() {
+  const { devDependencies } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'));
+  return Object.keys(devDependencies).every((name) => existsSync(join(root, 'node_modules', name, 'package.json')));
+}
+
 function install() {
   process.stderr.write('sallyport: installing dependencies (once) ...\n');
+  // Said both ways: NODE_ENV=production would leave out what the tests need.
+  npm('ci', stage === 'run' ? '--omit=dev' : '--include=dev');
+}
+
+/** Leaves in place what is installed: a demo may be running on it. The lock file was checked when that was installed. */
+function addDevDependencies() {
+  process.stderr.write('sallyport: installing what builds and tests need (once) ...\n');
+  npm('install', '--no-save', '--include=dev');
+}
+
+function npm(command, ...options) {
   run(
     'npm',
-    ['ci', '--no-audit', '--no-fund', '--loglevel=error'],
-    "'npm ci' failed: is the package registry reachable?",
+    [command, ...options, '--no-audit', '--no-fund', '--loglevel=error'],
+    `'npm ${command}' failed: is the package registry reachable?`,
   );
   // What the test runner was built with lay in node_modules and is gone.
   rmSync(testRunner, { recursive: true, force: true });

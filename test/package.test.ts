@@ -34,28 +34,50 @@ async function run(
 }
 
 /** A clone in which `npm` is a script: it writes down that it ran, and does `work`. */
-function makeClone(t: Owner, work: string): { clone: string; setUp(): ReturnType<typeof run>; calls(): string[] } {
+function makeClone(
+  t: Owner,
+  work: string,
+): { clone: string; setUp(stage?: string): ReturnType<typeof run>; calls(): string[] } {
   const clone = tempDir(t);
   const bin = join(clone, 'bin');
   mkdirSync(bin);
-  for (const name of ['setup.mjs', 'package-lock.json']) copyFileSync(join(root, name), join(clone, name));
-  writeFileSync(join(bin, 'npm'), `#!/bin/sh\necho "$@" >> ${clone}/calls\n${work}\n`);
-  chmodSync(join(bin, 'npm'), 0o755);
+  for (const name of ['setup.mjs', 'package.json', 'package-lock.json'])
+    copyFileSync(join(root, name), join(clone, name));
+  for (const [name, script] of [
+    ['npm', `echo "$@" >> ${clone}/calls\n${work}`],
+    ['tap', `mkdir -p ${clone}/.tap/plugins`],
+  ] as const)
+    writeFileSync(join(bin, name), `#!/bin/sh\n${script}\n`, { mode: 0o755 });
   return {
     clone,
-    setUp: () =>
-      run(t, process.execPath, ['setup.mjs'], { cwd: clone, env: { PATH: `${bin}:${process.env['PATH']}` } }),
+    setUp: (stage) =>
+      run(t, process.execPath, ['setup.mjs', ...(stage === undefined ? [] : [stage])], {
+        cwd: clone,
+        env: { PATH: `${bin}:${process.env['PATH']}` },
+      }),
     calls: () =>
       existsSync(join(clone, 'calls')) ? readFileSync(join(clone, 'calls'), 'utf8').trim().split('\n') : [],
   };
 }
 
-const installs = `mkdir -p node_modules/node/bin && touch node_modules/.package-lock.json && ln -sf ${process.execPath} node_modules/node/bin/node`;
+interface Manifest {
+  readonly dependencies: Readonly<Record<string, string>>;
+  readonly devDependencies: Readonly<Record<string, string>>;
+}
+
+function manifestOf(directory: string): Manifest {
+  return JSON.parse(readFileSync(join(root, directory, 'package.json'), 'utf8')) as Manifest;
+}
+
+const developing = Object.keys(manifestOf('.').devDependencies);
+const installs = `mkdir -p node_modules/node/bin && touch node_modules/.package-lock.json && ln -sf ${process.execPath} node_modules/node/bin/node
+case "$*" in *--include=dev*) ${developing.map((name) => `mkdir -p node_modules/${name} && touch node_modules/${name}/package.json`).join(';')};; esac`;
+const quietly = '--no-audit --no-fund --loglevel=error';
 
 t.test('set-up installs once, and again only when the lock file is newer', async (t) => {
   const { clone, setUp, calls } = makeClone(t, installs);
   t.match(await setUp(), { code: 0, stderr: 'sallyport: installing dependencies (once) ...\n' });
-  t.same(calls(), ['ci --no-audit --no-fund --loglevel=error']);
+  t.same(calls(), [`ci --omit=dev ${quietly}`]);
   t.match(await setUp(), { code: 0, stderr: '' }, 'set-up prints nothing when there is nothing to do');
   t.equal(calls().length, 1);
   mkdirSync(join(clone, '.tap', 'plugins'), { recursive: true });
@@ -64,6 +86,48 @@ t.test('set-up installs once, and again only when the lock file is newer', async
   t.match(await setUp(), { code: 0 });
   t.equal(calls().length, 2);
   t.notOk(existsSync(join(clone, '.tap', 'plugins')), 'files built from the old packages are gone');
+});
+
+t.test('a later stage of set-up adds what it needs, and an earlier one takes nothing away', async (t) => {
+  const { setUp, calls } = makeClone(t, installs);
+  t.match(await setUp(), { code: 0 });
+  t.match(await setUp('dev'), { code: 0, stderr: 'sallyport: installing what builds and tests need (once) ...\n' });
+  const both = [`ci --omit=dev ${quietly}`, `install --no-save --include=dev ${quietly}`];
+  t.same(calls(), both);
+  t.match(await setUp('test'), { code: 0, stderr: 'sallyport: preparing the test runner (once) ...\n' });
+  for (const stage of ['dev', 'test', undefined]) t.match(await setUp(stage), { code: 0, stderr: '' });
+  t.same(calls(), both);
+
+  const tested = makeClone(t, installs);
+  t.match(await tested.setUp('test'), { code: 0 });
+  t.same(tested.calls(), [`ci --include=dev ${quietly}`]);
+  t.match(await tested.setUp('tests'), { code: 2, stderr: "'node setup.mjs' takes 'dev' or 'test', not 'tests'." });
+});
+
+t.test('the pinned Node is installed without devDependencies, and its hash is in the lock file', async (t) => {
+  const { packages } = JSON.parse(readFileSync(join(root, 'package-lock.json'), 'utf8')) as {
+    packages: Record<string, { version: string; integrity?: string; dev?: boolean }>;
+  };
+  const pinned = packages['node_modules/node'];
+  t.match(pinned, { version: manifestOf('pinned-node').dependencies['node'], integrity: /^sha512-/ });
+  t.notOk(pinned!.dev);
+  const { dependencies, devDependencies } = manifestOf('.');
+  t.notOk('node' in dependencies || 'node' in devDependencies, 'no user of the package installs it');
+});
+
+t.test('each command of package.json sets up what it runs', async (t) => {
+  const { scripts } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as {
+    scripts: Record<string, string>;
+  };
+  for (const [name, script] of Object.entries(scripts)) {
+    const needs = /\btap\b|test\/(run|nodes)\.ts/.test(script)
+      ? ' test'
+      : /biome|tsc|build\.mjs/.test(script)
+        ? ' dev'
+        : '';
+    if (script.startsWith('npm ') || name === 'setup') continue;
+    t.ok(script.startsWith(`node setup.mjs${needs} && `), `${name}: ${script}`);
+  }
 });
 
 t.test('set-up explains a failure in one sentence', async (t) => {
@@ -185,7 +249,8 @@ t.test('the npm package runs under plain node', { skip: hasNpm ? false : 'there 
     copyFileSync(join(root, name), join(clone, name));
   for (const name of ['README.md', 'LICENSE', 'CHANGELOG.md', 'SECURITY.md', 'ARCHITECTURE.md'])
     copyFileSync(join(root, name), join(clone, name));
-  for (const name of ['cert-agent', 'sidecar']) cpSync(join(root, name), join(clone, name), { recursive: true });
+  for (const name of ['cert-agent', 'sidecar', 'pinned-node'])
+    cpSync(join(root, name), join(clone, name), { recursive: true });
   symlinkSync(join(root, 'node_modules'), join(clone, 'node_modules'));
   // Set-up must find it current, whatever times the copies have.
   const before = new Date(0);
