@@ -7,6 +7,7 @@ import { readSettings } from '../config/sidecar-settings.ts';
 import { isGatewayFile, type Source } from '../config/sources.ts';
 import { policyProblems } from '../documents/envoy-gateway/api-rules.ts';
 import { checkGatewayApi, isGatewayApi } from '../documents/gateway-api/gateway.ts';
+import { headOf } from '../documents/gateway-api/read.ts';
 import { withSlashes } from '../documents/gateway-api/relative-path.ts';
 import type { PlacedDocument } from '../documents/istio/read.ts';
 import { asStored } from '../documents/stored.ts';
@@ -20,7 +21,7 @@ export async function checkOther(one: PlacedDocument, sources: readonly Source[]
   const { problems, warnings } = report;
   const verdict = sortDocument(document);
   if (typeof verdict === 'object' && 'other' in verdict) {
-    report.notChecked.push(verdict.other);
+    report.notChecked.push({ ...verdict.other, ...headOf(document.value) });
     return;
   }
   report.checked++;

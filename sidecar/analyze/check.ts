@@ -6,6 +6,27 @@ import type { Problem } from '../../cert-agent/base/errors.ts';
 import type { Source } from '../config/sources.ts';
 import { isIstio, itemsOf, type PlacedDocument, placeDocuments, readIstio } from '../documents/istio/read.ts';
 
+/** A document of a kind that is not checked here, with its place. */
+export interface NotChecked extends Problem {
+  readonly apiVersion: string;
+  readonly kind: string;
+}
+
+/** How many documents there are of a kind. */
+export interface KindCount {
+  readonly apiVersion: string;
+  readonly kind: string;
+  readonly count: number;
+}
+
+/** The kinds of `documents`, in the order in which they come first. */
+export function countKinds(documents: readonly NotChecked[]): readonly KindCount[] {
+  return [...Map.groupBy(documents, ({ apiVersion, kind }) => `${apiVersion} ${kind}`).values()].map((same) => {
+    const { apiVersion, kind } = same[0]!;
+    return { apiVersion, kind, count: same.length };
+  });
+}
+
 /** The result of checking documents. */
 export interface CheckReport {
   /** The number of documents that were checked, good or bad. */
@@ -13,13 +34,13 @@ export interface CheckReport {
   readonly problems: readonly Problem[];
   /** What is valid, and probably not meant so. */
   readonly warnings: readonly Problem[];
-  /** Documents of kinds that are not checked here, each with its place. */
-  readonly notChecked: readonly Problem[];
+  readonly notChecked: readonly NotChecked[];
 }
 
 /** The same while it grows. */
-export type Growing = { -readonly [K in 'problems' | 'warnings' | 'notChecked']: Problem[] } & {
+export type Growing = { -readonly [K in 'problems' | 'warnings']: Problem[] } & {
   checked: number;
+  readonly notChecked: NotChecked[];
   /** Documents that are left to the validation of Istio. */
   readonly istio: PlacedDocument[];
 };

@@ -2,6 +2,7 @@
 
 import { Command } from 'commander';
 import { formatProblem, SallyportError } from '../../cert-agent/base/errors.ts';
+import type { KindCount } from '../analyze/check.ts';
 import { printChecked } from './checked.ts';
 import { action, counted, exitCodes, note, notePassedOver, noteWarning, paint } from './terminal.ts';
 
@@ -18,7 +19,7 @@ export function checkCommand(): Command {
       'after',
       `
 The exit code is 0 when all documents are valid, 1 when one is not (all problems are printed with their positions), 2 for misuse
-and when nothing was checked. Documents of other kinds, such as Deployments, are counted and not checked.
+and when nothing was checked. Documents of other kinds, such as Deployments, are named and not checked.
 
 Examples:
   sallyport check policies/
@@ -35,20 +36,20 @@ interface CheckFlags {
 }
 
 async function runCheck(files: readonly string[], { json = false, strict = false }: CheckFlags): Promise<number> {
-  const [{ readSomePaths }, { checkDocuments }] = await Promise.all([
+  const [{ readSomePaths }, { checkDocuments, countKinds }] = await Promise.all([
     import('../analyze/paths.ts'),
     import('../analyze/check.ts'),
   ]);
   const { sources, passedOver } = readSomePaths(files);
   const { checked, problems: found, warnings: worries, notChecked } = await checkDocuments(sources);
+  const otherKinds = countKinds(notChecked);
   if (found.length === 0 && checked === 0) {
-    const others = notChecked.length === 0 ? '' : ` but ${counted(notChecked.length, 'document')} of other kinds`;
+    const others = notChecked.length === 0 ? '' : ` but documents of other kinds (${named(otherKinds)})`;
     throw new SallyportError('usage', `no document in ${files.join(', ')}${others}: nothing was checked`);
   }
   if (json) {
     const all = strict ? [...found, ...notChecked] : found;
-    const [documents, rest] = [checked, notChecked.length];
-    return printChecked({ documents, problems: all, warnings: worries, passedOver, notChecked: rest }, strict);
+    return printChecked({ documents: checked, problems: all, warnings: worries, passedOver, otherKinds }, strict);
   }
   const warnings = [...passedOver, ...worries];
   const problems = strict ? [...found, ...warnings, ...notChecked] : found;
@@ -58,9 +59,13 @@ async function runCheck(files: readonly string[], { json = false, strict = false
     for (const one of worries) noteWarning(formatProblem(one));
   }
   for (const one of problems) note(formatProblem(one));
-  const rest =
-    strict || notChecked.length === 0 ? '' : `; ${counted(notChecked.length, 'document')} of other kinds not checked`;
+  const rest = strict || notChecked.length === 0 ? '' : `; not checked: ${named(otherKinds)}`;
   if (isGood) note(`${counted(checked, 'document')} ${checked === 1 ? 'is' : 'are'} valid${rest}`);
   else note(`${paint('red', 'error:', process.stderr)} ${counted(problems.length, 'problem')} found${rest}`);
   return isGood ? exitCodes.ok : exitCodes.no;
+}
+
+/** `2 apps/v1 Deployment, 1 v1 Service`. */
+function named(kinds: readonly KindCount[]): string {
+  return kinds.map(({ apiVersion, kind, count }) => `${count} ${apiVersion} ${kind}`).join(', ');
 }

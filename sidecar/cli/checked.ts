@@ -2,6 +2,7 @@
 // an exit code.
 
 import { type Problem, SallyportError } from '../../cert-agent/base/errors.ts';
+import type { KindCount } from '../analyze/check.ts';
 import { exitCodes, printError, printJson } from './terminal.ts';
 
 /** What a check found. */
@@ -12,15 +13,19 @@ export interface Checked {
   readonly warnings: readonly Problem[];
   /** Files that were not read. */
   readonly passedOver: readonly Problem[];
-  /** How many documents are of kinds that are not checked. */
-  readonly notChecked: number;
+  /** The kinds that are not checked, and how many documents there are of each. */
+  readonly otherKinds: readonly KindCount[];
 }
 
 /** Prints `found` as JSON. @returns the exit code; under `strict` that of its warnings too. */
-export function printChecked({ documents, problems, warnings, passedOver, notChecked }: Checked, strict: boolean) {
+export function printChecked({ documents, problems, warnings, passedOver, otherKinds }: Checked, strict: boolean) {
   const wrong = strict ? [...problems, ...passedOver, ...warnings] : problems;
   const ok = wrong.length === 0;
-  printJson({ ok, documents, problems: wrong, warnings: strict ? [] : warnings, passedOver, notChecked });
+  const notChecked = otherKinds.reduce((sum, { count }) => sum + count, 0);
+  printJson({
+    ...{ ok, documents, problems: wrong, warnings: strict ? [] : warnings, passedOver },
+    ...{ notChecked, otherKinds },
+  });
   return ok ? exitCodes.ok : exitCodes.no;
 }
 
@@ -43,7 +48,7 @@ export async function checking(file: string, json: boolean, work: () => Promise<
     const { problems, message, hint } = error;
     const found =
       problems.length > 0 ? problems : [{ ...placed(message, file), ...(hint === undefined ? {} : { hint }) }];
-    if (json) printChecked({ documents: 0, problems: found, warnings: [], passedOver: [], notChecked: 0 }, false);
+    if (json) printChecked({ documents: 0, problems: found, warnings: [], passedOver: [], otherKinds: [] }, false);
     else printError(error);
     return exitCodes.no;
   }

@@ -64,7 +64,7 @@ export async function checkGateway(
     const problems = parts.flatMap((part) => problemsOf(part, file));
     const worries = said.map((one) => placed(one, file));
     const documents = list.items.length;
-    return printChecked({ documents, problems, warnings: worries, passedOver: [], notChecked: 0 }, strict);
+    return printChecked({ documents, problems, warnings: worries, passedOver: [], otherKinds: [] }, strict);
   }
   for (const one of said) noteWarning(one);
   for (const one of spoken.slice(0, mostNamed)) note(one);
@@ -101,7 +101,7 @@ async function objectsFor(
 }
 
 function printUnknown(file: string, problems: readonly Problem[], json: boolean): number {
-  if (json) return printChecked({ documents: 0, problems, warnings: [], passedOver: [], notChecked: 0 }, false);
+  if (json) return printChecked({ documents: 0, problems, warnings: [], passedOver: [], otherKinds: [] }, false);
   for (const one of problems) noteWarning(formatProblem(one));
   note(`${file} is valid, and a gateway would not be ready: its documents cannot be read`);
   return exitCodes.no;

@@ -95,7 +95,7 @@ async function check(
   ];
   if (json) {
     const [count, worries] = [countOf(documents), found.map((one) => placed(one, file))];
-    return printChecked({ documents: count, problems: [], warnings: worries, passedOver, notChecked: 0 }, strict);
+    return printChecked({ documents: count, problems: [], warnings: worries, passedOver, otherKinds: [] }, strict);
   }
   for (const one of found) noteWarning(one);
   if (nothingCanPass(settings, documents)) note(`such as:\n\n${firstPolicy(settings)}`);

@@ -2,6 +2,7 @@
 
 import { nearestTo } from '../../cert-agent/base/did-you-mean.ts';
 import { SallyportError } from '../../cert-agent/base/errors.ts';
+import { instead } from '../documents/gateway-api/instead.ts';
 import type { Entry, Table } from './entry.ts';
 import { allFields, type Field, fieldOf } from './field.ts';
 import type { JsonSchema } from './json-schema.ts';
@@ -68,8 +69,16 @@ export async function lookUp(asked: string): Promise<Found> {
   const all = await Promise.all(tables.map((one) => one.entries()));
   const entry = all.flat().find(({ name }) => name === asked);
   if (entry !== undefined) return { entry };
+  refuseUnread(head);
   const names = [...kinds, ...tables, ...all.flat()].map(({ name }) => name);
   throw unknown(`there is no kind, table or name '${asked}'`, nearestTo(asked, names), 'sallyport explain');
+}
+
+/** @throws SallyportError `usage` for a kind that exists and is not read, with what has its place here. */
+function refuseUnread(name: string): void {
+  const kind = [...instead.keys()].find((one) => one.toLowerCase() === name.toLowerCase());
+  if (kind === undefined) return;
+  throw new SallyportError('usage', `kind ${kind} is not served here`, { hint: instead.get(kind)! });
 }
 
 function entryNamed(name: string, entries: readonly Entry[]): Entry {

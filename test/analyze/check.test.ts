@@ -91,22 +91,31 @@ t.test('a path that only a gateway here refuses is warned of', async (t) => {
     t.match(await lookAt(route(path)), { problems: [], warnings: [] }, path);
 });
 
-t.test('the command counts them, refuses them under --strict, and does not pass without a document', async (t) => {
-  const check = (input: string, ...args: string[]) => runSallyport(t, ['check', '-', ...args], { input });
-  const rendered = `${deployment}\n---\n${good}\n`;
-  t.match(await check(rendered), {
-    code: 0,
-    stderr: '1 document is valid; 1 document of other kinds not checked\n',
-  });
-  t.match(await check(rendered, '--strict'), { code: 1, stderr: /^<stdin>:1:\d+: kind Deployment of group apps/ });
-  t.match(JSON.parse((await check(rendered, '--json')).stdout), {
-    ok: true,
-    documents: 1,
-    problems: [],
-    notChecked: 1,
-  });
-  t.match(await check(deployment), {
-    code: 2,
-    stderr: /1 document of other kinds: nothing was checked \[usage\]/,
-  });
-});
+t.test(
+  'the command names their kinds, refuses them under --strict, and does not pass without a document',
+  async (t) => {
+    const check = (input: string, ...args: string[]) => runSallyport(t, ['check', '-', ...args], { input });
+    const service = written('v1', 'kind: Service, metadata: { name: a }');
+    const rendered = [deployment, service, good, deployment].join('\n---\n');
+    t.strictSame(await check(rendered), {
+      code: 0,
+      stdout: '',
+      stderr: '1 document is valid; not checked: 2 apps/v1 Deployment, 1 v1 Service\n',
+    });
+    t.match(await check(rendered, '--strict'), { code: 1, stderr: /^<stdin>:1:\d+: kind Deployment of group apps/ });
+    t.match(JSON.parse((await check(rendered, '--json')).stdout), {
+      ok: true,
+      documents: 1,
+      problems: [],
+      notChecked: 3,
+      otherKinds: [
+        { apiVersion: 'apps/v1', kind: 'Deployment', count: 2 },
+        { apiVersion: 'v1', kind: 'Service', count: 1 },
+      ],
+    });
+    t.match(await check(deployment), {
+      code: 2,
+      stderr: / but documents of other kinds \(1 apps\/v1 Deployment\): nothing was checked \[usage\]/,
+    });
+  },
+);

@@ -4,6 +4,7 @@
 import { Ajv2020 } from 'ajv/dist/2020.js';
 import t from 'tap';
 import { fixedOfGateway, fixedSettings } from '../../sidecar/config/fixed-settings.ts';
+import { instead } from '../../sidecar/documents/gateway-api/instead.ts';
 import { allFields, fieldOf } from '../../sidecar/reference/field.ts';
 import type { JsonSchema } from '../../sidecar/reference/json-schema.ts';
 import { kinds } from '../../sidecar/reference/kinds.ts';
@@ -150,4 +151,23 @@ t.test('the commands', async (t) => {
     title: 'sidecar',
     properties: { limits: { properties: { headBytes: { minimum: 1024, 'x-unit': 'bytes' } } } },
   });
+});
+
+t.test('a kind that exists and is not read is said to be so, with what to use instead', async (t) => {
+  for (const [asked, message, hint] of [
+    ['VirtualService', 'kind VirtualService is not served here', 'write it as an HTTPRoute'],
+    ['envoyfilter.spec', 'kind EnvoyFilter is not served here', /extensionProviders/],
+    ['ListenerSet', 'kind ListenerSet is not served here', 'write its listeners into their Gateway'],
+    ['EnvoyPatchPolicy', 'kind EnvoyPatchPolicy is not served here', /extAuth/],
+  ] as const)
+    await t.rejects(lookUp(asked), { code: 'usage', message, hint });
+  const read = kinds.map(({ name }) => name.toLowerCase());
+  for (const [kind, hint] of instead)
+    if (!read.includes(kind.toLowerCase()))
+      await t.rejects(lookUp(kind), { message: `kind ${kind} is not served here`, hint });
+});
+
+t.test('no kind but one that is read in part is both explained and said not to be read', async (t) => {
+  const both = kinds.filter(({ name }) => instead.has(name)).map(({ name }) => name);
+  t.strictSame(both, ['ClientTrafficPolicy']);
 });

@@ -9,6 +9,7 @@ import { ownGroup } from '../../edge/policy.ts';
 import type { RouteKind } from '../../routing/documents.ts';
 import type { PolicyTarget as Target } from '../../schema/gateway-patterns.ts';
 import type { OwnKinds } from '../sallyport.ts';
+import { instead } from './instead.ts';
 
 const gatewayApi = 'gateway.networking.k8s.io';
 
@@ -42,11 +43,7 @@ const ofApplications = new Set([
 const existing = new Set([
   ...ofApplications,
   ...readKinds,
-  ...['UDPRoute', 'ListenerSet', 'XListenerSet', 'XBackendTrafficPolicy', 'XMesh', 'BackendLBPolicy', 'Mesh'],
-  ...['EnvoyProxy', 'Backend', 'HTTPRouteFilter', 'EnvoyGateway'],
-  ...['ClientTrafficPolicy', 'EnvoyExtensionPolicy', 'EnvoyPatchPolicy'],
-  ...['Ingress', 'IngressClass', 'VirtualService', 'ServiceEntry', 'Sidecar', 'WorkloadEntry', 'WorkloadGroup'],
-  ...['EnvoyFilter', 'ProxyConfig', 'Telemetry', 'WasmPlugin', 'ServiceImport', 'ServiceExport'],
+  ...instead.keys(),
   ...['AuthorizationPolicy', 'PeerAuthentication', 'RequestAuthentication'],
 ]);
 
@@ -57,20 +54,6 @@ export function isExistingKind(kind: string): boolean {
 
 /** For a document of OpenAPI among those of a gateway. */
 export const openApiHint = "put an OpenAPI document under 'spec.openapi' of a RequestValidation";
-
-/** Where other products' kinds have their counterpart here. */
-const instead: ReadonlyMap<string, string> = new Map([
-  [
-    'ClientTrafficPolicy',
-    "gateway.yaml has 'limits', 'gatewayTopology' and 'downstreamTls'; a Gateway has 'tls.frontend'",
-  ],
-  ['Backend', "name its address under 'upstreams' in gateway.yaml, and the Service under 'backends'"],
-  ['HTTPRouteFilter', 'a rule has the filters of Gateway API'],
-  ['EnvoyProxy', 'gateway.yaml says how a gateway runs'],
-  ['ListenerSet', 'write its listeners into their Gateway'],
-  ['Ingress', 'write it as a Gateway and an HTTPRoute'],
-  ['VirtualService', 'write it as an HTTPRoute'],
-]);
 
 /** At the end of a word, in any case; or as a word of its own in a kind. */
 const refusing = [
