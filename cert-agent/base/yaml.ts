@@ -21,6 +21,7 @@ import { durationPattern, parseDuration } from './clock.ts';
 import { didYouMean } from './did-you-mean.ts';
 import { type Problem, reasonOf, SallyportError } from './errors.ts';
 import { deepFreeze } from './live.ts';
+import { keysAt, whereItBelongs } from './schema-keys.ts';
 
 /** One YAML document with source positions. `value` is plain data. */
 export interface YamlDocument {
@@ -182,9 +183,10 @@ function problemsOf(issue: Issue, schema: z.ZodType, document: YamlDocument, bas
   const path = [...base, ...issue.path];
   if (issue.code === 'unrecognized_keys') {
     const known = keysAt(schema, path);
-    return issue.keys.map((key) =>
-      document.problemAt(path, `unknown key '${key}'`, { key, hint: didYouMean(key, known) }),
-    );
+    return issue.keys.map((key) => {
+      const hint = didYouMean(key, known) ?? whereItBelongs(schema, path, key);
+      return document.problemAt(path, `unknown key '${key}'`, { key, hint });
+    });
   }
   if (issue.code === 'invalid_key') {
     const key = String(path.at(-1));
@@ -223,48 +225,6 @@ export function nameOf(path: readonly PropertyKey[]): string {
 
 function lowerFirst(text: string): string {
   return text.charAt(0).toLowerCase() + text.slice(1);
-}
-
-/**
- * The keys that `schema` knows at `path`, for the hint. Wrappers are unwrapped; a union gives the keys of all members.
- */
-function keysAt(schema: z.ZodType, path: readonly PropertyKey[]): Set<string> {
-  let level: unknown[] = [schema];
-  for (const step of path) level = level.flatMap((one) => innerSchemas(one, step));
-  return new Set(level.flatMap((one) => alternatives(one).flatMap((inner) => Object.keys(shapeOf(inner) ?? {}))));
-}
-
-interface SchemaDef {
-  readonly innerType?: unknown;
-  readonly in?: unknown;
-  readonly options?: readonly unknown[];
-  readonly element?: unknown;
-  readonly valueType?: unknown;
-  readonly shape?: Readonly<Record<string, unknown>>;
-}
-
-function defOf(schema: unknown): SchemaDef {
-  return typeof schema === 'object' && schema !== null && 'def' in schema ? (schema.def as SchemaDef) : {};
-}
-
-function shapeOf(schema: unknown): Readonly<Record<string, unknown>> | undefined {
-  return defOf(schema).shape;
-}
-
-function alternatives(schema: unknown): unknown[] {
-  const def = defOf(schema);
-  const inner = def.innerType ?? def.in;
-  if (inner !== undefined) return alternatives(inner);
-  if (def.options !== undefined) return def.options.flatMap(alternatives);
-  return [schema];
-}
-
-function innerSchemas(schema: unknown, step: PropertyKey): unknown[] {
-  return alternatives(schema).flatMap((one) => {
-    const def = defOf(one);
-    const inner = def.shape?.[String(step)] ?? def.element ?? def.valueType;
-    return inner === undefined ? [] : [inner];
-  });
 }
 
 /** A password may begin with either, and must not appear in a message. */

@@ -1,6 +1,7 @@
 // What the kinds of Gateway API have in common: names, hosts, references and durations, by the standard's own patterns.
 
 import { z } from 'zod';
+import { refuseOtherFields } from './object-meta.ts';
 
 /** The part of metadata that statuses and precedence need. */
 export const dated = {
@@ -22,7 +23,8 @@ export const metadata = z
       .describe('The name of the document.'),
     namespace: z.string().min(1).max(63).optional().describe('The namespace of the document.'),
   })
-  .describe('Names the document. Its other fields have no effect.');
+  .superRefine(refuseOtherFields)
+  .describe('Names the document. The other fields that Kubernetes knows have no effect.');
 
 /** An object's name, a section's, a kind's: at most this long, never empty. */
 export const objectName = z.string().min(1, 'a name must not be empty').max(253);

@@ -2,6 +2,7 @@
 
 import { z } from 'zod';
 import type { AuthorizationPolicy } from '../../policy/policy.ts';
+import { refuseOtherFields } from '../../schema/object-meta.ts';
 
 /** Purpose of reading: `run` to enforce, `check` to validate like Istio, `eval` to answer hypothetical requests. */
 export type Purpose = 'run' | 'check' | 'eval';
@@ -47,7 +48,8 @@ export const metadata = z
       .nullish()
       .describe('When the document was made, an ISO time. Of two that clash, the older one counts.'),
   })
-  .describe('Names the document. Its other fields have no effect.');
+  .superRefine(refuseOtherFields)
+  .describe('Names the document. The other fields that Kubernetes knows have no effect.');
 
 /** Istio's annotation of policies that are evaluated and not enforced. */
 export const dryRunAnnotation = 'istio.io/dry-run';
