@@ -1,8 +1,37 @@
 // A client of the admin port of a running sidecar or agent, for the commands that show its state.
 
+import { formatAddress } from '../../cert-agent/base/address.ts';
 import { reasonOf, SallyportError } from '../../cert-agent/base/errors.ts';
 
 const patienceMs = 5000;
+
+/** Where an admin port is: its address, or a settings file that names it and has precedence. */
+export interface AdminPlace {
+  readonly admin: string;
+  readonly config?: string;
+}
+
+/** An admin port to ask. */
+export interface Admin {
+  page(path: string): URL;
+  /** For a port on a Unix socket. */
+  readonly socketPath: string | undefined;
+}
+
+/**
+ * The admin port at a place. Of a settings file only `admin` is read: a process goes on when its file becomes invalid.
+ * @throws SallyportError `usage`, `config_unreadable`, or `config_invalid` if the file names none.
+ */
+export async function findAdmin({ admin, config }: AdminPlace): Promise<Admin> {
+  if (config === undefined) {
+    adminPage(admin, '/');
+    return { page: (path) => adminPage(admin, path), socketPath: undefined };
+  }
+  const { adminIn } = await import('../config/admin-in.ts');
+  const found = adminIn(config);
+  if ('path' in found) return { page: (path) => new URL(path, 'http://localhost'), socketPath: found.path };
+  return { page: (path) => adminPage(formatAddress(found), path), socketPath: undefined };
+}
 
 /** The URL of an admin page; the address is `http://host:port` or `host:port`. @throws SallyportError `usage`. */
 export function adminPage(admin: string, path: string): URL {
@@ -45,8 +74,8 @@ export async function askAdmin(url: URL, socketPath?: string): Promise<{ status:
  * Requests an admin page that is a list.
  * @throws SallyportError `upstream_connect`, also for a server that is no admin port.
  */
-export async function askAdminList(page: URL): Promise<readonly unknown[]> {
-  const { status, body } = await askAdmin(page);
+export async function askAdminList(page: URL, socketPath?: string): Promise<readonly unknown[]> {
+  const { status, body } = await askAdmin(page, socketPath);
   if (status === 200 && Array.isArray(body)) return body;
   throw new SallyportError(
     'upstream_connect',

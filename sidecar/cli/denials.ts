@@ -3,14 +3,17 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Command } from 'commander';
 import { reasonOf } from '../../cert-agent/base/errors.ts';
+import type { Admin, AdminPlace } from '../analyze/admin-client.ts';
 import type { DenialLine } from '../observe/denials.ts';
-import { action, defaultAdmin, exitCodes, harmless, note, print, printJson, printTable } from './terminal.ts';
+import { withAdmin } from './admin-options.ts';
+import { action, exitCodes, harmless, note, print, printJson, printTable } from './terminal.ts';
 
 /** The command; its modules are imported when it runs. */
 export function denialsCommand(): Command {
-  return new Command('denials')
-    .description('List the last refusals of a running sidecar or gateway, or print them as they come')
-    .option('--admin <url>', 'the admin address of the sidecar or gateway', defaultAdmin)
+  const command = new Command('denials').description(
+    'List the last refusals of a running sidecar or gateway, or print them as they come',
+  );
+  return withAdmin(command, 'the sidecar or gateway')
     .option('--follow', 'print the last refusals, then new ones as they come, until interrupted')
     .option('--json', 'print JSON; with --follow, a line for each')
     .addHelpText(
@@ -20,13 +23,13 @@ The newest stand at the end. 'sallyport why ID' explains one. The last thousand 
 
 Examples:
   sallyport denials
+  sallyport denials --config gateway.yaml
   sallyport denials --follow --json | jq .from`,
     )
     .action(action(runDenials));
 }
 
-interface DenialsFlags {
-  readonly admin: string;
+interface DenialsFlags extends AdminPlace {
   readonly follow?: boolean;
   readonly json?: boolean;
 }
@@ -37,10 +40,10 @@ const maxDenials = 1000;
 /** Long enough to cost a sidecar nothing, short enough for a person who waits. */
 const pauseMs = 500;
 
-async function runDenials({ admin, follow = false, json = false }: DenialsFlags): Promise<number> {
-  const { adminPage } = await import('../analyze/admin-client.ts');
-  const page = adminPage(admin, '/denials');
-  const first = (await read(page)).toReversed();
+async function runDenials({ follow = false, json = false, ...place }: DenialsFlags): Promise<number> {
+  const { findAdmin } = await import('../analyze/admin-client.ts');
+  const admin = await findAdmin(place);
+  const first = (await read(admin)).toReversed();
   if (!follow) {
     if (json) printJson(first);
     else printTable(['TIME', 'ID', 'CODE', 'FROM', 'REQUEST', 'POLICY'], first.map(cellsOf), 'nothing was refused');
@@ -53,8 +56,9 @@ async function runDenials({ admin, follow = false, json = false }: DenialsFlags)
   for (;;) {
     await sleep(pauseMs);
     try {
-      const now = (await read(page)).toReversed();
-      if (isAway) note(`${page.host} responds again; what it refused before a restart is in its access log only`);
+      const now = (await read(admin)).toReversed();
+      if (isAway)
+        note(`${admin.page('/').host} responds again; what it refused before a restart is in its access log only`);
       isAway = false;
       const fresh = now.filter(({ id }) => !known.has(id));
       // None of those known is there any more, and its list is full: more than it keeps have come since.
@@ -70,9 +74,9 @@ async function runDenials({ admin, follow = false, json = false }: DenialsFlags)
   }
 }
 
-async function read(page: URL): Promise<readonly DenialLine[]> {
+async function read({ page, socketPath }: Admin): Promise<readonly DenialLine[]> {
   const { askAdminList } = await import('../analyze/admin-client.ts');
-  return (await askAdminList(page)) as readonly DenialLine[];
+  return (await askAdminList(page('/denials'), socketPath)) as readonly DenialLine[];
 }
 
 /** Clients have written some of this. */

@@ -1,13 +1,13 @@
 // `policy propose` and `policy shadow-report`: a policy from observed traffic, and the effect of dry-run policies.
 
 import { SallyportError } from '../../cert-agent/base/errors.ts';
+import type { AdminPlace } from '../analyze/admin-client.ts';
 import type { ShadowFacts } from '../observe/dry-run.ts';
 import type { Edge } from '../observe/learned.ts';
 import type { Workload } from '../policy/policy.ts';
 import { counted, exitCodes, note, paint, print, printJson, printTable } from './terminal.ts';
 
-interface ProposeFlags {
-  readonly admin: string;
+interface ProposeFlags extends AdminPlace {
   readonly learned?: string;
   readonly name: string;
   readonly rare: string;
@@ -44,7 +44,7 @@ async function readEdges(flags: ProposeFlags): Promise<{ edges: readonly Edge[];
       throw new SallyportError('body_invalid', `${flags.learned} is not a learned-traffic file: ${String(error)}`);
     }
   }
-  const body = (await askPage(flags.admin, '/learned')) as { learning: boolean; edges: Edge[]; workload: Workload };
+  const body = (await askPage(flags, '/learned')) as { learning: boolean; edges: Edge[]; workload: Workload };
   if (!body.learning)
     throw new SallyportError('not_found', 'this sidecar is not in learn mode', {
       hint: "set 'learn: { file: learned.json }' in sidecar.yaml",
@@ -53,8 +53,8 @@ async function readEdges(flags: ProposeFlags): Promise<{ edges: readonly Edge[];
 }
 
 /** `policy shadow-report`. */
-export async function shadowReport(flags: { admin: string; json?: boolean }): Promise<number> {
-  const facts = (await askPage(flags.admin, '/shadow-report')) as ShadowFacts & { onTrial: readonly string[] };
+export async function shadowReport(flags: AdminPlace & { json?: boolean }): Promise<number> {
+  const facts = (await askPage(flags, '/shadow-report')) as ShadowFacts & { onTrial: readonly string[] };
   if (flags.json === true) printJson(facts);
   else {
     print(facts.onTrial.length === 0 ? 'no dry-run policies' : `dry run: ${facts.onTrial.join(', ')}`);
@@ -82,10 +82,11 @@ export async function shadowReport(flags: { admin: string; json?: boolean }): Pr
   return facts.changes.length === 0 ? exitCodes.ok : exitCodes.no;
 }
 
-async function askPage(admin: string, path: string): Promise<unknown> {
-  const { adminPage, askAdmin } = await import('../analyze/admin-client.ts');
-  const page = adminPage(admin, path);
-  const { status, body } = await askAdmin(page);
+async function askPage(place: AdminPlace, path: string): Promise<unknown> {
+  const { askAdmin, findAdmin } = await import('../analyze/admin-client.ts');
+  const admin = await findAdmin(place);
+  const page = admin.page(path);
+  const { status, body } = await askAdmin(page, admin.socketPath);
   if (status !== 200 || body === undefined)
     throw new SallyportError(
       'upstream_protocol',

@@ -2,7 +2,8 @@
 // of each command is in its own file, imported when it runs.
 
 import { Command } from 'commander';
-import { action, defaultAdmin } from './terminal.ts';
+import { withAdmin } from './admin-options.ts';
+import { action } from './terminal.ts';
 
 const collect = (value: string, before: string[] | undefined): string[] => [...(before ?? []), value];
 
@@ -162,11 +163,12 @@ Example:
       .action(action(async (flags) => (await import('./policy-diff.ts')).replayLog(flags))),
   );
   command.addCommand(
-    new Command('propose')
-      .description(
+    withAdmin(
+      new Command('propose').description(
         'Write the smallest AuthorizationPolicy that allows the traffic that a sidecar in learn mode has seen',
-      )
-      .option('--admin <url>', "the sidecar's admin address", defaultAdmin)
+      ),
+      'the sidecar',
+    )
       .option('--learned <file>', 'the file of learned traffic, instead of --admin')
       .option('--name <name>', 'name of the policy', 'learned')
       .option('--rare <count>', 'mark calls that were seen fewer times than this', '3')
@@ -183,9 +185,12 @@ Example:
       .action(action(async (flags) => (await import('./policy-learn.ts')).propose(flags))),
   );
   command.addCommand(
-    new Command('shadow-report')
-      .description('Show what the dry-run policies would change if they were enforced, and since when')
-      .option('--admin <url>', 'the admin address of a sidecar', defaultAdmin)
+    withAdmin(
+      new Command('shadow-report').description(
+        'Show what the dry-run policies would change if they were enforced, and since when',
+      ),
+      'the sidecar',
+    )
       .option('--json', 'print JSON')
       .addHelpText(
         'after',

@@ -2,11 +2,12 @@
 
 import { Command } from 'commander';
 import { SallyportError } from '../../cert-agent/base/errors.ts';
+import type { AdminPlace } from '../analyze/admin-client.ts';
 import type { PortSecurity } from '../observe/plaintext-report.ts';
-import { action, counted, defaultAdmin, exitCodes, paint, print, printJson, printTable } from './terminal.ts';
+import { withAdmin } from './admin-options.ts';
+import { action, counted, exitCodes, paint, print, printJson, printTable } from './terminal.ts';
 
-interface StatusFlags {
-  readonly admin: string;
+interface StatusFlags extends AdminPlace {
   readonly strictReport?: boolean;
   readonly json?: boolean;
 }
@@ -28,9 +29,10 @@ interface State {
 
 /** The command; its modules are imported when it runs. */
 export function statusCommand(): Command {
-  return new Command('status')
-    .description('Show whether a running sidecar is ready, its ports, and its plaintext clients')
-    .option('--admin <url>', 'the admin address of the sidecar', defaultAdmin)
+  const command = new Command('status').description(
+    'Show whether a running sidecar or gateway is ready, its ports, and its plaintext clients',
+  );
+  return withAdmin(command, 'the sidecar or gateway')
     .option('--strict-report', 'per inbound port: plaintext clients, and since when it could have been STRICT')
     .option('--json', 'print JSON')
     .addHelpText(
@@ -40,15 +42,17 @@ The exit code is 0 when it is ready; with --strict-report, when no port has seen
 
 Examples:
   sallyport status
+  sallyport status --config sidecar.yaml
   sallyport status --strict-report --admin http://127.0.0.1:15000 --json`,
     )
     .action(action(runStatus));
 }
 
 async function runStatus(flags: StatusFlags): Promise<number> {
-  const { adminPage, askAdmin } = await import('../analyze/admin-client.ts');
-  const page = adminPage(flags.admin, flags.strictReport === true ? '/strict-report' : '/state');
-  const { status, body } = await askAdmin(page);
+  const { askAdmin, findAdmin } = await import('../analyze/admin-client.ts');
+  const admin = await findAdmin(flags);
+  const page = admin.page(flags.strictReport === true ? '/strict-report' : '/state');
+  const { status, body } = await askAdmin(page, admin.socketPath);
   if (status !== 200 || typeof body !== 'object' || body === null)
     throw new SallyportError('upstream_protocol', `${page.href} responded ${status}`, {
       hint: 'is this the admin address of a sidecar?',

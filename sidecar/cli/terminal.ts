@@ -16,9 +16,6 @@ export const exitCodes = Object.freeze({ ok: 0, no: 1, usage: 2, unreachable: 3 
 export const exitCodesText =
   'Exit codes: 0 good, 1 a finding or a refusal, 2 misuse or something unreadable, 3 a process or CA that does not respond.';
 
-/** The default of --admin. */
-export const defaultAdmin = process.env['SALLYPORT_ADMIN'] ?? 'http://127.0.0.1:15000';
-
 type Style = Parameters<typeof styleText>[0];
 
 /** `text` in a colour, if `stream` is a terminal and NO_COLOR is not set. */

@@ -2,16 +2,18 @@
 
 import { Command } from 'commander';
 import { SallyportError } from '../../cert-agent/base/errors.ts';
+import type { Admin, AdminPlace } from '../analyze/admin-client.ts';
 import type { DenialLine, Why } from '../observe/denials.ts';
-import { action, defaultAdmin, exitCodes, harmless, paint, print, printJson } from './terminal.ts';
+import { withAdmin } from './admin-options.ts';
+import { action, exitCodes, harmless, paint, print, printJson } from './terminal.ts';
 
 /** The command; its modules are imported when it runs. */
 export function whyCommand(): Command {
-  return new Command('why')
+  const command = new Command('why')
     .description('Show why a running sidecar or gateway refused a request, and what would have allowed it')
     .argument('[id]', 'decision_id of the access log, or x-sallyport-decision of a response')
-    .option('--last', 'show the newest refusal, instead of an id')
-    .option('--admin <url>', 'the admin address of the sidecar or gateway', defaultAdmin)
+    .option('--last', 'show the newest refusal, instead of an id');
+  return withAdmin(command, 'the sidecar or gateway')
     .option('--json', 'print JSON')
     .addHelpText(
       'after',
@@ -28,14 +30,13 @@ Examples:
     .action(action(runWhy));
 }
 
-interface WhyFlags {
-  readonly admin: string;
+interface WhyFlags extends AdminPlace {
   readonly last?: boolean;
   readonly json?: boolean;
 }
 
 async function runWhy(given: string | undefined, flags: WhyFlags): Promise<number> {
-  const [{ adminPage, askAdmin }, { printExplanation }] = await Promise.all([
+  const [{ askAdmin, findAdmin }, { printExplanation }] = await Promise.all([
     import('../analyze/admin-client.ts'),
     import('./explanation.ts'),
   ]);
@@ -43,9 +44,10 @@ async function runWhy(given: string | undefined, flags: WhyFlags): Promise<numbe
     throw new SallyportError('usage', 'give the id of a decision, or --last', {
       hint: 'the id is decision_id of the access log',
     });
-  const id = given ?? (await lastRefusal(adminPage(flags.admin, '/denials')));
-  const page = adminPage(flags.admin, `/why/${encodeURIComponent(id)}`);
-  const { status, body } = await askAdmin(page);
+  const admin = await findAdmin(flags);
+  const id = given ?? (await lastRefusal(admin));
+  const page = admin.page(`/why/${encodeURIComponent(id)}`);
+  const { status, body } = await askAdmin(page, admin.socketPath);
   if (status !== 200) {
     const { message, hint } = (body ?? {}) as { message?: string; hint?: string };
     throw new SallyportError(
@@ -81,9 +83,10 @@ function atGateway({ policy, code }: Why): string {
 }
 
 /** The id of the newest refusal. @throws SallyportError `not_found`. */
-async function lastRefusal(page: URL): Promise<string> {
+async function lastRefusal(admin: Admin): Promise<string> {
   const { askAdminList } = await import('../analyze/admin-client.ts');
-  const [newest] = (await askAdminList(page)) as DenialLine[];
+  const page = admin.page('/denials');
+  const [newest] = (await askAdminList(page, admin.socketPath)) as DenialLine[];
   if (newest !== undefined) return newest.id;
   throw new SallyportError('not_found', `${page.origin} has no refusal that can be explained`);
 }

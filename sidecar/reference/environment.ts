@@ -12,7 +12,7 @@ export function environmentEntries(): readonly Entry[] {
   return [
     entry(
       'SALLYPORT_ADMIN',
-      'The admin port that `sallyport status`, `why`, `policy propose` and `policy shadow-report` ask, in place of `--admin`.',
+      'The admin port that `sallyport status`, `why`, `denials`, `policy propose` and `policy shadow-report` ask, in place of `--admin`.',
       ['default', 'http://127.0.0.1:15000'],
     ),
     entry('SALLYPORT_CONFIG', 'sidecar.yaml or gateway.yaml, in place of `--config`.', [

@@ -1,5 +1,6 @@
 // Exit codes mean one thing in every command. The help of every command says what.
 
+import { writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
@@ -46,6 +47,35 @@ t.test('what does not respond is told from a finding', async (t) => {
     t.match({ code, stdout }, { code: 3, stdout: '' }, `${args.join(' ')}: ${stderr}`);
     t.match(stderr, /^error: .*\n(?:hint: .*\n)?$/);
   }
+});
+
+t.test('a settings file names the admin port of each command that asks one', async (t) => {
+  const dir = tempDir(t);
+  const files = {
+    off: 'trustDomain: a.test\n',
+    silent: `admin: ${await freePort()}\n`,
+    socket: `admin: unix:${join(dir, 'none.sock')}\n`,
+    wrong: 'admin: 70000\n',
+    broken: 'admin: [\n',
+  };
+  for (const [name, text] of Object.entries(files)) writeFileSync(join(dir, `${name}.yaml`), text);
+  const commands = [['status'], ['denials'], ['why', '--last'], ['policy', 'propose'], ['policy', 'shadow-report']];
+  const ask = (args: readonly string[], file: string, ...more: string[]) =>
+    runSallyport(t, [...args, '--config', join(dir, file), ...more]);
+  for (const args of commands) {
+    const name = args.join(' ');
+    t.match(await ask(args, 'off.yaml'), { code: 2, stdout: '', stderr: /off\.yaml has no 'admin'/ }, name);
+    t.match(await ask(args, 'silent.yaml'), { code: 3, stdout: '', stderr: /cannot reach http:\/\/127/ }, name);
+    t.match(
+      await ask(args, 'off.yaml', '--admin', '127.0.0.1:1'),
+      { code: 2, stderr: /'--config <file>' cannot be used with/ },
+      name,
+    );
+  }
+  t.match(await ask(['status'], 'socket.yaml'), { code: 3, stderr: /none\.sock/ });
+  t.match(await ask(['status'], 'wrong.yaml'), { code: 2, stderr: /wrong\.yaml:1:8: admin: expected a port/ });
+  t.match(await ask(['status'], 'broken.yaml'), { code: 2, stderr: /broken\.yaml:\d+:\d+: / });
+  t.match(await ask(['status'], 'none.yaml'), { code: 2, stderr: /none\.yaml cannot be read/ });
 });
 
 t.test('a server that is no admin port is not what was asked for', async (t) => {

@@ -1,10 +1,12 @@
 // A gateway's refusals: each is listed and explained by its ID, with the client as far as it is known.
 
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import t from 'tap';
 import { askAs } from '../fixtures/edge-client.ts';
 import { startTestGateway } from '../fixtures/gateway.ts';
 import { routeOf, webGateway } from '../fixtures/plan.ts';
-import { runSallyport, startSallyport } from '../fixtures/process.ts';
+import { runSallyport, startSallyport, tempDir } from '../fixtures/process.ts';
 
 const rules = `
 apiVersion: gateway.envoyproxy.io/v1alpha1
@@ -35,6 +37,11 @@ t.test('refusals of a gateway', async (t) => {
     askAs('HTTP/1.1', gateway.port('shop/g:80'), { method, path: '/x?a=b', host: 'a', headers });
 
   t.match(await runSallyport(t, ['denials', ...admin]), { code: 0, stdout: 'nothing was refused\n' });
+  // Of the file only the admin port counts.
+  const config = join(tempDir(t), 'gateway.yaml');
+  writeFileSync(config, `admin: ${gateway.admin}\nunknown: 1\n`);
+  t.match(await runSallyport(t, ['denials', '--config', config]), { code: 0, stdout: 'nothing was refused\n' });
+  t.match(await runSallyport(t, ['status', '--config', config]), { code: 0, stdout: /^ready\n/ });
   t.match(await runSallyport(t, ['why', '--last', ...admin]), { code: 1, stderr: /no refusal that can be explained/ });
 
   t.equal((await ask('GET', {})).status, 401);
@@ -42,6 +49,7 @@ t.test('refusals of a gateway', async (t) => {
   const [unknown, denied] = await gateway.records(2);
   const why = await runSallyport(t, ['why', '--last', ...admin]);
   t.equal(why.code, 0);
+  t.strictSame(await runSallyport(t, ['why', '--last', '--config', config]), why);
   t.match(why.stdout, /POST \/x from partner was refused \[policy_denied\]\n/);
   t.match(why.stdout, /The SecurityPolicy shop\/readers decided, by its no-writes rule/);
   const first = await runSallyport(t, ['why', String(unknown!['decision_id']), ...admin]);
