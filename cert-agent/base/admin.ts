@@ -5,12 +5,11 @@ import { chmodSync, lstatSync, rmSync } from 'node:fs';
 import type { IncomingMessage, Server, ServerResponse } from 'node:http';
 import { connect, type Socket } from 'node:net';
 import { dirname } from 'node:path';
-import { promisify } from 'node:util';
-import { gzip } from 'node:zlib';
 import { type Address, formatAddress, isLoopback } from './address.ts';
 import { reportBackground } from './background.ts';
 import { asSallyportError, errnoOf, reasonOf, SallyportError } from './errors.ts';
 import { createServer } from './http.ts';
+import { packFor } from './pack.ts';
 import { UnreadResponses } from './unread.ts';
 import { absolutePath, makeDirectory } from './write.ts';
 
@@ -137,13 +136,12 @@ async function serve(
   const { body: said } = answer;
   const isText = typeof said === 'string' || Buffer.isBuffer(said);
   const plain = Buffer.isBuffer(said) ? said : Buffer.from(isText ? said : `${JSON.stringify(said, null, 2)}\n`);
-  const isPacked = plain.length >= leastPacked && takesGzip(request.headers['accept-encoding']);
-  const body = isPacked ? await packed(plain) : plain;
+  const { body, headers } = await packFor(request, plain);
   if (request.method !== 'HEAD' && !unread.hold(response, request.socket, body)) return refuseUnread(response);
   response.writeHead(answer.status ?? 200, {
     'content-type': answer.type ?? (isText ? 'text/plain; charset=utf-8' : 'application/json'),
     'content-length': body.length,
-    ...(isPacked ? { 'content-encoding': 'gzip', vary: 'accept-encoding' } : {}),
+    ...headers,
     ...fixedFields,
   });
   response.end(request.method === 'HEAD' ? undefined : body);
@@ -155,34 +153,6 @@ function refuseUnread(response: ServerResponse): void {
   const { code, message, row } = new SallyportError('overloaded', 'too many responses of this port are not read');
   response.writeHead(row.status, { 'content-type': 'application/json', ...fixedFields });
   response.end(`${JSON.stringify({ code, message }, null, 2)}\n`);
-}
-
-/** Metrics are a hundredth of their size in gzip; what is short fits into a packet anyway. */
-const leastPacked = 1024;
-
-/** In a thread of its own. */
-const pack = promisify(gzip);
-
-const packedForms = new WeakMap<Buffer, Promise<Buffer>>();
-
-/** The same for all who are answered with this Buffer. */
-function packed(plain: Buffer): Promise<Buffer> {
-  let form = packedForms.get(plain);
-  if (form === undefined) {
-    form = pack(plain, { level: 1 });
-    packedForms.set(plain, form);
-  }
-  return form;
-}
-
-/** RFC 9110 section 12.5.3: named or by a star, and not with the weight 0. */
-function takesGzip(accepted: string | undefined): boolean {
-  const weights = new Map<string, boolean>();
-  for (const one of accepted?.toLowerCase().split(',') ?? []) {
-    const [coding = '', ...parameters] = one.split(';').map((part) => part.trim());
-    weights.set(coding, !parameters.some((parameter) => /^q=0(?:\.0{0,3})?$/.test(parameter)));
-  }
-  return weights.get('gzip') ?? weights.get('*') ?? false;
 }
 
 async function answerOf(options: AdminOptions, request: IncomingMessage, working: Set<Socket>): Promise<PageAnswer> {

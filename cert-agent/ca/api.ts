@@ -60,6 +60,11 @@ export interface ApiAnswer {
   readonly type?: string;
   readonly headers?: Readonly<Record<string, string>>;
   readonly body: string | Buffer;
+  /**
+   * True for a text that grows and that anybody may ask for: it is sent in gzip to clients that take it, and few of them are
+   * unread at a time.
+   */
+  readonly isScrape?: boolean;
 }
 
 /** One row of the table. Paths are compared as sent, without decoding. */
@@ -353,7 +358,7 @@ async function answerHealth(parts: ApiParts): Promise<ApiAnswer> {
 }
 
 async function answerMetrics({ metrics }: ApiParts): Promise<ApiAnswer> {
-  return { type: metrics.registry.contentType, body: await metrics.registry.metrics() };
+  return { type: metrics.registry.contentType, body: await metrics.registry.metrics(), isScrape: true };
 }
 
 function parseBody<S extends z.ZodType>(schema: S, body: unknown): z.output<S> {

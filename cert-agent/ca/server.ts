@@ -14,7 +14,9 @@ import { createServer as createPlainServer } from '../base/http.ts';
 import { readLines } from '../base/lines.ts';
 import type { Live } from '../base/live.ts';
 import type { Log } from '../base/log.ts';
+import { packFor } from '../base/pack.ts';
 import { sparseLogOf } from '../base/sparse-log.ts';
+import { UnreadResponses } from '../base/unread.ts';
 import { proveChainShown } from '../identity/own-handshake.ts';
 import { type Presented, readPresented } from '../identity/peer-chain.ts';
 import type { Svid } from '../identity/svid.ts';
@@ -87,7 +89,7 @@ export async function startServer(parts: ServerParts): Promise<CaServer> {
       sparseLogOf(parts.log)('ca_overloaded', reason);
     },
   });
-  const state = { issuing: 0, closing: false };
+  const state = { issuing: 0, closing: false, unread: new UnreadResponses() };
   const streams = new Set<Socket>();
   const open = new WeakMap<Socket, number>();
   server.on('request', (request: IncomingMessage, response: ServerResponse) => {
@@ -178,7 +180,7 @@ interface Turn {
   readonly parts: ServerParts;
   readonly limits: ServerLimits;
   readonly table: ConnectionTable;
-  readonly state: { issuing: number; closing: boolean };
+  readonly state: { issuing: number; closing: boolean; readonly unread: UnreadResponses };
   readonly presented: Presented;
 }
 
@@ -187,6 +189,7 @@ async function serve(turn: Turn, request: IncomingMessage, response: ServerRespo
   let answer: ApiAnswer;
   try {
     answer = await answerOf(turn, request);
+    if (answer.isScrape === true) answer = await asScrape(answer, request, response, state.unread);
   } catch (error) {
     answer = refusalOf(parts, error, request);
   }
@@ -205,6 +208,20 @@ async function serve(turn: Turn, request: IncomingMessage, response: ServerRespo
   });
   if (answer.body.length <= sliceBytes) response.end(answer.body);
   else sendInSlices(response, typeof answer.body === 'string' ? Buffer.from(answer.body) : answer.body);
+}
+
+/** As on health and admin ports. @throws SallyportError `ca_overloaded` if too many are unread. */
+async function asScrape(
+  answer: ApiAnswer,
+  request: IncomingMessage,
+  response: ServerResponse,
+  unread: UnreadResponses,
+): Promise<ApiAnswer> {
+  const plain = typeof answer.body === 'string' ? Buffer.from(answer.body) : answer.body;
+  const { body, headers } = await packFor(request, plain);
+  if (!unread.hold(response, request.socket, body))
+    throw new SallyportError('ca_overloaded', 'too many responses with metrics are not read');
+  return { ...answer, body, headers: { ...answer.headers, ...headers } };
 }
 
 const sliceBytes = 65_536;

@@ -7,7 +7,9 @@ import { Registry } from 'prom-client';
 import t from 'tap';
 import { type Page, startAdmin } from '../../cert-agent/base/admin.ts';
 import { request } from '../../cert-agent/base/http.ts';
+import { createLog } from '../../cert-agent/base/log.ts';
 import { shareText } from '../../cert-agent/base/metrics-text.ts';
+import { startServer } from '../../cert-agent/ca/server.ts';
 import { packMetrics } from '../../sidecar/observe/merge-metrics.ts';
 import { createPageSources, type PageParts } from '../../sidecar/process/page-sources.ts';
 import { type Owner, until } from '../fixtures/process.ts';
@@ -139,5 +141,29 @@ t.test('requests that wait behind an unread response are counted, and let go wit
   const { socket } = await askAndStop(t, port, '\r\nGET /stats/prometheus HTTP/1.1\r\nHost: x\r\n'.repeat(30));
   t.match(await read(port, '/stats/prometheus', '127.0.0.1'), { status: 503 });
   socket.destroy();
+  await until(async () => (await read(port, '/stats/prometheus', '127.0.0.1')).status === 200, 'there is room again');
+});
+
+t.test("the CA's metrics: few are unread, and other requests are answered", async (t) => {
+  const body = randomBytes(long);
+  const server = await startServer({
+    listen: { host: '127.0.0.1', port: 0 },
+    svid: undefined,
+    routes: [
+      { method: 'GET', path: '/stats/prometheus', answer: async () => ({ body, isScrape: true }) },
+      { method: 'GET', path: '/healthz', answer: async () => ({ body: 'ok' }) },
+    ],
+    log: createLog({ component: 'ca', level: 'silent' }),
+    onRefusal: () => {},
+    onDrop: () => {},
+    knownBy: () => undefined,
+    limits: { drainMs: 0 },
+  });
+  t.teardown(() => server.close());
+  const { port } = server.address;
+  const { counts, sockets } = await flood(t, port);
+  t.strictSame(counts, { 200: 16, 503: askers - 16 });
+  t.match(await read(port, '/healthz', '127.0.0.1'), { status: 200, size: 2 });
+  for (const socket of sockets) socket.destroy();
   await until(async () => (await read(port, '/stats/prometheus', '127.0.0.1')).status === 200, 'there is room again');
 });

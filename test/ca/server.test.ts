@@ -362,6 +362,9 @@ t.test('metrics count issued, renewed and refused certificates', async (t) => {
     /^sallyport_ca_store_commit_seconds_count \d+$/m,
   ])
     t.match(text, line);
+  const packed = await call({ path: '/metrics', headers: { 'accept-encoding': 'gzip' } });
+  t.match(packed.headers, { 'content-encoding': 'gzip', vary: 'accept-encoding' });
+  t.ok(Number(packed.headers['content-length']) < text.length / 2);
 });
 
 t.test('the log reports each event and contains no token', async (t) => {
