@@ -18,6 +18,7 @@ import { readIdentityTexts, readText } from '../../cert-agent/identity/read.ts';
 import { parseTrustDomain } from '../../cert-agent/identity/spiffe-id.ts';
 import { meshAlpn } from '../policy/mtls.ts';
 import { askAdmin } from './admin-client.ts';
+import { otherFile } from './not-a-certificate.ts';
 
 /** A chain with the options for inspectChain. */
 export interface Sight {
@@ -60,12 +61,15 @@ const refusalWaitMs = 250;
  */
 export function lookAtFile(file: string): Sight {
   const text = readText(file, (from) => readFileSync(from, 'latin1'));
-  // A SEQUENCE whose length takes two bytes: RFC 5280 section 4.1. PEM begins with text.
-  if (text.startsWith('0\x82')) return { chain: [onlyCertificate(Buffer.from(text, 'latin1'), file)] };
   const chain = readPemBlocks(text, file);
   if (chain.length > 0) return { chain };
-  throw new SallyportError('certificate_unreadable', `${file} contains no certificate`, {
-    hint: 'expected PEM, leaf first, or one certificate in DER',
+  const { what, hint } = otherFile(text, file) ?? {};
+  // A SEQUENCE whose length takes two bytes: RFC 5280 section 4.1. PEM begins with text.
+  if (what === undefined && text.startsWith('0\x82'))
+    return { chain: [onlyCertificate(Buffer.from(text, 'latin1'), file)] };
+  const instead = what === undefined ? '' : `: it is ${what}`;
+  throw new SallyportError('certificate_unreadable', `${file} contains no certificate${instead}`, {
+    hint: hint ?? 'expected PEM, leaf first, or one certificate in DER',
   });
 }
 
