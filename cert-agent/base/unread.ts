@@ -28,6 +28,7 @@ interface Held {
 export class UnreadResponses {
   /** The oldest first. */
   readonly #held = new Set<Held>();
+  readonly #watched = new WeakSet<Socket>();
 
   /**
    * Counts a response until it is sent or its connection is closed; false if there is no room for it. A client that
@@ -48,14 +49,21 @@ export class UnreadResponses {
         clearTimeout(held.timer);
         this.#held.delete(held);
         response.off('close', held.release);
-        socket.off('close', held.release);
       },
     };
     this.#held.add(held);
     response.once('close', held.release);
-    // A response that waits behind another one of its connection is not closed with it.
-    socket.once('close', held.release);
+    this.#watch(socket);
     return true;
+  }
+
+  /** A response that waits behind another one of its connection is not closed with it. Once for all of a connection. */
+  #watch(socket: Socket): void {
+    if (this.#watched.has(socket)) return;
+    this.#watched.add(socket);
+    socket.once('close', () => {
+      for (const one of this.#held) if (one.socket === socket) one.release();
+    });
   }
 
   #hasRoom(body: Buffer): boolean {

@@ -138,10 +138,15 @@ t.test('one form in gzip for all', async (t) => {
 t.test('requests that wait behind an unread response are counted, and let go with their connection', async (t) => {
   const text = randomBytes(long);
   const port = await serve(t, async () => text);
+  const warnings: string[] = [];
+  const warned = ({ name }: Error): number => warnings.push(name);
+  process.on('warning', warned);
+  t.teardown(() => process.off('warning', warned));
   const { socket } = await askAndStop(t, port, '\r\nGET /stats/prometheus HTTP/1.1\r\nHost: x\r\n'.repeat(30));
   t.match(await read(port, '/stats/prometheus', '127.0.0.1'), { status: 503 });
   socket.destroy();
   await until(async () => (await read(port, '/stats/prometheus', '127.0.0.1')).status === 200, 'there is room again');
+  t.strictSame(warnings, [], 'no listener for each of them');
 });
 
 t.test("the CA's metrics: few are unread, and other requests are answered", async (t) => {
