@@ -4,6 +4,7 @@
 import '../cert-agent/base/heap.ts';
 import { Command } from 'commander';
 import { errnoOf } from '../cert-agent/base/errors.ts';
+import { fitHelp } from './cli/help.ts';
 import { exitCodes, exitCodesText } from './cli/terminal.ts';
 import { readVersion } from './cli/version.ts';
 
@@ -45,6 +46,7 @@ export async function run(argv: readonly string[]): Promise<void> {
     // An app that runs under `exec` gives the exit code.
     .addHelpText('afterAll', ({ command }) => (command.name() === 'exec' ? '' : `\n${exitCodesText}`))
     .exitOverride();
+  fitHelp(program);
   process.stdout.on('error', endQuietly);
   // Only the one that is asked for, if it is one: the rest are for the help, and for suggestions.
   for (const load of wanted(argv[2])) program.addCommand(withOverride(await load()));
@@ -79,6 +81,7 @@ function loadAll(): Promise<readonly Command[]> {
 
 /** commander does not apply exitOverride to commands that were built elsewhere. */
 function withOverride(command: Command): Command {
+  fitHelp(command);
   command.exitOverride().showHelpAfterError('(add --help for the options and an example)');
   askForNeeded(command);
   for (const inner of command.commands) withOverride(inner);

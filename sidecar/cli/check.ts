@@ -4,7 +4,7 @@ import { Command } from 'commander';
 import { formatProblem, SallyportError } from '../../cert-agent/base/errors.ts';
 import type { KindCount } from '../analyze/check.ts';
 import { printChecked } from './checked.ts';
-import { action, counted, exitCodes, note, notePassedOver, noteWarning, paint } from './terminal.ts';
+import { action, counted, exitCodes, note, notePassedOver, noteProblem, noteWarning, paint } from './terminal.ts';
 
 /** The command; its modules are imported when it runs. */
 export function checkCommand(): Command {
@@ -58,7 +58,7 @@ async function runCheck(files: readonly string[], { json = false, strict = false
     notePassedOver(passedOver);
     for (const one of worries) noteWarning(formatProblem(one));
   }
-  for (const one of problems) note(formatProblem(one));
+  for (const one of problems) noteProblem(one);
   const rest = strict || notChecked.length === 0 ? '' : `; not checked: ${named(otherKinds)}`;
   if (isGood) note(`${counted(checked, 'document')} ${checked === 1 ? 'is' : 'are'} valid${rest}`);
   else note(`${paint('red', 'error:', process.stderr)} ${counted(problems.length, 'problem')} found${rest}`);

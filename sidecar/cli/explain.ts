@@ -1,6 +1,7 @@
 // `sallyport explain`: what a field, a variable, an error code, a metric or a log field means. As `kubectl explain`.
 
 import { Command } from 'commander';
+import { widthOf } from '../../cert-agent/base/wrap.ts';
 import { action, exitCodes, print, printJson } from './terminal.ts';
 
 /** The command; its modules are imported when it runs. */
@@ -26,7 +27,7 @@ Examples:
 }
 
 /** The width of the terminal, or of a file. */
-const widthOf = (): number => process.stdout.columns ?? 80;
+const width = (): number => widthOf(process.stdout) ?? 80;
 
 async function runExplain(name: string | undefined, flags: { recursive?: boolean; json?: boolean }): Promise<number> {
   const [{ lookUp }, { kinds }, { tables }, { fieldAsJson, printEntry, printField, printList, printTree }] =
@@ -39,18 +40,18 @@ async function runExplain(name: string | undefined, flags: { recursive?: boolean
   if (name === undefined) {
     if (flags.json === true)
       printJson([...kinds, ...tables].map(({ name: of, description }) => ({ name: of, description })));
-    else print(printList([...kinds, ...tables], widthOf()));
+    else print(printList([...kinds, ...tables], width()));
     return exitCodes.ok;
   }
   const found = await lookUp(name);
   if ('field' in found) {
     if (flags.json === true) printJson(fieldAsJson(found.field));
-    else if (flags.recursive === true) print(printTree(found.field, widthOf()));
-    else print(printField(found.field, widthOf()));
+    else if (flags.recursive === true) print(printTree(found.field, width()));
+    else print(printField(found.field, width()));
   } else if ('entry' in found) {
     if (flags.json === true) printJson(found.entry);
-    else print(printEntry(found.entry, widthOf()));
+    else print(printEntry(found.entry, width()));
   } else if (flags.json === true) printJson(found.entries);
-  else print(printList(found.entries, widthOf()));
+  else print(printList(found.entries, width()));
   return exitCodes.ok;
 }

@@ -4,6 +4,7 @@ import { once } from 'node:events';
 import { styleText } from 'node:util';
 import { type Command, Option } from 'commander';
 import { type Code, formatProblem, type Problem, reasonOf, SallyportError } from '../../cert-agent/base/errors.ts';
+import { widthOf, wrap } from '../../cert-agent/base/wrap.ts';
 
 /**
  * Exit codes of every command except `exec`, which ends as its app does. `no`: the command ran, and the result is
@@ -45,7 +46,7 @@ export function notePassedOver(files: readonly Problem[]): void {
 
 /** As `note`, marked as a warning. */
 export function noteWarning(text: string): void {
-  note(`${paint('yellow', 'warning:', process.stderr)} ${text}`);
+  noteWrapped('warning:', 'yellow', text);
 }
 
 /** Prints lines as fast as the reader takes them. */
@@ -75,10 +76,16 @@ export function printJson(value: unknown): void {
   print(JSON.stringify(value, null, 2));
 }
 
-/** Prints rows as columns, two spaces apart, with a bold head; without rows, only `empty`. */
+/**
+ * Prints rows as columns, two spaces apart, with a bold head; without rows, only `empty`. On a terminal that is too narrow
+ * for them each row is a block, with a line for each column.
+ */
 export function printTable(head: readonly string[], rows: readonly (readonly string[])[], empty: string): void {
   if (rows.length === 0) return print(empty);
   const widths = head.map((title, column) => Math.max(title.length, ...rows.map((row) => (row[column] ?? '').length)));
+  const width = widthOf(process.stdout);
+  if (width !== undefined && widths.reduce((sum, one) => sum + one + 2, -2) > width)
+    return printBlocks(head, rows, width);
   const line = (row: readonly string[]): string =>
     row
       .map((cell, column) => cell.padEnd(widths[column] ?? 0))
@@ -88,21 +95,47 @@ export function printTable(head: readonly string[], rows: readonly (readonly str
   for (const row of rows) print(line(row));
 }
 
+function printBlocks(head: readonly string[], rows: readonly (readonly string[])[], width: number): void {
+  const column = Math.max(...head.map((title) => title.length)) + 2;
+  const field = (title: string, value: string): string =>
+    `${title.padEnd(column)}${wrap(value, width, column).join('\n').trimStart()}`.trimEnd();
+  print(rows.map((row) => head.map((title, at) => field(title, row[at] ?? '')).join('\n')).join('\n\n'));
+}
+
+/** A line on standard error, broken at words if that is a terminal. `mark` is its beginning, in a colour. */
+function noteWrapped(mark: string, style: Style, text: string): void {
+  const width = widthOf(process.stderr);
+  const whole = `${mark} ${text}`;
+  const lines =
+    width === undefined
+      ? whole
+      : whole
+          .split('\n')
+          .flatMap((line) => wrap(line, width, 0, 2))
+          .join('\n');
+  note(`${paint(style, mark, process.stderr)}${lines.slice(mark.length)}`);
+}
+
+/** A problem on standard error: `file:line:column: message (hint)`. */
+export function noteProblem(problem: Problem): void {
+  const width = widthOf(process.stderr);
+  const text = formatProblem(problem);
+  note(width === undefined ? text : wrap(text, width, 0, 2).join('\n'));
+}
+
 /** Prints an error: every problem with its position, the message with its code, and the hint. */
 export function printError(error: unknown): void {
   if (!(error instanceof SallyportError)) {
-    note(`${paint('red', 'error:', process.stderr)} ${reasonOf(error)}`);
+    noteWrapped('error:', 'red', reasonOf(error));
     return;
   }
   if (error.problems.length > 0) {
-    for (const problem of error.problems) note(formatProblem(problem));
-    note(
-      `${paint('red', 'error:', process.stderr)} ${counted(error.problems.length, 'problem')} found [${error.code}]`,
-    );
+    for (const problem of error.problems) noteProblem(problem);
+    noteWrapped('error:', 'red', `${counted(error.problems.length, 'problem')} found [${error.code}]`);
     return;
   }
-  note(`${paint('red', 'error:', process.stderr)} ${error.message} [${error.code}]`);
-  if (error.hint !== undefined) note(`${paint('yellow', 'hint:', process.stderr)} ${error.hint}`);
+  noteWrapped('error:', 'red', `${error.message} [${error.code}]`);
+  if (error.hint !== undefined) noteWrapped('hint:', 'yellow', error.hint);
 }
 
 /** Errors of what was given to the command: it could not begin. */

@@ -1,22 +1,8 @@
 // Fields and entries as text for a terminal of a width, which may be narrow.
 
+import { wrap } from '../../cert-agent/base/wrap.ts';
 import type { Entry } from './entry.ts';
 import type { Field } from './field.ts';
-
-/** The lines of `text`, none longer than `width` unless one word is; each begins with `indent` spaces. */
-export function wrap(text: string, width: number, indent = 0, hanging = indent): string[] {
-  const lines: string[] = [];
-  let line = ' '.repeat(indent);
-  let isEmpty = true;
-  for (const word of text.split(' ')) {
-    if (!isEmpty && line.length + 1 + word.length > width) {
-      lines.push(line);
-      line = ' '.repeat(hanging) + word;
-    } else line += isEmpty ? word : ` ${word}`;
-    isEmpty = false;
-  }
-  return [...lines, line];
-}
 
 /** `name: value` lines, with the values in one column. */
 function facts(pairs: readonly (readonly [label: string, value: string])[], width: number): string[] {
