@@ -122,10 +122,11 @@ t.test('an HTTP/1.1 client that does not read pauses the app', async (t) => {
   let written = 0;
   const app = createServer(async (_req, res) => {
     res.on('error', () => {});
+    const closed = new Promise((resolve) => res.once('close', resolve));
     for (let i = 0; i < 1000 && !res.destroyed; i++) {
       written += 65_536;
       if (!res.write(Buffer.alloc(65_536)))
-        await new Promise((resolve) => res.once('drain', resolve).once('close', resolve));
+        await Promise.race([new Promise((resolve) => res.once('drain', resolve)), closed]);
     }
     res.end();
   });
