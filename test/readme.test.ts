@@ -7,6 +7,7 @@ import { chmodSync, existsSync, mkdirSync, readFileSync, symlinkSync, writeFileS
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import t from 'tap';
+import { parseAllDocuments } from 'yaml';
 import { parseGatewaySettings } from '../sidecar/config/gateway-settings.ts';
 import { readConfiguration } from '../sidecar/config/read.ts';
 import { parseSettings } from '../sidecar/config/sidecar-settings.ts';
@@ -151,6 +152,15 @@ t.test('an excerpt of a file is valid within that file', async (t) => {
     {
       gateway: { kubernetes: { namespaces: ['shop', 'edge'], lease: { name: 'sallyport-gateway' } } },
     },
+  );
+  // The gateway of `kubectl apply -k examples/kubernetes/watched`.
+  const [{ data }] = parseAllDocuments(readFileSync(join(root, 'examples/kubernetes/watched/config.yaml'), 'utf8')).map(
+    (one) => one.toJS(),
+  ) as [{ data: Record<string, string> }];
+  const watched = part('trustDomain: cluster.test');
+  t.strictSame(
+    parseGatewaySettings(watched, 'gateway.yaml'),
+    parseGatewaySettings(data['gateway.yaml']!, 'gateway.yaml'),
   );
   t.match(parseSettings(orders + part('gateways:'), 'orders.yaml'), {
     gateways: ['spiffe://demo.test/ns/default/sa/my-api-gateway'],

@@ -174,7 +174,11 @@ export function whenProxied(
   const timer = setTimeout(
     () => {
       if (mayWait && held.length === 0) goOn(0, undefined);
-      else giveUp('proxy_protocol_invalid', `no ${must ? 'PROXY preface' : 'request'} within ${limits.handshakeMs} ms`);
+      else
+        giveUp(
+          'proxy_protocol_invalid',
+          `no ${must ? 'PROXY preface' : 'request'} within ${limits.handshakeMs} ms (limit handshake)`,
+        );
     },
     mayWait ? limits.protocolDetectionMs : limits.handshakeMs,
   );

@@ -425,7 +425,7 @@ t.test('requests in flight are counted by client, and an IPv6 network is one cli
   hooks.limit(from('2001:db8:0:1::1'));
   t.throws(() => hooks.limit(from('2001:db8:0:1:ffff::2')), {
     code: 'concurrency_limited',
-    message: '1 requests of one client r are in flight',
+    message: '1 requests of one client r are in flight (limit concurrency.maxInFlight)',
   });
   hooks.limit(from('2001:db8:0:2::1'));
   hooks.limit(from('192.0.2.1'));

@@ -237,7 +237,8 @@ t.test('concurrency is limited', async (t) => {
     const refused = (await gateway.records(1)).find(({ response_code: status }) => status === 429);
     t.match(refused, {
       ...{ code: 'concurrency_limited', response_flags: 'RL', decision: 'deny' },
-      reason: /^2 requests of the route httproute\/default\/r\/rule\/0 are in flight$/,
+      reason:
+        /^2 requests of the route httproute\/default\/r\/rule\/0 are in flight \(limit concurrency\.maxInFlight\)$/,
     });
     await t.test('a reload that does not change the limit keeps all counts', async (t) => {
       const one = [askAs('HTTP/1.1', gateway.port(key)), askAs('HTTP/1.1', gateway.port(key))];

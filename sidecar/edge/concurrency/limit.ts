@@ -22,5 +22,8 @@ export class LimitTable {
 /** The error for a request beyond the limit. */
 export function refusalOf({ maxInFlight, per }: ConcurrencyPlan, route: string): SallyportError {
   const whose = per === 'route' ? 'of the route' : 'of one client';
-  return new SallyportError('concurrency_limited', `${maxInFlight} requests ${whose} ${route} are in flight`);
+  return new SallyportError(
+    'concurrency_limited',
+    `${maxInFlight} requests ${whose} ${route} are in flight (limit concurrency.maxInFlight)`,
+  );
 }

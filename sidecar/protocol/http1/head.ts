@@ -95,7 +95,10 @@ export function parseFields(text: string, at: number, maxFields: number): Fields
       if (colon === -1 || colon > end)
         throw new SallyportError('head_malformed', `a field line has no colon: '${printable(text.slice(at, end))}'`);
       if (count >= maxFields) {
-        throw new SallyportError('head_too_many_fields', `the head has more than ${maxFields} fields`);
+        throw new SallyportError(
+          'head_too_many_fields',
+          `the head has more than ${maxFields} fields (limit headFields)`,
+        );
       }
       namesRead[count] = fieldName(text.slice(at, colon));
       let from = colon + 1;

@@ -231,7 +231,7 @@ export class FrameReader {
     block.parts.push(Buffer.from(payload));
     block.bytes += payload.length;
     // A block may be as long as its fields may be, and may come in a few more pieces than it needs.
-    if (block.bytes > this.#maxBlock) throw flood('a header block exceeds its size limit');
+    if (block.bytes > this.#maxBlock) throw flood('a header block is too large (limit headBytes)');
     if (block.parts.length > 8 + block.bytes / 1024) throw flood('a header block in too many pieces');
     if ((flags & flag.endHeaders) === 0) return;
     this.#block = undefined;

@@ -15,7 +15,7 @@ t.test('the limit of a route', async (t) => {
   t.strictSame(limit.facts(), { inFlight: 2, keys: 1, refused: 1 });
   t.match(refusalOf(limit.plan, 'shop/web/0'), {
     code: 'concurrency_limited',
-    message: '2 requests of the route shop/web/0 are in flight',
+    message: '2 requests of the route shop/web/0 are in flight (limit concurrency.maxInFlight)',
     row: { status: 429, grpc: 8, flag: 'RL' },
   });
 });
