@@ -109,16 +109,24 @@ export function registerMetrics(registry: Registry, status: () => AgentStatus): 
     (now) => (now.notAfter ?? 0) / 1000,
   );
   counter('identity_cert_refresh_count', 'SVIDs received from the CA.', (now) => now.renewals);
-  gauge('sallyport_agent_bundle_sequence', 'Sequence of the bundle in use.', (now) => now.bundleSequence ?? 0);
-  gauge('sallyport_agent_denied_sequence', 'Sequence of the deny list in use.', (now) => now.deniedSequence ?? 0);
+  gauge(
+    'sallyport_agent_bundle_sequence',
+    'Sequence of the bundle in use; 0 without one.',
+    (now) => now.bundleSequence ?? 0,
+  );
+  gauge(
+    'sallyport_agent_denied_sequence',
+    'Sequence of the deny list in use; 0 without one.',
+    (now) => now.deniedSequence ?? 0,
+  );
   gauge(
     'sallyport_agent_refreshed_timestamp_seconds',
-    'When bundle and deny list were last confirmed by the CA.',
+    'When bundle and deny list were last confirmed by the CA; 0 before.',
     (now) => (now.refreshedAt ?? 0) / 1000,
   );
   new Counter({
     name: 'sallyport_agent_failures_total',
-    help: 'Failed requests to the CA, by step and error code.',
+    help: 'Failed requests to the CA, by step (svid, or bundle with the deny list) and error code.',
     labelNames: ['step', 'code'],
     registers,
     collect() {

@@ -48,7 +48,10 @@ export function createCaMetrics(): CaMetrics {
   const repeated = counter('repeated_total', 'Certificates returned again to the key that a token is bound to.');
   const renewed = counter('renewed_total', 'Certificates issued for an SVID, valid or lately expired.');
   const refused = counter('refused_total', 'Requests refused, by error code.', ['code']);
-  const dropped = counter('connections_dropped_total', 'Connections closed or refused because too many were open.');
+  const dropped = counter(
+    'connections_dropped_total',
+    'Connections closed or refused because too many were open, or because one sent too many requests at once.',
+  );
   const tokens = counter('tokens_created_total', 'Join tokens created.');
   const revoked = counter('revoked_total', 'Serials and IDs denied by an operator.');
   const calls = counter('store_calls_total', 'Calls to the store.');

@@ -15,7 +15,7 @@ const answerMs = 1000;
 export function registerExposure(registry: Registry): Counter {
   return new Counter({
     name: 'sallyport_app_exposed_total',
-    help: 'Times that an app answered on an address other than loopback.',
+    help: 'Checks, one a minute for each app, in which it answered on an address other than loopback.',
     registers: [registry],
   });
 }

@@ -248,17 +248,29 @@ const rows: readonly MetricRow<Source>[] = [
     labels: istioLabelNames,
     read: (source) => perOutcome(source, ({ requests }) => requests),
   },
-  distribution('istio_request_duration_milliseconds', 'Duration of requests.', ({ duration }) => duration),
+  distribution(
+    'istio_request_duration_milliseconds',
+    'Time from the first byte of a request to the last of its response.',
+    ({ duration }) => duration,
+  ),
   distribution('istio_request_bytes', 'Sizes of request bodies.', ({ requestBytes }) => requestBytes),
   distribution('istio_response_bytes', 'Sizes of response bodies.', ({ replyBytes }) => replyBytes),
   messages('istio_request_messages_total', 'gRPC messages from the caller.', (one) => one.requestMessages),
   messages('istio_response_messages_total', 'gRPC messages to the caller.', (one) => one.replyMessages),
-  tcp('istio_tcp_connections_opened_total', 'TCP connections opened.', ({ tcpOpened }) => tcpOpened),
-  tcp('istio_tcp_connections_closed_total', 'TCP connections closed.', ({ tcpClosed }) => tcpClosed),
-  tcp('istio_tcp_sent_bytes_total', 'Bytes sent to the downstream of TCP connections.', ({ tcpSent }) => tcpSent),
+  tcp(
+    'istio_tcp_connections_opened_total',
+    'TCP connections that were allowed and reached an upstream.',
+    ({ tcpOpened }) => tcpOpened,
+  ),
+  tcp('istio_tcp_connections_closed_total', 'Those of them that have ended.', ({ tcpClosed }) => tcpClosed),
+  tcp(
+    'istio_tcp_sent_bytes_total',
+    'Bytes sent to the downstream of TCP connections, counted when they end.',
+    ({ tcpSent }) => tcpSent,
+  ),
   tcp(
     'istio_tcp_received_bytes_total',
-    'Bytes received from the downstream of TCP connections.',
+    'Bytes received from the downstream of TCP connections, counted when they end.',
     ({ tcpReceived }) => tcpReceived,
   ),
   {
@@ -315,7 +327,11 @@ const rows: readonly MetricRow<Source>[] = [
     ({ ageMs }) => (ageMs === null ? null : ageMs / 1000),
   ),
   keys('sallyport_jwks_keys', 'Known keys of an issuer.', (facts) => facts.keys),
-  keys('sallyport_jwks_fetch_failures', 'Failed fetches of the keys of an issuer.', ({ failed }) => failed),
+  keys(
+    'sallyport_jwks_fetch_failures',
+    'Failed fetches of the keys of an issuer, since it was configured or the process started.',
+    ({ failed }) => failed,
+  ),
   {
     type: 'gauge',
     name: 'sallyport_held_bytes',
@@ -333,7 +349,7 @@ const rows: readonly MetricRow<Source>[] = [
   {
     type: 'counter',
     name: 'sallyport_access_log_dropped_total',
-    help: 'Access-log lines of allowed requests dropped because the log destination was too slow.',
+    help: 'Access-log lines that are lost: of allowed requests while the log destination is too slow, of all requests if its reader is gone, or if the process ends first.',
     labels: [],
     read: ({ metrics }) => [[{}, metrics.logDropped]],
   },

@@ -9,7 +9,7 @@ export function registerGatewayMetrics(
 ): void {
   new Gauge({
     name: 'sallyport_listener_certificate_expiration_timestamp_seconds',
-    help: "Expiry time of each listener's certificate.",
+    help: 'The earliest expiry of the certificates of each listener, seconds since 1970.',
     labelNames: ['listener'],
     registers: [registry],
     collect() {

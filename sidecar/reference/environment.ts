@@ -34,6 +34,10 @@ export function environmentEntries(): readonly Entry[] {
     entry('SALLYPORT_CA_PASSPHRASE', "The passphrase of the CA's key, where there is no `--passphrase-file`."),
     entry('NOTIFY_SOCKET', "systemd's socket, on which a process says that it is ready, waits or stops."),
     entry('PATH', 'Where `sallyport exec` finds the app, and where systemd-notify is found.'),
+    entry('COLUMNS', 'The width for help, tables and errors where the output is no terminal. A terminal has its own.', [
+      'example',
+      'COLUMNS=40',
+    ]),
     entry('NO_COLOR', 'Commands print no colours.'),
     entry('KUBERNETES_SERVICE_HOST', 'Tells `sallyport doctor` that it runs in a pod.'),
     entry('NODE_OPTIONS', 'Options of Node. Those that give access to the process, or are not known, are refused.'),

@@ -11,7 +11,7 @@ export type MirrorOutcome = keyof MirrorOutcomes;
 export function registerMirrorMetrics(registry: Registry, outcomes: Readonly<MirrorOutcomes>): void {
   new Counter({
     name: 'sallyport_mirrored_requests_total',
-    help: 'Copies of requests sent to a mirror, by outcome.',
+    help: 'Copies of requests for a mirror, by outcome; dropped: it was too slow, or too many were in flight.',
     labelNames: ['outcome'],
     registers: [registry],
     collect() {

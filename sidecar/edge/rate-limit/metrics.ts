@@ -19,7 +19,7 @@ export interface RateLimitCounts {
 export function registerRateLimitMetrics(registry: Registry, counts: () => RateLimitCounts): void {
   new Counter({
     name: 'sallyport_rate_limit_decisions_total',
-    help: 'Rate-limit decisions by outcome; fallback: Redis should have decided and did not answer.',
+    help: 'Rate-limit decisions by outcome, allowed or limited; fallback counts again those that Redis should have made and did not.',
     labelNames: ['outcome'],
     registers: [registry],
     collect() {

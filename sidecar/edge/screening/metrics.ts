@@ -17,13 +17,13 @@ export interface ScreeningCounts {
 export function registerScreeningMetrics(registry: Registry): ScreeningCounts {
   const requests = new Counter({
     name: 'sallyport_screenings_total',
-    help: 'Requests screened for attacks, by mode and outcome.',
+    help: 'Requests screened for attacks, by mode and outcome; unscreened: a part could not be read, or the budget ended.',
     labelNames: ['mode', 'outcome'],
     registers: [registry],
   });
   const detections = new Counter({
     name: 'sallyport_screening_detections_total',
-    help: 'Requests in which a detector saw an attack, by mode and detector.',
+    help: 'Attacks, by mode and by each detector that took part in the finding.',
     labelNames: ['mode', 'detector'],
     registers: [registry],
   });

@@ -15,7 +15,7 @@ export type Count = (policy: string, direction: Direction, mode: ValidationPlan[
 export function registerValidationMetrics(registry: Registry): Count {
   const counter = new Counter({
     name: 'sallyport_validations_total',
-    help: 'Messages compared with a schema, by direction, mode, outcome and policy.',
+    help: 'Messages compared with a schema, by direction, mode, outcome and policy; unchecked: one that could not be compared, in mode Report.',
     labelNames: ['direction', 'mode', 'outcome', 'policy'],
     registers: [registry],
   });
