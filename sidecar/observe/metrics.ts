@@ -66,7 +66,9 @@ class Tally {
 
 /** Counts the traffic of one sidecar for a registry. */
 export class TrafficMetrics {
-  readonly #stats = new Map<string, PeerStats>();
+  readonly #stats: PeerStats[] = [];
+  /** By direction, principal and cluster. */
+  readonly #index = new Map<string, Map<string | undefined, Map<string | undefined, PeerStats>>>();
   readonly #refusedConnections = new Tally();
   readonly #handshakes = new Tally();
   readonly #tokens = new Tally();
@@ -88,7 +90,7 @@ export class TrafficMetrics {
   constructor(registry: Registry, trustDomain: string, workload: Workload, version: string) {
     registerRows(registry, rows, {
       ...{ version, labels: new IstioLabels(trustDomain, workload), metrics: this },
-      peers: () => [...this.#stats.values()],
+      peers: () => [...this.#stats],
       refusedConnections: () => this.#refusedConnections.samples(),
       handshakes: () => this.#handshakes.samples(),
       tokens: () => this.#tokens.samples(),
@@ -98,16 +100,19 @@ export class TrafficMetrics {
 
   /** The counts of one peer, made at its first connection. */
   statsOf(direction: PortRules['direction'], principal: string | undefined, cluster?: string): PeerStats {
-    const key = `${direction} ${principal ?? ''} ${cluster ?? ''}`;
-    const known = this.#stats.get(key);
+    // A key that is put together would be made, and hashed, for each request.
+    const known = this.#index.get(direction)?.get(principal)?.get(cluster);
     if (known !== undefined) return known;
     const isNamed = principal !== undefined || cluster !== undefined;
-    if (this.#stats.size >= maxPeers && isNamed) {
+    if (this.#stats.length >= maxPeers && isNamed) {
       this.#tellOnce('peers', `more than ${maxPeers} peers: the metrics count further ones under the peer unknown`);
       return this.statsOf(direction, undefined);
     }
     const made = new PeerStats(direction, principal, cluster);
-    this.#stats.set(key, made);
+    this.#stats.push(made);
+    const ofDirection = this.#index.get(direction) ?? new Map();
+    const ofPrincipal = ofDirection.get(principal) ?? new Map();
+    this.#index.set(direction, ofDirection.set(principal, ofPrincipal.set(cluster, made)));
     return made;
   }
 

@@ -20,26 +20,13 @@ import {
 import { isGrpc } from '../grpc.ts';
 import { parseContentLength } from '../http1/head.ts';
 import { isHandshakeField } from '../websocket.ts';
-import { type Block, isTooLarge } from './hpack-decode.ts';
+import { type Block, isTooLarge, pseudo } from './hpack-decode.ts';
 import type { HpackEncoder } from './hpack-encode.ts';
 
-/** A head's pseudo-header fields. */
-interface Pseudo {
-  method?: string;
-  scheme?: string;
-  authority?: string;
-  path?: string;
-  status?: string;
-  /** RFC 8441. */
-  protocol?: string;
-}
-
-const statusName = { lower: ':status' };
-const methodName = { lower: ':method' };
-const schemeName = { lower: ':scheme' };
-const authorityName = { lower: ':authority' };
-const pathName = { lower: ':path' };
-const protocolName = { lower: ':protocol' };
+const ofRequest: readonly FieldName[] = [
+  ...[pseudo.method, pseudo.scheme, pseudo.authority, pseudo.path, pseudo.protocol],
+];
+const ofReply: readonly FieldName[] = [pseudo.status];
 const lengthName = fieldName('content-length');
 const requestIdName = fieldName('x-request-id');
 const clientCertName = fieldName('x-forwarded-client-cert');
@@ -57,15 +44,19 @@ const ofHttp1 = new Set(['connection', 'proxy-connection', 'keep-alive', 'transf
  */
 export function readRequest(block: Block, ended: boolean, exchange: Exchange): void {
   checkWellFormed(block);
-  const { pseudo, fields } = split(block.fields, ['method', 'scheme', 'authority', 'path', 'protocol']);
-  const { method, scheme, path, protocol } = pseudo;
+  const count = countPseudo(block.fields, ofRequest);
+  const method = pseudoValue(block.fields, count, pseudo.method);
+  const scheme = pseudoValue(block.fields, count, pseudo.scheme);
+  const authority = pseudoValue(block.fields, count, pseudo.authority);
+  const path = pseudoValue(block.fields, count, pseudo.path);
+  const protocol = pseudoValue(block.fields, count, pseudo.protocol);
   if (method === undefined) throw malformed('a request without :method');
   // The same tokens as in HTTP/1.1: a policy for GET must not miss 'get'.
   if (!/^[A-Z][A-Z0-9_-]*$/.test(method))
     throw new SallyportError('method_invalid', 'the method is not an upper-case token');
   exchange.minor = 2;
   exchange.method = method;
-  exchange.fields = fields;
+  exchange.fields = regularFrom(block.fields, count);
   const connects = method === 'CONNECT' && protocol === undefined;
   if (protocol !== undefined) readExtendedConnect(exchange, protocol, ended);
   if (connects ? scheme !== undefined || path !== undefined : scheme === undefined || path === undefined)
@@ -73,11 +64,11 @@ export function readRequest(block: Block, ended: boolean, exchange: Exchange): v
   if (path === '') throw malformed('an empty :path');
   if (scheme !== undefined && !/^https?$/i.test(scheme))
     throw malformed(`:scheme '${printable(scheme)}' is not supported`);
-  exchange.target = path ?? pseudo.authority ?? '';
+  exchange.target = path ?? authority ?? '';
   // Section 8.3.1: origin-form, or an asterisk for OPTIONS; the authority has a field of its own.
   if (!connects && !exchange.target.startsWith('/') && !(exchange.target === '*' && method === 'OPTIONS'))
     throw new SallyportError('head_invalid_url', `:path '${printable(withoutSecrets(exchange.target))}' is not a path`);
-  readRequestFields(exchange, pseudo.authority);
+  readRequestFields(exchange, authority);
   if (exchange.webSocket || connects) exchange.framing = 0;
   if (ended && exchange.framing !== 0 && exchange.framing !== 'chunked')
     throw new SallyportError('length_invalid', 'a request without a body declares one');
@@ -128,11 +119,11 @@ function readRequestFields(exchange: Exchange, authority: string | undefined): v
 
 /** Writes the head of a request to an upstream. */
 export function writeRequest(encoder: HpackEncoder, call: Call, scheme: 'http' | 'https'): void {
-  encoder.add(methodName, call.webSocket ? 'CONNECT' : call.method);
-  if (call.webSocket) encoder.add(protocolName, 'websocket');
-  encoder.add(schemeName, scheme);
-  encoder.add(authorityName, call.authority);
-  encoder.add(pathName, call.path);
+  encoder.add(pseudo.method, call.webSocket ? 'CONNECT' : call.method);
+  if (call.webSocket) encoder.add(pseudo.protocol, 'websocket');
+  encoder.add(pseudo.scheme, scheme);
+  encoder.add(pseudo.authority, call.authority);
+  encoder.add(pseudo.path, call.path);
   writeFields(encoder, call.fields, call.hopFields);
   if (call.clientCert !== undefined) encoder.add(clientCertName, call.clientCert);
   if (call.requestId !== undefined) encoder.add(requestIdName, call.requestId);
@@ -150,10 +141,11 @@ export function writeRequest(encoder: HpackEncoder, call: Call, scheme: 'http' |
 export function readReply(block: Block, ended: boolean, method: string): Reply {
   try {
     checkWellFormed(block);
-    const { pseudo, fields } = split(block.fields, ['status']);
-    if (pseudo.status === undefined || !/^[1-9]\d\d$/.test(pseudo.status))
-      throw malformed('a response without :status');
-    const status = Number(pseudo.status);
+    const count = countPseudo(block.fields, ofReply);
+    const text = pseudoValue(block.fields, count, pseudo.status);
+    if (text === undefined || !/^[1-9]\d\d$/.test(text)) throw malformed('a response without :status');
+    const fields = regularFrom(block.fields, count);
+    const status = Number(text);
     // Section 8.6: protocols cannot be switched.
     if (status === 101) throw malformed('status 101');
     const at = fields.names.indexOf(lengthName);
@@ -172,7 +164,7 @@ export function readReply(block: Block, ended: boolean, method: string): Reply {
 
 /** Writes the head of a response, and the length of its body if known. */
 export function writeReply(encoder: HpackEncoder, reply: Reply, length: number | undefined): void {
-  encoder.add(statusName, String(reply.status));
+  encoder.add(pseudo.status, String(reply.status));
   writeFields(encoder, reply.fields, reply.hopFields);
   if (length !== undefined) encoder.add(lengthName, String(length));
 }
@@ -180,7 +172,7 @@ export function writeReply(encoder: HpackEncoder, reply: Reply, length: number |
 /** The trailers of a block, without fields that are not allowed there. @throws SallyportError `http2_protocol`. */
 export function readTrailers(block: Block): Fields {
   checkWellFormed(block);
-  const { fields } = split(block.fields, []);
+  const fields = regularFrom(block.fields, countPseudo(block.fields, []));
   const kept: Fields = { names: [], values: [] };
   for (const [index, name] of fields.names.entries()) {
     if (!mayTrail(name)) continue;
@@ -205,16 +197,25 @@ export function writeFields(
 }
 
 /** Pseudo-header fields come first, once each, and only those defined for the kind of message (section 8.3). */
-function split({ names, values }: Fields, known: readonly (keyof Pseudo)[]): { pseudo: Pseudo; fields: Fields } {
-  const pseudo: Pseudo = {};
+function countPseudo({ names }: Fields, known: readonly FieldName[]): number {
   let at = 0;
   for (; at < names.length && names[at]!.role === role.pseudo; at++) {
-    const key = names[at]!.lower.slice(1) as keyof Pseudo;
-    if (!known.includes(key)) throw malformed(`${names[at]!.lower} is not allowed there`);
-    if (pseudo[key] !== undefined) throw malformed(`two ${names[at]!.lower}`);
-    pseudo[key] = values[at]!;
+    const name = names[at]!;
+    if (!known.includes(name)) throw malformed(`${name.lower} is not allowed there`);
+    for (let earlier = 0; earlier < at; earlier++) if (names[earlier] === name) throw malformed(`two ${name.lower}`);
   }
-  return { pseudo, fields: readRegular(names.slice(at), values.slice(at)) };
+  return at;
+}
+
+/** The value of a pseudo-header field among the first `count`. */
+function pseudoValue({ names, values }: Fields, count: number, name: FieldName): string | undefined {
+  for (let at = 0; at < count; at++) if (names[at] === name) return values[at];
+  return undefined;
+}
+
+/** What follows the pseudo-header fields. */
+function regularFrom({ names, values }: Fields, count: number): Fields {
+  return readRegular(names.slice(count), values.slice(count));
 }
 
 function readRegular(names: FieldName[], values: string[]): Fields {

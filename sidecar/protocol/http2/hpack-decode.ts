@@ -27,12 +27,19 @@ export interface Block {
 /** What we let a peer keep in our memory: the protocol's own default. */
 export const tableBytes = 4096;
 
-const pseudoNames = new Map<string, FieldName>(
-  [':method', ':scheme', ':authority', ':path', ':status', ':protocol'].map((lower) => [
-    lower,
-    makeName(lower, lower, '', role.pseudo),
-  ]),
-);
+const makePseudo = (lower: string): FieldName => makeName(lower, lower, '', role.pseudo);
+
+/** The names of pseudo-header fields, RFC 9113 section 8.3 and RFC 8441: each is this object wherever it is decoded. */
+export const pseudo = Object.freeze({
+  method: makePseudo(':method'),
+  scheme: makePseudo(':scheme'),
+  authority: makePseudo(':authority'),
+  path: makePseudo(':path'),
+  status: makePseudo(':status'),
+  protocol: makePseudo(':protocol'),
+});
+
+const pseudoNames = new Map<string, FieldName>(Object.values(pseudo).map((name) => [name.lower, name]));
 
 const staticEntries: readonly Entry[] = staticFields.map(([name, value]) => ({
   name: nameOf(name)!,

@@ -6,16 +6,6 @@ import { staticFields } from './hpack-tables.ts';
 
 const staticCount = staticFields.length;
 
-/** Static index of a name alone, and of its values for the few names that have some. */
-const staticNames = new Map<string, number>();
-const staticValues = new Map<string, Map<string, number>>();
-for (const [index, [name, value]] of staticFields.entries()) {
-  if (!staticNames.has(name)) staticNames.set(name, index + 1);
-  if (value === '') continue;
-  const values = staticValues.get(name) ?? new Map<string, number>();
-  staticValues.set(name, values.set(value, index + 1));
-}
-
 /** Different each time: in the table they would only push out fields that repeat. */
 const transient = new Set([
   ...['content-length', 'date', 'x-request-id', 'traceparent', 'tracestate', 'etag', 'last-modified', 'age'],
@@ -24,6 +14,33 @@ const transient = new Set([
 
 /** Section 7.1.3: never kept, since clients that may add fields of their own could guess them byte by byte. */
 const secret = new Set(['authorization', 'cookie', 'set-cookie', 'proxy-authorization']);
+
+/** How fields of one name are written. */
+interface Manner {
+  /** The static index of the name alone; 0 without one. */
+  readonly name: number;
+  /** The static indexes of values, for the few names that have some. */
+  readonly values: ReadonlyMap<string, number> | undefined;
+  readonly isTransient: boolean;
+  readonly isSecret: boolean;
+}
+
+const ordinary: Manner = { name: 0, values: undefined, isTransient: false, isSecret: false };
+
+/** For every name that is not ordinary: one look-up for each field. */
+const manners = new Map<string, Manner>(
+  [...new Set([...staticFields.map(([name]) => name), ...transient, ...secret])].map((name) => {
+    const own = staticFields.flatMap(([other, value], at) => (other === name ? [[value, at + 1] as const] : []));
+    const values = own.filter(([value]) => value !== '');
+    const manner: Manner = {
+      name: own[0]?.[1] ?? 0,
+      values: values.length === 0 ? undefined : new Map(values),
+      isTransient: transient.has(name),
+      isSecret: secret.has(name),
+    };
+    return [name, manner];
+  }),
+);
 
 /** Longer values repeat too seldom, and push out too much. */
 const maxKept = 256;
@@ -68,21 +85,24 @@ export class HpackEncoder {
    */
   add({ lower }: Pick<FieldName, 'lower'>, value: string): void {
     this.#reserve(lower.length + value.length + 32);
+    const manner = manners.get(lower) ?? ordinary;
+    const { isTransient, isSecret } = manner;
     // Looking up a value that is never kept would only hash it.
-    const passing = transient.has(lower);
-    if (!passing) {
-      const pair = staticValues.get(lower)?.get(value);
+    if (!isTransient) {
+      const pair = manner.values?.get(value);
       if (pair !== undefined) return this.#writeInteger(0x80, 7, pair);
+    }
+    const mayKeep = !isTransient && !isSecret && value.length <= maxKept;
+    if (mayKeep) {
       const known = this.#known.get(lower)?.get(value);
       if (known !== undefined) return this.#writeInteger(0x80, 7, staticCount + 1 + this.#inserted - known);
     }
-    const name = this.#nameIndex(lower);
-    const keep = !passing && value.length <= maxKept && !secret.has(lower);
-    if (keep) this.#writeInteger(0x40, 6, name);
-    else this.#writeInteger(secret.has(lower) ? 0x10 : 0, 4, name);
+    const name = manner.name > 0 ? manner.name : this.#nameIndex(lower);
+    if (mayKeep) this.#writeInteger(0x40, 6, name);
+    else this.#writeInteger(isSecret ? 0x10 : 0, 4, name);
     if (name === 0) this.#writeString(lower);
     this.#writeString(value);
-    if (keep) this.#keep(lower, value);
+    if (mayKeep) this.#keep(lower, value);
   }
 
   /** Holds the block in its first `length` bytes, until the next begin(). */
@@ -96,8 +116,6 @@ export class HpackEncoder {
   }
 
   #nameIndex(lower: string): number {
-    const fixed = staticNames.get(lower);
-    if (fixed !== undefined) return fixed;
     const values = this.#known.get(lower);
     if (values === undefined) return 0;
     for (const inserted of values.values()) return staticCount + 1 + this.#inserted - inserted;

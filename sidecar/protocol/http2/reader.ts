@@ -129,7 +129,7 @@ export class FrameReader {
   /** Reads one frame; for DATA only the beginning. -1 if it is not complete. */
   #readFrame(buffer: Buffer, at: number): number {
     if (buffer.length - at < headerBytes) return -1;
-    const size = buffer.readUIntBE(at, 3);
+    const size = (buffer[at]! << 16) | (buffer[at + 1]! << 8) | buffer[at + 2]!;
     const type = buffer[at + 3]!;
     const flags = buffer[at + 4]!;
     const id = buffer.readUInt32BE(at + 5) & 0x7fffffff;
