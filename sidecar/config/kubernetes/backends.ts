@@ -5,8 +5,9 @@ import { BlockList, isIP } from 'node:net';
 import { networkInterfaces } from 'node:os';
 import type { Address } from '../../../cert-agent/base/address.ts';
 import { reasonOf } from '../../../cert-agent/base/errors.ts';
-import { parseSpiffeId } from '../../../cert-agent/identity/spiffe-id.ts';
+import { parseSpiffeId, type SpiffeId } from '../../../cert-agent/identity/spiffe-id.ts';
 import type { GatewaySettings, KubernetesSettings, Settings } from '../settings.ts';
+import { bundleMissing, withoutBundle } from '../settings-schema.ts';
 import { type ReadObject, treeOf } from './place.ts';
 
 /** Says which SPIFFE IDs the endpoints of a Service may prove, separated by commas. */
@@ -53,7 +54,7 @@ export function withServices(
       refused.set(service, `Service ${service} is of type ExternalName: name its host as an upstream in gateway.yaml`);
       continue;
     }
-    const who = identitiesOf(object, value, settings);
+    const who = identitiesOf(value, object.namespace, settings);
     if (who !== undefined && 'problem' in who) {
       refused.set(service, `Service ${service}: ${identityAnnotation}: ${who.problem}`);
       continue;
@@ -101,30 +102,40 @@ function namesIn(objects: readonly ReadObject[]): ReadonlySet<string> {
 const data: ReadonlySet<string> = new Set(['Service', 'EndpointSlice', 'Secret', 'ConfigMap', 'Namespace']);
 
 /**
- * A Service may name pods of its own namespace only. Others admit this gateway for the routes and policies of their own
- * namespace, and its author, who also chooses the addresses, would get to them past these.
+ * The IDs of a Service's annotation. To name an ID is to have our SVID presented to whoever proves it, at addresses that
+ * the Service's namespace chooses: so only IDs of that namespace are taken, or else a tenant could call the workloads of
+ * another one as the gateway, past that one's routes, policies and grants. The gateway's own namespace may name any.
  */
 function identitiesOf(
-  { namespace = '' }: ReadObject['object'],
   value: Readonly<Record<string, unknown>>,
+  namespace: string | undefined,
   settings: Settings,
 ): { readonly identities: readonly string[] } | { readonly problem: string } | undefined {
   const text = treeOf(treeOf(value['metadata'])['annotations'])[identityAnnotation];
   if (text === undefined) return undefined;
   try {
-    const identities = String(text)
+    const ids = String(text)
       .split(',')
-      .map((one) => parseSpiffeId(one.trim()).uri);
-    const own = `spiffe://${settings.trustDomain}/ns/${namespace}/sa/`;
-    const other = identities.find((one) => !one.startsWith(own));
-    if (other !== undefined)
+      .map((one) => parseSpiffeId(one.trim()));
+    const foreign = ids.find((one) => !mayName(namespace, one, settings));
+    if (foreign !== undefined)
       return {
-        problem: `${other} is not of namespace ${namespace} (${own}...): name it as an upstream in gateway.yaml`,
+        problem: `${foreign.uri} is not of namespace ${namespace} (spiffe://${settings.trustDomain}/ns/${namespace}/sa/...): name it as an upstream in gateway.yaml`,
       };
-    return { identities };
+    const identities = ids.map(({ uri }) => uri);
+    const [missing] = withoutBundle(identities, settings);
+    return missing === undefined ? { identities } : { problem: bundleMissing(missing) };
   } catch (error) {
     return { problem: reasonOf(error) };
   }
+}
+
+/** A namespace of the same name in another trust domain may be somebody else's. */
+function mayName(namespace: string | undefined, { trustDomain, path }: SpiffeId, settings: Settings): boolean {
+  if (namespace === settings.workload.namespace) return true;
+  const [, ns, name, sa, account, ...more] = path.split('/');
+  const isOwn = ns === 'ns' && name === namespace && sa === 'sa' && account !== undefined && more.length === 0;
+  return isOwn && trustDomain === settings.trustDomain;
 }
 
 type Tree = Readonly<Record<string, unknown>>;

@@ -68,6 +68,10 @@ t.test('an identity makes it a peer', async (t) => {
     t.match(bad.refused.get('shop/web'), pattern);
     t.notOk(Object.hasOwn(bad.settings.gateway!.backends, 'shop/web:80'), 'never plaintext in place of it');
   }
+  const trusted = { ...settings, workload: { ...settings.workload, namespace: 'shop' } };
+  const web = service('web', spec, { 'sallyport.dev/identity': 'spiffe://other.test/ns/a/sa/b' });
+  const { refused } = withServices([route, web, slices], trusted, trusted.gateway!.kubernetes!);
+  t.match(refused.get('shop/web'), /there is no bundle for other\.test/);
 });
 
 t.test('ports by their names, families by the Service, and what gateway.yaml names stays', async (t) => {
