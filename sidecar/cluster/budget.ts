@@ -1,20 +1,32 @@
-// How much text is kept, in bytes, of all kinds together: for each namespace, and in total. One tenant's objects must not
-// take the memory of all, and must not keep those of others away.
+// How many bytes of objects are kept, of all kinds together: for each namespace, and in total. One tenant's objects must
+// not take the memory of all, and must not keep those of others away.
 
+import { getHeapStatistics } from 'node:v8';
 import type { KeptObject } from './objects.ts';
 
 /** Bytes. */
 export interface Bounds {
   /** In one namespace. */
   readonly namespaceBytes: number;
-  /** Of all namespaces. Beyond it, only namespaces with little still get more, up to twice as much. */
+  /** Of all namespaces. The last quarter is for namespaces with little. */
   readonly totalBytes: number;
 }
 
-/** What a namespace may always have. */
-const littleBytes = 1024 * 1024;
+const mebibyte = 1024 * 1024;
 
-/** The bytes of all kinds that are followed. */
+/** What a namespace may have of the last quarter. */
+const littleBytes = mebibyte;
+
+/**
+ * Bounds for a heap of this size. Of all that objects cost, their text in our heap is the smallest part: the process that
+ * reads documents gets a copy, makes trees of it, and shares the container's memory with us.
+ */
+export function boundsOf(heapBytes = getHeapStatistics().heap_size_limit): Bounds {
+  const totalBytes = Math.min(256 * mebibyte, Math.floor(heapBytes / 8));
+  return { totalBytes, namespaceBytes: Math.min(32 * mebibyte, Math.floor(totalBytes / 4)) };
+}
+
+/** The bytes of all kinds. */
 export class Ledger {
   readonly #bytes = new Map<string, number>();
   #total = 0;
@@ -35,35 +47,48 @@ export class Ledger {
   }
 }
 
-/** The bytes of one kind's objects. */
+/**
+ * The bytes of one kind's objects: those that are followed, or a list that is under way and may replace them. Of both, the
+ * ledger has whichever is more in a namespace: most of a list is what is followed already.
+ */
 export class Budget {
   readonly #bounds: Bounds;
   readonly #ledger: Ledger;
-  /** The budget of the objects that ours will replace. */
-  #before: Budget | undefined;
-  #isCounted = false;
+  /** Of a list: the budget of the objects that it may replace. */
+  #followed: Budget | undefined;
+  /** The last list that may replace our objects. */
+  #list: Budget | undefined = undefined;
   readonly #bytes = new Map<string, number>();
   readonly #over = new Map<string, number>();
   readonly #refused = new Map<string, number>();
-  #total = 0;
 
-  constructor(bounds: Bounds, ledger = new Ledger(), before?: Budget) {
+  /** With `followed` it is that of a list: `count` or `drop` ends it. */
+  constructor(bounds: Bounds, ledger = new Ledger(), followed?: Budget) {
     this.#bounds = bounds;
     this.#ledger = ledger;
-    this.#before = before;
+    this.#followed = followed;
+    if (followed === undefined) return;
+    if (followed.#list !== undefined) followed.#list.drop();
+    followed.#list = this;
   }
 
-  /** Its objects are those that are followed from now on, in place of those of before. */
+  /** The objects of a list are those that are followed from now on. */
   count(): void {
-    if (this.#isCounted) return;
-    if (this.#before !== undefined) this.#before.#settle(-1);
-    this.#before = undefined;
-    this.#settle(1);
+    const followed = this.#followed;
+    if (followed === undefined) return;
+    if (followed.#list !== undefined) followed.#list.drop();
+    this.#followed = undefined;
+    for (const [namespace, bytes] of followed.#bytes) this.#ledger.add(namespace, -bytes);
+    for (const [namespace, bytes] of this.#bytes) this.#ledger.add(namespace, bytes);
   }
 
-  #settle(by: 1 | -1): void {
-    this.#isCounted = by === 1;
-    for (const [namespace, bytes] of this.#bytes) this.#ledger.add(namespace, by * bytes);
+  /** The objects of a list are not taken. */
+  drop(): void {
+    const followed = this.#followed;
+    if (followed === undefined || followed.#list !== this) return;
+    followed.#list = undefined;
+    for (const [namespace, bytes] of this.#bytes)
+      this.#ledger.add(namespace, -Math.max(0, bytes - followed.#bytesOf(namespace)));
   }
 
   /** The namespaces with objects that are not kept; empty for a kind without namespaces. */
@@ -76,51 +101,58 @@ export class Budget {
     return new Set(this.#over.keys());
   }
 
-  /** Counts an object. Gives it, or what is left of it if it exceeds a bound or is too much by itself. */
-  add(object: KeptObject): KeptObject {
-    const { namespace = '', tooMuch } = object;
+  /**
+   * Counts an object in place of a `known` one. Gives it, or what is left of it if it exceeds a bound or is too much by
+   * itself. What does not grow fits: what others have must not close a namespace that changes something.
+   */
+  add(object: KeptObject, known?: KeptObject): KeptObject {
+    const { namespace = '', tooMuch, weight } = object;
+    if (known !== undefined) this.remove(known);
     if (tooMuch !== undefined) {
       this.#refused.set(namespace, (this.#refused.get(namespace) ?? 0) + 1);
       return { ...emptied(object), tooMuch };
     }
-    const bytes = sizeOf(object);
-    const own = this.#bytes.get(namespace) ?? 0;
-    // What is counted of our kind is in the ledger, too.
-    const counted = this.#isCounted ? this : this.#before;
-    const held =
-      own + this.#ledger.of(namespace) - (counted === undefined ? 0 : (counted.#bytes.get(namespace) ?? 0)) + bytes;
-    const all = this.#total + this.#ledger.total - (counted === undefined ? 0 : counted.#total) + bytes;
-    const { namespaceBytes, totalBytes } = this.#bounds;
-    const isFit = held <= namespaceBytes && (all <= totalBytes || (held <= littleBytes && all <= 2 * totalBytes));
-    if (!isFit) {
+    const more = this.#moreWith(namespace, weight);
+    if (weight > (known?.weight ?? 0) && !this.#isFit(namespace, more)) {
       this.#over.set(namespace, (this.#over.get(namespace) ?? 0) + 1);
       return emptied(object);
     }
-    this.#bytes.set(namespace, own + bytes);
-    this.#total += bytes;
-    if (this.#isCounted) this.#ledger.add(namespace, bytes);
+    this.#ledger.add(namespace, more);
+    this.#bytes.set(namespace, this.#bytesOf(namespace) + weight);
     return object;
   }
 
   /** An object that was counted is gone. */
-  remove(object: KeptObject): void {
-    const { namespace = '' } = object;
-    const map = object.tooMuch !== undefined ? this.#refused : object.isOver === true ? this.#over : this.#bytes;
-    const bytes = object.isOver === true ? 1 : sizeOf(object);
-    const left = (map.get(namespace) ?? 0) - bytes;
+  remove({ namespace = '', isOver, tooMuch, weight }: KeptObject): void {
+    if (isOver !== true) this.#ledger.add(namespace, this.#moreWith(namespace, -weight));
+    const map = tooMuch !== undefined ? this.#refused : isOver === true ? this.#over : this.#bytes;
+    const left = (map.get(namespace) ?? 0) - (isOver === true ? 1 : weight);
     if (left > 0) map.set(namespace, left);
     else map.delete(namespace);
-    if (object.isOver === true) return;
-    this.#total -= bytes;
-    if (this.#isCounted) this.#ledger.add(namespace, -bytes);
+  }
+
+  #bytesOf(namespace: string): number {
+    return this.#bytes.get(namespace) ?? 0;
+  }
+
+  /** What changes in the ledger if we have so many bytes more. */
+  #moreWith(namespace: string, bytes: number): number {
+    const own = this.#bytesOf(namespace);
+    // Of a list that another one has displaced nothing is counted: it will not be taken.
+    if (this.#followed !== undefined && this.#followed.#list !== this) return 0;
+    const other = this.#followed ?? this.#list;
+    const least = other === undefined ? 0 : other.#bytesOf(namespace);
+    return Math.max(own + bytes, least) - Math.max(own, least);
+  }
+
+  #isFit(namespace: string, more: number): boolean {
+    const { namespaceBytes, totalBytes } = this.#bounds;
+    const held = this.#ledger.of(namespace) + more;
+    if (more === 0) return true;
+    return held <= namespaceBytes && this.#ledger.total + more <= (held <= littleBytes ? 1 : 0.75) * totalBytes;
   }
 }
 
 function emptied({ kind, name, namespace, resourceVersion }: KeptObject): KeptObject {
-  return { kind, name, resourceVersion, namespace, text: '', status: undefined, isOver: true };
-}
-
-/** Text of other scripts than Latin takes two bytes for each unit; so counted, nothing is underestimated by much. */
-function sizeOf({ text, status = '' }: KeptObject): number {
-  return Buffer.byteLength(text) + Buffer.byteLength(status);
+  return { kind, name, resourceVersion, namespace, text: '', status: undefined, weight: 0, isOver: true };
 }

@@ -36,8 +36,8 @@ export interface Change {
   readonly type: string;
 }
 
-/** 250 objects of the usual size have 1 MB. A page of larger ones is asked for again with fewer. */
-export const maxPageBytes = 16 * 1024 * 1024;
+/** More than any object has: 1.5 MB in etcd, of which JSON may escape each character. */
+export const maxAnswerBytes = 16 * 1024 * 1024;
 
 /** Pages wait for pages of the same lane: data that does not come must not hold up documents. */
 export type Lane = 'documents' | 'data';
@@ -48,7 +48,7 @@ const maxPages: Readonly<Record<Lane, number>> = { documents: 2, data: 1 };
 /** An object in etcd has 1.5 MB at most, and JSON escapes some of it. Of a longer line only so much is kept. */
 export const maxLineBytes = 4 * 1024 * 1024;
 
-/** The answer exceeded `maxPageBytes`. */
+/** The answer exceeded its bound. */
 export class TooLarge extends Error {}
 
 /** One API server. Close it when no request is under way. */
@@ -68,8 +68,8 @@ export class ApiClient {
   }
 
   /** Asks for a page of a list, of which few are held at once. @throws as `ask`. */
-  page(path: string, signal: AbortSignal, lane: Lane): Promise<Answer> {
-    return this.#inTurn(lane, () => this.ask('GET', path, undefined, signal));
+  page(path: string, signal: AbortSignal, lane: Lane, mostBytes: number): Promise<Answer> {
+    return this.#inTurn(lane, () => this.ask('GET', path, undefined, signal, mostBytes));
   }
 
   /** As `page`; those who ask the same before it is sent get the same answer. No answer is older than the question. */
@@ -103,10 +103,11 @@ export class ApiClient {
     path: string,
     change?: Change,
     signal?: AbortSignal,
+    mostBytes = maxAnswerBytes,
   ): Promise<Answer> {
     const limit = AbortSignal.timeout(this.#times.answerMs);
     const response = await this.#request(method, path, change, signal ? AbortSignal.any([signal, limit]) : limit);
-    return this.#whole(response, path);
+    return this.#whole(response, path, mostBytes);
   }
 
   /** Opens a watch. Its lines end with the stream. @throws SallyportError as `ask`; `kubernetes_invalid` for a line without an end. */
@@ -150,13 +151,17 @@ export class ApiClient {
     }
   }
 
-  async #whole(response: Awaited<ReturnType<Agent['request']>>, path: string): Promise<Answer> {
+  async #whole(
+    response: Awaited<ReturnType<Agent['request']>>,
+    path: string,
+    mostBytes = maxAnswerBytes,
+  ): Promise<Answer> {
     const parts: Buffer[] = [];
     let bytes = 0;
     try {
       for await (const part of response.body as AsyncIterable<Buffer>) {
         bytes += part.length;
-        if (bytes > maxPageBytes) throw new TooLarge(`the answer to ${path} has more than ${maxPageBytes} bytes`);
+        if (bytes > mostBytes) throw new TooLarge(`the answer to ${path} has more than ${mostBytes} bytes`);
         parts.push(part);
         readBytes(part.length);
       }
@@ -227,8 +232,8 @@ async function* linesOf(body: AsyncIterable<Buffer>, path: string): AsyncGenerat
       }
       if (from === part.length) continue;
       hold(Buffer.from(part.subarray(from)));
-      if (lineBytes > maxPageBytes)
-        throw new SallyportError('kubernetes_invalid', `an event of ${path} has more than ${maxPageBytes} bytes`);
+      if (lineBytes > maxAnswerBytes)
+        throw new SallyportError('kubernetes_invalid', `an event of ${path} has more than ${maxAnswerBytes} bytes`);
     }
   } catch (error) {
     throw unanswered(error);

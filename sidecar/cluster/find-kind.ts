@@ -26,7 +26,12 @@ export async function findKind(
   signal: AbortSignal,
 ): Promise<Found> {
   for (const version of kind.versions) {
-    const listed = await listAll(client, { kind, version, namespace }, newBudget(), signal);
+    const listed = await listAll(
+      client,
+      { kind, version, namespace },
+      { budget: newBudget(), known: new Map() },
+      signal,
+    );
     if (!('error' in listed)) return { version, listed };
     if (listed.isDenied !== true || kind.isBuiltIn === true) return listed;
   }

@@ -132,7 +132,6 @@ export class Follower {
     this.#times = times;
     this.#ledger = ledger;
     this.#budget = new Budget(times, ledger);
-    this.#budget.count();
     this.#events = events;
   }
 
@@ -146,9 +145,9 @@ export class Follower {
     return this.#budget.over;
   }
 
-  /** Whether there are objects that were not kept because there were too many bytes. */
-  get isExceeded(): boolean {
-    return this.#budget.exceeded.size > 0;
+  /** The namespaces with objects that are not kept because there are too many bytes. */
+  get exceeded(): ReadonlySet<string> {
+    return this.#budget.exceeded;
   }
 
   /** True from the first list on, until the kind is known to be gone. */
@@ -227,7 +226,7 @@ export class Follower {
     [this.#look, this.#away, this.#isAway] = [undefined, undefined, false];
   }
 
-  /** For a list that will replace our objects. */
+  /** For a list that may replace our objects. */
   #newBudget(): Budget {
     return new Budget(this.#times, this.#ledger, this.#budget);
   }
@@ -242,10 +241,14 @@ export class Follower {
     if (this.#resourceVersion !== undefined) return this.#watch(asked, this.#resourceVersion, signal);
     this.#isLookAsked = false;
     const begunAt = performance.now();
-    const listed = await listAll(this.#client, asked, this.#newBudget(), signal);
+    const listed = await this.#list(asked, signal);
     if ('error' in listed) return this.#refused(listed);
     this.#listed(listed, begunAt);
     return undefined;
+  }
+
+  #list(asked: Asked, signal: AbortSignal): Promise<Listed | Refused> {
+    return listAll(this.#client, asked, { budget: this.#newBudget(), known: this.#objects }, signal);
   }
 
   async #find(signal: AbortSignal): Promise<Refused | number | undefined> {
@@ -391,9 +394,10 @@ export class Follower {
     this.#isLookAsked = false;
     const begunAt = performance.now();
     try {
-      const listed = await listAll(this.#client, asked, this.#newBudget(), signal);
+      const listed = await this.#list(asked, signal);
       if ('error' in listed) return listed;
       if (!sameObjects(this.#objects, listed.objects)) return { listed, begunAt };
+      listed.budget.drop();
     } catch (thrown) {
       return { thrown };
     }
@@ -463,8 +467,8 @@ export class Follower {
     const known = this.#objects.get(key);
     const objects = this.#objects as Map<string, KeptObject>;
     const before = this.#budget.exceeded;
-    if (known !== undefined) this.#budget.remove(known);
-    const kept = type === 'DELETED' ? undefined : this.#budget.add(next);
+    if (type === 'DELETED' && known !== undefined) this.#budget.remove(known);
+    const kept = type === 'DELETED' ? undefined : this.#budget.add(next, known);
     if (kept === undefined) objects.delete(key);
     else objects.set(key, kept);
     this.#resourceVersion = next.resourceVersion;

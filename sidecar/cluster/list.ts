@@ -2,7 +2,7 @@
 
 import { SallyportError } from '../../cert-agent/base/errors.ts';
 import type { Budget } from './budget.ts';
-import { type Answer, type ApiClient, maxLineBytes, maxPageBytes, TooLarge } from './client.ts';
+import { type Answer, type ApiClient, maxAnswerBytes, maxLineBytes, TooLarge } from './client.ts';
 import { pathOf, type WatchedKind } from './kinds.ts';
 import { type Asked, eventBytes, invalid, type KeptObject, keep, keyOfObject, tooLarge, treeOf } from './objects.ts';
 
@@ -28,20 +28,45 @@ export interface Refused {
   readonly retryAfterMs?: number | undefined;
 }
 
+/** What a list is counted in, and what is known of the same kind. */
+export interface Counting {
+  /** An empty one. If the list is not taken, it must be dropped. */
+  readonly budget: Budget;
+  readonly known: ReadonlyMap<string, KeptObject>;
+}
+
+/** 250 objects of the usual size have 1 MB. */
 const pageSize = 250;
+/** A page with more is asked for again with fewer objects: as trees, small values take many times their text. */
+const maxPageBytes = 4 * 1024 * 1024;
 /** The API server may hand out pages without end. */
 const maxPages = 10_000;
 /** Of a `continue` token, which goes into a URL. */
 const maxTokenLength = 8192;
 
 /**
- * All objects, counted in an empty budget, or why there are none.
+ * All objects, or why there are none.
  * @throws SallyportError `kubernetes_unavailable`, `kubernetes_invalid`.
  */
 export async function listAll(
   client: ApiClient,
   asked: Asked,
-  budget: Budget,
+  counting: Counting,
+  signal: AbortSignal,
+): Promise<Listed | Refused> {
+  let listed: Listed | Refused | undefined;
+  try {
+    listed = await listPages(client, asked, counting, signal);
+    return listed;
+  } finally {
+    if (listed === undefined || 'error' in listed) counting.budget.drop();
+  }
+}
+
+async function listPages(
+  client: ApiClient,
+  asked: Asked,
+  { budget, known }: Counting,
   signal: AbortSignal,
 ): Promise<Listed | Refused> {
   const { kind, version, namespace } = asked;
@@ -55,7 +80,8 @@ export async function listAll(
       const query = new URLSearchParams({ limit: String(size) });
       if (kind.fieldSelector !== undefined) query.set('fieldSelector', kind.fieldSelector);
       if (next !== '') query.set('continue', next);
-      return client.page(`${path}?${query}`, signal, kind.isData === true ? 'data' : 'documents');
+      const mostBytes = size === 1 ? maxAnswerBytes : maxPageBytes;
+      return client.page(`${path}?${query}`, signal, kind.isData === true ? 'data' : 'documents', mostBytes);
     };
     let answer: Answer;
     [answer, limit] = await fitting(limit, ask, asked);
@@ -69,11 +95,10 @@ export async function listAll(
     for (const item of (items ?? []) as unknown[]) {
       const object = keep(item, asked);
       const key = keyOfObject(object);
-      const twice = objects.get(key);
-      if (twice !== undefined) budget.remove(twice);
       // As the event of such an object, which is not read either.
       const isTooLarge = object.tooMuch === undefined && answer.bytes > maxLineBytes && eventBytes(item) > maxLineBytes;
-      objects.set(key, budget.add(isTooLarge ? { ...object, tooMuch: tooLarge } : object));
+      const one = isTooLarge ? { ...object, tooMuch: tooLarge } : shared(object, known.get(key));
+      objects.set(key, budget.add(one, objects.get(key)));
     }
     const { resourceVersion, continue: more = '' } = treeOf(metadata);
     if (typeof resourceVersion !== 'string' || resourceVersion === '' || typeof more !== 'string')
@@ -84,6 +109,12 @@ export async function listAll(
     next = more;
   }
   throw invalid(asked, 'its pages have no end');
+}
+
+/** With the texts of the same object that is known: a list must not hold once more what has not changed. */
+function shared(object: KeptObject, known: KeptObject | undefined): KeptObject {
+  if (known?.text !== object.text) return object;
+  return { ...object, text: known.text, status: known.status === object.status ? known.status : object.status };
 }
 
 /** A page of at most `limit` objects, and of how many it was: fewer if they are too large. */

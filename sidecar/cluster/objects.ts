@@ -17,6 +17,8 @@ export interface KeptObject {
   readonly resourceVersion: string;
   /** JSON of its status; undefined without one. */
   readonly status: string | undefined;
+  /** Bytes, of a budget. */
+  readonly weight: number;
   /** It is being deleted. */
   readonly isEnding?: true;
   /** Its text is not kept: there is too much of its namespace. */
@@ -24,6 +26,9 @@ export interface KeptObject {
   /** Of these, one that is too much by itself, and why: `more than ...`. */
   readonly tooMuch?: string;
 }
+
+/** Says which SPIFFE IDs the endpoints of a Service may prove, separated by commas. */
+export const identityAnnotation = 'sallyport.dev/identity';
 
 /** What was asked for. */
 export interface Asked {
@@ -55,7 +60,7 @@ export function keep(value: unknown, asked: Asked): KeptObject {
     throw invalid(asked, 'an object of another namespace is among them');
   if (isDeeper(tree, mostLevels)) {
     const place = { kind: kind.kind, name, namespace: namespace as string | undefined, resourceVersion };
-    return { ...place, text: '', status: undefined, tooMuch: `more than ${mostLevels} levels` };
+    return { ...place, text: '', status: undefined, weight: 0, tooMuch: `more than ${mostLevels} levels` };
   }
   const { 'kubectl.kubernetes.io/last-applied-configuration': ___, ...noted } = treeOf(annotations);
   const trim = trims[kind.kind];
@@ -65,10 +70,12 @@ export function keep(value: unknown, asked: Asked): KeptObject {
       ? { metadata: { ...meta, ...(Object.keys(noted).length === 0 ? {} : { annotations: noted }) }, ...rest }
       : { metadata: { name, namespace, creationTimestamp: meta['creationTimestamp'] }, ...trim(tree) }),
   };
+  const text = JSON.stringify(object);
+  const kept = status === undefined || !hasStatus(kind) ? undefined : JSON.stringify(status);
   return {
-    ...{ kind: kind.kind, name, resourceVersion, text: JSON.stringify(object) },
+    ...{ kind: kind.kind, name, resourceVersion, text, weight: weightOf(text, kept, valuesIn(object)) },
     namespace: namespace as string | undefined,
-    status: status === undefined || !hasStatus(kind) ? undefined : JSON.stringify(status),
+    status: kept,
     ...(meta['deletionTimestamp'] === undefined ? {} : { isEnding: true }),
   };
 }
@@ -94,6 +101,24 @@ function isDeeper(value: unknown, levels: number): boolean {
   return levels === 0 || Object.values(value).some((inner) => isDeeper(inner, levels - 1));
 }
 
+/** Ordinary documents have a value for each 14 bytes of text, or more. */
+const usualBytes = 12;
+/** An empty object takes so much of a heap, and its reader has several (measured). In text it takes three. */
+const valueBytes = 64;
+
+/** What an object costs: its text, and the values that make a tree of it many times larger. */
+export function weightOf(text: string, status: string | undefined, values: number): number {
+  // Text of other scripts than Latin takes two bytes for each unit; so counted, nothing is underestimated by much.
+  const bytes = Buffer.byteLength(text);
+  return bytes + Buffer.byteLength(status ?? '') + valueBytes * Math.max(0, values - Math.floor(bytes / usualBytes));
+}
+
+/** Every value, at whatever depth. */
+function valuesIn(value: unknown): number {
+  if (typeof value !== 'object' || value === null) return 1;
+  return Object.values(value).reduce<number>((sum, inner) => sum + valuesIn(inner), 1);
+}
+
 /** How many bytes an object of a list has in an event: Go escapes some characters that are signs of HTML. */
 export function eventBytes(object: unknown): number {
   const text = JSON.stringify(object);
@@ -104,7 +129,21 @@ export function eventBytes(object: unknown): number {
 /** What is used of the kinds that every tenant has many of: the rest could be most of the memory. */
 const trims: Readonly<Record<string, (tree: Tree) => Tree>> = {
   ConfigMap: ({ data }) => ({ data: only(treeOf(data), ['ca.crt', 'ca.crl']) }),
+  Namespace: ({ metadata }) => {
+    const { name, creationTimestamp, labels } = treeOf(metadata);
+    return { metadata: { name, creationTimestamp, labels } };
+  },
   Secret: ({ type, data }) => ({ type, data }),
+  Service: ({ metadata, spec }) => {
+    const { name, namespace, creationTimestamp, annotations } = treeOf(metadata);
+    const { ports } = treeOf(spec);
+    const portsOf = (list: readonly unknown[]): Tree[] =>
+      list.map((one) => only(treeOf(one), ['name', 'port', 'protocol', 'appProtocol']));
+    return {
+      metadata: { name, namespace, creationTimestamp, annotations: only(treeOf(annotations), [identityAnnotation]) },
+      spec: { ...only(treeOf(spec), ['type', 'ipFamilies']), ports: Array.isArray(ports) ? portsOf(ports) : ports },
+    };
+  },
   EndpointSlice: ({ metadata, addressType, endpoints, ports }) => {
     const { name, namespace, creationTimestamp, labels } = treeOf(metadata);
     const service = only(treeOf(labels), ['kubernetes.io/service-name']);

@@ -1,12 +1,11 @@
 // All objects that a gateway is configured by, followed at an API server. Until each kind has been listed once there is no
 // snapshot. When the API server is away the last objects stay, and the log and the metrics say how old they are.
 
-import { getHeapStatistics } from 'node:v8';
 import type { ApiServer } from '../../cert-agent/base/api-server.ts';
 import { every } from '../../cert-agent/base/background.ts';
 import type { SallyportError } from '../../cert-agent/base/errors.ts';
 import type { Log } from '../../cert-agent/base/log.ts';
-import { type Bounds, Ledger } from './budget.ts';
+import { type Bounds, boundsOf, Ledger } from './budget.ts';
 import { ApiClient, type ClientTimes } from './client.ts';
 import { unreadError } from './find-kind.ts';
 import { Follower, type FollowTimes } from './follow.ts';
@@ -93,9 +92,7 @@ export const storeTimes: StoreTimes = Object.freeze({
   reminderMs: 60_000,
   proofMs: 1000,
   rolesMs: 10_000,
-  namespaceBytes: 32 * 1024 * 1024,
-  // Twice in memory while they are listed again, and text of other scripts than Latin takes two bytes for each unit.
-  totalBytes: Math.min(256 * 1024 * 1024, getHeapStatistics().heap_size_limit / 4),
+  ...boundsOf(),
 });
 
 /** After so many proofs in which kinds that protect changed, documents are in force that were never all there at once. */
@@ -128,6 +125,8 @@ export class ClusterStore {
   /** performance.now() from which on the next documents are proven, and what waits for it. */
   #nextProofAt = 0;
   #proofTimer: NodeJS.Timeout | undefined = undefined;
+  /** Those that `#documents` are of. */
+  #exceeding: ReadonlySet<string> = new Set();
   readonly #times: StoreTimes;
   readonly #namespaces: ReadonlySet<string> | undefined;
   readonly #routeKinds: ReadonlySet<string>;
@@ -259,6 +258,7 @@ export class ClusterStore {
   #readDocuments(frozen: ReadonlySet<string>): Snapshot {
     const isDocument = ({ kind, namespace = '' }: Follower): boolean => kind.isData !== true && !frozen.has(namespace);
     const closed = new Set(this.#followers.filter(isDocument).flatMap((one) => [...one.over]));
+    for (const one of this.#dataExceeding()) closed.add(one);
     const all = this.#objectsOf(isDocument);
     for (const { kind, name, isEnding } of all) if (kind === 'Namespace' && isEnding === true) closed.add(name);
     const read = all.filter(({ kind, isEnding }) => {
@@ -398,13 +398,28 @@ export class ClusterStore {
   }
 
   #changed({ kind }: Follower): void {
-    if (kind.isData === true) this.#isStale = true;
+    if (kind.isData === true) this.#dataChanged();
     else this.#isDirty = true;
     if (protects(kind)) this.#changes++;
     if (!this.#isComplete()) return;
     // For the first time there is nothing to gather.
     if (this.#documents === undefined) this.#takeUp();
     for (const listener of this.#listeners) listener();
+  }
+
+  #dataChanged(): void {
+    this.#isStale = true;
+    const exceeding = this.#dataExceeding();
+    if (sameSet(exceeding, this.#exceeding)) return;
+    [this.#exceeding, this.#isDirty] = [exceeding, true];
+  }
+
+  /**
+   * Namespaces with too much, of which it is Secrets, ConfigMaps or endpoints that are not kept. They are closed as if it
+   * were documents: which it is depends on what came first, and after a restart that may be the other.
+   */
+  #dataExceeding(): ReadonlySet<string> {
+    return new Set(this.#followers.flatMap(({ kind, exceeded }) => (kind.isData === true ? [...exceeded] : [])));
   }
 
   /** Documents may have waited for this. */
@@ -462,21 +477,24 @@ export class ClusterStore {
     );
   }
 
+  /** Once for a namespace, of whatever kind it is. */
   #sayExceeded(follower: Follower, namespace: string, { namespaceBytes, totalBytes }: Bounds): void {
-    const { kind } = follower;
-    const then =
-      kind.isData === true
-        ? 'what exceeds it is not read'
-        : 'no document of this namespace is in force until there is less';
+    if (this.#followers.some((one) => one !== follower && one.exceeded.has(namespace))) return;
+    const { kind } = follower.kind;
+    const who = namespace === '' ? 'what has no namespace' : `namespace ${namespace}`;
+    const bounds = `the bound is ${namespaceBytes}, and ${totalBytes} for all together`;
     this.#log.error(
-      { code: 'kubernetes_invalid', kind: kind.kind, namespace },
-      `namespace ${namespace} has too many bytes for its ${kind.plural} (of all kinds ${namespaceBytes}, all namespaces ${totalBytes}): ${then}`,
+      {
+        ...{ code: 'kubernetes_invalid', kind, namespace },
+        hint: 'bounds follow from the memory that the gateway may have: OPERATIONS.md, Sizing',
+      },
+      `${who} has too many bytes of all kinds (${bounds}): no document of it is in force until there is less`,
     );
   }
 
   #remind(): void {
     // What was too much may fit since there is less of another kind.
-    for (const one of this.#followers) if (one.isExceeded) one.lookNow();
+    for (const one of this.#followers) if (one.exceeded.size > 0) one.lookNow();
     const behind = this.#followers.filter(({ trouble }) => trouble !== undefined);
     if (behind.length === 0) return;
     const oldest = behind.reduce((a, b) => (a.trouble!.since <= b.trouble!.since ? a : b));

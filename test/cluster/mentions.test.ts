@@ -5,7 +5,7 @@ import { Mentions } from '../../sidecar/cluster/mentions.ts';
 import type { KeptObject } from '../../sidecar/cluster/objects.ts';
 
 const kept = (kind: string, name: string, value: object = {}): KeptObject => ({
-  ...{ kind, name, namespace: 'shop', resourceVersion: '1', status: undefined },
+  ...{ kind, name, namespace: 'shop', resourceVersion: '1', status: undefined, weight: 0 },
   text: JSON.stringify({ kind, metadata: { name }, ...value }),
 });
 const slice = (name: string, service?: string): KeptObject =>

@@ -477,18 +477,23 @@ t.test('huge objects make the pages smaller where they are, and no others', asyn
   const api = await startApiServer(t);
   const data = { big: 'x'.repeat(1_000_000) };
   api.put(naming(...Array.from({ length: 24 }, (_, i) => `c${i}`)));
-  for (let i = 0; i < 24; i++)
-    api.put({ apiVersion: 'v1', kind: 'ConfigMap', metadata: { name: `c${i}`, namespace: 'shop' }, data });
-  for (let i = 0; i < 1000; i++)
-    api.put({ apiVersion: 'v1', kind: 'ConfigMap', metadata: { name: `small${i}`, namespace: 'team' }, data: {} });
+  const put = (name: string, namespace: string, data: object): void =>
+    api.put({ apiVersion: 'v1', kind: 'ConfigMap', metadata: { name, namespace }, data });
+  for (let i = 0; i < 260; i++) put(`small${i}`, 'a-team', {});
+  for (let i = 0; i < 24; i++) put(`c${i}`, 'shop', data);
+  for (let i = 0; i < 1000; i++) put(`small${i}`, 'team', {});
   const kept = (): string => followed.store.find('ConfigMap', 'shop', 'c0')!.text;
   const followed = follow(t, api);
   await ready(followed);
   t.equal(followed.names('ConfigMap').length, 24);
   t.notMatch(kept(), /xxx/, 'of which only certificates and CRLs are kept');
-  const limits = api.calls.filter((call) => isList(call, 'configmaps')).map(({ query }) => query.get('limit'));
-  t.strictSame(limits.slice(0, 3), ['250', '62', '15']);
-  t.ok(limits.length < 16, `${limits.length} pages for a thousand small ones`);
+  const pages = api.calls.filter((call) => isList(call, 'configmaps'));
+  const limits = pages.map(({ query }) => query.get('limit'));
+  t.strictSame(limits.slice(0, 4), ['250', '250', '62', '15']);
+  t.strictSame(new Set(pages.slice(1, 4).map(({ query }) => query.get('continue'))).size, 1, 'of the same place');
+  t.equal(pages.filter(({ query }) => !query.has('continue')).length, 1, 'nothing is listed again');
+  t.equal(limits.at(-1), '250', 'and pages grow again');
+  t.ok(limits.length < 28, `${limits.length} pages`);
 });
 
 t.test('a kind that RBAC forbids: an error that names kind and verb, and nothing of the rest is hidden', async (t) => {
@@ -714,11 +719,12 @@ t.test('too many bytes of one namespace: its documents go, and those of others s
   await ready(followed);
   t.strictSame(followed.names('HTTPRoute'), ['team/r']);
   t.strictSame(followed.names('Secret'), ['team/s'], 'of data, only what exceeds the bound');
-  t.match(followed.log(), /namespace shop has too many bytes for its httproutes/);
+  t.equal(followed.log().match(/namespace shop has too many bytes of all kinds/g)?.length, 1, 'once for all kinds');
   await until(() => count(api, (call) => isWatch(call, 'httproutes')) > 0 || undefined, 'the watch');
   for (const name of ['d', 'e', 'f']) api.put(route(name, 'team', big));
   await until(() => followed.names('HTTPRoute').length === 0 || undefined, 'the same by events');
   for (const name of ['a', 'b']) api.remove('HTTPRoute', name, 'shop');
+  api.remove('Secret', 'big', 'shop');
   await until(() => {
     api.endWatches();
     return followed.names('HTTPRoute').includes('shop/c') || undefined;
@@ -737,7 +743,7 @@ t.test('the bytes of all kinds count together', async (t) => {
   const followed = follow(t, api, { times });
   await ready(followed);
   t.strictSame(followed.names('HTTPRoute'), ['team/b'], 'each would fit alone');
-  t.match(followed.log(), /namespace shop has too many bytes for its \w+ \(of all kinds 10000, /);
+  t.match(followed.log(), /namespace shop has too many bytes of all kinds \(the bound is 10000, /);
   api.put(policy(100));
   await until(
     () => followed.names('HTTPRoute').length === 2 || undefined,
@@ -749,14 +755,57 @@ t.test('the bytes of all kinds count together', async (t) => {
   t.strictSame(followed.names('HTTPRoute'), ['shop/a', 'team/b']);
 });
 
-t.test('a total: a namespace with little still gets in', async (t) => {
+t.test('a total: a namespace with little still gets in, and one that does not grow stays', async (t) => {
   const api = await startApiServer(t);
-  const big = { spec: { hostnames: ['x'.repeat(1_200_000)] } };
-  for (const name of ['a', 'b', 'c']) api.put(route(name, `big-${name}`, big));
-  api.put(route('r', 'team'));
-  const followed = follow(t, api, { times: { totalBytes: 2_500_000 } });
+  const big = (bytes: number): object => ({ spec: { hostnames: ['x'.repeat(bytes)] } });
+  for (const name of ['a', 'b', 'c']) api.put(route(name, `big-${name}`, big(1_200_000)));
+  for (const name of ['d', 'e']) api.put(route(name, `team-${name}`, big(300_000)));
+  const followed = follow(t, api, { times: { totalBytes: 3_300_000, reminderMs: 100 } });
   await ready(followed);
-  t.strictSame(followed.names('HTTPRoute'), ['big-a/a', 'big-b/b', 'team/r']);
+  const there = ['big-a/a', 'big-b/b', 'team-d/d', 'team-e/e'];
+  t.strictSame(followed.names('HTTPRoute'), there);
+  api.put(route('a', 'big-a', big(1_190_000)));
+  const textOf = () => followed.store.snapshot()?.find(({ name }) => name === 'a')?.text.length ?? 0;
+  await until(() => (textOf() > 0 && textOf() < 1_195_000) || undefined, 'a change that is not larger');
+  t.strictSame(followed.names('HTTPRoute'), there);
+  for (const name of ['d', 'e']) api.remove('HTTPRoute', name, `team-${name}`);
+  api.remove('HTTPRoute', 'b', 'big-b');
+  await until(() => followed.names('HTTPRoute').includes('big-c/c') || undefined, 'what did not fit comes by itself');
+});
+
+t.test('a namespace of which data exceeds the bound is closed, whatever came first', async (t) => {
+  const api = await startApiServer(t);
+  api.put(naming('s'));
+  for (const one of [route('a'), route('b', 'team'), secret('s', 'k'.repeat(1000))]) api.put(one);
+  const followed = follow(t, api, { times: { namespaceBytes: 5000, reminderMs: 100 } });
+  await ready(followed);
+  t.strictSame(followed.names('HTTPRoute'), ['shop/a', 'team/b']);
+  api.put(secret('s', 'k'.repeat(6000)));
+  await until(() => followed.names('HTTPRoute').length === 1 || undefined, 'it is closed');
+  t.strictSame(followed.names('HTTPRoute'), ['team/b']);
+  api.put(secret('s', 'k'.repeat(100)));
+  await until(() => followed.names('HTTPRoute').length === 2 || undefined, 'and opened again');
+});
+
+t.test('what is read of Services and Namespaces is kept, and no more', async (t) => {
+  const api = await startApiServer(t);
+  const annotations = { 'sallyport.dev/identity': 'spiffe://a.test/b', other: 'x'.repeat(1000) };
+  const spec = { ports: [{ port: 80, name: 'http', nodePort: 30_000 }], type: 'ClusterIP', selector: { app: 'a' } };
+  api.put(naming('web'));
+  api.put({ apiVersion: 'v1', kind: 'Service', metadata: { name: 'web', namespace: 'shop', annotations }, spec });
+  api.put({ apiVersion: 'v1', kind: 'Namespace', metadata: { name: 'shop', labels: { a: 'b' }, annotations } });
+  const followed = follow(t, api);
+  await ready(followed);
+  const textOf = (kind: string, namespace: string | undefined, name: string): Any =>
+    JSON.parse(followed.store.find(kind, namespace, name)!.text);
+  const { metadata, spec: kept } = textOf('Service', 'shop', 'web');
+  t.strictSame(metadata.annotations, { 'sallyport.dev/identity': 'spiffe://a.test/b' });
+  t.strictSame(kept, { type: 'ClusterIP', ports: [{ name: 'http', port: 80 }] });
+  t.strictSame(Object.keys(textOf('Namespace', undefined, 'shop').metadata).toSorted(), [
+    'creationTimestamp',
+    'labels',
+    'name',
+  ]);
 });
 
 for (const [status, lists] of [

@@ -297,7 +297,7 @@ t.test('the reading process gets the objects', async (t) => {
     readApart(file),
     readApart(file, [
       {
-        ...{ kind: 'HTTPRoute', namespace: 'shop', name: 'r', resourceVersion: '1', status: undefined },
+        ...{ kind: 'HTTPRoute', namespace: 'shop', name: 'r', resourceVersion: '1', status: undefined, weight: 0 },
         text: JSON.stringify(route('r', 'a.test', 'a', { parentRefs: undefined })),
       },
     ]),

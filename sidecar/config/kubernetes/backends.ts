@@ -6,12 +6,10 @@ import { networkInterfaces } from 'node:os';
 import type { Address } from '../../../cert-agent/base/address.ts';
 import { reasonOf } from '../../../cert-agent/base/errors.ts';
 import { parseSpiffeId, type SpiffeId } from '../../../cert-agent/identity/spiffe-id.ts';
+import { identityAnnotation } from '../../cluster/objects.ts';
 import type { GatewaySettings, KubernetesSettings, Settings } from '../settings.ts';
 import { bundleMissing, withoutBundle } from '../settings-schema.ts';
 import { type ReadObject, treeOf } from './place.ts';
-
-/** Says which SPIFFE IDs the endpoints of a Service may prove, separated by commas. */
-export const identityAnnotation = 'sallyport.dev/identity';
 
 /** The upstreams of a reading, and why some Services have none. */
 export interface ServiceBackends {

@@ -10,7 +10,7 @@ import { kubernetesDocuments, readKubernetesSettings } from '../../../sidecar/co
 type Tree = Readonly<Record<string, unknown>>;
 
 const read = (kind: string, name: string, value: Tree): ReadObject => ({
-  object: { kind, name, namespace: 'shop', text: '', resourceVersion: '1', status: undefined },
+  object: { kind, name, namespace: 'shop', text: '', resourceVersion: '1', status: undefined, weight: 0 },
   value: { kind, metadata: { name, namespace: 'shop' }, ...value },
 });
 const settings = parseGatewaySettings(

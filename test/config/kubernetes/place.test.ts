@@ -4,7 +4,7 @@ import t from 'tap';
 import { oursOf, type ReadObject } from '../../../sidecar/config/kubernetes/place.ts';
 
 const read = (kind: string, name: string, spec: object): ReadObject => ({
-  object: { kind, name, namespace: 'shop', text: '', resourceVersion: '1', status: undefined },
+  object: { kind, name, namespace: 'shop', text: '', resourceVersion: '1', status: undefined, weight: 0 },
   value: { kind, metadata: { name, namespace: 'shop' }, spec },
 });
 const cluster = [

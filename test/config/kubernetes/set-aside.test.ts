@@ -7,7 +7,7 @@ import { setAside, withOwnRules } from '../../../sidecar/config/kubernetes/set-a
 type Tree = Readonly<Record<string, unknown>>;
 
 const read = (kind: string, name: string, namespace: string, value: Tree): ReadObject => ({
-  object: { kind, name, namespace, text: '', resourceVersion: '1', status: undefined },
+  object: { kind, name, namespace, text: '', resourceVersion: '1', status: undefined, weight: 0 },
   value: { kind, metadata: { name, namespace }, ...value },
 });
 const rule = (namespace: string, spec: Tree): ReadObject =>

@@ -1,0 +1,122 @@
+// Bounds of what is kept: tables, without an API server.
+
+import t from 'tap';
+import { type Bounds, Budget, boundsOf, Ledger } from '../../sidecar/cluster/budget.ts';
+import { gatewayKinds } from '../../sidecar/cluster/kinds.ts';
+import { type KeptObject, keep, weightOf } from '../../sidecar/cluster/objects.ts';
+
+const bounds: Bounds = { namespaceBytes: 100, totalBytes: 400 };
+const object = (weight: number, namespace = 'shop', name = 'a'): KeptObject => ({
+  ...{ kind: 'HTTPRoute', namespace, name, text: 'x', weight, resourceVersion: '1', status: undefined },
+});
+const isKept = ({ isOver }: KeptObject): boolean => isOver !== true;
+
+t.test('lists of several kinds at once do not add up to more than the bound', async (t) => {
+  const ledger = new Ledger();
+  const kinds = Array.from({ length: 10 }, () => new Budget(bounds, ledger));
+  const lists = kinds.map((one) => new Budget(bounds, ledger, one));
+  t.equal(lists.filter((one) => isKept(one.add(object(60)))).length, 1);
+  for (const one of lists) one.count();
+  t.equal(ledger.of('shop'), 60);
+  t.equal(ledger.total, 60);
+});
+
+t.test('a list that has what is there needs nothing more, whoever else lists', async (t) => {
+  const ledger = new Ledger();
+  const kinds = [new Budget(bounds, ledger), new Budget(bounds, ledger)];
+  for (const one of kinds) t.ok(isKept(one.add(object(50))));
+  const lists = kinds.map((one) => new Budget(bounds, ledger, one));
+  for (const one of lists) t.ok(isKept(one.add(object(50))));
+  t.equal(ledger.of('shop'), 100);
+  lists[0]!.drop();
+  lists[1]!.count();
+  t.equal(ledger.of('shop'), 100);
+});
+
+t.test('events of what a list under way has already do not count twice', async (t) => {
+  const ledger = new Ledger();
+  const kind = new Budget(bounds, ledger);
+  const list = new Budget(bounds, ledger, kind);
+  for (const name of ['a', 'b']) t.ok(isKept(list.add(object(50, 'shop', name))));
+  for (const name of ['a', 'b']) t.ok(isKept(kind.add(object(50, 'shop', name))));
+  t.equal(ledger.of('shop'), 100);
+  kind.remove(object(50, 'shop', 'a'));
+  t.equal(ledger.of('shop'), 100, 'the list still has it');
+  list.drop();
+  t.equal(ledger.of('shop'), 50);
+  kind.remove(object(50, 'shop', 'b'));
+  t.equal(ledger.total, 0);
+});
+
+t.test('a list that another one displaced counts no more', async (t) => {
+  const ledger = new Ledger();
+  const kind = new Budget(bounds, ledger);
+  const first = new Budget(bounds, ledger, kind);
+  first.add(object(30));
+  const second = new Budget(bounds, ledger, kind);
+  first.add(object(40, 'shop', 'b'));
+  first.drop();
+  t.equal(ledger.total, 0);
+  second.add(object(20));
+  second.count();
+  t.equal(ledger.of('shop'), 20);
+});
+
+t.test('a list that is not taken leaves nothing', async (t) => {
+  const ledger = new Ledger();
+  const list = new Budget(bounds, ledger, new Budget(bounds, ledger));
+  list.add(object(70));
+  t.equal(ledger.of('shop'), 70, 'while it is under way');
+  list.drop();
+  t.equal(ledger.total, 0);
+});
+
+t.test('a list with less frees the rest once it is taken', async (t) => {
+  const ledger = new Ledger();
+  const kind = new Budget(bounds, ledger);
+  kind.add(object(90));
+  const list = new Budget(bounds, ledger, kind);
+  list.add(object(20));
+  t.equal(ledger.of('shop'), 90);
+  list.count();
+  t.equal(ledger.of('shop'), 20);
+  list.add(object(30), object(20));
+  t.equal(ledger.of('shop'), 30);
+  list.remove(object(30));
+  t.equal(ledger.total, 0);
+});
+
+t.test('the last quarter is for namespaces with little', async (t) => {
+  const megabyte = 1024 * 1024;
+  const budget = new Budget({ namespaceBytes: 8 * megabyte, totalBytes: 8 * megabyte });
+  t.ok(isKept(budget.add(object(6 * megabyte, 'a'))));
+  t.notOk(isKept(budget.add(object(1.5 * megabyte, 'b'))));
+  t.ok(isKept(budget.add(object(megabyte, 'c'))));
+  t.ok(isKept(budget.add(object(megabyte, 'd'))));
+  t.notOk(isKept(budget.add(object(1, 'e'))), 'there is no more');
+  t.ok(isKept(budget.add(object(6 * megabyte, 'a'), object(6 * megabyte, 'a'))), 'but what does not grow stays');
+  t.strictSame(budget.exceeded, new Set(['b', 'e']));
+});
+
+t.test('bounds follow from the heap', async (t) => {
+  const megabyte = 1024 * 1024;
+  t.strictSame(boundsOf(512 * megabyte), { totalBytes: 64 * megabyte, namespaceBytes: 16 * megabyte });
+  t.strictSame(boundsOf(64 * 1024 * megabyte), { totalBytes: 256 * megabyte, namespaceBytes: 32 * megabyte });
+});
+
+t.test('small values weigh more than their text, and ordinary documents do not', async (t) => {
+  const [kind] = gatewayKinds([], 'a.test', 'v1').filter((one) => one.kind === 'HTTPRoute');
+  const weightOfSpec = (spec: unknown): { readonly text: number; readonly weight: number } => {
+    const metadata = { name: 'a', namespace: 'shop', resourceVersion: '1' };
+    const { text, weight } = keep({ metadata, spec }, { kind: kind!, version: 'v1', namespace: undefined });
+    return { text: text.length, weight };
+  };
+  const parentRefs = [{ group: 'gateway.networking.k8s.io', kind: 'Gateway', name: 'public' }];
+  const backendRefs = [{ group: '', kind: 'Service', name: 'user-service', port: 8080, weight: 1 }];
+  const rules = [{ matches: [{ path: { type: 'PathPrefix', value: '/users' } }], backendRefs }];
+  const usual = weightOfSpec({ parentRefs, hostnames: ['www.example.com'], rules });
+  t.equal(usual.weight, usual.text);
+  const dense = weightOfSpec(Array.from({ length: 1000 }, () => ({})));
+  t.ok(dense.weight > 15 * dense.text, `${dense.weight} of ${dense.text}`);
+  t.equal(weightOf('', 'x'.repeat(50), 0), 50, 'a status counts');
+});
