@@ -111,10 +111,11 @@ async function listPages(
   throw invalid(asked, 'its pages have no end');
 }
 
-/** With the texts of the same object that is known: a list must not hold once more what has not changed. */
+/** The known object if it is the same, or with its text: a list must not hold once more what has not changed. */
 function shared(object: KeptObject, known: KeptObject | undefined): KeptObject {
   if (known?.text !== object.text) return object;
-  return { ...object, text: known.text, status: known.status === object.status ? known.status : object.status };
+  const isSame = known.resourceVersion === object.resourceVersion && known.status === object.status;
+  return isSame ? known : { ...object, text: known.text };
 }
 
 /** A page of at most `limit` objects, and of how many it was: fewer if they are too large. */

@@ -755,6 +755,18 @@ t.test('the bytes of all kinds count together', async (t) => {
   t.strictSame(followed.names('HTTPRoute'), ['shop/a', 'team/b']);
 });
 
+t.test('a list does not hold once more what has not changed', async (t) => {
+  const api = await startApiServer(t);
+  api.put(route('a'));
+  const followed = follow(t, api, { times: { watchMs: 50, resyncMs: 50 } });
+  await ready(followed);
+  const known = followed.store.find('HTTPRoute', 'shop', 'a');
+  const lists = (): number => count(api, (call) => isList(call, 'httproutes'));
+  const before = lists();
+  await until(() => lists() > before + 2 || undefined, 'lists that are taken');
+  t.equal(followed.store.find('HTTPRoute', 'shop', 'a'), known);
+});
+
 t.test('a total: a namespace with little still gets in, and one that does not grow stays', async (t) => {
   const api = await startApiServer(t);
   const big = (bytes: number): object => ({ spec: { hostnames: ['x'.repeat(bytes)] } });
