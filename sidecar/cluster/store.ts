@@ -97,6 +97,9 @@ export const storeTimes: StoreTimes = Object.freeze({
 
 /** After so many proofs in which kinds that protect changed, documents are in force that were never all there at once. */
 const maxProofs = 3;
+/** Why a namespace is closed. */
+const tooManyBytes = 'has too many bytes of all kinds';
+
 /** One part of the time goes into proofs. */
 const proofShare = 5;
 
@@ -331,8 +334,9 @@ export class ClusterStore {
       for (const { namespace, name, tooMuch } of objects.values())
         if (namespace !== undefined && tooMuch !== undefined)
           found.set(namespace, `${kind.kind} ${namespace}/${name} has ${tooMuch}`);
-      for (const one of over) if (!found.has(one)) found.set(one, `its ${kind.plural} have too many bytes`);
+      for (const one of over) if (!found.has(one)) found.set(one, `it ${tooManyBytes}`);
     }
+    for (const one of this.#dataExceeding()) if (!found.has(one)) found.set(one, `it ${tooManyBytes}`);
     found.delete('');
     return found;
   }
@@ -488,7 +492,7 @@ export class ClusterStore {
         ...{ code: 'kubernetes_invalid', kind, namespace },
         hint: 'bounds follow from the memory that the gateway may have: OPERATIONS.md, Sizing',
       },
-      `${who} has too many bytes of all kinds (${bounds}): no document of it is in force until there is less`,
+      `${who} ${tooManyBytes} (${bounds}): no document of it is in force until there is less`,
     );
   }
 

@@ -795,6 +795,11 @@ t.test('a namespace of which data exceeds the bound is closed, whatever came fir
   api.put(secret('s', 'k'.repeat(6000)));
   await until(() => followed.names('HTTPRoute').length === 1 || undefined, 'it is closed');
   t.strictSame(followed.names('HTTPRoute'), ['team/b']);
+  t.strictSame(
+    [...followed.store.closed()],
+    [['shop', 'it has too many bytes of all kinds']],
+    'for statuses and pages',
+  );
   api.put(secret('s', 'k'.repeat(100)));
   await until(() => followed.names('HTTPRoute').length === 2 || undefined, 'and opened again');
 });
