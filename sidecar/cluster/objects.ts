@@ -130,8 +130,9 @@ export function eventBytes(object: unknown): number {
 const trims: Readonly<Record<string, (tree: Tree) => Tree>> = {
   ConfigMap: ({ data }) => ({ data: only(treeOf(data), ['ca.crt', 'ca.crl']) }),
   Namespace: ({ metadata }) => {
-    const { name, creationTimestamp, labels } = treeOf(metadata);
-    return { metadata: { name, creationTimestamp, labels } };
+    // The last of these closes it: without it in the text, that it is being deleted would be no change.
+    const { name, creationTimestamp, labels, deletionTimestamp } = treeOf(metadata);
+    return { metadata: { name, creationTimestamp, labels, deletionTimestamp } };
   },
   Secret: ({ type, data }) => ({ type, data }),
   Service: ({ metadata, spec }) => {
