@@ -511,8 +511,9 @@ export class ClusterStore {
   }
 }
 
-function isBlind({ kind, trouble }: Follower): boolean {
-  return kind.isData !== true && trouble !== undefined;
+/** Of a kind without namespaces, too many bytes concern all: the last documents stay, as if it could not be read. */
+function isBlind({ kind, trouble, over }: Follower): boolean {
+  return kind.isData !== true && (trouble !== undefined || over.has(''));
 }
 
 function mustProve({ isLast, frozen }: Staged, { kind, namespace = '' }: Follower): boolean {

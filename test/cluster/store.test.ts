@@ -731,6 +731,22 @@ t.test('too many bytes of one namespace: its documents go, and those of others s
   }, 'less is served again');
 });
 
+t.test('too many bytes of a kind without namespaces: everything stays as it was', async (t) => {
+  const api = await startApiServer(t);
+  const named = (name: string, bytes: number): Any => ({ ...naming('x'.repeat(bytes)), metadata: { name } });
+  for (const one of [named('ours', 100), route('a')]) api.put(one);
+  const followed = follow(t, api, { times: { namespaceBytes: 2500, reminderMs: 50 } });
+  await ready(followed);
+  for (const one of [named('large', 3000), route('b')]) api.put(one);
+  await until(() => /too many bytes/.test(followed.log()) || undefined, 'the log');
+  const lists = count(api, (call) => isList(call, 'gatewayclasses'));
+  await until(() => count(api, (call) => isList(call, 'gatewayclasses')) > lists + 3 || undefined, 'later looks');
+  t.strictSame([followed.names('GatewayClass'), followed.names('HTTPRoute')], [['undefined/ours'], ['shop/a']]);
+  api.remove('GatewayClass', 'large');
+  await until(() => followed.names('HTTPRoute').length === 2 || undefined, 'it goes on');
+  t.strictSame(followed.names('GatewayClass'), ['undefined/ours']);
+});
+
 t.test('the bytes of all kinds count together', async (t) => {
   const api = await startApiServer(t, ['gateway.networking.k8s.io/v1', 'gateway.networking.k8s.io/v1beta1', envoy]);
   const metadata = { name: 'p', namespace: 'shop' };
