@@ -113,8 +113,10 @@ t.test('a list of 100,000 entries is searched quickly', async (t) => {
   const check = new CrlCheck({ sources: [{ source: 'x', text }, ofRoot], onlyLeaf: false }, [authority.root]);
   check.refusalOf(chain, now);
   t.comment(`parsed and verified in ${Math.round(performance.now() - began)} ms`);
-  const again = performance.now();
+  // CPU time: a busy machine makes the time longer.
+  const before = process.cpuUsage();
   for (let i = 0; i < 100; i++) check.refusalOf(chain, now);
-  const each = (performance.now() - again) / 100;
+  const { user, system } = process.cpuUsage(before);
+  const each = (user + system) / 1000 / 100;
   t.ok(each < 5, `${each} ms for a handshake`);
 });
