@@ -43,7 +43,11 @@ export class LentReads {
     this.#socket = socket;
     this.#take = take;
     socket.on('data', this.#onData);
-    if (symbols !== undefined) readInto(socket as Inner, symbols, this.#onRead);
+    if (symbols === undefined) return;
+    readInto(socket as Inner, symbols, this.#onRead);
+    // Such a socket stops at once, and would not notice that its peer is gone. As usual it is read on until its own buffer
+    // is full.
+    socket.on('pause', () => socket.read(0));
   }
 
   /** Other listeners to 'data' get what arrives from now on. */
@@ -57,7 +61,7 @@ export class LentReads {
     this.#take(chunk, false);
   };
 
-  /** False asks Node to stop reading. */
+  /** False asks Node to stop reading: what a paused socket may hold is full. */
   #onRead = (length: number, buffer: Buffer): boolean => {
     const socket = this.#socket;
     if (isLent) {
@@ -80,10 +84,12 @@ export class LentReads {
   };
 }
 
-/** A copy of lent bytes. */
+/** A copy of lent bytes, in memory of its own: one byte in a block of Node's pool would keep 64 KB that nobody counts. */
 export function keepLent(chunk: Buffer): Buffer {
   readBytes(chunk.length);
-  return Buffer.from(chunk);
+  const own = Buffer.allocUnsafeSlow(chunk.length);
+  own.set(chunk);
+  return own;
 }
 
 /**

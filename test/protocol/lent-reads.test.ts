@@ -4,7 +4,7 @@ import { once } from 'node:events';
 import { connect, createServer, type Socket } from 'node:net';
 import { connect as connectTls, createServer as createTlsServer } from 'node:tls';
 import t, { type Test } from 'tap';
-import { LentReads, proveLentReads } from '../../sidecar/protocol/lent-reads.ts';
+import { keepLent, LentReads, proveLentReads } from '../../sidecar/protocol/lent-reads.ts';
 import { createAuthority, createCredential } from '../fixtures/pki.ts';
 import { until } from '../fixtures/process.ts';
 
@@ -77,7 +77,7 @@ t.test('what came before is read first, in order', async (t) => {
   t.equal(reader.text, 'zero one two');
 });
 
-t.test('a paused socket is not read, and goes on where it was', async (t) => {
+t.test('a paused socket gives nothing, and goes on where it was', async (t) => {
   const { near, far } = await openPair(t);
   const reader = new Reader(near, () => {
     if (reader.text === 'one') near.pause();
@@ -89,7 +89,41 @@ t.test('a paused socket is not read, and goes on where it was', async (t) => {
   t.equal(reader.text, 'one');
   near.resume();
   await until(() => reader.text === 'onetwo', 'what was sent');
-  t.equal(reader.lent.length, 2);
+  far.write('three');
+  await until(() => reader.text === 'onetwothree', 'what was sent');
+  t.equal(reader.lent.length, 2, 'what waited has bytes of its own, and reads are lent again');
+});
+
+t.test('a paused socket is read until its own buffer is full, and no further', async (t) => {
+  const { near, far } = await openPair(t);
+  const reader = new Reader(near);
+  near.pause();
+  far.write(Buffer.alloc(20_000_000, 'abc'));
+  await until(() => near.readableLength >= near.readableHighWaterMark, 'its buffer');
+  const { bytesRead } = near;
+  for (let turn = 0; turn < 20; turn++) await new Promise(setImmediate);
+  t.equal(near.bytesRead, bytesRead);
+  t.ok(near.readableLength < near.readableHighWaterMark + 65_536, `${near.readableLength} bytes`);
+  t.equal(reader.text, '');
+});
+
+for (const before of ['', 'something that waits'])
+  t.test(`a paused socket notices a reset, with '${before}' before it`, async (t) => {
+    const { near, far } = await openPair(t);
+    const reader = new Reader(near, () => near.pause());
+    far.write('one');
+    await until(() => reader.text === 'one', 'what was sent');
+    await new Promise((resolve) => far.write(before, resolve));
+    near.on('error', () => {});
+    far.resetAndDestroy();
+    await until(() => near.closed, 'the reset');
+    t.ok(near.destroyed);
+  });
+
+t.test('what is kept has memory of its own', async (t) => {
+  const kept = keepLent(Buffer.from('x'));
+  t.equal(kept.buffer.byteLength, 1);
+  t.equal(kept.toString(), 'x');
 });
 
 t.test('after its end another listener gets the rest', async (t) => {
