@@ -57,7 +57,10 @@ export function shown<R extends Readiness>(all: R): R {
   return more <= 0 ? all : { ...all, stragglers: all.stragglers.slice(0, mostShown), more };
 }
 
-/** Waits up to `waitMs` for the connected agents. `began` is the monotonic time of the change. */
+/**
+ * Waits up to `waitMs` for the connected agents, and for those that are between two streams, as after each renewal.
+ * `began` is the monotonic time of the change.
+ */
 export async function whenAcknowledged(
   parts: AcknowledgedParts,
   holds: (use: Acknowledgement) => boolean,
@@ -65,7 +68,8 @@ export async function whenAcknowledged(
   began: number,
 ): Promise<Acknowledged> {
   const { agents, clock } = parts;
-  await agents.until(() => late(counted(parts), holds).length === 0, waitMs);
+  const isReturning = (): boolean => agents.departed().some((one) => !isDenied(parts, one));
+  await agents.until(() => late(counted(parts), holds).length === 0 && !isReturning(), waitMs);
   const ms = clock.monotonic() - began;
   return { ...(await stateOf(parts, holds)), ms };
 }
@@ -119,8 +123,12 @@ function countIds(all: readonly { readonly id: string }[]): Map<string, number> 
 }
 
 /** A denied agent has nothing left to protect. */
-function counted({ agents, denied }: AcknowledgedParts): readonly ConnectedAgent[] {
-  return agents.connected().filter(({ id, serial }) => deniedBy(denied, { serial, id: { uri: id } }) === undefined);
+function counted(parts: AcknowledgedParts): readonly ConnectedAgent[] {
+  return parts.agents.connected().filter((one) => !isDenied(parts, one));
+}
+
+function isDenied({ denied }: AcknowledgedParts, { id, serial }: Pick<ConnectedAgent, 'id' | 'serial'>): boolean {
+  return deniedBy(denied, { serial, id: { uri: id } }) !== undefined;
 }
 
 function late(all: readonly ConnectedAgent[], holds: (use: Acknowledgement) => boolean): readonly ConnectedAgent[] {

@@ -56,6 +56,8 @@ export interface ConnectedAgent {
 export interface AgentsParts {
   readonly answer: Live<BundleAnswer>;
   readonly clock: Clock;
+  /** How long a client that ended its stream is expected to return; default 4 s. */
+  readonly returnMs?: number;
   /** The list that `answer` has. */
   denied(): DenyList;
 }
@@ -71,6 +73,9 @@ const sentBytes = 65_536;
 
 /** A client that has not taken this many bytes does not read. */
 const mostPending = 1_048_576;
+
+/** An agent that renews, or whose connection broke, opens another stream within this time: see againMs of the agent. */
+const usualReturnMs = 4000;
 
 /** Renewals that we ask for are spread, so that they do not come in one second. */
 const spreadForEachMs = 100;
@@ -99,19 +104,27 @@ interface Stream {
   lines: number;
 }
 
+/** A client that ended its stream a moment ago, and may open another one. */
+interface Departed extends Pick<Stream, 'id' | 'serial'> {
+  readonly timer: NodeJS.Timeout;
+}
+
 /** Of one CA. It sends and beats by itself until `close`. */
 export class Agents {
   readonly #answer: Live<BundleAnswer>;
   readonly #clock: Clock;
+  readonly #returnMs: number;
   readonly #denied: () => DenyList;
   readonly #streams = new Set<Stream>();
+  readonly #departed = new Set<Departed>();
   readonly #watchers = new Set<() => void>();
   #renewBefore: number | undefined = undefined;
   readonly #stop: () => void;
 
-  constructor({ answer, clock, denied }: AgentsParts) {
+  constructor({ answer, clock, denied, returnMs = usualReturnMs }: AgentsParts) {
     this.#answer = answer;
     this.#clock = clock;
+    this.#returnMs = returnMs;
     this.#denied = denied;
     const stopAnswer = answer.onChange((now) => this.#publish(now));
     const stopBeat = every('agents', heartbeatMs, () => this.#beat());
@@ -138,6 +151,7 @@ export class Agents {
       lines: 0,
     };
     this.#streams.add(stream);
+    this.#forget([...this.#departed].find(({ id }) => id === client.id));
     const now = this.#answer.current();
     sink.write(etag === now.etag ? heartbeat : lineOf(now));
     this.#askToRenew(stream);
@@ -145,9 +159,26 @@ export class Agents {
     return {
       line: (text) => this.#acknowledge(stream, readAcknowledgement(text)),
       gone: () => {
-        if (this.#streams.delete(stream)) this.#changed();
+        if (!this.#streams.delete(stream)) return;
+        this.#remember(stream);
+        this.#changed();
       },
     };
+  }
+
+  #remember({ id, serial }: Stream): void {
+    const timer = setTimeout(() => {
+      this.#forget(departed);
+      this.#changed();
+    }, this.#returnMs);
+    const departed: Departed = { id, serial, timer: timer.unref() };
+    this.#departed.add(departed);
+  }
+
+  #forget(departed: Departed | undefined): void {
+    if (departed === undefined) return;
+    clearTimeout(departed.timer);
+    this.#departed.delete(departed);
   }
 
   #acknowledge(stream: Stream, { clock, ...what }: Acknowledgement): void {
@@ -168,6 +199,11 @@ export class Agents {
       ...{ id, serial, since, acknowledged },
       ...(clockAheadMs === undefined ? {} : { clockAheadMs }),
     }));
+  }
+
+  /** Those that ended their stream in the last seconds and have not opened another one. */
+  departed(): readonly Pick<ConnectedAgent, 'id' | 'serial'>[] {
+    return [...this.#departed];
   }
 
   /**
@@ -208,6 +244,7 @@ export class Agents {
     this.#stop();
     for (const stream of this.#streams) stream.sink.end();
     this.#streams.clear();
+    for (const departed of this.#departed) this.#forget(departed);
   }
 
   #publish(now: BundleAnswer): void {

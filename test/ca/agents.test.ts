@@ -15,11 +15,14 @@ function answer(bundle: number, denied: number, size = 0): BundleAnswer {
   return { document, body, etag: `"${bundle}-${denied}"`, sequences: { bundle, denied } };
 }
 
-function startAgents(t: Test) {
+function startAgents(t: Test, returnMs?: number) {
   const clock = new ManualClock();
   const cell = new LiveCell(answer(1, 5));
   const list = { denied: emptyDenyList };
-  const agents = new Agents({ answer: cell, clock, denied: () => list.denied });
+  const agents = new Agents({
+    ...{ answer: cell, clock, denied: () => list.denied },
+    ...(returnMs === undefined ? {} : { returnMs }),
+  });
   t.teardown(() => agents.close());
   /** An agent with a sink that remembers. */
   const join = (name: string, etag?: string, serial = '01') => {
@@ -179,6 +182,32 @@ t.test('a wait ends with the last acknowledgement, and names the agents that are
   db.say(7);
   const late = await whenAcknowledged(parts, (use) => use.denied >= 7, 1, clock.monotonic());
   t.match(late, { by: 1, of: 3, stragglers: [{ id: id('web'), agents: 1, late: 1, notConnected: 0 }, gone] });
+});
+
+t.test('a wait includes agents between two streams, as after a renewal, but not denied ones', async (t) => {
+  const { join, agents, clock } = startAgents(t);
+  const store = storeOf([{ id: id('web'), serial: '02' }]);
+  const parts = { agents, store, denied: { ...emptyDenyList, ids: new Set([id('thief')]) }, clock };
+  const wait = () => whenAcknowledged(parts, (use) => use.denied >= 5, 60_000, clock.monotonic());
+  join('thief', undefined, '03').gone();
+  const web = join('web');
+  const waiting = wait();
+  web.gone();
+  t.equal(agents.departed().length, 2);
+  // Whatever follows from the end of the stream.
+  await new Promise(setImmediate);
+  join('web', undefined, '02').say(5);
+  t.same(await waiting, { by: 1, of: 1, stragglers: [], ms: 0 });
+  t.match(agents.departed(), [{ id: id('thief') }], 'it has returned');
+});
+
+t.test('an agent that does not return is missing after some seconds', async (t) => {
+  const { join, agents, clock } = startAgents(t, 1);
+  join('web').gone();
+  const parts = { agents, store: storeOf([{ id: id('web'), serial: '01' }]), denied: emptyDenyList, clock };
+  const waiting = whenAcknowledged(parts, (use) => use.denied >= 5, 60_000, clock.monotonic());
+  t.equal(agents.departed().length, 1);
+  t.match(await waiting, { by: 0, of: 1, stragglers: [{ id: id('web'), notConnected: 1 }] });
 });
 
 t.test('a replica without an agent is missing, although another replica of its ID is connected', async (t) => {
