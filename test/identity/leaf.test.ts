@@ -9,7 +9,7 @@ import { DerReader } from '../../cert-agent/identity/der.ts';
 import { generateKey } from '../../cert-agent/identity/keys.ts';
 import { type LeafSpec, signLeaf } from '../../cert-agent/identity/leaf.ts';
 import { type CertificateSpec, randomSerial, signCertificate } from '../../cert-agent/identity/x509.ts';
-import { publicKeyOf } from '../fixtures/pki.ts';
+import { type CaSpec, publicKeyOf, writeCa } from '../fixtures/pki.ts';
 import { haveCommand } from '../fixtures/tools.ts';
 
 const keys: readonly (readonly [string, () => KeyObject])[] = [
@@ -66,6 +66,23 @@ for (const [signerName, makeSigner] of keys)
         t.ok(opened.checkIssued(new X509Certificate(signer.certificate)));
       }
   });
+
+t.test('the CAs of other tests are those of the library', async (t) => {
+  const [rootKey, issuerKey] = [generateKey(), generateKey()];
+  const order = (name: string, key: KeyObject, pathLength: number): CaSpec => ({
+    ...{ subject: `CN=demo-1.test ${name}`, publicKey: publicKeyOf(key), serial: randomSerial() },
+    ...{ notBefore: Date.now(), notAfter: Date.now() + 3_600_123, keyUsage: ['keyCertSign', 'cRLSign'] },
+    ...{ uris: ['spiffe://demo-1.test'], ca: { pathLength } },
+  });
+  const [rootOrder, issuerOrder] = [order('root', rootKey, 1), order('issuer', issuerKey, 0)];
+  const root = writeCa(rootOrder, { key: rootKey });
+  const issuer = writeCa(issuerOrder, { key: rootKey, certificate: root });
+  t.strictSame(signedPart(root), signedPart(await signCertificate(rootOrder, { key: rootKey })));
+  const signer = { key: rootKey, certificate: root };
+  t.strictSame(signedPart(issuer), signedPart(await signCertificate(issuerOrder, signer)));
+  for (const one of [root, issuer])
+    t.ok(new X509Certificate(one).verify(new X509Certificate(root).publicKey), 'its signature is good');
+});
 
 t.test('serials with a high bit, and with leading zeros', async (t) => {
   const signer = await issuerOf(generateKey());
