@@ -7,9 +7,10 @@ import { formatProblem, type Problem } from '../../cert-agent/base/errors.ts';
 import { configurationWarnings, firstPolicy, nothingCanPass } from '../../sidecar/analyze/configuration-warnings.ts';
 import { readConfiguration } from '../../sidecar/config/read.ts';
 import { parseIstio } from '../../sidecar/documents/istio/read.ts';
+import { runCommand } from '../fixtures/command.ts';
 import { writeCredential } from '../fixtures/mesh.ts';
 import { createAuthority, createCredential } from '../fixtures/pki.ts';
-import { type Owner, runSallyport, tempDir } from '../fixtures/process.ts';
+import { type Owner, tempDir } from '../fixtures/process.ts';
 
 const authority = await createAuthority('demo.test');
 const credential = await createCredential(authority, 'spiffe://demo.test/ns/shop/sa/orders');
@@ -121,7 +122,7 @@ spec: { jwtRules: [{ issuer: a, jwksUri: "https://keys.invalid/jwks" }] }\n`;
 
 t.test('the command: warnings leave it at 0, --strict makes them errors', async (t) => {
   const file = makeFiles(t, yaml, allow.replace('shop', 'other'));
-  const check = (...more: string[]) => runSallyport(t, ['sidecar', '--config', file, '--check', ...more]);
+  const check = (...more: string[]) => runCommand(t, ['sidecar', '--config', file, '--check', ...more]);
   const { code, stderr } = await check();
   t.equal(code, 0);
   t.match(stderr, /^warning: .*sidecar\.yaml:5:11: nothing can pass: [^\n]*\nsuch as:\n\napiVersion: security/);
@@ -136,6 +137,6 @@ t.test('the command: warnings leave it at 0, --strict makes them errors', async 
       .replace(/, labels: .*? \}/, ''),
   );
   writeFileSync(join(file, '..', 'policies', 'a.yaml'), '');
-  const empty = await runSallyport(t, ['gateway', '--config', gateway, '--check', '--strict']);
+  const empty = await runCommand(t, ['gateway', '--config', gateway, '--check', '--strict']);
   t.match(empty, { code: 1, stderr: /gateway\.yaml:1:1: nothing is served: there is no Gateway and no route/ });
 });

@@ -11,9 +11,10 @@ import { cgroupResults, podResults, readCgroup } from '../../sidecar/analyze/mac
 import type { Result } from '../../sidecar/analyze/result.ts';
 import { diagnose } from '../../sidecar/cli/doctor.ts';
 import { makeCa } from '../fixtures/ca-process.ts';
+import { runCommand } from '../fixtures/command.ts';
 import { startMesh, writeCredential } from '../fixtures/mesh.ts';
 import { createCredential } from '../fixtures/pki.ts';
-import { freePort, type Owner, runSallyport, startSallyport, tempDir } from '../fixtures/process.ts';
+import { freePort, type Owner, startSallyport, tempDir } from '../fixtures/process.ts';
 
 async function examine(config: string): Promise<{ wrong: readonly Result[]; all: readonly Result[] }> {
   const all = await diagnose(config);
@@ -149,14 +150,14 @@ outbound: [{ port: ${await freePort()} }]
   t.match((await examine(config)).wrong, [{ check: 'ca', level: 'error' }], 'a CA of another operator');
   await serving.stop();
 
-  t.equal((await runSallyport(t, ['doctor'])).code, 2);
+  t.equal((await runCommand(t, ['doctor'])).code, 2);
   writeFileSync(config, 'trustDomain: demo.test\n');
-  t.match(await runSallyport(t, ['doctor', '--config', config]), { code: 2, stderr: /config_invalid/ });
+  t.match(await runCommand(t, ['doctor', '--config', config]), { code: 2, stderr: /config_invalid/ });
 });
 
 t.test('the report as text', async (t) => {
   const mesh = await startMesh(t, { app: 1 });
-  const { code, stdout, stderr } = await runSallyport(t, ['doctor', '--config', join(mesh.dir, 'orders.yaml')]);
+  const { code, stdout, stderr } = await runCommand(t, ['doctor', '--config', join(mesh.dir, 'orders.yaml')]);
   t.equal(code, 1);
   t.match(stdout, /^warning {2}app {12}no app answers on 127\.0\.0\.1:1\n {9}fix: start it, or correct/m);
   t.equal(stderr, '2 findings\n', "the version is the fixture's");
@@ -190,7 +191,7 @@ admin: ${await freePort()}
     all.find(({ check }) => check === 'certificate'),
     { level: 'ok', message: /sa\/web, valid for another/ },
   );
-  t.equal((await runSallyport(t, ['doctor', '--config', 'sidecar.yaml'], { cwd: dir })).code, 0, 'by a relative path');
+  t.equal((await runCommand(t, ['doctor', '--config', 'sidecar.yaml'], { cwd: dir })).code, 0, 'by a relative path');
   writeFileSync(config, `${readFileSync(config, 'utf8')}policies: none/\n`);
   await child.waitFor(/none/);
   await t.rejects(diagnose(config), { code: 'config_unreadable' }, 'a file that is refused');

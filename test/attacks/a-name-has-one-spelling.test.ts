@@ -8,12 +8,13 @@ import t from 'tap';
 import { isSerialDenied, normalizeSerial, parseDenyList } from '../../cert-agent/identity/denied.ts';
 import { normalizeHost, normalizeHostPattern } from '../../sidecar/policy/host.ts';
 import { startGrpcAuthorizer, startHttpAuthorizer } from '../fixtures/authorizer.ts';
+import { runCommand } from '../fixtures/command.ts';
 import { startTestGateway } from '../fixtures/gateway.ts';
 import { allowAll, exchangeBytes, startBackend, startMesh } from '../fixtures/mesh.ts';
 import { askAsPeer } from '../fixtures/peer.ts';
 import { createCredential } from '../fixtures/pki.ts';
 import { documentOf } from '../fixtures/plan.ts';
-import { runSallyport, tempDir, until } from '../fixtures/process.ts';
+import { tempDir, until } from '../fixtures/process.ts';
 
 const deny = (rule: string): string => `${allowAll}---
 apiVersion: security.istio.io/v1
@@ -97,7 +98,7 @@ t.test('lint reports that a repeated header bypasses a denial of one value', asy
   const rule = (when: string): string => deny(`{ when: [${when}] }`);
   const lintOf = async (text: string): Promise<string> => {
     writeFileSync(join(dir, 'policy.yaml'), text);
-    return (await runSallyport(t, ['policy', 'lint', dir, '--json'])).stdout;
+    return (await runCommand(t, ['policy', 'lint', dir, '--json'])).stdout;
   };
   t.match(
     await lintOf(rule('{ key: "request.headers[X-Role]", values: ["admin"] }')),

@@ -10,10 +10,11 @@ import { lint } from '../../sidecar/analyze/lint.ts';
 import { readTree } from '../../sidecar/config/tree.ts';
 import { placeDocuments } from '../../sidecar/documents/istio/read.ts';
 import { readStatus } from '../../sidecar/process/dry-run.ts';
+import { runCommand } from '../fixtures/command.ts';
 import { startTestGateway } from '../fixtures/gateway.ts';
 import { allowAll, exchangeBytes, type Mesh, readState, startBackend, startMesh } from '../fixtures/mesh.ts';
 import { serviceOf, webGateway, webRoute } from '../fixtures/plan.ts';
-import { type Owner, runSallyport, tempDir, until } from '../fixtures/process.ts';
+import { type Owner, tempDir, until } from '../fixtures/process.ts';
 
 const deny = (path: string): string =>
   `apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: { name: deny-${path}, namespace: shop }\nspec: { action: DENY, rules: [{ to: [{ operation: { paths: [/${path}] } }] }] }\n`;
@@ -191,10 +192,10 @@ t.test('each command reads subdirectories and names the files that it does not r
   const warning =
     /policies\/team\/deny\.yaml\.bak: this file is not read: only files that end in \.yaml, \.yml or \.json are read/;
   const [checked, check, linted, evaluated, bad] = await Promise.all([
-    runSallyport(t, ['sidecar', '--config', join(dir, 'sidecar.yaml'), '--check']),
-    runSallyport(t, ['check', at]),
-    runSallyport(t, ['policy', 'lint', at]),
-    runSallyport(t, [
+    runCommand(t, ['sidecar', '--config', join(dir, 'sidecar.yaml'), '--check']),
+    runCommand(t, ['check', at]),
+    runCommand(t, ['policy', 'lint', at]),
+    runCommand(t, [
       'policy',
       'eval',
       '--policies',
@@ -206,7 +207,7 @@ t.test('each command reads subdirectories and names the files that it does not r
       'GET',
       '/a',
     ]),
-    runSallyport(t, ['check', join(dir, 'bad')]),
+    runCommand(t, ['check', join(dir, 'bad')]),
   ]);
   t.match(checked, { code: 0, stderr: warning });
   t.match(checked.stderr, /2 policies/);

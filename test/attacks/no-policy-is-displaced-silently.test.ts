@@ -8,10 +8,11 @@ import t from 'tap';
 import { hashApiKey } from '../../sidecar/edge/api-key/api-key.ts';
 import type { SecurityPolicy } from '../../sidecar/edge/policy.ts';
 import { readStatus } from '../../sidecar/process/dry-run.ts';
+import { runCommand } from '../fixtures/command.ts';
 import { ask, startEcho } from '../fixtures/echo.ts';
 import { startTestGateway } from '../fixtures/gateway.ts';
 import { documentOf, planOf, serviceOf } from '../fixtures/plan.ts';
-import { runSallyport, tempDir } from '../fixtures/process.ts';
+import { tempDir } from '../fixtures/process.ts';
 
 interface Of {
   readonly kind?: string;
@@ -345,15 +346,15 @@ t.test('--check names the lost parts, and fails if they are required', async (t)
     config,
     'trustDomain: demo.test\nworkload: { serviceAccount: g }\nidentity: { files: { svid: x, key: x, bundle: x } }\ndocuments: documents/\nupstreams: { a: { endpoints: ["127.0.0.1:1"] } }\nbackends: { shop/a:80: a }\n',
   );
-  const check = (documents: string): ReturnType<typeof runSallyport> => {
+  const check = (documents: string): ReturnType<typeof runCommand> => {
     writeFileSync(join(dir, 'documents', 'all.yaml'), world + documents);
-    return runSallyport(t, ['gateway', '--config', config, '--check']);
+    return runCommand(t, ['gateway', '--config', config, '--check']);
   };
   t.match(await check(ofGateway(jwt('a')) + ofRoute(cors)), {
     code: 0,
     stderr: /warning: SecurityPolicy shop\/of-r takes the place of 'jwt' of SecurityPolicy edge\/of-g/,
   });
-  t.match(await runSallyport(t, ['gateway', 'status', '--config', config]), {
+  t.match(await runCommand(t, ['gateway', 'status', '--config', config]), {
     code: 0,
     stdout: /^SecurityPolicy +edge\/of-g .*Overridden +Overridden +This policy is being overridden/m,
   });
@@ -374,7 +375,7 @@ t.test('--check names the lost parts, and fails if they are required', async (t)
     join(dir, 'documents', 'all.yaml'),
     gatewayDocument + serviceOf('a') + filter + ofGateway(cors, required),
   );
-  t.match(await runSallyport(t, ['gateway', '--config', config, '--check']), {
+  t.match(await runCommand(t, ['gateway', '--config', config, '--check']), {
     code: 1,
     stdout: /its CORS filter would take the place of 'cors' of SecurityPolicy edge\/of-g, which has to be inherited/,
   });
@@ -402,7 +403,7 @@ t.test(
       join(dir, 'sidecar.yaml'),
       'trustDomain: demo.test\nworkload: { serviceAccount: a, namespace: shop, labels: { app: x } }\nidentity: { files: { svid: a, key: b, bundle: c } }\ninbound: [{ port: 15006, app: "127.0.0.1:8080" }]\npolicies: policies/\n',
     );
-    const { code, stderr } = await runSallyport(t, ['sidecar', '--config', join(dir, 'sidecar.yaml'), '--check']);
+    const { code, stderr } = await runCommand(t, ['sidecar', '--config', join(dir, 'sidecar.yaml'), '--check']);
     t.equal(code, 0);
     for (const message of [
       'PeerAuthentication shop/b has no effect: shop/a has the same scope and comes first',

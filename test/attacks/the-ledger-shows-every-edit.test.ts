@@ -12,7 +12,8 @@ import { readCaCertificates } from '../../cert-agent/ca/certificates.ts';
 import { type Act, genesis, hashOf, type LedgerRecord, nextRecord } from '../../cert-agent/ca/ledger/record.ts';
 import { verifyCopy } from '../../cert-agent/ca/ledger/verify.ts';
 import { ask, makeCa, newKey, startTestCa } from '../fixtures/ca.ts';
-import { runSallyport, tempDir } from '../fixtures/process.ts';
+import { runCommand } from '../fixtures/command.ts';
+import { tempDir } from '../fixtures/process.ts';
 
 const web = 'spiffe://demo.test/ns/shop/sa/web';
 const thief = 'spiffe://demo.test/ns/shop/sa/thief';
@@ -43,7 +44,7 @@ const heads = store.prepare('SELECT * FROM ledger_heads ORDER BY sequence').all(
 store.close();
 const newest = heads.at(-1)!;
 const middle = all.find(({ line }) => line.includes('"act":"revoke"'))!.sequence;
-const run = (...args: string[]) => runSallyport(t, ['ca', 'ledger', ...args]);
+const run = (...args: string[]) => runCommand(t, ['ca', 'ledger', ...args]);
 
 /** A copy of the CA's directory whose store was changed by SQL. */
 function changed(t: Test, change: (db: DatabaseSync, dir: string) => void): string {

@@ -2,7 +2,8 @@ import { readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
 import { ask, makeCa, newKey, startTestCa } from '../fixtures/ca.ts';
-import { runSallyport, tempDir } from '../fixtures/process.ts';
+import { runCommand } from '../fixtures/command.ts';
+import { tempDir } from '../fixtures/process.ts';
 
 const web = 'spiffe://demo.test/ns/shop/sa/web';
 const script = '<script>alert(1)</script>';
@@ -18,7 +19,7 @@ await ask(ca.address.port, root, { path: '/v1/svid', body: { token: 'ab'.repeat(
 await ca.operator.revoke(`${web}2`, script, { force: true });
 await ca.operator.createToken(`${web}-unused`, 600_000);
 
-const run = (...args: string[]) => runSallyport(t, ['ca', ...args]);
+const run = (...args: string[]) => runCommand(t, ['ca', ...args]);
 const copy = join(out, 'ledger.jsonl');
 const bundle = join(dir, 'bundle.pem');
 

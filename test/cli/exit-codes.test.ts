@@ -7,7 +7,8 @@ import { join } from 'node:path';
 import t from 'tap';
 import { type codes, SallyportError } from '../../cert-agent/base/errors.ts';
 import { exitCodeOf, exitCodesText } from '../../sidecar/cli/terminal.ts';
-import { freePort, runSallyport, startSallyport, tempDir } from '../fixtures/process.ts';
+import { runCommand } from '../fixtures/command.ts';
+import { freePort, startSallyport, tempDir } from '../fixtures/process.ts';
 
 t.test('errors of a command', async (t) => {
   const exitCode = (code: keyof typeof codes): number => exitCodeOf(new SallyportError(code, 'x'));
@@ -43,7 +44,7 @@ t.test('what does not respond is told from a finding', async (t) => {
     ].map((one) => [...[...one, '--socket', join(dir, 'none.sock')]]),
   ];
   for (const args of cases) {
-    const { code, stdout, stderr } = await runSallyport(t, args);
+    const { code, stdout, stderr } = await runCommand(t, args);
     t.match({ code, stdout }, { code: 3, stdout: '' }, `${args.join(' ')}: ${stderr}`);
     t.match(stderr, /^error: .*\n(?:hint: .*\n)?$/);
   }
@@ -61,7 +62,7 @@ t.test('a settings file names the admin port of each command that asks one', asy
   for (const [name, text] of Object.entries(files)) writeFileSync(join(dir, `${name}.yaml`), text);
   const commands = [['status'], ['denials'], ['why', '--last'], ['policy', 'propose'], ['policy', 'shadow-report']];
   const ask = (args: readonly string[], file: string, ...more: string[]) =>
-    runSallyport(t, [...args, '--config', join(dir, file), ...more]);
+    runCommand(t, [...args, '--config', join(dir, file), ...more]);
   for (const args of commands) {
     const name = args.join(' ');
     t.match(await ask(args, 'off.yaml'), { code: 2, stdout: '', stderr: /off\.yaml has no 'admin'/ }, name);
@@ -84,7 +85,7 @@ t.test('a server that is no admin port is not what was asked for', async (t) => 
   t.teardown(() => app.close());
   const admin = ['--admin', `127.0.0.1:${(app.address() as AddressInfo).port}`];
   for (const args of [['denials'], ['why', '--last']])
-    t.match(await runSallyport(t, [...args, ...admin]), { code: 3, stdout: '', stderr: 'is no admin address' });
+    t.match(await runCommand(t, [...args, ...admin]), { code: 3, stdout: '', stderr: 'is no admin address' });
 });
 
 t.test('denials --follow goes on after an outage, and says what it may have missed', async (t) => {
@@ -118,20 +119,20 @@ t.test('an unknown option is named before a missing one', async (t) => {
     [['ca', 'init'], '--domain', /required option '--trust-domain <name>' not specified/],
   ];
   for (const [args, unknown, missing] of cases) {
-    t.match(await runSallyport(t, [...args, unknown, 'x']), {
+    t.match(await runCommand(t, [...args, unknown, 'x']), {
       code: 2,
       stderr: new RegExp(`unknown option '${unknown}'`),
     });
-    t.match(await runSallyport(t, args), { code: 2, stderr: missing });
+    t.match(await runCommand(t, args), { code: 2, stderr: missing });
   }
-  t.match(await runSallyport(t, ['sidecar', '--config', 'x', '--json']), { code: 2, stderr: /--json is for --check/ });
+  t.match(await runCommand(t, ['sidecar', '--config', 'x', '--json']), { code: 2, stderr: /--json is for --check/ });
 });
 
 t.test('the help says what the exit codes mean', async (t) => {
   for (const args of [[], ['check'], ['ca'], ['ca', 'ls']]) {
-    const { stdout } = await runSallyport(t, [...args, '--help']);
+    const { stdout } = await runCommand(t, [...args, '--help']);
     t.ok(stdout.includes(exitCodesText), args.join(' '));
   }
-  const { stdout } = await runSallyport(t, ['exec', '--help']);
+  const { stdout } = await runCommand(t, ['exec', '--help']);
   t.notOk(stdout.includes(exitCodesText), 'the app gives it');
 });

@@ -3,10 +3,11 @@
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
+import { runCommand } from '../fixtures/command.ts';
 import { writeCredential } from '../fixtures/mesh.ts';
 import { createAuthority, createCredential } from '../fixtures/pki.ts';
 import { documentOf, webGateway as gateway, webRoute as route, serviceOf } from '../fixtures/plan.ts';
-import { type Owner, runSallyport, tempDir } from '../fixtures/process.ts';
+import { type Owner, tempDir } from '../fixtures/process.ts';
 
 const bad = documentOf('HTTPRoute', 'bad', '{ parentRefs: [{ name: g }], hostnames: [A.test] }');
 const lost = documentOf('HTTPRoute', 'lost', '{ parentRefs: [{ name: gone }] }');
@@ -26,7 +27,7 @@ function makeFiles(t: Owner, documents: string, yaml = ''): { dir: string; docum
   return { dir, documents: join(dir, 'documents'), config: join(dir, 'gateway.yaml') };
 }
 
-const run = (t: Owner, ...args: string[]): ReturnType<typeof runSallyport> => runSallyport(t, ['gateway', ...args]);
+const run = (t: Owner, ...args: string[]): ReturnType<typeof runCommand> => runCommand(t, ['gateway', ...args]);
 
 const informal = documentOf(
   'HTTPRoute',
@@ -189,8 +190,8 @@ t.test('the other kind of file is refused with a hint', async (t) => {
     t.match(stderr, /configures a sidecar, not a gateway \[usage\]\n.*run 'sallyport sidecar'/);
   }
   const asSidecar = await Promise.all([
-    runSallyport(t, ['sidecar', '--config', config]),
-    runSallyport(t, ['sidecar', '--config', config, '--check']),
+    runCommand(t, ['sidecar', '--config', config]),
+    runCommand(t, ['sidecar', '--config', config, '--check']),
   ]);
   for (const { code, stderr } of asSidecar) {
     t.equal(code, 2);
@@ -214,8 +215,7 @@ t.test('missing arguments are reported', async (t) => {
 });
 
 t.test('hash-key prints the hash of a key', async (t) => {
-  const hashKey = (input: string): ReturnType<typeof runSallyport> =>
-    runSallyport(t, ['gateway', 'hash-key'], { input });
+  const hashKey = (input: string): ReturnType<typeof runCommand> => runCommand(t, ['gateway', 'hash-key'], { input });
   const [good, none] = await Promise.all([hashKey('secret\n'), hashKey('\n')]);
   // sha256 of `secret`.
   t.match(good, {

@@ -11,8 +11,9 @@ import { writeGeneration } from '../../cert-agent/identity/generation.ts';
 import { inspectChain } from '../../cert-agent/identity/inspect.ts';
 import { generateKey } from '../../cert-agent/identity/keys.ts';
 import { type CertificateSpec, randomSerial, signCertificate } from '../../cert-agent/identity/x509.ts';
+import { runCommand } from '../fixtures/command.ts';
 import { createAuthority, createCredential, createSvid, publicKeyOf } from '../fixtures/pki.ts';
-import { freePort, runSallyport, tempDir } from '../fixtures/process.ts';
+import { freePort, tempDir } from '../fixtures/process.ts';
 
 const authority = await createAuthority('demo.test');
 const uri = 'spiffe://demo.test/ns/shop/sa/web';
@@ -85,10 +86,10 @@ t.test('bytes behind a certificate in DER are not passed over', async (t) => {
   const file = join(tempDir(t), 'svid.der');
   const der = Buffer.from(right.chainPem.replace(/-----END[\s\S]*|-----BEGIN[^\n]*/g, ''), 'base64');
   writeFileSync(file, der);
-  t.match(await runSallyport(t, ['inspect', file]), { code: 0, stdout: `SPIFFE ID  ${uri}\n` });
+  t.match(await runCommand(t, ['inspect', file]), { code: 0, stdout: `SPIFFE ID  ${uri}\n` });
   writeFileSync(file, Buffer.concat([der, der]));
   const says = `${file} has ${der.length} bytes behind its certificate`;
-  t.match(await runSallyport(t, ['inspect', file]), { code: 2, stdout: '', stderr: says });
+  t.match(await runCommand(t, ['inspect', file]), { code: 2, stdout: '', stderr: says });
 });
 
 t.test('inspect reads a PEM file', async (t) => {
@@ -98,7 +99,7 @@ t.test('inspect reads a PEM file', async (t) => {
   writeFileSync(file, right.chainPem);
   writeFileSync(bundle, authority.bundlePem);
 
-  const shown = await runSallyport(t, ['inspect', file, '--bundle', bundle]);
+  const shown = await runCommand(t, ['inspect', file, '--bundle', bundle]);
   t.equal(shown.code, 0, shown.stderr);
   t.match(shown.stdout, `SPIFFE ID  ${uri}\n`);
   t.match(shown.stdout, /key {8}EC P-256\n/);
@@ -106,7 +107,7 @@ t.test('inspect reads a PEM file', async (t) => {
   t.match(shown.stdout, /holds {2}path +a valid path leads to a root of demo.test\n/);
   t.notMatch(shown.stdout, /FAILS/);
 
-  const json = await runSallyport(t, ['inspect', file, '--json']);
+  const json = await runCommand(t, ['inspect', file, '--json']);
   t.equal(json.code, 0);
   const report = JSON.parse(json.stdout);
   t.match(report, { what: file, spiffeId: uri, holds: true, expired: false });
@@ -116,7 +117,7 @@ t.test('inspect reads a PEM file', async (t) => {
     'without a bundle no path is checked',
   );
 
-  const foreign = await runSallyport(t, ['inspect', file, '--trust-domain', 'other.test']);
+  const foreign = await runCommand(t, ['inspect', file, '--trust-domain', 'other.test']);
   t.equal(foreign.code, 1);
   t.match(foreign.stdout, /FAILS {2}trust-domain +the SPIFFE ID belongs to other.test\n/);
 });
@@ -128,7 +129,7 @@ t.test('the exit code is 1 for a bad certificate', async (t) => {
     chosen.map(async ({ name, changes, breaks }) => {
       const file = join(directory, `${name}.pem`);
       writeFileSync(file, (await createCredential(authority, uri, changes)).chainPem);
-      const { code, stdout } = await runSallyport(t, ['inspect', file]);
+      const { code, stdout } = await runCommand(t, ['inspect', file]);
       t.equal(code, 1, name);
       t.match(stdout, new RegExp(`FAILS  ${breaks[0]} `), name);
       if (name === 'expired') t.match(stdout, /valid {6}\S+Z to \S+Z, expired 1h ago\n/);
@@ -155,7 +156,7 @@ t.test('wrong usage and unreadable files exit with 2, what does not respond with
   ];
   await Promise.all(
     cases.map(async ({ args, code, says }) => {
-      const ran = await runSallyport(t, ['inspect', ...args]);
+      const ran = await runCommand(t, ['inspect', ...args]);
       t.equal(ran.code, code, `${args.join(' ')}: ${ran.stderr}`);
       t.ok(ran.stderr.includes(says), `${says} in ${ran.stderr}`);
       t.equal(ran.stdout, '', 'nothing is printed as a result');
@@ -167,13 +168,13 @@ t.test('inspect reads an agent’s directory', async (t) => {
   const directory = tempDir(t);
   const svid = await createSvid(authority, uri);
   writeGeneration(directory, { svid, bundles: authority.bundles, denied: emptyDenyList });
-  const { code, stdout, stderr } = await runSallyport(t, ['inspect', directory, '--json']);
+  const { code, stdout, stderr } = await runCommand(t, ['inspect', directory, '--json']);
   t.equal(code, 0, stderr);
   const rules: { rule: string; holds: boolean }[] = JSON.parse(stdout).rules;
   for (const rule of ['key', 'path']) t.ok(rules.find((one) => one.rule === rule)?.holds, rule);
   const denied = { sequence: 1, time: 0, serials: new Set([svid.serial]), ids: new Set<string>() };
   writeGeneration(directory, { svid, bundles: authority.bundles, denied });
-  const revoked = await runSallyport(t, ['inspect', directory]);
+  const revoked = await runCommand(t, ['inspect', directory]);
   t.equal(revoked.code, 1);
   t.match(revoked.stdout, /FAILS {2}path +certificate [0-9a-f]+ of spiffe:.* is revoked\n/);
 });
@@ -185,7 +186,7 @@ t.test('inspect connects and shows the peer', async (t) => {
 
   t.test('without a client SVID', async (t) => {
     const port = await serveTls(t, {});
-    const { code, stdout, stderr } = await runSallyport(t, ['inspect', `127.0.0.1:${port}`]);
+    const { code, stdout, stderr } = await runCommand(t, ['inspect', `127.0.0.1:${port}`]);
     t.equal(code, 0, stderr);
     t.match(stdout, `SPIFFE ID  ${uri}\n`);
     t.match(stdout, /TLS {8}TLSv1.3, group X25519MLKEM768, cipher TLS_AES_256_GCM_SHA384\n/);
@@ -194,7 +195,7 @@ t.test('inspect connects and shows the peer', async (t) => {
 
   t.test('with the SVID and the bundle of an agent’s directory', async (t) => {
     const port = await serveTls(t, { requestCert: true, ca: authority.bundlePem, rejectUnauthorized: true });
-    const { code, stdout, stderr } = await runSallyport(t, [
+    const { code, stdout, stderr } = await runCommand(t, [
       'inspect',
       `127.0.0.1:${port}`,
       '--dir',
@@ -215,21 +216,21 @@ t.test('inspect connects and shows the peer', async (t) => {
 
   t.test('a server that requires a client SVID and gets none', async (t) => {
     const port = await serveTls(t, { requestCert: true, ca: authority.bundlePem, rejectUnauthorized: true });
-    const { code, stdout } = await runSallyport(t, ['inspect', `127.0.0.1:${port}`]);
+    const { code, stdout } = await runCommand(t, ['inspect', `127.0.0.1:${port}`]);
     t.equal(code, 0, "the server's certificate is valid");
     t.match(stdout, /then {7}the peer (?:refused|closed)/);
   });
 
   t.test('a server with TLS 1.2 and an older group', async (t) => {
     const port = await serveTls(t, { maxVersion: 'TLSv1.2', minVersion: 'TLSv1.2', ecdhCurve: 'P-256' });
-    const { stdout } = await runSallyport(t, ['inspect', `127.0.0.1:${port}`, '--json']);
+    const { stdout } = await runCommand(t, ['inspect', `127.0.0.1:${port}`, '--json']);
     t.match(JSON.parse(stdout).connection, { tlsVersion: 'TLSv1.2', group: /prime256v1|secp256r1|P-256/ });
   });
 
   t.test('an unknown peer, checked against the bundle', async (t) => {
     const stranger = await createCredential(await createAuthority('demo.test'), uri);
     const port = await serveTls(t, { cert: stranger.chainPem, key: stranger.keyPem });
-    const { code, stdout } = await runSallyport(t, ['inspect', `127.0.0.1:${port}`, '--dir', directory]);
+    const { code, stdout } = await runCommand(t, ['inspect', `127.0.0.1:${port}`, '--dir', directory]);
     t.equal(code, 1);
     t.match(stdout, /FAILS {2}path +no valid path leads from spiffe:/);
   });
@@ -237,7 +238,7 @@ t.test('inspect connects and shows the peer', async (t) => {
   t.test('a port without TLS', async (t) => {
     const server = createTcpServer((socket) => socket.on('error', () => {}).end('hello\r\n'));
     const port = await listen(t, server);
-    const { code, stderr } = await runSallyport(t, ['inspect', `127.0.0.1:${port}`]);
+    const { code, stderr } = await runCommand(t, ['inspect', `127.0.0.1:${port}`]);
     t.equal(code, 3);
     t.match(stderr, /the TLS handshake with 127.0.0.1:\d+ failed: .* \[upstream_tls\]\n.*does this port use TLS\?/);
   });
@@ -265,17 +266,17 @@ t.test('the admin port of a running sidecar', async (t) => {
   });
   const port = await listen(t, server);
   const url = `http://127.0.0.1:${port}`;
-  const found = await runSallyport(t, ['inspect', url, '--json']);
+  const found = await runCommand(t, ['inspect', url, '--json']);
   t.equal(found.code, 0, found.stderr);
   t.same(asked, ['/certs']);
   const rules: { rule: string; holds: boolean }[] = JSON.parse(found.stdout).rules;
   for (const rule of ['path', 'trust-domain']) t.ok(rules.find((one) => one.rule === rule)?.holds, rule);
   answer = answers['waiting'];
-  const waiting = await runSallyport(t, ['inspect', url]);
+  const waiting = await runCommand(t, ['inspect', url]);
   t.equal(waiting.code, 1);
   t.match(waiting.stderr, `${url}/certs responded 503: waiting for the CA [upstream_protocol]`);
   answer = answers['other'];
-  const other = await runSallyport(t, ['inspect', url]);
+  const other = await runCommand(t, ['inspect', url]);
   t.match(other.stderr, `${url}/certs lacks chainPem, bundlePem or trustDomain [upstream_protocol]`);
 });
 
@@ -299,7 +300,7 @@ t.test('each certificate is judged as what it is', async (t) => {
   const root = new X509Certificate(authority.bundlePem);
   const der = join(dir, 'root.der');
   writeFileSync(der, root.raw);
-  const asRoot = await runSallyport(t, ['inspect', der]);
+  const asRoot = await runCommand(t, ['inspect', der]);
   t.equal(asRoot.code, 0, asRoot.stdout + asRoot.stderr);
   t.match(asRoot.stdout, /^judged as {2}a root CA$/m);
   t.match(asRoot.stdout, /^issuer {5}CN=demo\.test root$/m);
@@ -312,7 +313,7 @@ t.test('each certificate is judged as what it is', async (t) => {
     { key },
   );
   writeFileSync(der, bare);
-  const asBare = await runSallyport(t, ['inspect', der]);
+  const asBare = await runCommand(t, ['inspect', der]);
   t.equal(asBare.code, 1);
   t.match(asBare.stdout, /^judged as {2}a root CA$/m);
   t.match(asBare.stdout, /FAILS .*keyCertSign/, 'its key usage is missing, and that alone is said');
@@ -322,7 +323,7 @@ t.test('each certificate is judged as what it is', async (t) => {
 
   const server = join(dir, 'server.pem');
   writeFileSync(server, (await createCredential(authority, uri, { uris: [], dns: ['a.test', 'b.test'] })).chainPem);
-  const asServer = await runSallyport(t, ['inspect', server]);
+  const asServer = await runCommand(t, ['inspect', server]);
   t.equal(asServer.code, 0, asServer.stdout);
   t.match(asServer.stdout, /^judged as {2}the certificate of a server$/m);
   t.match(asServer.stdout, /^hosts {6}a\.test, b\.test$/m);
@@ -333,13 +334,9 @@ t.test('each certificate is judged as what it is', async (t) => {
     ['--bundle', der.replace('der', 'pem')],
   ]) {
     writeFileSync(join(dir, 'root.pem'), authority.bundlePem);
-    t.match(
-      await runSallyport(t, ['inspect', server, ...more]),
-      { code: 1, stdout: /FAILS {2}one-uri/ },
-      more.join(' '),
-    );
+    t.match(await runCommand(t, ['inspect', server, ...more]), { code: 1, stdout: /FAILS {2}one-uri/ }, more.join(' '));
   }
-  t.match(await runSallyport(t, ['inspect', server, '--as', 'x']), {
+  t.match(await runCommand(t, ['inspect', server, '--as', 'x']), {
     code: 2,
     stderr: /Allowed choices are svid, root/,
   });

@@ -3,8 +3,9 @@
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
+import { runCommand } from '../fixtures/command.ts';
 import { documentOf, serviceOf, webGateway } from '../fixtures/plan.ts';
-import { runSallyport, tempDir } from '../fixtures/process.ts';
+import { tempDir } from '../fixtures/process.ts';
 
 const rule = (path: string, name: string, more = ''): string =>
   `{ name: ${name}, matches: [{ path: { value: ${path} }${more} }], backendRefs: [{ name: a, port: 80 }] }`;
@@ -39,7 +40,7 @@ async function check(documents: string, ...args: string[]) {
   const dir = tempDir(t);
   mkdirSync(join(dir, 'documents'));
   writeFileSync(join(dir, 'documents', 'all.yaml'), webGateway + serviceOf('a') + documents);
-  return runSallyport(t, ['openapi', 'check', '--config', join(dir, 'documents'), ...args]);
+  return runCommand(t, ['openapi', 'check', '--config', join(dir, 'documents'), ...args]);
 }
 
 t.test('documents that do not fit are reported', async (t) => {
@@ -101,12 +102,12 @@ t.test('an OpenAPI document alone', async (t) => {
     ['openapi', 'check', '--config', file],
     ['check', file],
   ])
-    t.match((await runSallyport(t, args)).stderr, /under 'spec\.openapi' of a RequestValidation/);
+    t.match((await runCommand(t, args)).stderr, /under 'spec\.openapi' of a RequestValidation/);
 });
 
 t.test('wrong usage is refused', async (t) => {
   const { code, stderr } = await check(route);
   t.equal(code, 2);
   t.match(stderr, /no RequestValidation with an OpenAPI document is in force/);
-  t.equal((await runSallyport(t, ['openapi', 'check'])).code, 2);
+  t.equal((await runCommand(t, ['openapi', 'check'])).code, 2);
 });

@@ -3,8 +3,9 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
+import { runCommand } from '../fixtures/command.ts';
 import { allowAll } from '../fixtures/mesh.ts';
-import { type Owner, runSallyport, tempDir } from '../fixtures/process.ts';
+import { type Owner, tempDir } from '../fixtures/process.ts';
 import { createKey, jwksOf, sign } from '../fixtures/tokens.ts';
 
 // Each test starts the program many times, which is slow beside other tests.
@@ -54,7 +55,7 @@ t.test('check: good, bad with all positions, standard input, sidecar.yaml, kubec
       .map((one) => `  - ${one.trimEnd().replaceAll('\n', '\n    ')}`)
       .join('\n')}\n`,
   });
-  const check = (...args: string[]): ReturnType<typeof runSallyport> => runSallyport(t, ['check', ...args]);
+  const check = (...args: string[]): ReturnType<typeof runCommand> => runCommand(t, ['check', ...args]);
   t.match(await check(at('good.yaml')), { code: 0, stdout: '', stderr: '2 documents are valid\n' });
   const bad = await check(at('bad.yaml'), at('good.yaml'));
   t.equal(bad.code, 1);
@@ -80,15 +81,15 @@ t.test('check: good, bad with all positions, standard input, sidecar.yaml, kubec
   });
   t.match(await check(at('list.yaml')), { code: 0, stderr: '2 documents are valid\n' });
   t.match(await check(at('sidecar.yaml')), { code: 1, stderr: /nothing to do/ });
-  const piped = await runSallyport(t, ['check', '-'], { input: 'kind: AuthorizationPolicy\n' });
+  const piped = await runCommand(t, ['check', '-'], { input: 'kind: AuthorizationPolicy\n' });
   t.match(piped, { code: 1, stderr: /^<stdin>:1:1: apiVersion: / });
   t.match(await check(at('none.yaml')), { code: 2, stderr: /does not exist/ });
 });
 
 t.test('eval and explain: one request', async (t) => {
   const at = files(t, { 'p.yaml': policies });
-  const run = (command: string, ...args: string[]): ReturnType<typeof runSallyport> =>
-    runSallyport(t, ['policy', command, '--policies', at('p.yaml'), '--to', 'shop/orders:8080', ...args]);
+  const run = (command: string, ...args: string[]): ReturnType<typeof runCommand> =>
+    runCommand(t, ['policy', command, '--policies', at('p.yaml'), '--to', 'shop/orders:8080', ...args]);
   const good = await run('eval', '--from', web, 'GET', '/orders/../orders/1?a=b', '--json');
   t.equal(good.code, 0);
   t.strictSame(JSON.parse(good.stdout), {
@@ -136,7 +137,7 @@ metadata: { name: ask, namespace: shop }
 spec: { action: CUSTOM, provider: { name: p }, rules: [{}] }
 `,
   });
-  const silent = await runSallyport(t, [
+  const silent = await runCommand(t, [
     ...['policy', 'explain', '--policies', asks('asks.yaml'), '--namespace', 'shop', 'GET', '/', '--json'],
   ]);
   t.equal(silent.code, 1);
@@ -183,7 +184,7 @@ spec: { rules: [{ when: [{ key: "request.auth.claims[groups]", values: [clerks] 
     { claims },
   ];
   const input = lines.map((one) => JSON.stringify(one)).join('\n');
-  const ran = await runSallyport(
+  const ran = await runCommand(
     t,
     ['policy', 'eval', '--policies', at('p.yaml'), '--namespace', 'shop', '--batch', '-'],
     { input },
@@ -226,7 +227,7 @@ spec: { rules: [{ when: [{ key: "request.auth.claims[groups]", values: [clerks] 
       },
     ],
   };
-  const asProxied = await runSallyport(t, ['policy', 'eval', '--namespace', 'shop', '--batch', '-'], {
+  const asProxied = await runCommand(t, ['policy', 'eval', '--namespace', 'shop', '--batch', '-'], {
     input: `${JSON.stringify(seen)}\n${JSON.stringify({ ...seen, jwt: undefined })}\n`,
   });
   t.match(
@@ -237,7 +238,7 @@ spec: { rules: [{ when: [{ key: "request.auth.claims[groups]", values: [clerks] 
     [{ allowed: true, policy: 'shop/seen' }, { allowed: false }],
     'headers are those that policies see after the step that verifies tokens',
   );
-  const one = await runSallyport(t, [
+  const one = await runCommand(t, [
     'policy',
     'eval',
     '--policies',
@@ -350,7 +351,7 @@ t.test('eval --batch: one line of output per line of input, which may include it
     [null, { id: null, error: /object/ }],
   ];
   const input = `${lines.map(([line]) => JSON.stringify(line)).join('\n')}\n{broken\n`;
-  const ran = await runSallyport(t, ['policy', 'eval', '--policies', at('p.yaml'), '--batch', '-'], { input });
+  const ran = await runCommand(t, ['policy', 'eval', '--policies', at('p.yaml'), '--batch', '-'], { input });
   t.equal(ran.code, 2, 'some lines could not be evaluated');
   const answers = ran.stdout
     .trimEnd()
@@ -376,7 +377,7 @@ t.test('test: fixtures, coverage, TAP and JUnit', async (t) => {
     'bad.yaml': fixture.replace('expect: allow', 'expect: deny').replace('rule: 0', 'rule: 7'),
     'typo.yaml': fixture.replace('path: /orders', 'pat: /orders'),
   });
-  const run = (...args: string[]): ReturnType<typeof runSallyport> => runSallyport(t, ['policy', 'test', ...args]);
+  const run = (...args: string[]): ReturnType<typeof runCommand> => runCommand(t, ['policy', 'test', ...args]);
   const good = await run(at('good.yaml'));
   t.match(good, {
     code: 0,
@@ -447,9 +448,9 @@ spec: { action: CUSTOM, provider: { name: p }, rules: [{ to: [{ operation: { pat
     'asked.json': `${record('/orders/2', { decision: 'deny', policy: 'istio-ext-authz-p-ns[shop]-policy[ask]-rule[0]' })}\n${record('/orders/1', {})}\n`,
   });
   const scope = ['--namespace', 'shop', '--label', 'app=orders'];
-  const same = await runSallyport(t, ['policy', 'diff', at('old.yaml'), at('old.yaml'), ...scope]);
+  const same = await runCommand(t, ['policy', 'diff', at('old.yaml'), at('old.yaml'), ...scope]);
   t.match(same, { code: 0, stdout: 'no decision changes\n' });
-  const diff = await runSallyport(t, ['policy', 'diff', at('old.yaml'), at('new.yaml'), ...scope, '--json']);
+  const diff = await runCommand(t, ['policy', 'diff', at('old.yaml'), at('new.yaml'), ...scope, '--json']);
   t.equal(diff.code, 1);
   const { changes } = JSON.parse(diff.stdout) as { changes: { before: string; after: string; request: string }[] };
   t.ok(
@@ -464,7 +465,7 @@ spec: { action: CUSTOM, provider: { name: p }, rules: [{ to: [{ operation: { pat
         before.startsWith('allow') && after.includes('no-admin') && request.startsWith('GET /orders/secret'),
     ),
   );
-  const log = await runSallyport(t, [
+  const log = await runCommand(t, [
     'policy',
     'diff',
     at('old.yaml'),
@@ -479,13 +480,13 @@ spec: { action: CUSTOM, provider: { name: p }, rules: [{ to: [{ operation: { pat
     cannotBeTold: 1,
     changes: [{ request: 'GET /orders/secret (host orders, port 8080)', count: 2 }],
   });
-  const asking = await runSallyport(t, [
+  const asking = await runCommand(t, [
     ...['policy', 'diff', at('old.yaml'), at('asking.yaml'), ...scope, '--log', at('log.json'), '--json'],
   ]);
   t.match(JSON.parse(asking.stdout), {
     changes: [{ request: 'GET /orders/1 (host orders, port 8080)', after: /^ask p, then allow / }],
   });
-  const replay = await runSallyport(t, [
+  const replay = await runCommand(t, [
     'policy',
     'replay',
     '--log',
@@ -501,30 +502,27 @@ spec: { action: CUSTOM, provider: { name: p }, rules: [{ to: [{ operation: { pat
     cannotBeTold: 1,
     changes: [{ before: 'allow p', after: 'ns[istio-system]-policy[no-admin]-rule[0]', from: web, count: 2 }],
   });
-  const asked = await runSallyport(t, [
+  const asked = await runCommand(t, [
     ...['policy', 'replay', '--log', at('asked.json'), '--policies', at('asking.yaml'), ...scope, '--json'],
   ]);
   t.match(JSON.parse(asked.stdout), { compared: 2, cannotBeTold: 2, changes: [] }, 'no authorizer is asked again');
   t.match(
-    await runSallyport(t, ['policy', 'replay', '--log', at('broken.json'), '--policies', at('new.yaml'), ...scope]),
+    await runCommand(t, ['policy', 'replay', '--log', at('broken.json'), '--policies', at('new.yaml'), ...scope]),
     {
       code: 1,
       stderr: /broken\.json:1: not a line of an access log/,
     },
   );
-  t.match(
-    await runSallyport(t, ['policy', 'replay', '--log', at('none.json'), '--policies', at('new.yaml'), ...scope]),
-    {
-      code: 2,
-      stderr: /cannot be read/,
-    },
-  );
+  t.match(await runCommand(t, ['policy', 'replay', '--log', at('none.json'), '--policies', at('new.yaml'), ...scope]), {
+    code: 2,
+    stderr: /cannot be read/,
+  });
 });
 
 t.test('check and test of no documents fail', async (t) => {
   const at = files(t, { 'empty.yaml': '# nothing\n' });
-  t.match(await runSallyport(t, ['check', at('empty.yaml')]), { code: 2, stderr: /nothing was checked \[usage\]/ });
-  t.match(await runSallyport(t, ['policy', 'test', at('empty.yaml')]), {
+  t.match(await runCommand(t, ['check', at('empty.yaml')]), { code: 2, stderr: /nothing was checked \[usage\]/ });
+  t.match(await runCommand(t, ['policy', 'test', at('empty.yaml')]), {
     code: 2,
     stderr: /nothing was tested \[usage\]/,
   });
@@ -532,7 +530,7 @@ t.test('check and test of no documents fail', async (t) => {
 
 t.test('requests to which no rule applies are warned of, and cover nothing', async (t) => {
   const at = files(t, { 'requests.yaml': 'requests: [{ method: GET, path: /, expect: deny }]\n' });
-  const test = (...args: string[]) => runSallyport(t, ['policy', 'test', at('requests.yaml'), ...args]);
+  const test = (...args: string[]) => runCommand(t, ['policy', 'test', at('requests.yaml'), ...args]);
   t.match(await test(), { code: 0, stderr: /^warning: no rule applies to any of these requests/ });
   t.match(await test('--min-coverage', '1'), { code: 1 });
 });
@@ -546,7 +544,7 @@ t.test('diff and replay of no documents fail', async (t) => {
     'empty.json': '',
     'outbound.json': '{"decision":"allow","upstream_cluster":"outbound|1||web"}\n',
   });
-  const run = (...args: string[]): ReturnType<typeof runSallyport> => runSallyport(t, ['policy', ...args]);
+  const run = (...args: string[]): ReturnType<typeof runCommand> => runCommand(t, ['policy', ...args]);
   const diff = await run('diff', at('old.yaml'), at('new.yaml'));
   t.equal(diff.code, 1, 'without a scope, the workloads are those of the selectors');
   t.match(diff.stdout, /^shop\/app=orders +none +allow ns\[shop\]-policy\[orders\]-rule\[0\] .* PUT \/orders\//m);
@@ -590,7 +588,7 @@ t.test('lint: findings with positions and fixes', async (t) => {
       .replace('"/admin*"', '"/orders*"')
       .replace(', ports: ["8080"]', ''),
   });
-  const run = (...args: string[]): ReturnType<typeof runSallyport> => runSallyport(t, ['policy', 'lint', ...args]);
+  const run = (...args: string[]): ReturnType<typeof runCommand> => runCommand(t, ['policy', 'lint', ...args]);
   const found = await run(at('a.yaml'), at('b.yaml'));
   t.equal(found.code, 1);
   t.match(

@@ -3,8 +3,9 @@
 
 import { join } from 'node:path';
 import t from 'tap';
+import { runCommand } from '../fixtures/command.ts';
 import { writeGateway } from '../fixtures/gateway.ts';
-import { freePort, type Owner, runSallyport, tempDir } from '../fixtures/process.ts';
+import { freePort, type Owner, tempDir } from '../fixtures/process.ts';
 import { noRedis, startRedis } from '../fixtures/redis.ts';
 
 async function check(t: Owner, url: string): Promise<{ code: number | null; stderr: string }> {
@@ -14,7 +15,7 @@ async function check(t: Owner, url: string): Promise<{ code: number | null; stde
     documents:
       'apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: { name: edge }\nspec: { gatewayClassName: x, listeners: [{ name: http, port: 80, protocol: HTTP }] }\n',
   });
-  return runSallyport(t, ['gateway', '--config', file, '--check']);
+  return runCommand(t, ['gateway', '--config', file, '--check']);
 }
 
 t.test('a node of a Redis Cluster', { skip: noRedis }, async (t) => {

@@ -7,7 +7,8 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import t from 'tap';
 import { reflow, widthOf } from '../../cert-agent/base/wrap.ts';
-import { runSallyport, startProcess, tempDir } from '../fixtures/process.ts';
+import { runCommand } from '../fixtures/command.ts';
+import { startProcess, tempDir } from '../fixtures/process.ts';
 
 const bin = fileURLToPath(new URL('../../sidecar/bin.mjs', import.meta.url));
 
@@ -43,8 +44,8 @@ function commandsIn(help: string): string[] {
 t.test('the help of every command fits 40 columns, with all of its words', async (t) => {
   const look = async (command: readonly string[]): Promise<void> => {
     const [wide, small] = await Promise.all([
-      runSallyport(t, [...command, '--help']),
-      runSallyport(t, [...command, '--help'], narrow),
+      runCommand(t, [...command, '--help']),
+      runCommand(t, [...command, '--help'], narrow),
     ]);
     t.strictSame(tooLong(small.stdout), [], command.join(' '));
     t.equal(wordsOf(small.stdout), wordsOf(wide.stdout));
@@ -66,10 +67,10 @@ t.test('errors, problems and tables fit 40 columns', async (t) => {
     [['explain', 'VirtualService'], 2],
     [['check', file], 1],
   ] as const) {
-    const { stderr, ...result } = await runSallyport(t, args, narrow);
+    const { stderr, ...result } = await runCommand(t, args, narrow);
     t.equal(result.code, code);
     t.strictSame(tooLong(stderr), [], args.join(' '));
-    t.equal(wordsOf(stderr), wordsOf((await runSallyport(t, args)).stderr));
+    t.equal(wordsOf(stderr), wordsOf((await runCommand(t, args)).stderr));
   }
 });
 
@@ -91,8 +92,8 @@ t.test('a table that is too wide is printed in blocks', async (t) => {
     'POLICY   shop/orders',
     '',
   ].join('\n');
-  t.equal((await runSallyport(t, at, narrow)).stdout, `${block}\n${block}`);
-  t.match((await runSallyport(t, at, { env: { COLUMNS: '200' } })).stdout, /^TIME +ID +CODE +FROM/);
+  t.equal((await runCommand(t, at, narrow)).stdout, `${block}\n${block}`);
+  t.match((await runCommand(t, at, { env: { COLUMNS: '200' } })).stdout, /^TIME +ID +CODE +FROM/);
 });
 
 t.test('a text for a width', async (t) => {

@@ -6,11 +6,12 @@ import { join } from 'node:path';
 import t from 'tap';
 import { readStatus } from '../../sidecar/process/dry-run.ts';
 import { sectionsOf } from '../../sidecar/routing/status.ts';
+import { runCommand } from '../fixtures/command.ts';
 import { ask, startEcho } from '../fixtures/echo.ts';
 import { startTestGateway, writeGateway } from '../fixtures/gateway.ts';
 import { readState } from '../fixtures/mesh.ts';
 import { documentOf, markedRule, planOf, routeOf, serviceOf, webGateway } from '../fixtures/plan.ts';
-import { freePort, runSallyport, startSallyport, tempDir, until } from '../fixtures/process.ts';
+import { freePort, startSallyport, tempDir, until } from '../fixtures/process.ts';
 
 const base = webGateway + serviceOf('a');
 const all = '{ parentRefs: [{ name: g }], rules: [{ backendRefs: [{ name: a, port: 80 }] }] }';
@@ -150,8 +151,8 @@ t.test('`gateway status` shows what the running gateway has in force', async (t)
   await gateway.write('c.yaml', policy('lax', 'Allow', ', creationTimestamp: "2001-01-01T00:00:00Z"'));
   const file = join(gateway.dir, 'gateway.yaml');
   const origin = `http://127.0.0.1:${gateway.admin}`;
-  const status = (config: string, ...more: string[]): ReturnType<typeof runSallyport> =>
-    runSallyport(t, ['gateway', 'status', '--config', config, ...more]);
+  const status = (config: string, ...more: string[]): ReturnType<typeof runCommand> =>
+    runCommand(t, ['gateway', 'status', '--config', config, ...more]);
   const strict = /SecurityPolicy +shop\/strict +HTTPRoute r +ok$/m;
   const lax = /SecurityPolicy +shop\/lax +HTTPRoute r +ok$/m;
 
@@ -200,7 +201,7 @@ t.test('the status comes over a unix socket as well', async (t) => {
   writeFileSync(file, readFileSync(file, 'utf8').replace(/^admin: .*$/m, `admin: "${socket}"`));
   const gateway = startSallyport(t, ['gateway', '--config', file]);
   await gateway.waitFor(/"code":"ready"/);
-  t.match(await runSallyport(t, ['gateway', 'status', '--config', file]), {
+  t.match(await runCommand(t, ['gateway', 'status', '--config', file]), {
     code: 0,
     stderr: `status of the running gateway at ${socket}\n`,
   });

@@ -8,11 +8,12 @@ import t from 'tap';
 import { readApart } from '../../sidecar/config/read-apart.ts';
 import { startSidecar } from '../../sidecar/process/main.ts';
 import { type Any, type FakeApiServer, failure, startApiServer } from '../fixtures/api-server.ts';
+import { runCommand } from '../fixtures/command.ts';
 import { ask, startEcho } from '../fixtures/echo.ts';
 import { type Gateway, type GatewayOptions, startTestGateway, writeGateway } from '../fixtures/gateway.ts';
 import { logTo, readHere, readState } from '../fixtures/mesh.ts';
 import { createAuthority, createCredential } from '../fixtures/pki.ts';
-import { type Owner, runSallyport, until } from '../fixtures/process.ts';
+import { type Owner, until } from '../fixtures/process.ts';
 
 const outside = await createAuthority('outside.test');
 const [first, second] = await Promise.all(
@@ -310,7 +311,7 @@ t.test('the reading process gets the objects', async (t) => {
 t.test('--check asks the API server, and judges what it has', async (t) => {
   const api = await startApiServer(t);
   const { file } = await writeGateway(t, optionsOf(api));
-  const check = () => runSallyport(t, ['gateway', '--config', file, '--check']);
+  const check = () => runCommand(t, ['gateway', '--config', file, '--check']);
   t.match(await check(), {
     code: 0,
     stderr:
@@ -329,7 +330,7 @@ t.test('--check asks the API server, and judges what it has', async (t) => {
   const passedOver =
     /kind TCPRoute of gateway\.networking\.k8s\.io in version v2, which is not read here: its objects are passed over/;
   t.match(await check(), { code: 0, stderr: passedOver });
-  t.match(await runSallyport(t, ['gateway', '--config', file, '--check', '--strict']), { code: 1, stderr: passedOver });
+  t.match(await runCommand(t, ['gateway', '--config', file, '--check', '--strict']), { code: 1, stderr: passedOver });
   api.groups.delete(newer);
   api.put(route('bad', 'bad.test', 'missing'));
   t.match(await check(), { code: 1, stdout: /HTTPRoute +shop\/bad .*BackendNotFound/ });
@@ -365,7 +366,7 @@ t.test('what is not supported is refused', async (t) => {
     read: (name, objects) => readHere(name, objects),
   });
   await t.rejects(start, { code: 'config_invalid', message: /has one worker/, hint: /replicas/ });
-  const offline = await runSallyport(t, ['gateway', 'status', '--config', file, '--offline']);
+  const offline = await runCommand(t, ['gateway', 'status', '--config', file, '--offline']);
   t.match(offline, { code: 2, stderr: /only a running gateway knows them/ });
   const bad: [string, RegExp][] = [
     ['{ kubernetes: { url: "http://10.0.0.1:8080" } }', /plaintext/],

@@ -4,9 +4,10 @@
 import { join } from 'node:path';
 import t from 'tap';
 import { type Any, type FakeApiServer, failure } from '../fixtures/api-server.ts';
+import { runCommand } from '../fixtures/command.ts';
 import { startTestGateway } from '../fixtures/gateway.ts';
 import { readState } from '../fixtures/mesh.ts';
-import { freePort, type Owner, runSallyport, until } from '../fixtures/process.ts';
+import { freePort, type Owner, until } from '../fixtures/process.ts';
 import { denyFor, object, optionsFor, routeIn, startFilled } from '../fixtures/watched.ts';
 
 /** A gateway, and what it answers to a probe. */
@@ -35,7 +36,7 @@ t.test('a kind that is not followed is named, with the time and the reason', asy
     stale: [{ kind: 'SecurityPolicy', namespace: null, since: /Z$/, code: 'kubernetes_forbidden', holdsUp: /all/ }],
     closedNamespaces: {},
   });
-  const shown = await runSallyport(t, ['gateway', 'status', '--config', join(one.dir, 'gateway.yaml')]);
+  const shown = await runCommand(t, ['gateway', 'status', '--config', join(one.dir, 'gateway.yaml')]);
   t.match(shown, { code: 0, stderr: /SecurityPolicy is not followed since .*Z, so all documents stay as they are/ });
   isForbidden = false;
   await until(async () => (await ready()) === 'ready\n' || undefined, 'it is followed again');

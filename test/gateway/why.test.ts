@@ -3,10 +3,11 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
+import { runCommand } from '../fixtures/command.ts';
 import { askAs } from '../fixtures/edge-client.ts';
 import { startTestGateway } from '../fixtures/gateway.ts';
 import { routeOf, webGateway } from '../fixtures/plan.ts';
-import { runSallyport, startSallyport, tempDir } from '../fixtures/process.ts';
+import { startSallyport, tempDir } from '../fixtures/process.ts';
 
 const rules = `
 apiVersion: gateway.envoyproxy.io/v1alpha1
@@ -36,27 +37,27 @@ t.test('refusals of a gateway', async (t) => {
   const ask = (method: string, headers: Record<string, string>) =>
     askAs('HTTP/1.1', gateway.port('shop/g:80'), { method, path: '/x?a=b', host: 'a', headers });
 
-  t.match(await runSallyport(t, ['denials', ...admin]), { code: 0, stdout: 'nothing was refused\n' });
+  t.match(await runCommand(t, ['denials', ...admin]), { code: 0, stdout: 'nothing was refused\n' });
   // Of the file only the admin port counts.
   const config = join(tempDir(t), 'gateway.yaml');
   writeFileSync(config, `admin: ${gateway.admin}\nunknown: 1\n`);
-  t.match(await runSallyport(t, ['denials', '--config', config]), { code: 0, stdout: 'nothing was refused\n' });
-  t.match(await runSallyport(t, ['status', '--config', config]), { code: 0, stdout: /^ready\n/ });
-  t.match(await runSallyport(t, ['why', '--last', ...admin]), { code: 1, stderr: /no refusal that can be explained/ });
+  t.match(await runCommand(t, ['denials', '--config', config]), { code: 0, stdout: 'nothing was refused\n' });
+  t.match(await runCommand(t, ['status', '--config', config]), { code: 0, stdout: /^ready\n/ });
+  t.match(await runCommand(t, ['why', '--last', ...admin]), { code: 1, stderr: /no refusal that can be explained/ });
 
   t.equal((await ask('GET', {})).status, 401);
   t.equal((await ask('POST', { 'x-key': 's3cret-key-of-a-partner' })).status, 403);
   const [unknown, denied] = await gateway.records(2);
-  const why = await runSallyport(t, ['why', '--last', ...admin]);
+  const why = await runCommand(t, ['why', '--last', ...admin]);
   t.equal(why.code, 0);
-  t.strictSame(await runSallyport(t, ['why', '--last', '--config', config]), why);
+  t.strictSame(await runCommand(t, ['why', '--last', '--config', config]), why);
   t.match(why.stdout, /POST \/x from partner was refused \[policy_denied\]\n/);
   t.match(why.stdout, /The SecurityPolicy shop\/readers decided, by its no-writes rule/);
-  const first = await runSallyport(t, ['why', String(unknown!['decision_id']), ...admin]);
+  const first = await runCommand(t, ['why', String(unknown!['decision_id']), ...admin]);
   t.match(first.stdout, /GET \/x from 127\.0\.0\.1:?\d* was refused \[api_key_missing\]\n/);
   t.match(first.stdout, /sallyport explain api_key_missing/);
 
-  const listed = await runSallyport(t, ['denials', '--json', ...admin]);
+  const listed = await runCommand(t, ['denials', '--json', ...admin]);
   t.match(JSON.parse(listed.stdout), [
     { id: unknown!['decision_id'], code: 'api_key_missing', request: 'GET /x' },
     { id: denied!['decision_id'], code: 'policy_denied', from: 'partner', request: 'POST /x' },

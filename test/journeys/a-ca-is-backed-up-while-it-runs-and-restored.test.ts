@@ -2,7 +2,8 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync
 import { join } from 'node:path';
 import t from 'tap';
 import { makeCa } from '../fixtures/ca-process.ts';
-import { runSallyport, startSallyport, tempDir, until } from '../fixtures/process.ts';
+import { runCommand } from '../fixtures/command.ts';
+import { startSallyport, tempDir, until } from '../fixtures/process.ts';
 
 const web = 'spiffe://demo.test/ns/shop/sa/web';
 const db = 'spiffe://demo.test/ns/shop/sa/db';
@@ -10,7 +11,7 @@ const db = 'spiffe://demo.test/ns/shop/sa/db';
 t.test('a CA is backed up while it runs, and restored after its disk was lost', async (t) => {
   const ca = await makeCa(t);
   const place = tempDir(t);
-  const run = (...args: string[]) => runSallyport(t, ['ca', ...args]);
+  const run = (...args: string[]) => runCommand(t, ['ca', ...args]);
   const at = ['--dir', ca.directory];
   const serving = await ca.serve();
   const [tokenFile, outDir] = [join(place, 'token'), join(place, 'run')];
@@ -110,7 +111,7 @@ t.test('a backup that is killed leaves nothing under its name', async (t) => {
   }
   t.ok(killed >= 1, `${killed} were killed in the middle`);
   const after = join(place, 'after');
-  t.equal((await runSallyport(t, ['ca', 'backup', '--dir', ca.directory, '--out', after])).code, 0);
+  t.equal((await runCommand(t, ['ca', 'backup', '--dir', ca.directory, '--out', after])).code, 0);
   t.match(await restore(t, after), { code: 0 });
 });
 
@@ -123,19 +124,19 @@ function filesIn(directory: string): number {
 }
 
 const restore = (t: { teardown(run: () => unknown): void }, from: string) =>
-  runSallyport(t, ['ca', 'restore', '--from', from, '--dir', join(tempDir(t), 'restored')]);
+  runCommand(t, ['ca', 'restore', '--from', from, '--dir', join(tempDir(t), 'restored')]);
 
 t.test('a restore that is killed can be repeated', async (t) => {
   const ca = await makeCa(t);
   const backup = join(tempDir(t), 'backup');
-  t.equal((await runSallyport(t, ['ca', 'backup', '--dir', ca.directory, '--out', backup])).code, 0);
+  t.equal((await runCommand(t, ['ca', 'backup', '--dir', ca.directory, '--out', backup])).code, 0);
   // As a kill between the two halves would leave it: the old files are aside, and some of the new ones are in place.
   const aside = join(ca.directory, 'before-restore-x');
   mkdirSync(aside);
   for (const name of readdirSync(ca.directory))
     if (name.endsWith('.json') || name.startsWith('store')) rmSync(join(ca.directory, name));
   writeFileSync(join(ca.directory, '.restore.x.tmp'), '');
-  t.match(await runSallyport(t, ['ca', 'ls', '--dir', ca.directory]), { code: 2, stderr: /\[ca_missing\]/ });
-  t.match(await runSallyport(t, ['ca', 'restore', '--from', backup, '--dir', ca.directory]), { code: 0 });
-  t.match(await runSallyport(t, ['ca', 'ls', '--dir', ca.directory]), { code: 0 });
+  t.match(await runCommand(t, ['ca', 'ls', '--dir', ca.directory]), { code: 2, stderr: /\[ca_missing\]/ });
+  t.match(await runCommand(t, ['ca', 'restore', '--from', backup, '--dir', ca.directory]), { code: 0 });
+  t.match(await runCommand(t, ['ca', 'ls', '--dir', ca.directory]), { code: 0 });
 });

@@ -9,9 +9,10 @@ import { parseIstio } from '../../sidecar/documents/istio/read.ts';
 import { inboundPort, mostInboundPorts } from '../../sidecar/kube/names.ts';
 import { labelsOf, podOf, runningContainers, treesOf } from '../../sidecar/kube/tree.ts';
 import { base, kubernetes, renderChart } from '../fixtures/chart.ts';
+import { runCommand } from '../fixtures/command.ts';
 import { type Any, documentsOf } from '../fixtures/kube.ts';
 import { schemaProblems } from '../fixtures/kubernetes-schema.ts';
-import { runSallyport, tempDir } from '../fixtures/process.ts';
+import { tempDir } from '../fixtures/process.ts';
 import { haveCommand } from '../fixtures/tools.ts';
 
 const read = (file: string): Any[] => documentsOf(readFileSync(file, 'utf8'));
@@ -204,7 +205,7 @@ t.test('the options of every command exist', { timeout: 120_000 }, async (t) => 
   const helps = new Map<string, string>();
   const help = async (words: string[]): Promise<string> => {
     const key = words.join(' ');
-    if (!helps.has(key)) helps.set(key, (await runSallyport(t, [...words, '--help'])).stdout);
+    if (!helps.has(key)) helps.set(key, (await runCommand(t, [...words, '--help'])).stdout);
     return helps.get(key)!;
   };
   const check = async (what: string, line: readonly string[]): Promise<void> => {
@@ -240,7 +241,7 @@ t.test('the gateway and the policies of the example are accepted', { timeout: 60
     writeFileSync(join(dir, 'documents', file), text);
   const settings = data('sallyport-gateway')['gateway.yaml']!.replace('/etc/sallyport/documents', 'documents');
   writeFileSync(join(dir, 'gateway.yaml'), settings);
-  const { code, stderr } = await runSallyport(t, ['gateway', '--config', join(dir, 'gateway.yaml'), '--check']);
+  const { code, stderr } = await runCommand(t, ['gateway', '--config', join(dir, 'gateway.yaml'), '--check']);
   t.equal(code, 0, stderr);
   const { authorizationPolicies } = parseIstio(
     Object.entries(data('sallyport-policies')).map(([file, text]) => ({ file, text })),

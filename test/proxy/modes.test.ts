@@ -8,9 +8,10 @@ import { connect as connectTls } from 'node:tls';
 import t from 'tap';
 import { meshAlpn } from '../../sidecar/policy/mtls.ts';
 import { sniff } from '../../sidecar/protocol/sniff.ts';
+import { runCommand } from '../fixtures/command.ts';
 import { allowAll, exchangeBytes, type Mesh, startBackend, startMesh } from '../fixtures/mesh.ts';
 import { createCredential } from '../fixtures/pki.ts';
-import { type Owner, runSallyport, until } from '../fixtures/process.ts';
+import { type Owner, until } from '../fixtures/process.ts';
 
 const mode = (of: string): string =>
   `---\napiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: { name: shop, namespace: shop }\nspec: { mtls: { mode: ${of} } }\n`;
@@ -73,11 +74,11 @@ t.test('PERMISSIVE accepts both, and policy sees plaintext without an identity',
     t.match(port, { mode: 'PERMISSIVE', from: 'shop/shop', plaintextConnections: 3 });
     t.match(peers, [{ address: /127\.0\.0\.1$/, connections: 3 }]);
     t.equal(port?.['strictPossibleSince'], peers[0]?.['lastSeen']);
-    const told = await runSallyport(t, ['status', '--strict-report', '--admin', admin]);
+    const told = await runCommand(t, ['status', '--strict-report', '--admin', admin]);
     t.equal(told.code, 1, 'a client still uses plaintext');
     t.match(told.stdout, /PERMISSIVE +shop\/shop +\d+ +3 /);
     t.match(told.stdout, /127\.0\.0\.1 +3 +20/);
-    const state = await runSallyport(t, ['status', '--admin', admin]);
+    const state = await runCommand(t, ['status', '--admin', admin]);
     t.equal(state.code, 0);
     t.match(state.stdout, /^ready\ngeneration 1, /);
   });

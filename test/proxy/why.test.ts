@@ -5,8 +5,9 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
 import { parseIstio } from '../../sidecar/documents/istio/read.ts';
+import { runCommand } from '../fixtures/command.ts';
 import { allowAll, exchangeBytes, type Mesh, startBackend, startMesh } from '../fixtures/mesh.ts';
-import { type Owner, runSallyport, until } from '../fixtures/process.ts';
+import { type Owner, until } from '../fixtures/process.ts';
 
 const reads = `
 apiVersion: security.istio.io/v1
@@ -63,19 +64,19 @@ t.test('a refusal is explained by its ID, which the caller gets only where the o
     },
   });
   const admin = ['--admin', `http://127.0.0.1:${mesh.inAdmin}`];
-  const shown = await runSallyport(t, ['why', id, ...admin]);
+  const shown = await runCommand(t, ['why', id, ...admin]);
   t.equal(shown.code, 0);
   t.match(shown.stdout, /wants 'GET'; saw 'POST'/);
   t.match(shown.stdout, /add 'POST' to spec\.rules\[0\]\.to\[0\]\.operation\.methods/);
   const stolen = await ask(mesh, 'GET /orders/1', 'Authorization: Bearer stolen\r\n');
-  const second = await runSallyport(t, ['why', /x-sallyport-decision: (\S+)/.exec(stolen)![1]!, ...admin, '--json']);
+  const second = await runCommand(t, ['why', /x-sallyport-decision: (\S+)/.exec(stolen)![1]!, ...admin, '--json']);
   t.match(JSON.parse(second.stdout), {
     explanation: { nearest: [{ failed: [{ negated: true, saw: '(present, not shown)' }] }] },
   });
   for (const text of [JSON.stringify(why), second.stdout, JSON.stringify(await page(mesh, '/denials'))])
     t.notMatch(text, /a-secret-of-mine/);
   t.match(await page(mesh, '/denials'), [{ request: 'GET /orders/1' }, { id, request: 'POST /orders/1' }]);
-  const unknown = await runSallyport(t, ['why', 'nothing-1-1-1', ...admin]);
+  const unknown = await runCommand(t, ['why', 'nothing-1-1-1', ...admin]);
   t.equal(unknown.code, 1);
   t.match(unknown.stderr, /no refusal with the id nothing-1-1-1 is known/);
   t.match(unknown.stderr, /the places in 'validation' for a RequestValidation/);
@@ -103,8 +104,8 @@ t.test('a dry-run policy is never enforced, and is reported beside the enforced 
     t,
     `${allowAll}---${onTrial('{ action: DENY, rules: [{ to: [{ operation: { paths: ["/old*"] } }] }] }')}`,
   );
-  const report = (): ReturnType<typeof runSallyport> =>
-    runSallyport(t, ['policy', 'shadow-report', '--admin', `http://127.0.0.1:${mesh.inAdmin}`]);
+  const report = (): ReturnType<typeof runCommand> =>
+    runCommand(t, ['policy', 'shadow-report', '--admin', `http://127.0.0.1:${mesh.inAdmin}`]);
   t.match(await ask(mesh, 'GET /new'), /^HTTP\/1\.1 200 /);
   const clean = await report();
   t.equal(clean.code, 0);
@@ -156,7 +157,7 @@ t.test("'no ALLOW would match' is reported as such", async (t) => {
   t.match(await mesh.records('orders', 1), [
     { decision: 'allow', policy: 'default-action', shadow_decision: 'deny', shadow_policy: 'none' },
   ]);
-  const shown = await runSallyport(t, ['policy', 'shadow-report', '--admin', `127.0.0.1:${mesh.inAdmin}`]);
+  const shown = await runCommand(t, ['policy', 'shadow-report', '--admin', `127.0.0.1:${mesh.inAdmin}`]);
   t.match(shown.stdout, /no ALLOW would match/);
 });
 
@@ -186,7 +187,7 @@ t.test('learn mode writes the observed calls to disk; propose writes the least p
     { ...web, method: 'GET', path: '/secret', allowed: 0, denied: 1 },
   ]);
   const admin = ['--admin', `http://127.0.0.1:${mesh.inAdmin}`];
-  const proposed = await runSallyport(t, ['policy', 'propose', ...admin, '--name', 'orders']);
+  const proposed = await runCommand(t, ['policy', 'propose', ...admin, '--name', 'orders']);
   t.equal(proposed.code, 0);
   t.match(proposed.stdout, /GET \/orders\/\{\*\}: 4 times, \S+ to \S+\n/);
   t.match(proposed.stdout, /POST \/orders: 1 times, .* - RARE, is it intended\?/);
@@ -215,8 +216,8 @@ t.test('learn mode writes the observed calls to disk; propose writes the least p
   const file = join(mesh.dir, 'learned.json');
   const kept = await until(() => JSON.parse(readFileSync(file, 'utf8')) as { edges: unknown[] }, 'the file');
   t.equal(kept.edges.length, 4);
-  const offline = await runSallyport(t, ['policy', 'propose', '--learned', file]);
+  const offline = await runCommand(t, ['policy', 'propose', '--learned', file]);
   t.match(offline.stdout, /paths: \[ "?\/orders\/\{\*\}"? \]/);
-  const other = await runSallyport(t, ['policy', 'propose', '--admin', `http://127.0.0.1:${mesh.outAdmin}`]);
+  const other = await runCommand(t, ['policy', 'propose', '--admin', `http://127.0.0.1:${mesh.outAdmin}`]);
   t.match(other.stderr, /not in learn mode/);
 });

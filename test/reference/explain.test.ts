@@ -10,7 +10,7 @@ import type { JsonSchema } from '../../sidecar/reference/json-schema.ts';
 import { kinds } from '../../sidecar/reference/kinds.ts';
 import { lookUp, schemaOf } from '../../sidecar/reference/look-up.ts';
 import { printField, printList, printTree } from '../../sidecar/reference/print.ts';
-import { runSallyport } from '../fixtures/process.ts';
+import { runCommand } from '../fixtures/command.ts';
 
 /** The kinds whose words are ours. */
 const ours = kinds.filter(({ of }) => of === 'file' || of === 'sallyport.dev');
@@ -130,23 +130,20 @@ t.test('what is unknown is an error with the nearest name', async (t) => {
 });
 
 t.test('the commands', async (t) => {
-  const field = await runSallyport(t, ['explain', 'sidecar.limits.headBytes']);
+  const field = await runCommand(t, ['explain', 'sidecar.limits.headBytes']);
   t.match(field, { code: 0, stderr: '' });
   t.match(field.stdout, /type {5}integer\n {2}unit {5}bytes\n {2}default {2}61440\n {2}bounds {3}1024 to 1048576\n/);
-  t.match((await runSallyport(t, ['explain', 'sidecar.identity'])).stdout, /applies {3}after a restart/);
-  t.match(
-    (await runSallyport(t, ['explain', 'gateway', '--recursive'])).stdout,
-    /^gateway\n {2}trustDomain <string>\n/,
-  );
-  const json = JSON.parse((await runSallyport(t, ['explain', 'sidecar.limits', '--json'])).stdout) as {
+  t.match((await runCommand(t, ['explain', 'sidecar.identity'])).stdout, /applies {3}after a restart/);
+  t.match((await runCommand(t, ['explain', 'gateway', '--recursive'])).stdout, /^gateway\n {2}trustDomain <string>\n/);
+  const json = JSON.parse((await runCommand(t, ['explain', 'sidecar.limits', '--json'])).stdout) as {
     fields: object[];
   };
   t.match(json, { path: 'sidecar.limits', type: 'object', applies: 'reload' });
   t.match(json.fields[0], { path: 'sidecar.limits.headBytes', unit: 'bytes', default: 61_440, example: 61_440 });
-  t.match((await runSallyport(t, ['explain'])).stdout, /^ {2}sidecar +sidecar\.yaml: one sidecar\.$/m);
-  t.match(await runSallyport(t, ['explain', 'sidecar.nothing']), { code: 2, stdout: '' });
-  t.match(await runSallyport(t, ['schema', 'Nothing']), { code: 2, stdout: '' });
-  t.match(JSON.parse((await runSallyport(t, ['schema', 'sidecar'])).stdout), {
+  t.match((await runCommand(t, ['explain'])).stdout, /^ {2}sidecar +sidecar\.yaml: one sidecar\.$/m);
+  t.match(await runCommand(t, ['explain', 'sidecar.nothing']), { code: 2, stdout: '' });
+  t.match(await runCommand(t, ['schema', 'Nothing']), { code: 2, stdout: '' });
+  t.match(JSON.parse((await runCommand(t, ['schema', 'sidecar'])).stdout), {
     $schema: 'https://json-schema.org/draft/2020-12/schema',
     title: 'sidecar',
     properties: { limits: { properties: { headBytes: { minimum: 1024, 'x-unit': 'bytes' } } } },
