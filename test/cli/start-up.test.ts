@@ -28,6 +28,7 @@ async function loadedBy(t: Owner, args: readonly string[], program = bin): Promi
 t.test('--version', async (t) => {
   const loaded = await loadedBy(t, ['--version']);
   t.strictSame(loaded.filter((path) => path.startsWith('sidecar/cli/')).toSorted(), [
+    'sidecar/cli/help.ts',
     'sidecar/cli/terminal.ts',
     'sidecar/cli/version.ts',
   ]);
