@@ -6,7 +6,8 @@ import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import t from 'tap';
-import { runSallyport, startProcess, tempDir, until } from '../fixtures/process.ts';
+import { runCommand } from '../fixtures/command.ts';
+import { startProcess, tempDir, until } from '../fixtures/process.ts';
 import { patternOf, readBlocks, runBlocks } from '../fixtures/shell.ts';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
@@ -58,7 +59,7 @@ t.test('the gateway of the README and of GATEWAY.md is valid, and its routes hav
     [4, 5],
   ] as const) {
     for (const [, name, text] of files.slice(0, index + 1)) writeFileSync(join(dir, name!), text!);
-    const checked = await runSallyport(t, ['gateway', '--config', file, '--check']);
+    const checked = await runCommand(t, ['gateway', '--config', file, '--check']);
     t.match(checked, {
       code: 0,
       stderr: new RegExp(`${count} documents with a status, all accepted and resolved`),

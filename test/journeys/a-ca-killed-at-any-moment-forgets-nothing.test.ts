@@ -12,7 +12,8 @@ import { type RotationState, readState } from '../../cert-agent/ca/rotation/stat
 import { formatPem } from '../../cert-agent/identity/bundle.ts';
 import { generateKey } from '../../cert-agent/identity/keys.ts';
 import { ask, makeCa, newKey } from '../fixtures/ca.ts';
-import { runSallyport, startSallyport } from '../fixtures/process.ts';
+import { runCommand } from '../fixtures/command.ts';
+import { startSallyport } from '../fixtures/process.ts';
 
 const kills = Number(process.env['KILLS'] ?? 4);
 
@@ -115,9 +116,9 @@ t.test('nothing that was confirmed is forgotten', { timeout: 60_000 + kills * 15
     ca.process.kill('SIGKILL');
     await ca.exited;
     await Promise.all(all);
-    const verified = await runSallyport(t, ['ca', 'ledger', 'verify', '--dir', dir]);
+    const verified = await runCommand(t, ['ca', 'ledger', 'verify', '--dir', dir]);
     if (verified.code !== 0) t.fail(`round ${round}: ${verified.stdout}${verified.stderr}`);
-    const rotated = await runSallyport(t, [
+    const rotated = await runCommand(t, [
       'ca',
       'ledger',
       'show',
@@ -131,7 +132,7 @@ t.test('nothing that was confirmed is forgotten', { timeout: 60_000 + kills * 15
     ]);
     const unrecorded = contradictionOf(readState(dir), rotated.stdout);
     if (unrecorded !== undefined) t.fail(`round ${round}: ${unrecorded}`);
-    const { stdout, stderr, code } = await runSallyport(t, ['ca', 'ls', '--dir', dir, '--all', '--json']);
+    const { stdout, stderr, code } = await runCommand(t, ['ca', 'ls', '--dir', dir, '--all', '--json']);
     if (code !== 0) return t.fail(`round ${round}: ${stderr}`);
     const found = new Map(
       (JSON.parse(stdout) as { serial: string; revoked?: object }[]).map((one) => [one.serial, one]),

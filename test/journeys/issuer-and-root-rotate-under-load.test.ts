@@ -8,8 +8,9 @@ import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import t, { type Test } from 'tap';
 import { makeCa } from '../fixtures/ca-process.ts';
+import { runCommand } from '../fixtures/command.ts';
 import { allowAll } from '../fixtures/mesh.ts';
-import { type Child, freePort, runSallyport, startSallyport, tempDir, until } from '../fixtures/process.ts';
+import { type Child, freePort, startSallyport, tempDir, until } from '../fixtures/process.ts';
 
 const names = ['a', 'b', 'c', 'd'] as const;
 type Name = (typeof names)[number];
@@ -99,7 +100,7 @@ t.test('issuer and root rotate under load', { timeout: 280_000 }, async (t) => {
   const callers = names.map(caller);
 
   const rotate = async (...args: string[]) => {
-    const { code, stdout, stderr } = await runSallyport(t, ['ca', 'rotate', ...args, '--dir', ca.directory]);
+    const { code, stdout, stderr } = await runCommand(t, ['ca', 'rotate', ...args, '--dir', ca.directory]);
     return { code, text: stdout + stderr };
   };
   const good = async (...args: string[]): Promise<string> => {
