@@ -4,11 +4,12 @@
 import { spawnSync } from 'node:child_process';
 import { existsSync, globSync, mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { basename, dirname, join, relative, resolve } from 'node:path';
+import { Ajv } from 'ajv';
 import t from 'tap';
 import { parseIstio } from '../../sidecar/documents/istio/read.ts';
 import { inboundPort, mostInboundPorts } from '../../sidecar/kube/names.ts';
 import { labelsOf, podOf, runningContainers, treesOf } from '../../sidecar/kube/tree.ts';
-import { base, kubernetes, renderChart } from '../fixtures/chart.ts';
+import { base, chart, chartValues, examplesOfChart, following, kubernetes, renderChart } from '../fixtures/chart.ts';
 import { runCommand } from '../fixtures/command.ts';
 import { type Any, documentsOf } from '../fixtures/kube.ts';
 import { schemaProblems } from '../fixtures/kubernetes-schema.ts';
@@ -20,7 +21,8 @@ const files = globSync('{base,namespace}/*.yaml', { cwd: kubernetes }).filter(
   (file) => basename(file) !== 'kustomization.yaml',
 );
 const all = files.flatMap((file) => read(join(kubernetes, file)));
-const watched = ['crds', 'rbac', 'class'].flatMap((name) => read(join(kubernetes, 'watched', `${name}.yaml`)));
+/** The chart with a gateway that follows the API server. */
+const followed = documentsOf(Object.values(renderChart(following)).join('\n---\n'));
 /** What Kubernetes itself has no schema for. */
 const foreignKinds: ReadonlySet<string> = new Set(['CustomResourceDefinition', 'GatewayClass']);
 const pods = all.flatMap((one) => {
@@ -28,23 +30,116 @@ const pods = all.flatMap((one) => {
   return pod === undefined ? [] : [{ name: `${one.kind} ${one.metadata.name}`, owner: one, pod: pod as Any }];
 });
 
-t.test('the kustomize base is the chart with its defaults', async (t) => {
-  const rendered = renderChart();
-  for (const [file, text] of Object.entries(rendered)) t.equal(readFileSync(join(base, file), 'utf8'), text, file);
-  t.strictSame(Object.keys(rendered).toSorted(), read(join(base, 'kustomization.yaml'))[0].resources.toSorted());
-  t.match(renderChart({ trustDomain: 'corp.test' })['ca.yaml'], '--trust-domain corp.test');
-  t.match(read(`${kubernetes}../../charts/sallyport/Chart.yaml`)[0], {
-    apiVersion: 'v2',
-    name: 'sallyport',
-    version: /^\d+\.\d+\.\d+$/,
-  });
+t.test(
+  'the kustomize base is the chart with its defaults, and what a watching gateway adds is of the chart',
+  async (t) => {
+    for (const [path, text] of Object.entries(examplesOfChart())) t.equal(readFileSync(path, 'utf8'), text, path);
+    t.strictSame(
+      Object.keys(renderChart()).toSorted(),
+      read(join(base, 'kustomization.yaml'))[0].resources.toSorted(),
+      'nothing is left of a template for another gateway',
+    );
+    t.match(renderChart({ trustDomain: 'corp.test' })['ca.yaml'], '--trust-domain corp.test');
+    t.match(read(`${chart}Chart.yaml`)[0], { apiVersion: 'v2', name: 'sallyport', version: /^\d+\.\d+\.\d+$/ });
+  },
+);
+
+t.test(
+  'the chart with gateway.kubernetes.enabled is what kustomize makes of examples/kubernetes/watched',
+  async (t) => {
+    const byName = (documents: readonly Any[]): Any =>
+      Object.fromEntries(documents.map((one) => [`${one.kind} ${one.metadata.name}`, one]));
+    const rendered = byName(followed);
+    t.strictSame(rendered, byName(patchedOf('watched')));
+    for (const [name, one] of Object.entries(rendered))
+      if (!foreignKinds.has((one as Any).kind)) t.equal(schemaProblems(one), '', name);
+    t.notOk(rendered['ConfigMap sallyport-gateway-documents']);
+    const { containers, volumes, automountServiceAccountToken } =
+      rendered['Deployment sallyport-gateway'].spec.template.spec;
+    t.equal(automountServiceAccountToken, true, 'it has a token');
+    t.strictSame(
+      containers[0].volumeMounts.map(({ name }: Any) => name).toSorted(),
+      volumes.map(({ name }: Any) => name).toSorted(),
+    );
+    // The heap is half of the memory: a quarter of it is what objects may have at most.
+    t.equal(containers[0].resources.limits.memory, `${(8 * 256) / 1024}Gi`);
+    for (const { metadata } of followed.filter(({ kind }) => kind === 'CustomResourceDefinition'))
+      t.equal(metadata.annotations['helm.sh/resource-policy'], 'keep', `Helm does not delete ${metadata.name}`);
+  },
+);
+
+t.test('the values of the chart are checked: a switch that is misspelt is none', async (t) => {
+  const validate = new Ajv().compile(JSON.parse(readFileSync(`${chart}values.schema.json`, 'utf8')));
+  t.ok(validate(chartValues()), JSON.stringify(validate.errors));
+  t.ok(validate({ ...chartValues(), global: {} }), 'as a part of another chart');
+  const change = (path: string, value: unknown): Any => {
+    const values: Any = structuredClone(chartValues());
+    const names = path.split('.');
+    const inner = names.slice(0, -1).reduce((one, name) => one[name], values);
+    inner[names.at(-1)!] = value;
+    return values;
+  };
+  const [switchPath, enabled] = ['gateway.kubernetes.enabled', [true, false]] as const;
+  for (const value of enabled) t.ok(validate(change(switchPath, value)), `${value}`);
+  for (const [path, value] of [
+    [switchPath, 'false'],
+    [switchPath, 1],
+    ['gateway.kubernetes.enable', true],
+    ['gateway.kubernetes', true],
+    ['gateway.watched', true],
+    ['webhook.failurePolicy', 'ignore'],
+    ['gateway.replicas', '2'],
+    ['gateway.memoryLimit', '1 GB'],
+    ['image', ''],
+  ] as const)
+    t.notOk(validate(change(path, value)), `${path}: ${JSON.stringify(value)}`);
 });
+
+/** The documents of a kustomization with its bases, after its patches. */
+function patchedOf(directory: string): Any[] {
+  const at = join(kubernetes, directory);
+  const { resources, patches = [] } = read(join(at, 'kustomization.yaml'))[0];
+  const documents = resources.flatMap((one: string) =>
+    statSync(join(at, one)).isDirectory() ? patchedOf(join(directory, one)) : read(join(at, one)),
+  );
+  return patches
+    .flatMap(({ path }: Any) => read(join(at, path)))
+    .reduce((some: Any[], patch: Any) => mergedList(some, [patch], identity), documents);
+}
+
+const identity = ({ kind, metadata }: Any): string => `${kind} ${metadata.namespace} ${metadata.name}`;
+/** By what a strategic merge tells the items of a list apart. */
+const mergeKeys: Readonly<Record<string, (one: Any) => string>> = {
+  containers: ({ name }) => name,
+  volumes: ({ name }) => name,
+  volumeMounts: ({ mountPath }) => mountPath,
+};
+
+/** A strategic merge, for as much as our patches use of it. */
+function mergedList(items: readonly Any[], patches: readonly Any[], keyOf: (one: Any) => string): Any[] {
+  const patchOf = new Map(patches.map((one) => [keyOf(one), one]));
+  for (const key of patchOf.keys())
+    if (!items.some((one) => keyOf(one) === key)) throw new Error(`nothing to patch: ${key}`);
+  return items.flatMap((one) => {
+    const patch = patchOf.get(keyOf(one));
+    if (patch === undefined) return [one];
+    return patch.$patch === 'delete' ? [] : [mergedTree(one, patch)];
+  });
+}
+
+function mergedTree(tree: Any, patch: Any): Any {
+  const of = (name: string, change: Any): Any => {
+    if (Array.isArray(change)) return mergedList(tree[name], change, mergeKeys[name]!);
+    return typeof change === 'object' ? mergedTree(tree[name] ?? {}, change) : change;
+  };
+  return { ...tree, ...Object.fromEntries(Object.entries(patch).map(([name, change]) => [name, of(name, change)])) };
+}
 
 t.test('kustomize builds it', { skip: haveCommand('kubectl') ? false : 'there is no kubectl here' }, async (t) => {
   for (const [directory, count] of [
     ['', all.length - 2],
     ['namespace', 2],
-    ['watched', all.length - 2 + watched.length],
+    ['watched', followed.length],
   ] as const) {
     const { status, stdout, stderr } = spawnSync('kubectl', ['kustomize', join(kubernetes, directory)], {
       encoding: 'utf8',
@@ -52,10 +147,15 @@ t.test('kustomize builds it', { skip: haveCommand('kubectl') ? false : 'there is
     t.equal(status, 0, stderr);
     const built = documentsOf(stdout);
     t.equal(built.length, count, directory);
+    if (directory === 'watched') t.strictSame(sorted(built), sorted(followed), 'it is the chart');
     for (const one of built.filter(({ kind }) => !foreignKinds.has(kind)))
       t.equal(schemaProblems(one), '', `${one.kind} ${one.metadata.name}`);
   }
 });
+
+function sorted(documents: readonly Any[]): Any[] {
+  return documents.toSorted((a, b) => identity(a).localeCompare(identity(b)));
+}
 
 t.test('kustomize would build every one of them', async (t) => {
   const found = globSync('**/kustomization.yaml', { cwd: kubernetes }).map((file) => dirname(join(kubernetes, file)));

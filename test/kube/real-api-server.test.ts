@@ -11,7 +11,7 @@ import { caFilesOf } from '../../cert-agent/ca/directory.ts';
 import { inject } from '../../sidecar/kube/inject.ts';
 import { podOf, treesOf } from '../../sidecar/kube/tree.ts';
 import { startTestCa } from '../fixtures/ca.ts';
-import { base, kubernetes, renderChart } from '../fixtures/chart.ts';
+import { base, following, kubernetes, renderChart } from '../fixtures/chart.ts';
 import { audience } from '../fixtures/cluster.ts';
 import { type Any, documentsOf, options, workloadsText } from '../fixtures/kube.ts';
 import { freePort, type Owner, startSallyport, tempDir, until } from '../fixtures/process.ts';
@@ -34,6 +34,10 @@ async function takesManifests(t: Any, { kubectl, get }: RealApiServer): Promise<
   await takes(t, 'every file', ['apply', '--dry-run=server', ...named]);
   const rendered = Object.values(renderChart({ trustDomain: 'corp.test', image: 'registry.test/sallyport:1' }));
   await takes(t, 'the chart', ['apply', '--dry-run=server', '-f', '-'], rendered.join('\n---\n'));
+  // Its GatewayClass needs the CRDs of Gateway API.
+  const { 'gateway-class.yaml': _, ...followed } = renderChart(following);
+  const text = Object.values(followed).join('\n---\n');
+  await takes(t, 'with a gateway that follows', ['apply', '--dry-run=server', '-f', '-'], text);
   await takes(t, 'all of it', ['apply', '-k', kubernetes]);
   await takes(t, 'again', ['apply', '-k', kubernetes]);
   await get(['create', 'namespace', 'shop']);
