@@ -1,6 +1,6 @@
 // `npm run perf:watch`: 10,000 objects of an API server, followed: the time until all are there, the memory of the process
 // that follows them, the time of an event, and that of the reading which makes documents of them. The goal is 5 s and
-// 150 MB. The API server is another process.
+// 150 MB. The API server is another process. With the argument `gateway` V8 is set as in a gateway, else as in a sidecar.
 
 import { fork } from 'node:child_process';
 import { fileURLToPath } from 'node:url';

@@ -7,7 +7,7 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { Agent } from 'undici';
 import type { ApiServer } from '../../cert-agent/base/api-server.ts';
 import { reasonOf, SallyportError } from '../../cert-agent/base/errors.ts';
-import { readBytes } from '../../cert-agent/base/heap.ts';
+import { collectEarly, readBytes } from '../../cert-agent/base/heap.ts';
 import { readRoots } from '../../cert-agent/base/roots.ts';
 import type { CutEvent } from './cut-event.ts';
 
@@ -59,6 +59,8 @@ export class ApiClient {
   readonly #waiting: Readonly<Record<Lane, (() => void)[]>> = { documents: [], data: [] };
   /** Questions that are not sent yet. */
   readonly #shared = new Map<string, Promise<Answer>>();
+  /** Nothing is served yet: memory is worth more than time. */
+  isEarly = true;
   /** The connections, and the roots that they were made with. */
   #agent: { readonly ca: string | undefined; readonly agent: Agent } | undefined = undefined;
 
@@ -69,7 +71,11 @@ export class ApiClient {
 
   /** Asks for a page of a list, of which few are held at once. @throws as `ask`. */
   page(path: string, signal: AbortSignal, lane: Lane, mostBytes: number): Promise<Answer> {
-    return this.#inTurn(lane, () => this.ask('GET', path, undefined, signal, mostBytes));
+    return this.#inTurn(lane, async () => {
+      const answer = await this.ask('GET', path, undefined, signal, mostBytes);
+      if (this.isEarly) collectEarly(answer.bytes);
+      return answer;
+    });
   }
 
   /** As `page`; those who ask the same before it is sent get the same answer. No answer is older than the question. */

@@ -1,6 +1,7 @@
 // Lists all objects of a kind, page by page, at one resource version.
 
 import { SallyportError } from '../../cert-agent/base/errors.ts';
+import { holdYoungGeneration } from '../../cert-agent/base/heap.ts';
 import type { Budget } from './budget.ts';
 import { type Answer, type ApiClient, maxAnswerBytes, maxLineBytes, TooLarge } from './client.ts';
 import { pathOf, type WatchedKind } from './kinds.ts';
@@ -55,10 +56,12 @@ export async function listAll(
   signal: AbortSignal,
 ): Promise<Listed | Refused> {
   let listed: Listed | Refused | undefined;
+  const release = holdYoungGeneration();
   try {
     listed = await listPages(client, asked, counting, signal);
     return listed;
   } finally {
+    release();
     if (listed === undefined || 'error' in listed) counting.budget.drop();
   }
 }

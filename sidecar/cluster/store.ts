@@ -237,6 +237,7 @@ export class ClusterStore {
       }
     }
     this.#proofs = 0;
+    this.client.isEarly = false;
     this.#changesInForce = isSame ? changes : undefined;
     [this.#documents, this.#isStale] = [settled, true];
     this.#mentions.update(settled);
