@@ -42,8 +42,17 @@ export function reviewDoubts(plan: GatewayPlan, table: Table = capabilities): st
 /** A policy, where it applies, and the rules as `listener rule`. */
 export type PolicyInForce = readonly [policy: GuardingPolicy, inForce: InForce, rules: ReadonlySet<string>];
 
+/** Asked for several times for each plan, and each asks for every rule. */
+const known = new WeakMap<GatewayPlan, readonly PolicyInForce[]>();
+
 /** The policies that apply to some rule, each with the hosts of all its rules, and their listeners and names. */
-export function policiesInForce({ attachments, security, own }: GatewayPlan): readonly PolicyInForce[] {
+export function policiesInForce(plan: GatewayPlan): readonly PolicyInForce[] {
+  const found = known.get(plan) ?? findPolicies(plan);
+  known.set(plan, found);
+  return found;
+}
+
+function findPolicies({ attachments, security, own }: GatewayPlan): readonly PolicyInForce[] {
   const found = new Map<GuardingPolicy, { readonly hosts: Set<string>; readonly rules: Set<string> }>();
   for (const listener of attachments.gateways.flatMap(({ listeners }) => listeners))
     for (const { route, hosts } of listener.programmed ? listener.attached : [])
@@ -52,10 +61,10 @@ export function policiesInForce({ attachments, security, own }: GatewayPlan): re
         for (const table of [security, ...own.values()]) {
           const policy = table.policyFor(place);
           if (policy === undefined || 'problems' in policy) continue;
-          const known = found.get(policy) ?? { hosts: new Set(), rules: new Set() };
-          found.set(policy, known);
-          known.rules.add(`${listenerName(listener)} ${ruleName(route, index)}`);
-          for (const host of hosts) known.hosts.add(host);
+          const where = found.get(policy) ?? { hosts: new Set(), rules: new Set() };
+          found.set(policy, where);
+          where.rules.add(`${listenerName(listener)} ${ruleName(route, index)}`);
+          for (const host of hosts) where.hosts.add(host);
         }
       }
   return [...found].map(([policy, { hosts, rules }]) => [policy, { policy: keyOf(policy), hosts: [...hosts] }, rules]);

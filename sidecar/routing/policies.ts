@@ -169,6 +169,8 @@ class Attaching<P extends Attachable> {
       owners: new Map([...this.#owners].map(([key, policy]) => [key, named(policy)])),
       losses: [...this.#losses.values()].map(({ sentence, where }) => `${sentence} for ${listed([...where])}`),
       policyFor: (place) => {
+        // Of most kinds there is no policy, and each rule asks for each kind, several times.
+        if (this.#owners.size === 0 && this.#lost.size === 0) return undefined;
         const owners = this.#ownersOf(place);
         const closed =
           this.#lost.get(routeOf(place)) ??

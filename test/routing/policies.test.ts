@@ -2,7 +2,7 @@
 
 import t from 'tap';
 import type { GatewayDocuments, RouteDocument } from '../../sidecar/routing/documents.ts';
-import { type Attachable, attachPolicies, type PolicyKind } from '../../sidecar/routing/policies.ts';
+import { type Attachable, attachPolicies, type PolicyKind, type RulePlace } from '../../sidecar/routing/policies.ts';
 
 const kind: PolicyKind<Attachable> = {
   ...{ kind: 'SecurityPolicy', plural: 'SecurityPolicies', isMerged: false },
@@ -37,4 +37,14 @@ t.test('each route is looked at once, however many policies and targets there ar
   t.equal(statuses.length, names.length);
   t.equal(owners.size, 2 * names.length - 1, 'every route, and every rule but that of the first');
   t.equal(reads, names.length);
+});
+
+t.test('where there is no policy of a kind, no rule is looked at', async (t) => {
+  const documents = { gateways: [], refused: [], routes: [] } as unknown as GatewayDocuments;
+  const place = new Proxy({} as RulePlace, {
+    get: (_, name) => {
+      throw new Error(`${String(name)} is read`);
+    },
+  });
+  t.equal(attachPolicies([], documents, 0, kind).policyFor(place), undefined);
 });
