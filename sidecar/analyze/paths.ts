@@ -3,7 +3,7 @@
 import { readFileSync, statSync } from 'node:fs';
 import { type Problem, SallyportError } from '../../cert-agent/base/errors.ts';
 import type { YamlDocument } from '../../cert-agent/base/yaml.ts';
-import { emptyAmong, readText, type Source } from '../config/sources.ts';
+import { readText, type Source } from '../config/sources.ts';
 import { readTree } from '../config/tree.ts';
 
 /** The result of reading paths. */
@@ -24,7 +24,7 @@ export function readPaths(paths: readonly string[]): PathSources {
     if (!statSync(path, { throwIfNoEntry: false })?.isDirectory()) return [{ file: path, text: readText(path) }];
     const tree = readTree(path);
     const read = tree.files.map((file) => ({ file, text: readText(file) }));
-    passedOver.push(...tree.passedOver, ...emptyAmong(read));
+    passedOver.push(...tree.passedOver);
     return read;
   });
   return { sources, passedOver };

@@ -9,7 +9,7 @@ import type { Snapshot } from '../cluster/store.ts';
 import { type GatewayConfig, loadOwnKindsIn, readPlaced } from '../config/gateway-config.ts';
 import { parseGatewaySettings } from '../config/gateway-settings.ts';
 import { readGateway } from '../config/read-gateway.ts';
-import { emptyAmong, isGatewayFile, modifiedAtOf, readText } from '../config/sources.ts';
+import { isGatewayFile, modifiedAtOf, readText } from '../config/sources.ts';
 import { readTree } from '../config/tree.ts';
 import type { Configuration } from '../config/watch.ts';
 import { placeDocuments } from '../documents/istio/read.ts';
@@ -73,7 +73,6 @@ async function ofFile(file: string, objects?: Snapshot): Promise<Judged> {
 async function ofDirectory(directory: string): Promise<Judged> {
   const tree = readTree(directory);
   const sources = tree.files.map((file) => ({ file, text: readText(file), modifiedAt: modifiedAtOf(file) }));
-  const passedOver = [...tree.passedOver, ...emptyAmong(sources)];
   const settings = sources.find(({ text }) => isGatewayFile(text));
   if (settings !== undefined) return ofFile(settings.file);
   const { placed, problems } = placeDocuments(sources);
@@ -84,7 +83,7 @@ async function ofDirectory(directory: string): Promise<Judged> {
   return {
     configuration: { generation: 1, settings: alone, documents: read.istio, gateway },
     isWhole: false,
-    passedOver,
+    passedOver: tree.passedOver,
   };
 }
 

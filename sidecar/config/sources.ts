@@ -59,22 +59,11 @@ export function readSources(file: string, settings: Leading, text = readText(fil
   ];
   return {
     sources,
-    passedOver: [
-      ...tree.passedOver.filter(({ file: one }) => !named.includes(one)),
-      ...emptyAmong(sources.slice(1, 1 + tree.files.length)),
-      ...noPagesIn(pages),
-    ],
+    passedOver: [...tree.passedOver.filter(({ file: one }) => !named.includes(one)), ...noPagesIn(pages)],
     directories: [...contents, ...named.map((one) => dirname(one))],
     contents,
     links: tree.links,
   };
-}
-
-/** Warnings for empty document files. */
-export function emptyAmong(sources: readonly Source[]): Problem[] {
-  return sources
-    .filter(({ text }) => text.trim() === '')
-    .map(({ file }) => ({ file, line: 1, column: 1, message: 'the file is empty' }));
 }
 
 /** Files that became empty since the last reading, as an editor leaves them for a moment while it writes. */

@@ -136,7 +136,7 @@ t.test('the command: warnings leave it at 0, --strict makes them errors', async 
       .replace('policies:', 'documents:')
       .replace(/, labels: .*? \}/, ''),
   );
-  writeFileSync(join(file, '..', 'policies', 'a.yaml'), '');
+  writeFileSync(join(file, '..', 'policies', 'a.yaml'), '# nothing');
   const empty = await runCommand(t, ['gateway', '--config', gateway, '--check', '--strict']);
   t.match(empty, { code: 1, stderr: /gateway\.yaml:1:1: nothing is served: there is no Gateway and no route/ });
 });

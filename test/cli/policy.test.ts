@@ -540,7 +540,7 @@ t.test('diff and replay of no documents fail', async (t) => {
     'old.yaml': policies,
     'new.yaml': policies.replace('methods: [GET]', 'methods: [GET, PUT]'),
     'root.yaml': policies.split('---\n')[1]!,
-    'none.yaml': '',
+    'none.yaml': '# nothing',
     'empty.json': '',
     'outbound.json': '{"decision":"allow","upstream_cluster":"outbound|1||web"}\n',
   });

@@ -37,7 +37,7 @@ t.test('a grant is added and removed while requests are served', async (t) => {
     yaml: yamlFor(app),
     documents: {
       'all.yaml': webGateway + routeOf('r', '{ backendRefs: [{ name: a, namespace: others, port: 80 }] }'),
-      'grant.yaml': '',
+      'grant.yaml': '# not yet',
     },
   });
   const grant = documentOf(

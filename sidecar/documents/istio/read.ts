@@ -59,17 +59,23 @@ export function parseIstio(files: readonly PolicyFile[], purpose: Purpose = 'run
   return read.documents;
 }
 
-/** All documents of the texts, and the YAML problems. */
+/**
+ * All documents of the texts, and the YAML problems. A file without a character is one: a full disk, or a command that
+ * failed behind `>`, leaves it where a policy was, and to go without the policy could open what it closed.
+ */
 export function placeDocuments(files: readonly PolicyFile[]): { placed: PlacedDocument[]; problems: Problem[] } {
   const placed: PlacedDocument[] = [];
   const problems: Problem[] = [];
   for (const { file, text, modifiedAt } of files) {
     const parsed = parseYaml(text, file);
     problems.push(...parsed.problems);
+    if (text.trim() === '') problems.push({ file, line: 1, column: 1, message: emptyFile });
     for (const document of parsed.documents) placed.push({ file, document, modifiedAt });
   }
   return { placed, problems };
 }
+
+const emptyFile = 'the file is empty: remove it, or write a comment into it if nothing is meant';
 
 /** The values of the documents, and all problems. Never throws. */
 export function readIstio(
