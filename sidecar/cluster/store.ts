@@ -9,10 +9,10 @@ import { type Bounds, boundsOf, Ledger } from './budget.ts';
 import { ApiClient, type ClientTimes } from './client.ts';
 import { unreadError } from './find-kind.ts';
 import { Follower, type FollowTimes } from './follow.ts';
-import { protects, type WatchedKind } from './kinds.ts';
+import type { WatchedKind } from './kinds.ts';
 import { Mentions, sameTexts } from './mentions.ts';
 import type { KeptObject } from './objects.ts';
-import { settleRoutes } from './settle-routes.ts';
+import { closedRoute, namespacesThatDiffer } from './same-documents.ts';
 
 export interface StoreOptions {
   readonly server: ApiServer;
@@ -32,6 +32,8 @@ export type StoreTimes = ClientTimes &
     readonly proofMs: number;
     /** For so long an API server that was away may forbid what it allows: it does not know its roles yet. */
     readonly rolesMs: number;
+    /** A namespace whose documents changed in every proof for so long is closed: it must not keep out all others. */
+    readonly restlessMs: number;
   };
 
 /** A state of the store: the same one until something changes that a gateway may read. */
@@ -72,12 +74,11 @@ interface Staged {
   readonly documents: Snapshot;
   /** performance.now() when the documents were read. */
   readonly at: number;
-  /** The number of changes of kinds that protect until then. */
-  readonly changes: number;
-  /** The namespaces whose documents stay as they are, because a kind of theirs is not followed. */
-  readonly frozen: ReadonlySet<string>;
-  /** What protects is proven, and newer than the routes: only these are to be proven, once more. */
-  readonly isLast?: true;
+}
+
+/** A namespace whose documents change all the time, and what stays of it: its routes, which answer 500. */
+interface Restless {
+  readonly routes: readonly KeptObject[];
 }
 
 export const storeTimes: StoreTimes = Object.freeze({
@@ -92,13 +93,13 @@ export const storeTimes: StoreTimes = Object.freeze({
   reminderMs: 60_000,
   proofMs: 1000,
   rolesMs: 10_000,
+  restlessMs: 30_000,
   ...boundsOf(),
 });
 
-/** After so many proofs in which kinds that protect changed, documents are in force that were never all there at once. */
-const maxProofs = 3;
 /** Why a namespace is closed. */
 const tooManyBytes = 'has too many bytes of all kinds';
+const changesAllTheTime = 'changes all the time';
 
 /** One part of the time goes into proofs. */
 const proofShare = 5;
@@ -120,11 +121,9 @@ export class ClusterStore {
   /** Documents changed since they were last taken up. */
   #isDirty = true;
   #staged: Staged | undefined = undefined;
-  /** Changes of kinds that protect, and the proofs in a row in which there was one. */
-  #changes = 0;
-  #proofs = 0;
-  /** `#changes` of the documents in force, if they were all there at once. */
-  #changesInForce: number | undefined = undefined;
+  /** performance.now() of the first of the proofs in a row in which documents of a namespace changed. */
+  readonly #changingSince = new Map<string, number>();
+  readonly #restless = new Map<string, Restless>();
   /** performance.now() from which on the next documents are proven, and what waits for it. */
   #nextProofAt = 0;
   #proofTimer: NodeJS.Timeout | undefined = undefined;
@@ -191,56 +190,75 @@ export class ClusterStore {
    * were the same before and after were all there at once.
    */
   #takeUp(): void {
-    const frozen = this.#frozen();
-    const isOld = this.#staged !== undefined && (frozen === undefined || !sameSet(frozen, this.#staged.frozen));
-    if (isOld) [this.#staged, this.#isDirty] = [undefined, true];
-    if (frozen === undefined) return;
+    if (this.#blind() !== undefined) {
+      if (this.#staged !== undefined) [this.#staged, this.#isDirty] = [undefined, true];
+      return;
+    }
     if (this.#staged === undefined) {
       if (!this.#isDirty || this.#mustWait()) return;
       this.#isDirty = false;
-      const documents = this.#readDocuments(frozen);
-      this.#stage({ documents, at: performance.now(), changes: this.#changes, frozen });
+      this.#staged = { documents: this.#readDocuments(), at: performance.now() };
+      for (const one of this.#followers) if (one.kind.isData !== true) one.lookNow();
     }
     if (this.#unproven() !== undefined) return;
-    const staged = this.#staged!;
+    const { documents, at } = this.#staged;
     const { proofMs, longestWaitMs } = this.#times;
-    this.#nextProofAt =
-      staged.at + Math.max(proofMs, Math.min(longestWaitMs, proofShare * (performance.now() - staged.at)));
+    this.#nextProofAt = at + Math.max(proofMs, Math.min(longestWaitMs, proofShare * (performance.now() - at)));
     this.#staged = undefined;
-    this.#judge(staged);
+    this.#judge(documents, at);
     if (this.#isDirty) this.#mustWait();
   }
 
-  #stage(staged: Staged): void {
-    this.#staged = staged;
-    for (const one of this.#followers) if (mustProve(staged, one)) one.lookNow();
+  /** Takes documents that are the same as they were before the proof: at that time they were all there at once. */
+  #judge(before: Snapshot, at: number): void {
+    const now = this.#readDocuments();
+    const changed = namespacesThatDiffer(before, now);
+    for (const one of this.#changingSince.keys()) if (!changed.has(one)) this.#changingSince.delete(one);
+    for (const one of changed) if (!this.#changingSince.has(one)) this.#changingSince.set(one, at);
+    const isRested = this.#rest(changed);
+    if (isRested || this.#close(changed, now)) this.#isDirty = true;
+    const taken = this.#withoutRestless(now);
+    if (namespacesThatDiffer(this.#withoutRestless(before), taken).size > 0) {
+      this.#isDirty = true;
+      return;
+    }
+    this.client.isEarly = false;
+    [this.#documents, this.#isStale] = [taken, true];
+    this.#mentions.update(taken);
   }
 
-  /** Takes proven documents, or proves others. Changes without end must not keep out all that do not change. */
-  #judge(staged: Staged): void {
-    const { documents, changes, isLast, frozen } = staged;
-    const now = this.#readDocuments(frozen);
-    const isSame = isLast !== true && changes === this.#changes;
-    const { settled, isWhole } = settleRoutes(documents, now, {
-      routeKinds: this.#routeKinds,
-      known: isSame && changes === this.#changesInForce ? this.#documents : undefined,
-      inForce: this.#documents,
-    });
-    if (isLast !== true && !(isSame && isWhole)) {
-      this.#isDirty = true;
-      if (++this.#proofs < maxProofs) return;
-      if (!isSame) {
-        const protecting = now.filter(({ kind }) => !this.#routeKinds.has(kind));
-        const routes = documents.filter(({ kind }) => this.#routeKinds.has(kind));
-        this.#stage({ documents: [...protecting, ...routes], at: performance.now(), changes, frozen, isLast: true });
-        return;
-      }
+  /** Closes namespaces that changed for too long. True if there was one. */
+  #close(changed: ReadonlySet<string>, now: Snapshot): boolean {
+    let isAny = false;
+    for (const namespace of changed) {
+      const isLong = performance.now() - this.#changingSince.get(namespace)! > this.#times.restlessMs;
+      // What has no namespace concerns all, and only administrators can change it.
+      if (!isLong || namespace === '' || this.#restless.has(namespace)) continue;
+      // Without its routes, wider ones of others would take their requests.
+      const routes = now
+        .filter((one) => one.namespace === namespace && this.#routeKinds.has(one.kind))
+        .map(closedRoute);
+      this.#restless.set(namespace, { routes });
+      this.#log.error(
+        { code: 'kubernetes_invalid', namespace },
+        `namespace ${namespace} ${changesAllTheTime}: its routes answer 500, and none of its other documents is in force, until it does not`,
+      );
+      isAny = true;
     }
-    this.#proofs = 0;
-    this.client.isEarly = false;
-    this.#changesInForce = isSame ? changes : undefined;
-    [this.#documents, this.#isStale] = [settled, true];
-    this.#mentions.update(settled);
+    return isAny;
+  }
+
+  /** Opens namespaces that did not change in a proof. True if there was one. */
+  #rest(changed: ReadonlySet<string>): boolean {
+    const quiet = [...this.#restless.keys()].filter((one) => !changed.has(one));
+    for (const one of quiet) this.#restless.delete(one);
+    return quiet.length > 0;
+  }
+
+  #withoutRestless(documents: Snapshot): Snapshot {
+    if (this.#restless.size === 0) return documents;
+    const others = documents.filter(({ namespace = '' }) => !this.#restless.has(namespace));
+    return [...others, ...[...this.#restless.values()].flatMap(({ routes }) => routes)];
   }
 
   /** True if it is too soon for the next proof. They cost the API server as little however fast documents change. */
@@ -259,19 +277,16 @@ export class ClusterStore {
    * deleted, there is no document at all. Nor is there a route or a Gateway that is being deleted, which a finalizer may
    * keep for long after its policies.
    */
-  #readDocuments(frozen: ReadonlySet<string>): Snapshot {
-    const isDocument = ({ kind, namespace = '' }: Follower): boolean => kind.isData !== true && !frozen.has(namespace);
+  #readDocuments(): Snapshot {
+    const isDocument = ({ kind }: Follower): boolean => kind.isData !== true;
     const closed = new Set(this.#followers.filter(isDocument).flatMap((one) => [...one.over]));
     for (const one of this.#dataExceeding()) closed.add(one);
     const all = this.#objectsOf(isDocument);
     for (const { kind, name, isEnding } of all) if (kind === 'Namespace' && isEnding === true) closed.add(name);
-    const read = all.filter(({ kind, isEnding }) => {
-      return isEnding !== true || (kind !== 'Gateway' && !this.#routeKinds.has(kind));
+    return all.filter(({ kind, namespace = '', isEnding }) => {
+      if (isEnding === true && (kind === 'Gateway' || this.#routeKinds.has(kind))) return false;
+      return !closed.has(namespace);
     });
-    const stay = frozen.size === 0 ? [] : (this.#documents ?? []);
-    return [...read, ...stay.filter(({ namespace = '' }) => frozen.has(namespace))].filter(
-      ({ namespace = '' }) => !closed.has(namespace),
-    );
   }
 
   /** The object as it was seen last, with its newest status. */
@@ -320,9 +335,8 @@ export class ClusterStore {
     return this.#followers.flatMap(({ kind, namespace, trouble }) => {
       if (trouble === undefined) return [];
       const { code, message } = trouble.error;
-      const scope = namespace === undefined ? 'all documents' : `documents of namespace ${namespace}`;
       const since = new Date(Date.now() - (now - trouble.since)).toISOString();
-      const holdsUp = kind.isData === true ? 'its own objects' : scope;
+      const holdsUp = kind.isData === true ? 'its own objects' : 'all documents';
       return { kind: kind.kind, namespace: namespace ?? null, since, code, message, holdsUp };
     });
   }
@@ -338,6 +352,7 @@ export class ClusterStore {
       for (const one of over) if (!found.has(one)) found.set(one, `it ${tooManyBytes}`);
     }
     for (const one of this.#dataExceeding()) if (!found.has(one)) found.set(one, `it ${tooManyBytes}`);
+    for (const one of this.#restless.keys()) if (!found.has(one)) found.set(one, `it ${changesAllTheTime}`);
     found.delete('');
     return found;
   }
@@ -375,22 +390,11 @@ export class ClusterStore {
     return this.#followers.find(isBlind);
   }
 
-  /**
-   * The namespaces in which a kind of documents is not followed: a policy has its targets in its own namespace, so the
-   * others go on. undefined if all must stay, because the kind has no namespace, or is followed in all at once.
-   */
-  #frozen(): ReadonlySet<string> | undefined {
-    const spaces = this.#followers.filter(isBlind).map(({ namespace }) => namespace);
-    const named = new Set(spaces.flatMap((one) => one ?? []));
-    // At the start there is nothing that could stay.
-    return spaces.includes(undefined) || (named.size > 0 && this.#documents === undefined) ? undefined : named;
-  }
-
   /** A kind that is not yet proven to be as new as the documents that wait. */
   #unproven(): Follower | undefined {
     const staged = this.#staged;
     if (staged === undefined) return undefined;
-    return this.#followers.find((one) => mustProve(staged, one) && one.provenAt < staged.at);
+    return this.#followers.find(({ kind, provenAt }) => kind.isData !== true && provenAt < staged.at);
   }
 
   #objectsOf(test: (follower: Follower) => boolean): KeptObject[] {
@@ -405,7 +409,6 @@ export class ClusterStore {
   #changed({ kind }: Follower): void {
     if (kind.isData === true) this.#dataChanged();
     else this.#isDirty = true;
-    if (protects(kind)) this.#changes++;
     if (!this.#isComplete()) return;
     // For the first time there is nothing to gather.
     if (this.#documents === undefined) this.#takeUp();
@@ -515,10 +518,6 @@ export class ClusterStore {
 /** Of a kind without namespaces, too many bytes concern all: the last documents stay, as if it could not be read. */
 function isBlind({ kind, trouble, over }: Follower): boolean {
   return kind.isData !== true && (trouble !== undefined || over.has(''));
-}
-
-function mustProve({ isLast, frozen }: Staged, { kind, namespace = '' }: Follower): boolean {
-  return kind.isData !== true && !frozen.has(namespace) && (isLast !== true || kind.isRoute === true);
 }
 
 function sameSet(a: ReadonlySet<string>, b: ReadonlySet<string>): boolean {
