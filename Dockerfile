@@ -1,7 +1,7 @@
 # One image for all commands: the CA, the agent, the sidecar, and the tools. Built from source, runs as user 1337.
 #
-#   docker build -t sallyport .
-#   docker run --rm sallyport --help
+#   docker build -t sallyport:0.1.0 .
+#   docker run --rm sallyport:0.1.0 --help
 
 FROM node:24.20.0-bookworm-slim AS build
 WORKDIR /sallyport

@@ -16,7 +16,7 @@ const door = openDoor(process.env, process.execArgv);
 
 if (major < wanted[0] || (major === wanted[0] && minor < wanted[1])) {
   stop(
-    `Node ${wanted.join('.')} or later is required, but this is ${process.versions.node}; in a clone, 'npm run setup' installs one`,
+    `Node ${wanted.join('.')} or later is required, but this is ${process.versions.node}; in a clone, 'npm run setup' installs one, and 'node_modules/.bin/node sidecar/bin.mjs' runs with it`,
   );
 } else if (door !== undefined) {
   stop(`${door}\n  hint: start sallyport without it; SECURITY.md lists what the environment may contain`);

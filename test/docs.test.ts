@@ -48,6 +48,19 @@ t.test('lines of documents have 120 characters at most, except rows of tables', 
   t.strictSame(long, []);
 });
 
+t.test('documents build and run one image, and no package that is not published', async (t) => {
+  const { version } = JSON.parse(read('package.json')) as { version: string };
+  const image = `sallyport:${version}`;
+  t.ok(read('charts/sallyport/values.yaml').includes(`image: ${image}\n`));
+  for (const file of [...documents, 'Dockerfile']) {
+    for (const [command, tag] of read(file).matchAll(/docker (?:build -t|run --rm) (\S+)/g))
+      t.equal(tag, image, `${file}: ${command}`);
+    t.notMatch(read(file), /npm install (?:--global|-g) sallyport/, file);
+    for (const [, packed] of read(file).matchAll(/sallyport-(\S+?)\.tgz/g)) t.equal(packed, version, file);
+  }
+  t.match(read('OPERATIONS.md'), `docker build -t ${image} .`);
+});
+
 t.test('files that documents name exist', async (t) => {
   for (const document of documents) {
     for (const [, path] of read(document).matchAll(

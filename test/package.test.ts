@@ -15,7 +15,7 @@ import {
   utimesSync,
   writeFileSync,
 } from 'node:fs';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import t from 'tap';
 import { type Owner, runSallyport, startProcess, tempDir } from './fixtures/process.ts';
@@ -122,7 +122,7 @@ t.test('each command of package.json sets up what it runs', async (t) => {
   for (const [name, script] of Object.entries(scripts)) {
     const needs = /\btap\b|test\/(run|nodes)\.ts/.test(script)
       ? ' test'
-      : /biome|tsc|build\.mjs/.test(script)
+      : /biome|tsc|build\.mjs|\bperf\//.test(script)
         ? ' dev'
         : '';
     if (script.startsWith('npm ') || name === 'setup') continue;
@@ -153,7 +153,7 @@ t.test('the binary checks the version of Node before it imports anything', async
     t.match(await run(t, process.execPath, ['--import', asOld(version), alone]), {
       code: 2,
       stdout: '',
-      stderr: `sallyport: Node 24.19 or later is required, but this is ${version}; in a clone, 'npm run setup' installs one\n`,
+      stderr: `sallyport: Node 24.19 or later is required, but this is ${version}; in a clone, 'npm run setup' installs one, and 'node_modules/.bin/node sidecar/bin.mjs' runs with it\n`,
     });
   const bin = join(root, 'sidecar', 'bin.mjs');
   for (const version of ['24.19.0', '26.0.0'])
@@ -234,6 +234,23 @@ registerHooks({ load(url, context, next) { writeSync(1, 'LOADED ' + url + '\\n')
   );
 });
 
+/** The directories of which README.md and OPERATIONS.md say that the package does not have them. */
+const repositoryOnly = /^(?:examples|charts|perf)\//;
+
+/** Relative links of the documents among `paths` that lead out of the package. */
+function deadLinks(paths: readonly string[]): string[] {
+  const documents = paths.filter((one) => one.endsWith('.md'));
+  return documents.flatMap((document) =>
+    [...readFileSync(join(root, document), 'utf8').matchAll(/\]\((?!https?:|#)([^)#]+)[^)]*\)/g)].flatMap(
+      ([, link]) => {
+        const target = join(dirname(document), link!);
+        const isThere = paths.some((one) => one === target || one.startsWith(`${target}/`));
+        return isThere || repositoryOnly.test(target) ? [] : [`${document}: ${link}`];
+      },
+    ),
+  );
+}
+
 const hasNpm = spawnSync('npm', ['--version']).status === 0;
 
 t.test('the npm package runs under plain node', { skip: hasNpm ? false : 'there is no npm here' }, async (t) => {
@@ -247,7 +264,7 @@ t.test('the npm package runs under plain node', { skip: hasNpm ? false : 'there 
     'tsconfig.build.json',
   ])
     copyFileSync(join(root, name), join(clone, name));
-  for (const name of ['README.md', 'LICENSE', 'CHANGELOG.md', 'SECURITY.md', 'ARCHITECTURE.md'])
+  for (const name of ['LICENSE', ...readdirSync(root).filter((one) => one.endsWith('.md'))])
     copyFileSync(join(root, name), join(clone, name));
   for (const name of ['cert-agent', 'sidecar', 'pinned-node'])
     cpSync(join(root, name), join(clone, name), { recursive: true });
@@ -268,6 +285,7 @@ t.test('the npm package runs under plain node', { skip: hasNpm ? false : 'there 
     [],
     'no source that Node would have to strip',
   );
+  t.strictSame(deadLinks(paths), [], 'links of documents lead to what is in the package, or is said to be elsewhere');
 
   const place = tempDir(t);
   const { status } = spawnSync('tar', ['-xzf', join(clone, filename), '-C', place]);

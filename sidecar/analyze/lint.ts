@@ -76,6 +76,7 @@ export function lint(
     for (const [index, rule] of policy.rules.entries()) {
       lintRule(policy, rule, ['spec', 'rules', index], report, scope);
       lintReach(policies, policy, index, report, scope);
+      lintSplit(policy, index, report);
     }
   }
   findings.push(...authentications.flatMap((one) => lintAuthentication(one, documents)));
@@ -311,6 +312,24 @@ function lintSource(
       'a source with only negations also matches peers without identity',
       "add principals: ['*'] to require one",
     );
+}
+
+/**
+ * Istio's classic slip: a dash before `to` begins a rule, so that each half matches without the other. A rule with `when`
+ * beside it was written on purpose.
+ */
+function lintSplit({ action, rules }: AuthorizationPolicy, index: number, report: Report): void {
+  const isOnly = (part: 'from' | 'to', { from = [], to = [], when = [] }: Rule): boolean =>
+    when.length === 0 && from.length > 0 === (part === 'from') && to.length > 0 === (part === 'to');
+  const before = rules[index - 1];
+  if (before === undefined || !isOnly('from', before) || !isOnly('to', rules[index]!)) return;
+  const does = { ALLOW: 'allows', DENY: 'denies', AUDIT: 'audits', CUSTOM: 'asks about' }[action];
+  report(
+    'split_rule',
+    ['spec', 'rules', index],
+    `rule ${index - 1} has only 'from' and rule ${index} only 'to', so the policy ${does} everything from those sources, and these operations from anyone: one rule was probably meant`,
+    "remove the dash before 'to' to make them one rule; if two are meant, write the one with 'to' first",
+  );
 }
 
 /** Rules that other rules make redundant. */

@@ -2,6 +2,7 @@
 // Each document is changed, left alone for a reason, or refused because it asks for what it cannot get.
 
 import { annotations, containerName, injectLabel, targetPortsAnnotation } from './names.ts';
+import { wrongOwnKey } from './own-keys.ts';
 import { diff, isEqual, type Operation } from './patch.ts';
 import { type InjectOptions, injectPod, isInjected, type PodContext, PodProblem, portsOf, uninjectPod } from './pod.ts';
 import { readServices, type ServiceRead } from './services.ts';
@@ -116,7 +117,10 @@ export function injectPodPatch(
   return { outcome: 'changed', notes: result.notes, patch: diff(placed, result.value) };
 }
 
-/** Says whether the pod is to be left alone, and refuses a label that is neither true nor false. */
+/**
+ * Says whether the pod is to be left alone, and refuses a label that is neither true nor false, and names of ours that do
+ * not exist.
+ */
 function reasonToLeave(
   pod: Tree,
   namespace: string,
@@ -133,7 +137,10 @@ function reasonToLeave(
   const all = [...treesOf(spec['containers']), ...treesOf(spec['initContainers'])];
   const other = all.find(({ name }) => otherProxies.has(textOf(name) ?? ''));
   if (other !== undefined) return { code: 'other_mesh', reason: `it has a proxy of another mesh, ${other['name']}` };
-  return labelled(pod);
+  const asked = labelled(pod);
+  if ('code' in asked || asked.problem !== undefined) return asked;
+  const problem = wrongOwnKey(pod);
+  return problem === undefined ? {} : { problem };
 }
 
 /** Our label counts before Istio's, and a label before the annotation of the same name. */

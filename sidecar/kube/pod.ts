@@ -210,12 +210,17 @@ function refuseTaken(spec: Tree, running: readonly Tree[], { healthPort, volumes
 
 function portsToTake(
   running: readonly Tree[],
-  { includePorts, excludePorts, healthPort }: Wishes,
+  { includePorts, excludePorts, healthPort, protocols }: Wishes,
   { servicePorts }: PodContext,
   notes: string[],
 ): readonly AppPort[] {
   const taken = takenPorts(running, servicePorts, includePorts, excludePorts);
   if (taken.length > mostInboundPorts) throw new PodProblem(`it has more than ${mostInboundPorts} ports`);
+  const stray = [...protocols.keys()].find((port) => taken.every((one) => one.port !== port));
+  if (stray !== undefined)
+    throw new PodProblem(
+      `annotation ${annotations.protocols}: the sidecar takes over no port ${stray}; name it in the container's 'ports'`,
+    );
   const ours = new Set(taken.map((_, index) => inboundPort(index)));
   if (ours.has(healthPort) || healthPort === adminPort || healthPort === outboundPort)
     throw new PodProblem(`annotation status.sidecar.istio.io/port: the sidecar needs ${healthPort} for something else`);

@@ -52,6 +52,23 @@ for (const [code, spec, place] of lintCases) {
   });
 }
 
+t.test("a dash before 'to' makes two rules of one", async (t) => {
+  const [from, to] = ['from: [{ source: { namespaces: [shop] } }]', 'to: [{ operation: { ports: ["80"] } }]'];
+  const found = (...rules: string[]): unknown =>
+    findingsOf(`${head}\n  action: DENY\n  rules:\n${rules.map((one) => `    - ${one}`).join('\n')}\n`).map(
+      ({ code, line, column, message }) => `${line}:${column} ${code} ${message}`,
+    );
+  t.match(found(from, to), [/^8:7 split_rule rule 0 has only 'from' and rule 1 only 'to', so the policy denies every/]);
+  t.match(found(`{ ${from}, ${to} }`, from, to), [/^7:7 shadowed_rule/, /^9:7 split_rule rule 1 has/]);
+  for (const rules of [
+    [`${from}\n      ${to}`],
+    [to, from],
+    [from, from.replace('shop', 'jobs')],
+    [`${from}\n      when: [{ key: destination.port, values: ["1"] }]`, to],
+  ])
+    t.notMatch(String(found(...rules)), /split_rule/, rules.join());
+});
+
 t.test('JWKS fetched without TLS are reported', async (t) => {
   const document = (uri: string): string =>
     `apiVersion: security.istio.io/v1\nkind: RequestAuthentication\nmetadata: { name: j }\nspec:\n  jwtRules:\n    - { issuer: a, jwksUri: "${uri}" }\n`;

@@ -235,6 +235,39 @@ t.test('a label decides, ours before Istio’s, and a typing error is refused', 
   for (const value of ['ture', 'False', 'no', '0']) t.equal(outcome({ [istio]: value }), 'refused', value);
 });
 
+t.test('a label or an annotation of ours that does not exist is refused', async (t) => {
+  const own = (name: string): string => `sallyport.dev/${name}`;
+  const refusal = (labels: Record<string, unknown>, notes: Record<string, unknown> = {}): unknown => {
+    const [result] = inject([annotated(notes as Record<string, string>, labels as Record<string, string>)], options);
+    return result!.outcome === 'refused' ? result!.reason : result!.outcome;
+  };
+  for (const [labels, notes, reason] of [
+    [{}, { [own('setting')]: 'a: 1' }, /annotation .*setting is unknown: did you mean 'sallyport.dev\/settings'\?$/],
+    [{}, { [own('polices')]: 'a' }, /did you mean 'sallyport.dev\/policies'\?$/],
+    [{}, { [own('Protocols')]: '8080=grpc' }, /did you mean 'sallyport.dev\/protocols'\?$/],
+    [{}, { [own('colour')]: 'red' }, /is unknown; there are sallyport.dev\/settings, /],
+    [{}, { [own('inject')]: 'flase' }, /annotation sallyport.dev\/inject: write it as a label$/],
+    [{}, { [own('inject')]: 'false' }, /write it as a label$/],
+    [{}, { [own('injct')]: 'false' }, /did you mean 'sallyport.dev\/inject', as a label\?$/],
+    [{}, { [own('identity')]: 'spiffe://a.test/b' }, /it is an annotation of a Service$/],
+    [{}, { [own('sidecar.yaml')]: 'admin: 0' }, /injection writes it/],
+    [{}, { [own('settings')]: { a: 1 } }, /is not text: write it in quotes$/],
+    [{}, { [own('protocols')]: '7777=grpc' }, /takes over no port 7777; name it in the container's 'ports'$/],
+    [{ [own('injct')]: 'false' }, {}, /label .*injct is unknown: did you mean 'sallyport.dev\/inject'\?$/],
+    [{ [own('injection')]: 'enabled' }, {}, /label of a Namespace/],
+    [{ [own('policies')]: 'a' }, {}, /label sallyport.dev\/policies: write it as an annotation$/],
+    [{ [own('inject')]: false }, {}, /label sallyport.dev\/inject is not text: write it in quotes$/],
+    [{ [own('injected')]: 'no' }, {}, /'no' is not 'true'$/],
+    [{ [own('inject')]: 'true' }, { [own('setting')]: '' }, /is unknown/],
+  ] as const) {
+    t.match(refusal(labels, notes), reason);
+    const document = annotated(notes as Record<string, string>, labels as Record<string, string>);
+    t.match(injectPodPatch(document, options), { outcome: 'refused', reason }, 'by the webhook, too');
+  }
+  t.equal(refusal({ [own('injected')]: 'true' }), 'changed', 'what injection would add');
+  t.equal(refusal({ [own('inject')]: 'false' }, { [own('setting')]: '' }), 'left_alone', 'it gets no sidecar');
+});
+
 t.test('every wrong value of an annotation is refused, with its name', async (t) => {
   for (const [name, ...values] of [
     ['sidecar.istio.io/proxyImage', 'a b', '$(id)', 'a@sha256:1'],
