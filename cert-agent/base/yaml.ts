@@ -23,11 +23,21 @@ import { type Problem, reasonOf, SallyportError } from './errors.ts';
 import { deepFreeze } from './live.ts';
 import { keysAt, whereItBelongs } from './schema-keys.ts';
 
+export interface ProblemOptions {
+  readonly key?: string;
+  readonly hint?: string | undefined;
+  /** Looks for a hint where there is none; it takes about a millisecond. */
+  readonly search?: () => string | undefined;
+}
+
+/** Searches for hints in one text: who gave a file of wrong keys reads no more of them, and would wait for seconds. */
+const mostSearches = 20;
+
 /** One YAML document with source positions. `value` is plain data. */
 export interface YamlDocument {
   readonly value: unknown;
   /** The problem `message`, positioned at the value under `path` or, with `key`, at that key of it. */
-  problemAt(path: readonly PropertyKey[], message: string, options?: { key?: string; hint?: string }): Problem;
+  problemAt(path: readonly PropertyKey[], message: string, options?: ProblemOptions): Problem;
 }
 
 /** Documents without errors of their own, even beside broken ones. `problems` has errors and warnings. */
@@ -51,6 +61,7 @@ export function parseYaml(text: string, file: string): ParsedYaml {
   const lines = new LineCounter();
   const problems: Problem[] = [];
   const documents: YamlDocument[] = [];
+  const searches = { left: mostSearches };
   const options = { lineCounter: lines, prettyErrors: false, uniqueKeys: true, stringKeys: true } as const;
   for (const document of parseAllDocuments(text, options)) {
     for (const error of [...document.errors, ...document.warnings]) {
@@ -69,7 +80,7 @@ export function parseYaml(text: string, file: string): ParsedYaml {
       const value: unknown = document.toJS({ maxAliasCount: 100 });
       // Templates leave an empty document between two `---`. kubectl skips it as well.
       if (value === null) continue;
-      documents.push(locate(document, value, file, lines));
+      documents.push(locate(document, value, file, lines, searches));
     } catch (error) {
       problems.push({ file, line: 1, column: 1, message: reasonOf(error) });
     }
@@ -139,16 +150,24 @@ function unresolvedAliases(document: Document): Alias[] {
   return lost;
 }
 
-function locate(document: Document, value: unknown, file: string, lines: LineCounter): YamlDocument {
+function locate(
+  document: Document,
+  value: unknown,
+  file: string,
+  lines: LineCounter,
+  searches: { left: number },
+): YamlDocument {
   return {
     value,
     problemAt(path, message, options = {}) {
+      const hint =
+        options.hint ?? (options.search === undefined || searches.left-- <= 0 ? undefined : options.search());
       const offset = offsetOf(document, path, options.key);
       return {
         file,
         ...placeOf(lines, offset),
         message,
-        ...(options.hint === undefined ? {} : { hint: options.hint }),
+        ...(hint === undefined ? {} : { hint }),
       };
     },
   };
@@ -184,8 +203,9 @@ function problemsOf(issue: Issue, schema: z.ZodType, document: YamlDocument, bas
   if (issue.code === 'unrecognized_keys') {
     const known = keysAt(schema, path);
     return issue.keys.map((key) => {
-      const hint = didYouMean(key, known) ?? whereItBelongs(schema, path, key);
-      return document.problemAt(path, `unknown key '${key}'`, { key, hint });
+      const hint = didYouMean(key, known);
+      const search = (): string | undefined => whereItBelongs(schema, path, key);
+      return document.problemAt(path, `unknown key '${key}'`, { key, hint, search });
     });
   }
   if (issue.code === 'invalid_key') {

@@ -58,9 +58,13 @@ export async function askAdmin(url: URL, socketPath?: string): Promise<{ status:
     status = answer.statusCode;
     text = await answer.body.text();
   } catch (error) {
-    throw new SallyportError('upstream_connect', `cannot reach ${url.origin}: ${reasonOf(error)}`, {
+    const place = socketPath === undefined ? url.origin : `unix:${socketPath}`;
+    throw new SallyportError('upstream_connect', `cannot reach ${place}: ${reasonOf(error)}`, {
       cause: error,
-      hint: 'is this the admin address of a sidecar (usually port 15000), and does it run on this machine?',
+      hint:
+        socketPath === undefined
+          ? 'is this the admin address of a sidecar (usually port 15000), and does it run on this machine?'
+          : 'does the process with this admin socket run, and may you open it?',
     });
   }
   try {

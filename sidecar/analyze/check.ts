@@ -17,13 +17,15 @@ export interface KindCount {
   readonly apiVersion: string;
   readonly kind: string;
   readonly count: number;
+  /** What has its place here. */
+  readonly hint?: string;
 }
 
 /** The kinds of `documents`, in the order in which they come first. */
 export function countKinds(documents: readonly NotChecked[]): readonly KindCount[] {
   return [...Map.groupBy(documents, ({ apiVersion, kind }) => `${apiVersion} ${kind}`).values()].map((same) => {
-    const { apiVersion, kind } = same[0]!;
-    return { apiVersion, kind, count: same.length };
+    const { apiVersion, kind, hint } = same[0]!;
+    return { apiVersion, kind, count: same.length, ...(hint !== undefined && { hint }) };
   });
 }
 

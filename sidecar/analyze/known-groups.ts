@@ -52,8 +52,14 @@ export function sortDocument(document: YamlDocument): Verdict {
   }
   const namesake = own === undefined ? '' : `, which is not ${own}`;
   const message = `kind ${kind} of ${group === '' ? 'the core group' : `group ${group}`}${namesake} is not checked here`;
-  const hint = groups.has(group) ? hintFor(kind) : undefined;
+  // Others have kinds with the same names.
+  const hint = isOfTheseProjects(group) ? hintFor(kind) : undefined;
   return { other: document.problemAt(['kind'], message, hint === undefined ? {} : { hint }) };
+}
+
+/** `networking.k8s.io` has Ingress, `telemetry.istio.io` Telemetry: groups of which nothing is checked. */
+function isOfTheseProjects(group: string): boolean {
+  return groups.has(group) || /\.(?:istio|k8s)\.io$/.test(group);
 }
 
 /** True for a kind of these projects for which there is no validation here. */

@@ -237,7 +237,7 @@ function readValues(values: readonly unknown[]): IstioDocuments {
 function documentOf(value: unknown, file: string): YamlDocument {
   return {
     value,
-    problemAt: (_path, message, { hint } = {}): Problem => ({
+    problemAt: (_path, message, { search, hint = search?.() } = {}): Problem => ({
       file,
       line: 1,
       column: 1,

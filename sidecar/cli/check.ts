@@ -54,11 +54,14 @@ async function runCheck(files: readonly string[], { json = false, strict = false
   const warnings = [...passedOver, ...worries];
   const problems = strict ? [...found, ...warnings, ...notChecked] : found;
   const isGood = problems.length === 0;
+  // Under --strict each is a problem, with its hint.
+  const hints = strict ? [] : otherKinds.filter(({ hint }) => hint !== undefined);
   if (!strict) {
     notePassedOver(passedOver);
     for (const one of worries) noteWarning(formatProblem(one));
   }
   for (const one of problems) noteProblem(one);
+  for (const { apiVersion, kind, hint } of hints) noteWarning(`${apiVersion} ${kind} is not checked: ${hint}`);
   const rest = strict || notChecked.length === 0 ? '' : `; not checked: ${named(otherKinds)}`;
   if (isGood) note(`${counted(checked, 'document')} ${checked === 1 ? 'is' : 'are'} valid${rest}`);
   else note(`${paint('red', 'error:', process.stderr)} ${counted(problems.length, 'problem')} found${rest}`);

@@ -103,6 +103,23 @@ t.test(
       stderr: '1 document is valid; not checked: 2 apps/v1 Deployment, 1 v1 Service\n',
     });
     t.match(await check(rendered, '--strict'), { code: 1, stderr: /^<stdin>:1:\d+: kind Deployment of group apps/ });
+    const virtual = written('networking.istio.io/v1', 'kind: VirtualService, metadata: { name: a }');
+    const ingress = written('networking.k8s.io/v1', 'kind: Ingress, metadata: { name: a }');
+    const namesake = written('example.test/v1', 'kind: Ingress, metadata: { name: a }');
+    const others = [virtual, virtual, ingress, namesake, good].join('\n---\n');
+    const { code, stderr } = await check(others);
+    t.equal(code, 0);
+    t.strictSame(
+      stderr.split('\n').filter((line) => line.includes('write it')),
+      [
+        'warning: networking.istio.io/v1 VirtualService is not checked: write it as an HTTPRoute',
+        'warning: networking.k8s.io/v1 Ingress is not checked: write it as a Gateway and an HTTPRoute',
+      ],
+      'once for each kind, and none for a namesake',
+    );
+    t.match(JSON.parse((await check(others, '--json')).stdout), {
+      otherKinds: [{ kind: 'VirtualService', count: 2, hint: 'write it as an HTTPRoute' }, {}, { hint: undefined }],
+    });
     t.match(JSON.parse((await check(rendered, '--json')).stdout), {
       ok: true,
       documents: 1,

@@ -5,6 +5,7 @@ import t from 'tap';
 import { z } from 'zod';
 import { formatProblem } from '../../cert-agent/base/errors.ts';
 import { keysAt, whereItBelongs } from '../../cert-agent/base/schema-keys.ts';
+import { parseYaml, readDocument } from '../../cert-agent/base/yaml.ts';
 import { checkDocuments } from '../../sidecar/analyze/check.ts';
 
 const port = z.strictObject({ port: z.number(), tls: z.strictObject({ mode: z.string() }).optional() });
@@ -41,6 +42,20 @@ t.test('the nearest place is named, through lists, maps, unions and wrappers', a
   ] as const)
     t.equal(whereItBelongs(schema, path, key), hint, `${path.join('.')} ${key}`);
   t.strictSame([...keysAt(schema, ['spec', 'rules', 0])], ['deep', 'flat']);
+});
+
+t.test('a file of wrong keys gets such hints for the first ones only', async (t) => {
+  const text = Array.from({ length: 50 }, (_, i) => `kind: x${i}\nport: 1`).join('\n---\n');
+  const { documents: parsed } = parseYaml(text, 'x.yaml');
+  const hints = parsed.flatMap((one) => {
+    const read = readDocument(z.strictObject({ kind: z.string(), inbound: z.array(port) }).partial(), one);
+    return 'problems' in read ? read.problems.map(({ hint }) => hint) : [];
+  });
+  t.equal(hints.length, 50, 'each is a problem');
+  t.strictSame(
+    hints.filter((one) => one !== undefined),
+    Array(20).fill("'port' belongs under 'inbound[]'"),
+  );
 });
 
 const documents = {

@@ -63,6 +63,12 @@ t.test('a settings file names the admin port of each command that asks one', asy
   const commands = [['status'], ['denials'], ['why', '--last'], ['policy', 'propose'], ['policy', 'shadow-report']];
   const ask = (args: readonly string[], file: string, ...more: string[]) =>
     runCommand(t, [...args, '--config', join(dir, file), ...more]);
+  t.match(await ask(['status'], 'socket.yaml'), {
+    code: 3,
+    stderr: new RegExp(
+      `cannot reach unix:${join(dir, 'none.sock')}: [\\s\\S]*hint: does the process with this admin socket`,
+    ),
+  });
   for (const args of commands) {
     const name = args.join(' ');
     t.match(await ask(args, 'off.yaml'), { code: 2, stdout: '', stderr: /off\.yaml has no 'admin'/ }, name);

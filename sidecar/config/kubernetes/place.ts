@@ -34,7 +34,7 @@ export function placeObjects(objects: readonly ReadObject[]): PlacedDocument[] {
       file,
       document: {
         value,
-        problemAt: (_path, message, { hint } = {}): Problem => ({
+        problemAt: (_path, message, { search, hint = search?.() } = {}): Problem => ({
           ...{ file, line: 1, column: 1, message },
           ...(hint === undefined ? {} : { hint }),
         }),
