@@ -270,7 +270,7 @@ t.test('a policy of a foreign kind closes the target that it misspells', async (
       webGateway +
       routeOf('r', `{ matches: [{ path: { value: /r } }], ${backend} }`) +
       routeOf('open', `{ matches: [{ path: { value: /open } }], ${backend} }`),
-    'policy.yaml': '',
+    'policy.yaml': '# nothing yet',
   });
   t.equal(await statusFor(gateway, '/r', 'h.test'), 200);
   for (const [name, document] of Object.entries(foreigners)) {
