@@ -61,7 +61,8 @@ t.test('the demo does what it should, and --keep leaves it running until the pri
   for (const line of next) t.match(await runShell(t, line), { code: 0 }, line);
   const noBrowser = chromium === undefined ? 'there is no chromium here' : false;
   await t.test("the demo's page works in a browser", { skip: noBrowser }, (t) => checkPage(t, urlIn(demo)));
-  t.match(await runShell(t, lines.find((line) => line.startsWith('  kill ')) ?? 'false'), { code: 0 });
+  const stopped = await runShell(t, lines.find((line) => line.startsWith('  kill ')) ?? 'false');
+  t.equal(stopped.code, 0, `${stopped.output} of ${demo.stdout().slice(-2000)}`);
   for (const pid of pidsIn(demo)) await until(() => !isRunning(pid), `process ${pid} to end`);
   t.same(demoDirsIn(tmp), []);
 });
