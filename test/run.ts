@@ -241,7 +241,7 @@ function announce(): void {
   const seconds = (known.reduce((a, b) => a + b, 0) / known.length) * (files.length / jobs);
   const last =
     seconds < 60 ? `about ${Math.ceil(seconds)} s, as last time` : `about ${Math.ceil(seconds / 60)} min, as last time`;
-  const first = files.length > 100 ? 'about 6 min on two cores' : 'all of them take about 6 min on two cores';
+  const first = files.length > 100 ? 'about 9 min on two cores' : 'all of them take about 9 min on two cores';
   console.log(
     `${files.length} files (${known.length === 0 ? first : last}); the complete output is written to .tap/last.tap`,
   );
