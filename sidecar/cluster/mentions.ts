@@ -11,14 +11,16 @@ const nameOf: Readonly<Record<string, (object: KeptObject) => string | undefined
   EndpointSlice: ({ text }) => /"kubernetes\.io\/service-name":"([^"\\]*)"/.exec(text)?.[1],
 };
 
-/** The names that the documents in force mention. A change costs what changed: one document may have 100,000 names. */
+/** The names in a document, for all who ask. */
+const namesOf = new WeakMap<KeptObject, readonly string[]>();
+
+/** The names that documents mention. A change costs what changed: one document may have 100,000 names. */
 export class Mentions {
   #documents: ReadonlySet<KeptObject> = new Set();
-  readonly #names = new WeakMap<KeptObject, readonly string[]>();
   /** How many documents mention a name. */
   readonly #counts = new Map<string, number>();
 
-  /** Takes the documents that are in force from now on. */
+  /** Takes the documents that count from now on. */
   update(objects: readonly KeptObject[]): void {
     const next = new Set(objects.filter(({ kind }) => !Object.hasOwn(nameOf, kind)));
     for (const one of next) if (!this.#documents.has(one)) this.#count(one, 1);
@@ -41,11 +43,11 @@ export class Mentions {
 
   /** Every reference of a document has a `name`, at whatever depth. */
   #namesIn(object: KeptObject): readonly string[] {
-    const known = this.#names.get(object);
+    const known = namesOf.get(object);
     if (known !== undefined) return known;
     const found = new Set(Array.from(object.text.matchAll(/"name":"([^"\\]*)"/g), ([, name]) => name!));
     const names = [...found];
-    this.#names.set(object, names);
+    namesOf.set(object, names);
     return names;
   }
 }

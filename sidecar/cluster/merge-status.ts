@@ -1,7 +1,7 @@
-// What a status becomes: our entries beside those of other controllers, and of other gateways of ours. `parents` of routes and `ancestors` of policies
-// are atomic lists in Gateway API's CRDs (`x-kubernetes-list-type`): server-side apply would own all of them, so they are
-// read, changed and written with the version that was read. `conditions` and `listeners` of Gateways are maps by type and
-// name: those are applied, and fields of others stay.
+// What a status becomes: our entries beside those of other controllers, and of other gateways of ours. `parents` of
+// routes and `ancestors` of policies are atomic lists in Gateway API's CRDs (`x-kubernetes-list-type`): server-side
+// apply would own all of them, so they are read, changed and written with the version that was read. `conditions`
+// and `listeners` of Gateways are maps by type and name: those are applied, and fields of others stay.
 
 import { isDeepStrictEqual } from 'node:util';
 import { treeOf } from './objects.ts';

@@ -118,6 +118,8 @@ export class ClusterStore {
   /** The last complete documents. */
   #documents: Snapshot | undefined = undefined;
   readonly #mentions = new Mentions();
+  /** The same of documents that wait. */
+  readonly #mentionsOfStaged = new Mentions();
   /** Documents changed since they were last taken up. */
   #isDirty = true;
   #staged: Staged | undefined = undefined;
@@ -212,19 +214,33 @@ export class ClusterStore {
   /** Takes documents that are the same as they were before the proof: at that time they were all there at once. */
   #judge(before: Snapshot, at: number): void {
     const now = this.#readDocuments();
-    const changed = namespacesThatDiffer(before, now);
+    const isRelevant = this.#relevance(before, now);
+    const changed = namespacesThatDiffer(before.filter(isRelevant), now.filter(isRelevant));
     for (const one of this.#changingSince.keys()) if (!changed.has(one)) this.#changingSince.delete(one);
     for (const one of changed) if (!this.#changingSince.has(one)) this.#changingSince.set(one, at);
     const isRested = this.#rest(changed);
     if (isRested || this.#close(changed, now)) this.#isDirty = true;
     const taken = this.#withoutRestless(now);
-    if (namespacesThatDiffer(this.#withoutRestless(before), taken).size > 0) {
+    if (namespacesThatDiffer(this.#withoutRestless(before).filter(isRelevant), taken.filter(isRelevant)).size > 0) {
       this.#isDirty = true;
       return;
     }
     this.client.isEarly = false;
     [this.#documents, this.#isStale] = [taken, true];
     this.#mentions.update(taken);
+  }
+
+  /**
+   * What may matter to a gateway. A cluster has many Services that no document names, and namespaces without a document:
+   * there, something changes in every proof.
+   */
+  #relevance(before: Snapshot, now: Snapshot): (object: KeptObject) => boolean {
+    const both = [...before, ...now];
+    const isDocument = ({ kind }: KeptObject): boolean => kind !== 'Service' && kind !== 'Namespace';
+    const spaces = new Set(both.filter(isDocument).map(({ namespace }) => namespace));
+    this.#mentionsOfStaged.update(both.filter(isDocument));
+    const named = new Set(this.#mentionsOfStaged.only(both));
+    return (one) => (one.kind === 'Namespace' ? spaces.has(one.name) : !isDocument(one) ? named.has(one) : true);
   }
 
   /** Closes namespaces that changed for too long. True if there was one. */

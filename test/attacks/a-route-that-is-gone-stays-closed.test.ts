@@ -153,6 +153,30 @@ t.test('a route and a Gateway that wait for a finalizer are gone', async (t) => 
   t.ok(names.includes('SecurityPolicy deny-r'), 'a policy protects until it is gone');
 });
 
+t.test('Services that no document names, and namespaces without one, hold up nothing', async (t) => {
+  const api = await startFilled(t);
+  const store = await follow(t, api);
+  await until(() => api.watches() >= 14 || undefined, 'the watches');
+  let changes = 0;
+  const change = (): void => {
+    const [name, namespace] = [`busy-${changes++}`, 'team'];
+    api.put({ apiVersion: 'v1', kind: 'Service', metadata: { name, namespace }, spec: { ports: [{ port: 80 }] } });
+    api.put({ apiVersion: 'v1', kind: 'Namespace', metadata: { name } });
+  };
+  change();
+  api.put(routeIn('shop', 'later', 'later.test'));
+  await until(
+    () => {
+      change();
+      return namesOf(store).includes('HTTPRoute later') || undefined;
+    },
+    'the route',
+    20_000,
+  );
+  t.ok(changes > 0);
+  t.equal(store.closed().size, 0);
+});
+
 t.test('a namespace that changes all the time is closed, and holds up the others no longer', async (t) => {
   const api = await startFilled(t);
   for (const one of [routeIn('team', 't', 'team.test'), denyFor('team', 't')]) api.put(one);
