@@ -3,16 +3,23 @@
 import { parsed } from './client.ts';
 import { type KeptObject, treeOf } from './objects.ts';
 
-/** The namespaces with a document that is only in one of them, or has another text; '' for those without one. */
-export function namespacesThatDiffer(before: readonly KeptObject[], now: readonly KeptObject[]): ReadonlySet<string> {
+/** The kinds of documents that differ, by namespace; '' for those without one. */
+export type Differences = ReadonlyMap<string, ReadonlySet<string>>;
+
+/** Documents that are only in one of them, or have another text. */
+export function differencesOf(before: readonly KeptObject[], now: readonly KeptObject[]): Differences {
   const left = new Map(before.map((one) => [keyOf(one), one]));
-  const found = new Set<string>();
+  const found = new Map<string, Set<string>>();
+  const differs = ({ kind, namespace = '' }: KeptObject): void => {
+    const kinds = found.get(namespace) ?? new Set();
+    found.set(namespace, kinds.add(kind));
+  };
   for (const one of now) {
     const key = keyOf(one);
-    if (left.get(key)?.text !== one.text) found.add(one.namespace ?? '');
+    if (left.get(key)?.text !== one.text) differs(one);
     left.delete(key);
   }
-  for (const { namespace = '' } of left.values()) found.add(namespace);
+  for (const one of left.values()) differs(one);
   return found;
 }
 

@@ -12,7 +12,7 @@ import { Follower, type FollowTimes } from './follow.ts';
 import type { WatchedKind } from './kinds.ts';
 import { Mentions, sameTexts } from './mentions.ts';
 import type { KeptObject } from './objects.ts';
-import { closedRoute, namespacesThatDiffer } from './same-documents.ts';
+import { closedRoute, type Differences, differencesOf } from './same-documents.ts';
 
 export interface StoreOptions {
   readonly server: ApiServer;
@@ -32,7 +32,10 @@ export type StoreTimes = ClientTimes &
     readonly proofMs: number;
     /** For so long an API server that was away may forbid what it allows: it does not know its roles yet. */
     readonly rolesMs: number;
-    /** A namespace whose documents changed in every proof for so long is closed: it must not keep out all others. */
+    /**
+     * A namespace whose documents changed in every proof for so long, while no documents could be taken, is closed: it must
+     * not keep out all others. Twice as long if only its routes changed.
+     */
     readonly restlessMs: number;
   };
 
@@ -74,6 +77,13 @@ interface Staged {
   readonly documents: Snapshot;
   /** performance.now() when the documents were read. */
   readonly at: number;
+}
+
+/** A namespace whose documents changed in each proof since the last documents were taken. */
+interface Changing {
+  /** performance.now() at the first of them. */
+  readonly since: number;
+  readonly kinds: ReadonlySet<string>;
 }
 
 /** A namespace whose documents change all the time, and what stays of it: its routes, which answer 500. */
@@ -123,8 +133,9 @@ export class ClusterStore {
   /** Documents changed since they were last taken up. */
   #isDirty = true;
   #staged: Staged | undefined = undefined;
-  /** performance.now() of the first of the proofs in a row in which documents of a namespace changed. */
-  readonly #changingSince = new Map<string, number>();
+  /** The documents from before the last proof. Undefined if there was none since all kinds are followed. */
+  #provenBefore: Snapshot | undefined = undefined;
+  readonly #changing = new Map<string, Changing>();
   readonly #restless = new Map<string, Restless>();
   /** performance.now() from which on the next documents are proven, and what waits for it. */
   #nextProofAt = 0;
@@ -193,6 +204,7 @@ export class ClusterStore {
    */
   #takeUp(): void {
     if (this.#blind() !== undefined) {
+      this.#provenBefore = undefined;
       if (this.#staged !== undefined) [this.#staged, this.#isDirty] = [undefined, true];
       return;
     }
@@ -211,64 +223,89 @@ export class ClusterStore {
     if (this.#isDirty) this.#mustWait();
   }
 
-  /** Takes documents that are the same as they were before the proof: at that time they were all there at once. */
+  /**
+   * Takes documents that were all there at once: those that are the same as they were before the proof. If only one list
+   * changes all the time, those from before the proof: that list was read after the proof of before, and everything else
+   * has been the same since.
+   */
   #judge(before: Snapshot, at: number): void {
     const now = this.#readDocuments();
-    const isRelevant = this.#relevance(before, now);
-    const changed = namespacesThatDiffer(before.filter(isRelevant), now.filter(isRelevant));
-    for (const one of this.#changingSince.keys()) if (!changed.has(one)) this.#changingSince.delete(one);
-    for (const one of changed) if (!this.#changingSince.has(one)) this.#changingSince.set(one, at);
-    const isRested = this.#rest(changed);
-    if (isRested || this.#close(changed, now)) this.#isDirty = true;
-    const taken = this.#withoutRestless(now);
-    if (namespacesThatDiffer(this.#withoutRestless(before).filter(isRelevant), taken.filter(isRelevant)).size > 0) {
-      this.#isDirty = true;
-      return;
-    }
+    const earlier = this.#provenBefore;
+    this.#provenBefore = before;
+    const isRelevant = this.#relevance([...(earlier ?? []), ...before, ...now]);
+    const relevant = (one: Snapshot): Snapshot => one.filter(isRelevant);
+    this.#watchRestlessness(differencesOf(relevant(before), relevant(now)), now, at);
+    const [old, middle, taken] = [earlier ?? [], before, now].map((one) => this.#withoutRestless(one)) as [
+      Snapshot,
+      Snapshot,
+      Snapshot,
+    ];
+    const lately = this.#listsOf(differencesOf(relevant(middle), relevant(taken)));
+    if (lately.size === 0) return this.#takeDocuments(taken);
+    this.#isDirty = true;
+    if (earlier === undefined) return;
+    const lists = new Set([...lately, ...this.#listsOf(differencesOf(relevant(old), relevant(middle)))]);
+    if (lists.size === 1) this.#takeDocuments(middle);
+  }
+
+  #takeDocuments(taken: Snapshot): void {
     this.client.isEarly = false;
+    this.#changing.clear();
     [this.#documents, this.#isStale] = [taken, true];
     this.#mentions.update(taken);
+  }
+
+  /** Each is one answer of the API server: a kind, in one namespace if only some are followed. */
+  #listsOf(differences: Differences): ReadonlySet<string> {
+    const isOne = this.#namespaces === undefined;
+    return new Set(
+      [...differences].flatMap(([namespace, kinds]) =>
+        [...kinds].map((kind) => (isOne ? kind : `${kind} ${namespace}`)),
+      ),
+    );
   }
 
   /**
    * What may matter to a gateway. A cluster has many Services that no document names, and namespaces without a document:
    * there, something changes in every proof.
    */
-  #relevance(before: Snapshot, now: Snapshot): (object: KeptObject) => boolean {
-    const both = [...before, ...now];
+  #relevance(all: Snapshot): (object: KeptObject) => boolean {
     const isDocument = ({ kind }: KeptObject): boolean => kind !== 'Service' && kind !== 'Namespace';
-    const spaces = new Set(both.filter(isDocument).map(({ namespace }) => namespace));
-    this.#mentionsOfStaged.update(both.filter(isDocument));
-    const named = new Set(this.#mentionsOfStaged.only(both));
+    const spaces = new Set(all.filter(isDocument).map(({ namespace }) => namespace));
+    this.#mentionsOfStaged.update(all.filter(isDocument));
+    const named = new Set(this.#mentionsOfStaged.only(all));
     return (one) => (one.kind === 'Namespace' ? spaces.has(one.name) : !isDocument(one) ? named.has(one) : true);
   }
 
-  /** Closes namespaces that changed for too long. True if there was one. */
-  #close(changed: ReadonlySet<string>, now: Snapshot): boolean {
-    let isAny = false;
-    for (const namespace of changed) {
-      const isLong = performance.now() - this.#changingSince.get(namespace)! > this.#times.restlessMs;
+  /** Opens namespaces that did not change in a proof, and closes those that changed for too long. */
+  #watchRestlessness(changed: Differences, now: Snapshot, at: number): void {
+    for (const one of this.#changing.keys()) if (!changed.has(one)) this.#changing.delete(one);
+    for (const one of this.#restless.keys())
+      if (!changed.has(one)) {
+        this.#restless.delete(one);
+        this.#isDirty = true;
+      }
+    for (const [namespace, kinds] of changed) {
+      const { since, kinds: before } = this.#changing.get(namespace) ?? { since: at, kinds: new Set<string>() };
+      const all = new Set([...before, ...kinds]);
+      this.#changing.set(namespace, { since, kinds: all });
+      // Routes that change all the time hold nobody up if nothing else does. So they come last.
+      const isRoutes = [...all].every((kind) => this.#routeKinds.has(kind));
+      const isLong = performance.now() - since > (isRoutes ? 2 : 1) * this.#times.restlessMs;
       // What has no namespace concerns all, and only administrators can change it.
-      if (!isLong || namespace === '' || this.#restless.has(namespace)) continue;
-      // Without its routes, wider ones of others would take their requests.
-      const routes = now
-        .filter((one) => one.namespace === namespace && this.#routeKinds.has(one.kind))
-        .map(closedRoute);
-      this.#restless.set(namespace, { routes });
-      this.#log.error(
-        { code: 'kubernetes_invalid', namespace },
-        `namespace ${namespace} ${changesAllTheTime}: its routes answer 500, and none of its other documents is in force, until it does not`,
-      );
-      isAny = true;
+      if (isLong && namespace !== '' && !this.#restless.has(namespace)) this.#close(namespace, now);
     }
-    return isAny;
   }
 
-  /** Opens namespaces that did not change in a proof. True if there was one. */
-  #rest(changed: ReadonlySet<string>): boolean {
-    const quiet = [...this.#restless.keys()].filter((one) => !changed.has(one));
-    for (const one of quiet) this.#restless.delete(one);
-    return quiet.length > 0;
+  #close(namespace: string, now: Snapshot): void {
+    // Without its routes, wider ones of others would take their requests.
+    const routes = now.filter((one) => one.namespace === namespace && this.#routeKinds.has(one.kind)).map(closedRoute);
+    this.#restless.set(namespace, { routes });
+    this.#isDirty = true;
+    this.#log.error(
+      { code: 'kubernetes_invalid', namespace },
+      `namespace ${namespace} ${changesAllTheTime}: its routes answer 500, and none of its other documents is in force, until it does not`,
+    );
   }
 
   #withoutRestless(documents: Snapshot): Snapshot {

@@ -2,42 +2,29 @@
 
 import t from 'tap';
 import { gatewayKinds, protects } from '../../sidecar/cluster/kinds.ts';
-import { ClusterStore, type StoreTimes } from '../../sidecar/cluster/store.ts';
-import { failure, startApiServer } from '../fixtures/api-server.ts';
-import { logTo } from '../fixtures/mesh.ts';
+import type { StoreTimes } from '../../sidecar/cluster/store.ts';
+import { type FakeApiServer, failure, startApiServer } from '../fixtures/api-server.ts';
 import { type Owner, until } from '../fixtures/process.ts';
 import {
   denyFor,
   envoyGateway,
   fill,
+  namesIn,
   policyIn,
   routeIn,
   served,
   serviceOf,
   sliceOf,
   startFilled,
+  startStore,
   startWatched,
   statusOf,
 } from '../fixtures/watched.ts';
 
 const kinds = gatewayKinds(['RequestValidation'], 'sallyport.dev', 'v1alpha1');
 
-async function follow(
-  t: Owner,
-  api: Awaited<ReturnType<typeof startApiServer>>,
-  more: Partial<StoreTimes> = {},
-  lines: Record<string, unknown>[] = [],
-): Promise<ClusterStore> {
-  const { url, caFile, tokenFile } = api;
-  const times = { firstWaitMs: 20, longestWaitMs: 60, absentMs: 60_000, absentGuardMs: 30, answerMs: 2000, ...more };
-  const store = new ClusterStore({
-    ...{ server: { url, caFile, tokenFile }, kinds, namespaces: undefined, log: logTo(lines), times },
-  });
-  t.teardown(() => store.close());
-  return store;
-}
-
-const namesOf = (store: ClusterStore): string[] => (store.snapshot() ?? []).map(({ kind, name }) => `${kind} ${name}`);
+const follow = (t: Owner, api: FakeApiServer, times: Partial<StoreTimes> = {}, lines: Record<string, unknown>[] = []) =>
+  startStore(t, api, { kinds, times: { answerMs: 2000, ...times }, lines });
 
 t.test('policies that are forbidden later: a new route waits for them, endpoints do not', async (t) => {
   const api = await startFilled(t);
@@ -76,7 +63,7 @@ t.test('a kind that protects is absent only if the API server says so itself, an
     else failure(response, 404, 'NotFound', 'the server could not find the requested resource');
     return true;
   };
-  const store = await follow(t, api);
+  const store = follow(t, api);
   await until(() => asked > 12 || undefined, 'several looks');
   t.equal(store.snapshot(), undefined);
   t.match(store.waitingFor(), /securitypolicies|backendtrafficpolicies|clienttrafficpolicies/);
@@ -88,7 +75,7 @@ t.test('a kind that protects is absent only if the API server says so itself, an
 
 t.test('without the kinds of Gateway API there is no state', async (t) => {
   const api = await startApiServer(t, []);
-  const store = await follow(t, api);
+  const store = follow(t, api);
   await until(
     () => /has no kind (?:GatewayClass|Gateway|HTTPRoute|ReferenceGrant)/.test(store.waitingFor() ?? '') || undefined,
     'why',
@@ -102,7 +89,7 @@ t.test(
     const api = await startFilled(t);
     api.put(denyFor('shop', 'r'));
     api.denied.add(envoyGateway);
-    const store = await follow(t, api);
+    const store = follow(t, api);
     const lists = (): number => api.calls.filter(({ path }) => path.endsWith('/securitypolicies')).length;
     await until(() => lists() > 5 || undefined, 'several looks');
     t.equal(store.snapshot(), undefined);
@@ -112,7 +99,7 @@ t.test(
     );
     api.denied.clear();
     await until(() => store.snapshot(), 'the first snapshot');
-    t.ok(namesOf(store).includes('SecurityPolicy deny-r'));
+    t.ok(namesIn(store).includes('SecurityPolicy deny-r'));
   },
 );
 
@@ -150,7 +137,7 @@ t.test('discovery that is forbidden, that is HTML, or that contradicts the list 
     return true;
   };
   const lines: Record<string, unknown>[] = [];
-  const store = await follow(t, api, {}, lines);
+  const store = follow(t, api, {}, lines);
   for (const [first, second, pattern] of answers) {
     [apis, inGroup] = [first, second];
     await until(() => lines.some(({ msg }) => pattern.test(String(msg))) || undefined, String(pattern));
@@ -165,7 +152,7 @@ t.test('a kind that was there is gone only by discovery, and by looks that are s
   const api = await startFilled(t);
   api.put(denyFor('shop', 'r'));
   const absentGuardMs = 400;
-  const store = await follow(t, api, { absentGuardMs });
+  const store = follow(t, api, { absentGuardMs });
   await until(() => store.snapshot(), 'the first snapshot');
   await until(() => api.watches() >= 12 || undefined, 'the watches');
   const looks = (): number => api.calls.filter(({ path }) => path === '/apis').length;
@@ -174,22 +161,22 @@ t.test('a kind that was there is gone only by discovery, and by looks that are s
   api.endWatches();
   const before = looks();
   await until(() => looks() > before + 8 || undefined, 'several looks');
-  t.ok(namesOf(store).includes('SecurityPolicy deny-r'), 'its list and its resources are denied, and /apis names it');
+  t.ok(namesIn(store).includes('SecurityPolicy deny-r'), 'its list and its resources are denied, and /apis names it');
   const from = performance.now();
   api.groups.delete(envoyGateway);
-  await until(() => !namesOf(store).includes('SecurityPolicy deny-r') || undefined, 'the end of the kind');
+  await until(() => !namesIn(store).includes('SecurityPolicy deny-r') || undefined, 'the end of the kind');
   t.ok(performance.now() - from >= absentGuardMs, `after ${performance.now() - from} ms`);
   t.equal(store.placeOf('SecurityPolicy'), undefined);
   [...api.denied].map((one) => api.denied.delete(one));
   api.groups.add(envoyGateway);
-  await until(() => namesOf(store).includes('SecurityPolicy deny-r') || undefined, 'and it comes back');
+  await until(() => namesIn(store).includes('SecurityPolicy deny-r') || undefined, 'and it comes back');
 });
 
 t.test('a kind that comes: its documents are in force before the routes that came after them', async (t) => {
   const api = await startApiServer(t);
   fill(api);
   // No look comes by itself: only a change of documents makes one.
-  const store = await follow(t, api, { absentGuardMs: 3_600_000 });
+  const store = follow(t, api, { absentGuardMs: 3_600_000 });
   await until(() => store.snapshot(), 'the first snapshot');
   await until(() => api.watches() >= 11 || undefined, 'the watches');
   api.groups.add(envoyGateway);
@@ -204,13 +191,13 @@ t.test('a kind that comes: its documents are in force before the routes that cam
   api.put(routeIn('shop', 'new', 'new.test'));
   await until(() => store.find('HTTPRoute', 'shop', 'new'), 'the route has arrived');
   await until(() => {
-    t.notOk(namesOf(store).includes('HTTPRoute new'), 'the route waits for the look');
+    t.notOk(namesIn(store).includes('HTTPRoute new'), 'the route waits for the look');
     return held.length > 0 || undefined;
   }, 'the look for policies');
   isHeld = false;
   for (const one of held) one();
   const first = await until(() => {
-    const names = namesOf(store);
+    const names = namesIn(store);
     return names.includes('HTTPRoute new') ? names : undefined;
   }, 'the route');
   t.ok(first.includes('SecurityPolicy deny-new'), 'the first state with the route has its policy');
@@ -243,7 +230,7 @@ for (const [mode, what] of [
 ] as const satisfies readonly (readonly [Mode, string])[])
   t.test(`${what}: a route waits for the policy that was there first`, async (t) => {
     const api = await startFilled(t);
-    const store = await follow(t, api, { proofMs: 20, answerMs: 30_000 });
+    const store = follow(t, api, { proofMs: 20, answerMs: 30_000 });
     await until(() => store.snapshot(), 'the first snapshot');
     await until(() => api.watches() >= 14 || undefined, 'the watches');
     let isHeld = true;
@@ -264,13 +251,13 @@ for (const [mode, what] of [
     api.put(routeIn('shop', 'new', 'new.test'));
     await until(() => store.find('HTTPRoute', 'shop', 'new'), 'the route has arrived');
     await until(() => {
-      t.notOk(namesOf(store).includes('HTTPRoute new'), 'the route waits for the list');
+      t.notOk(namesIn(store).includes('HTTPRoute new'), 'the route waits for the list');
       return held.length > 0 || undefined;
     }, 'the list of policies');
     isHeld = false;
     for (const one of held) one();
     const first = await until(() => {
-      const names = namesOf(store);
+      const names = namesIn(store);
       return names.includes('HTTPRoute new') ? names : undefined;
     }, 'the route');
     t.ok(first.includes('SecurityPolicy deny-new'), 'the first state with the route has its policy');
@@ -283,7 +270,7 @@ t.test('Gateways, namespaces, classes, Services and unknown kinds protect, too',
   for (const plural of ['gateways', 'namespaces', 'gatewayclasses', 'services']) {
     const api = await startFilled(t);
     const lines: Record<string, unknown>[] = [];
-    const store = await follow(t, api, { proofMs: 20 }, lines);
+    const store = follow(t, api, { proofMs: 20 }, lines);
     await until(() => store.snapshot(), 'the first snapshot');
     await until(() => api.watches() >= 14 || undefined, 'the watches');
     let isForbidden = true;
@@ -296,16 +283,16 @@ t.test('Gateways, namespaces, classes, Services and unknown kinds protect, too',
     await until(() => JSON.stringify(lines).includes(`forbids us to watch ${plural}`) || undefined, `no ${plural}`);
     api.put(routeIn('shop', 'new', 'new.test'));
     await until(() => store.find('HTTPRoute', 'shop', 'new'), 'the route has arrived');
-    t.notOk(namesOf(store).includes('HTTPRoute new'), `without ${plural} no route is new`);
+    t.notOk(namesIn(store).includes('HTTPRoute new'), `without ${plural} no route is new`);
     isForbidden = false;
-    await until(() => namesOf(store).includes('HTTPRoute new') || undefined, 'the route');
+    await until(() => namesIn(store).includes('HTTPRoute new') || undefined, 'the route');
   }
 });
 
 t.test('changes without end cost few lists, and keep out no other document', async (t) => {
   const api = await startFilled(t);
   const proofMs = 200;
-  const store = await follow(t, api, { proofMs });
+  const store = follow(t, api, { proofMs });
   await until(() => store.snapshot(), 'the first snapshot');
   await until(() => api.watches() >= 14 || undefined, 'the watches');
   const lists = (): number =>
@@ -315,7 +302,7 @@ t.test('changes without end cost few lists, and keep out no other document', asy
   let changes = 0;
   await until(() => {
     api.put(policyIn('team', 'other', { authorization: { defaultAction: 'Deny', rules: [{ name: `${changes++}` }] } }));
-    return namesOf(store).includes('HTTPRoute new') || undefined;
+    return namesIn(store).includes('HTTPRoute new') || undefined;
   }, 'the route');
   const rounds = Math.ceil((performance.now() - from) / proofMs) + 1;
   // A list after which the watch begins again has the change that the next one must prove.
@@ -324,7 +311,7 @@ t.test('changes without end cost few lists, and keep out no other document', asy
 
 t.test('lists of data that hang hold up no document', async (t) => {
   const api = await startFilled(t);
-  const store = await follow(t, api, { proofMs: 20, answerMs: 600_000 });
+  const store = follow(t, api, { proofMs: 20, answerMs: 600_000 });
   await until(() => store.snapshot(), 'the first snapshot');
   await until(() => api.watches() >= 14 || undefined, 'the watches');
   const data = ['secrets', 'configmaps', 'endpointslices'];
@@ -342,5 +329,5 @@ t.test('lists of data that hang hold up no document', async (t) => {
   await until(() => held > 0 || undefined, 'a list that hangs');
   await until(() => api.watches() >= 12 || undefined, 'the watches of documents');
   api.put(routeIn('shop', 'new', 'new.test'));
-  await until(() => namesOf(store).includes('HTTPRoute new') || undefined, 'the route');
+  await until(() => namesIn(store).includes('HTTPRoute new') || undefined, 'the route');
 });

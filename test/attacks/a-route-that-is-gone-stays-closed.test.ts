@@ -1,13 +1,13 @@
 // A route that is deleted before its policy is never open without it, however late we hear of either.
 
 import t from 'tap';
-import { gatewayKinds } from '../../sidecar/cluster/kinds.ts';
-import { ClusterStore } from '../../sidecar/cluster/store.ts';
+import type { ClusterStore } from '../../sidecar/cluster/store.ts';
 import { type Any, type FakeApiServer, failure } from '../fixtures/api-server.ts';
-import { logTo } from '../fixtures/mesh.ts';
 import { type Owner, until } from '../fixtures/process.ts';
 import {
   denyFor,
+  followStore,
+  namesIn,
   object,
   policyIn,
   routeIn,
@@ -17,31 +17,15 @@ import {
   statusOf,
 } from '../fixtures/watched.ts';
 
-const kinds = gatewayKinds([], 'sallyport.dev', 'v1alpha1');
-
-async function follow(
-  t: Owner,
-  { url, caFile, tokenFile }: FakeApiServer,
-  namespaces?: readonly string[],
-  restlessMs = 60_000,
-) {
-  const times = { firstWaitMs: 20, longestWaitMs: 60, absentMs: 60_000, absentGuardMs: 30, proofMs: 20, restlessMs };
-  const store = new ClusterStore({
-    ...{ server: { url, caFile, tokenFile }, kinds, namespaces, log: logTo([]), times },
-  });
-  t.teardown(() => store.close());
-  await until(() => store.snapshot(), 'the first snapshot');
-  return store;
-}
+const follow = (t: Owner, api: FakeApiServer, namespaces?: readonly string[], restlessMs = 60_000) =>
+  followStore(t, api, { namespaces, times: { proofMs: 20, restlessMs } });
 
 const gatewayRef = { group: 'gateway.networking.k8s.io', kind: 'Gateway', name: 'g' };
-
-const namesOf = (store: ClusterStore): string[] => (store.snapshot() ?? []).map(({ kind, name }) => `${kind} ${name}`);
 
 /** Route r is never in a state without its policy. Ends when both are gone. */
 const neverOpen = (t: Any, store: ClusterStore) =>
   until(() => {
-    const names = namesOf(store);
+    const names = namesIn(store);
     const [route, policy] = ['HTTPRoute r', 'SecurityPolicy deny-r'].map((one) => names.includes(one));
     if (route && !policy) t.fail('the route is in force without its policy');
     return (!route && !policy) || undefined;
@@ -74,7 +58,7 @@ for (const [what, watchOf] of [
     if (watchOf !== undefined) {
       const before = held;
       await until(() => held > before + 3 || undefined, 'some more tries');
-      t.ok(namesOf(store).includes('SecurityPolicy deny-r'), 'it stays while routes are not followed');
+      t.ok(namesIn(store).includes('SecurityPolicy deny-r'), 'it stays while routes are not followed');
       isHeld = false;
     }
     await neverOpen(t, store);
@@ -103,10 +87,10 @@ t.test(
     const before = refused;
     await until(() => refused > before + 40 || undefined, 'more tries');
     for (const name of ['HTTPRoute t', 'SecurityPolicy deny-t', 'SecurityPolicy deny-g'])
-      t.ok(namesOf(store).includes(name), `${name} stays`);
+      t.ok(namesIn(store).includes(name), `${name} stays`);
     isForbidden = false;
     await until(() => {
-      const [route, policy] = ['HTTPRoute t', 'SecurityPolicy deny-t'].map((one) => namesOf(store).includes(one));
+      const [route, policy] = ['HTTPRoute t', 'SecurityPolicy deny-t'].map((one) => namesIn(store).includes(one));
       if (route && !policy) t.fail('the route is in force without its policy');
       return (!route && !policy) || undefined;
     }, 'both are gone');
@@ -143,11 +127,11 @@ t.test('a route and a Gateway that wait for a finalizer are gone', async (t) => 
   const listeners = [{ name: 'http', port: 80, protocol: 'HTTP' }];
   api.put(object('Gateway', 'second', { spec: { gatewayClassName: 'sallyport', listeners } }));
   const store = await follow(t, api);
-  t.ok(namesOf(store).includes('HTTPRoute r'));
+  t.ok(namesIn(store).includes('HTTPRoute r'));
   api.put(deleted(routeIn('shop', 'r', 'a.test')));
   api.put(deleted(api.get('Gateway', 'second', 'shop')));
   const names = await until(() => {
-    const all = namesOf(store);
+    const all = namesIn(store);
     return all.includes('HTTPRoute r') || all.includes('Gateway second') ? undefined : all;
   }, 'both are gone');
   t.ok(names.includes('SecurityPolicy deny-r'), 'a policy protects until it is gone');
@@ -168,7 +152,7 @@ t.test('Services that no document names, and namespaces without one, hold up not
   await until(
     () => {
       change();
-      return namesOf(store).includes('HTTPRoute later') || undefined;
+      return namesIn(store).includes('HTTPRoute later') || undefined;
     },
     'the route',
     20_000,
@@ -177,30 +161,54 @@ t.test('Services that no document names, and namespaces without one, hold up not
   t.equal(store.closed().size, 0);
 });
 
-t.test('a namespace that changes all the time is closed, and holds up the others no longer', async (t) => {
+const isServed = (store: ClusterStore, name: string): boolean | undefined =>
+  store
+    .snapshot()
+    ?.find((one) => one.kind === 'HTTPRoute' && one.name === name)
+    ?.text.includes('backendRefs');
+
+t.test('a route that changes all the time holds up nothing', async (t) => {
   const api = await startFilled(t);
   for (const one of [routeIn('team', 't', 'team.test'), denyFor('team', 't')]) api.put(one);
+  const store = await follow(t, api, undefined, 60_000);
+  await until(() => api.watches() >= 14 || undefined, 'the watches');
+  let changes = 0;
+  const change = (): void => api.put(routeIn('team', 'busy', `busy-${changes++}.test`));
+  change();
+  api.put(denyFor('shop', 'r'));
+  await until(() => {
+    change();
+    return (namesIn(store).includes('SecurityPolicy deny-r') && isServed(store, 'busy')) || undefined;
+  }, 'the policy of another namespace, and the route');
+  t.equal(store.closed().size, 0);
+});
+
+t.test('a namespace that changes all the time in two lists is closed, and holds up the others no longer', async (t) => {
+  const api = await startFilled(t);
+  const others = [routeIn('team', 't', 'team.test'), denyFor('team', 't'), routeIn('canary', 'c', 'c.test')];
+  for (const one of others) api.put(one);
   const store = await follow(t, api, undefined, 400);
   await until(() => api.watches() >= 14 || undefined, 'the watches');
   let changes = 0;
-  const change = (): void =>
-    api.put(policyIn('team', 'busy', { authorization: { defaultAction: 'Deny', rules: [{ name: `${changes++}` }] } }));
-  const served = (name: string): boolean | undefined =>
-    store
-      .snapshot()
-      ?.find((one) => one.kind === 'HTTPRoute' && one.name === name)
-      ?.text.includes('backendRefs');
+  const change = (): void => {
+    changes++;
+    api.put(policyIn('team', 'busy', { authorization: { rules: [{ name: `${changes}` }] } }));
+    api.put(policyIn('team', 'busy', { retry: { numRetries: changes } }, 'BackendTrafficPolicy'));
+    api.put(routeIn('canary', 'c', `c-${changes}.test`));
+  };
   change();
   api.put(routeIn('shop', 'later', 'later.test'));
   await until(() => {
     change();
-    if (!namesOf(store).includes('SecurityPolicy deny-t') && served('t')) t.fail('a route without its policy');
-    return served('later');
+    if (!namesIn(store).includes('SecurityPolicy deny-t') && isServed(store, 't')) t.fail('a route without its policy');
+    return isServed(store, 'later');
   }, 'the route of another namespace');
-  t.equal(served('t'), false, 'its own route answers 500, and takes its requests');
-  t.notOk(namesOf(store).includes('SecurityPolicy busy'));
+  t.equal(isServed(store, 't'), false, 'its own route answers 500, and takes its requests');
+  t.notOk(namesIn(store).includes('SecurityPolicy busy'));
   t.match(store.closed().get('team'), /changes all the time/);
-  await until(() => served('t'), 'it is served once it is quiet');
-  t.ok(namesOf(store).includes('SecurityPolicy deny-t'));
+  t.strictSame([...store.closed().keys()], ['team'], 'one in which only routes change goes on');
+  t.equal(isServed(store, 'c'), true);
+  await until(() => isServed(store, 't'), 'it is served once it is quiet');
+  t.ok(namesIn(store).includes('SecurityPolicy deny-t'));
   t.equal(store.closed().size, 0);
 });
