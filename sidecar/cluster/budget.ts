@@ -1,5 +1,5 @@
 // How many bytes of objects are kept, of all kinds together: for each namespace, and in total. One tenant's objects must
-// not take the memory of all, and must not keep those of others away.
+// not take the memory of all, and must not keep those of others away: who has the most gives way.
 
 import { getHeapStatistics } from 'node:v8';
 import type { KeptObject } from './objects.ts';
@@ -8,7 +8,7 @@ import type { KeptObject } from './objects.ts';
 export interface Bounds {
   /** In one namespace. */
   readonly namespaceBytes: number;
-  /** Of all namespaces. The last quarter is for namespaces with little. */
+  /** Of all namespaces. Beyond three quarters the largest one gives way to those that have more than a little. */
   readonly totalBytes: number;
 }
 
@@ -16,6 +16,7 @@ const mebibyte = 1024 * 1024;
 
 /** What a namespace may have of the last quarter. */
 const littleBytes = mebibyte;
+const shareForAll = 0.75;
 
 /**
  * Bounds for a heap of this size. Of all that objects cost, their text in our heap is the smallest part: the process that
@@ -26,13 +27,20 @@ export function boundsOf(heapBytes = getHeapStatistics().heap_size_limit): Bound
   return { totalBytes, namespaceBytes: Math.min(32 * mebibyte, Math.floor(totalBytes / 4)) };
 }
 
-/** The bytes of all kinds. */
+/** The bytes of all kinds, and the namespaces of which nothing is kept because others need the room. */
 export class Ledger {
   readonly #bytes = new Map<string, number>();
   #total = 0;
+  /** The bytes that they had. */
+  readonly #gaveWay = new Map<string, number>();
+  /** Objects of a namespace are not kept any longer: whoever has them forgets them, soon. */
+  onGiveWay: () => void = () => {};
 
+  /** Without what is about to be forgotten. */
   get total(): number {
-    return this.#total;
+    let total = this.#total;
+    for (const one of this.#gaveWay.keys()) total -= this.of(one);
+    return total;
   }
 
   of(namespace: string): number {
@@ -44,6 +52,34 @@ export class Ledger {
     const sum = this.of(namespace) + bytes;
     if (sum > 0) this.#bytes.set(namespace, sum);
     else this.#bytes.delete(namespace);
+  }
+
+  gaveWay(namespace: string): boolean {
+    return this.#gaveWay.has(namespace);
+  }
+
+  /**
+   * The largest namespace gives way to one that would have this many bytes. False if none is larger. What has no
+   * namespace never does: all need it.
+   */
+  makeRoom(bytes: number): boolean {
+    let largest: readonly [string, number] | undefined;
+    for (const one of this.#bytes)
+      if (one[0] !== '' && !this.gaveWay(one[0]) && one[1] > (largest?.[1] ?? bytes)) largest = one;
+    if (largest === undefined) return false;
+    this.#gaveWay.set(...largest);
+    this.onGiveWay();
+    return true;
+  }
+
+  /** Lets namespaces back that fit now, the smallest first. */
+  letBack({ totalBytes }: Bounds): void {
+    let room = shareForAll * totalBytes - this.total;
+    for (const [namespace, bytes] of [...this.#gaveWay].sort((a, b) => a[1] - b[1])) {
+      room -= bytes;
+      if (room < 0) return;
+      this.#gaveWay.delete(namespace);
+    }
   }
 }
 
@@ -122,6 +158,14 @@ export class Budget {
     return object;
   }
 
+  /** What is left of an object whose namespace gives way. */
+  giveUp(object: KeptObject): KeptObject {
+    const { namespace = '' } = object;
+    this.remove(object);
+    this.#over.set(namespace, (this.#over.get(namespace) ?? 0) + 1);
+    return emptied(object);
+  }
+
   /** An object that was counted is gone. */
   remove({ namespace = '', isOver, tooMuch, weight }: KeptObject): void {
     if (isOver !== true) this.#ledger.add(namespace, this.#moreWith(namespace, -weight));
@@ -147,9 +191,13 @@ export class Budget {
 
   #isFit(namespace: string, more: number): boolean {
     const { namespaceBytes, totalBytes } = this.#bounds;
-    const held = this.#ledger.of(namespace) + more;
+    if (this.#ledger.gaveWay(namespace)) return false;
     if (more === 0) return true;
-    return held <= namespaceBytes && this.#ledger.total + more <= (held <= littleBytes ? 1 : 0.75) * totalBytes;
+    const held = this.#ledger.of(namespace) + more;
+    if (held > namespaceBytes) return false;
+    const isLittle = held <= littleBytes || namespace === '';
+    if (this.#ledger.total + more <= (isLittle ? 1 : shareForAll) * totalBytes) return true;
+    return this.#ledger.makeRoom(namespace === '' ? 0 : held);
   }
 }
 

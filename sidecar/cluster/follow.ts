@@ -172,6 +172,21 @@ export class Follower {
     this.#lookBeside?.();
   }
 
+  /** Forgets what it has of namespaces that gave way to others. */
+  giveWay(): void {
+    const before = this.#budget.exceeded;
+    const objects = this.#objects as Map<string, KeptObject>;
+    let isChanged = false;
+    for (const [key, one] of objects) {
+      if (one.isOver === true || !this.#ledger.gaveWay(one.namespace ?? '')) continue;
+      objects.set(key, this.#budget.giveUp(one));
+      isChanged = true;
+    }
+    if (!isChanged) return;
+    this.#sayExceeded(before);
+    this.#events.changed();
+  }
+
   /** Another kind got an answer: no more waiting because there was none. */
   answers(): void {
     this.#away?.abort();
@@ -277,6 +292,8 @@ export class Follower {
       if (one.tooMuch !== undefined && one.tooMuch !== this.#objects.get(key)?.tooMuch) this.#events.tooMuch(one);
     this.#isListed = true;
     this.#complete(objects);
+    // Of a namespace that gave way meanwhile, it may still have something.
+    this.giveWay();
     this.#answered = this.#answeredWatches;
     this.#failures = Math.min(this.#failures, this.#answered);
     if (!this.#isUnwatchable) this.#clear();

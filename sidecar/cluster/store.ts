@@ -118,6 +118,7 @@ const proofShare = 5;
 export class ClusterStore {
   readonly client: ApiClient;
   readonly #log: Log;
+  readonly #ledger = new Ledger();
   readonly #followers: readonly Follower[];
   readonly #listeners = new Set<() => void>();
   readonly #stopping = new AbortController();
@@ -155,10 +156,13 @@ export class ClusterStore {
     this.#routeKinds = new Set(kinds.flatMap(({ kind, isRoute }) => (isRoute === true ? kind : [])));
     this.#namespaces = namespaces === undefined ? undefined : new Set(namespaces);
     this.client = new ApiClient(server, all);
-    const ledger = new Ledger();
+    this.#ledger.onGiveWay = () =>
+      queueMicrotask(() => {
+        for (const one of this.#followers) one.giveWay();
+      });
     this.#followers = kinds.flatMap((kind) =>
       (kind.isClusterWide === true ? [undefined] : (namespaces ?? [undefined])).map((namespace): Follower => {
-        const follower: Follower = new Follower(kind, namespace, this.client, all, ledger, {
+        const follower: Follower = new Follower(kind, namespace, this.client, all, this.#ledger, {
           changed: () => this.#changed(follower),
           settled: () => this.#settled(),
           failed: () => this.#sayTrouble(follower),
@@ -554,7 +558,8 @@ export class ClusterStore {
   }
 
   #remind(): void {
-    // What was too much may fit since there is less of another kind.
+    // What was too much may fit since there is less of another kind, or of another namespace.
+    this.#ledger.letBack(this.#times);
     for (const one of this.#followers) if (one.exceeded.size > 0) one.lookNow();
     const behind = this.#followers.filter(({ trouble }) => trouble !== undefined);
     if (behind.length === 0) return;

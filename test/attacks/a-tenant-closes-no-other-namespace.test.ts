@@ -5,6 +5,8 @@ import t from 'tap';
 import type { Any } from '../fixtures/api-server.ts';
 import { until } from '../fixtures/process.ts';
 import {
+  followStore,
+  namesIn,
   object,
   policyIn,
   routeIn,
@@ -73,6 +75,27 @@ for (const [what, [document, ofA, ofWeb]] of Object.entries(documents))
     api.remove(document.kind, document.metadata.name, 'team');
     await until(async () => (await statusOf(one, 'team-a.test')) === 200 || undefined, 'and it comes back');
   });
+
+t.test('namespaces that fill their bounds close none that has less', async (t) => {
+  const api = await startFilled(t);
+  const filled = (namespace: string, bytes: number): Any =>
+    policyIn(namespace, 'filler', { authorization: { rules: [{ name: 'x'.repeat(bytes) }] } });
+  for (const one of ['x', 'y', 'z']) api.put(filled(one, 1_500_000));
+  api.put(filled('shop', 1_100_000));
+  const store = await followStore(t, api, {
+    times: { totalBytes: 8_000_000, namespaceBytes: 2_000_000, proofMs: 20, reminderMs: 50 },
+  });
+  t.equal(store.closed().size, 0);
+  api.put(routeIn('shop', 'grown', 'grown.test', 'a', { rules: [{ name: 'x'.repeat(300_000) }] }));
+  api.put(filled('team', 1_200_000));
+  await until(() => namesIn(store).includes('HTTPRoute grown') || undefined, 'the new route');
+  const closed = [...store.closed().keys()];
+  t.equal(closed.length, 1, 'one that has the most gives way');
+  t.match(closed[0], /^[xyz]$/);
+  api.remove('SecurityPolicy', 'filler', 'team');
+  api.remove('SecurityPolicy', 'filler', closed[0] === 'x' ? 'y' : 'x');
+  await until(() => store.closed().size === 0 || undefined, 'it is back by itself');
+});
 
 t.test('selectors beside the Gateway of another controller protect what they select', async (t) => {
   const api = await startFilled(t);

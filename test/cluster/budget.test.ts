@@ -86,20 +86,60 @@ t.test('a list with less frees the rest once it is taken', async (t) => {
   t.equal(ledger.total, 0);
 });
 
-t.test('the last quarter is for namespaces with little', async (t) => {
-  const megabyte = 1024 * 1024;
-  const budget = new Budget({ namespaceBytes: 8 * megabyte, totalBytes: 8 * megabyte });
-  t.ok(isKept(budget.add(object(6 * megabyte, 'a'))));
-  t.notOk(isKept(budget.add(object(1.5 * megabyte, 'b'))));
-  t.ok(isKept(budget.add(object(megabyte, 'c'))));
-  t.ok(isKept(budget.add(object(megabyte, 'd'))));
-  t.notOk(isKept(budget.add(object(1, 'e'))), 'there is no more');
-  t.ok(isKept(budget.add(object(6 * megabyte, 'a'), object(6 * megabyte, 'a'))), 'but what does not grow stays');
-  t.strictSame(budget.exceeded, new Set(['b', 'e']));
+const megabyte = 1024 * 1024;
+const eight: Bounds = { namespaceBytes: 8 * megabyte, totalBytes: 8 * megabyte };
+
+t.test('the last quarter is for namespaces with little, and beyond it the largest gives way', async (t) => {
+  const ledger = new Ledger();
+  const budget = new Budget(eight, ledger);
+  t.ok(isKept(budget.add(object(3 * megabyte, 'a'))));
+  t.ok(isKept(budget.add(object(2.5 * megabyte, 'b'))));
+  for (const name of ['c', 'd']) t.ok(isKept(budget.add(object(megabyte, name))));
+  t.notOk(isKept(budget.add(object(3 * megabyte, 'e'))), 'nobody has more');
+  t.ok(isKept(budget.add(object(3 * megabyte, 'a'), object(3 * megabyte, 'a'))), 'what does not grow stays');
+  t.strictSame(budget.exceeded, new Set(['e']));
+  let asked = 0;
+  ledger.onGiveWay = () => asked++;
+  t.ok(isKept(budget.add(object(megabyte, 'f'))));
+  t.equal(asked, 1);
+  t.ok(ledger.gaveWay('a'));
+  t.equal(ledger.total, 5.5 * megabyte, 'what is about to be forgotten counts no more');
+  t.notOk(isKept(budget.add(object(1, 'a', 'other'))), 'it gets nothing more');
+  t.notOk(isKept(budget.giveUp(object(3 * megabyte, 'a'))));
+  t.equal(ledger.of('a'), 0);
+  t.ok(isKept(budget.add(object(2 * megabyte, 'g'))));
+  t.ok(ledger.gaveWay('b'), 'and the next one');
+});
+
+t.test('a namespace that gave way is back once it fits', async (t) => {
+  const ledger = new Ledger();
+  const budget = new Budget(eight, ledger);
+  for (const [name, size] of [
+    ['a', 4],
+    ['b', 2],
+    ['c', 2],
+  ] as const)
+    budget.add(object(size * megabyte, name));
+  t.ok(ledger.gaveWay('a'));
+  budget.giveUp(object(4 * megabyte, 'a'));
+  ledger.letBack(eight);
+  t.ok(ledger.gaveWay('a'));
+  budget.remove(object(2 * megabyte, 'b'));
+  ledger.letBack(eight);
+  t.notOk(ledger.gaveWay('a'));
+});
+
+t.test('what has no namespace never gives way', async (t) => {
+  const ledger = new Ledger();
+  const budget = new Budget(eight, ledger);
+  budget.add(object(5 * megabyte, ''));
+  budget.add(object(megabyte, 'a'));
+  t.notOk(isKept(budget.add(object(2 * megabyte, 'b'))));
+  t.ok(isKept(budget.add(object(2.5 * megabyte, '', 'more'))));
+  t.ok(ledger.gaveWay('a'));
 });
 
 t.test('bounds follow from the heap', async (t) => {
-  const megabyte = 1024 * 1024;
   t.strictSame(boundsOf(512 * megabyte), { totalBytes: 64 * megabyte, namespaceBytes: 16 * megabyte });
   t.strictSame(boundsOf(64 * 1024 * megabyte), { totalBytes: 256 * megabyte, namespaceBytes: 32 * megabyte });
 });
