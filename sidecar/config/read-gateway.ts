@@ -14,7 +14,14 @@ import { withoutExposed } from './exposed-secrets.ts';
 import { type GatewayConfig, readGatewayConfig } from './gateway-config.ts';
 import { parseGatewaySettings } from './gateway-settings.ts';
 import { withServices } from './kubernetes/backends.ts';
-import { classWarnings, oursOf, placeObjects, type ReadObject, readObjects } from './kubernetes/place.ts';
+import {
+  classWarnings,
+  oursOf,
+  placeObjects,
+  type ReadObject,
+  readObjects,
+  workloadWarnings,
+} from './kubernetes/place.ts';
 import { type Aside, setAside, withOwnRules } from './kubernetes/set-aside.ts';
 import type { Reading } from './read.ts';
 import type { Settings } from './settings.ts';
@@ -38,7 +45,8 @@ export async function readGateway(
   const trusted = new Set([written.workload.namespace, written.rootNamespace]);
   const read = readObjects(objects);
   const { objects: ours, warnings: ofRules } = withOwnRules(oursOf(read), trusted);
-  const warnings = [...(objects === unread ? [] : classWarnings(read, file)), ...ofRules];
+  const ofClasses = objects === unread ? [] : classWarnings(read, file);
+  const warnings = [...ofClasses, ...workloadWarnings(read, written.rootNamespace), ...ofRules];
   const all = { ...nothingAside(ours), warnings };
   try {
     return await readWith(file, text, table, written, all);

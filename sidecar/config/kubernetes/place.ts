@@ -73,6 +73,29 @@ export function oursOf(objects: readonly ReadObject[]): ReadObject[] {
   });
 }
 
+/**
+ * Policies of Istio for all workloads of a namespace that has a Gateway of ours, or of all namespaces. Istio's own gateway
+ * would be among these; ours is not, and evaluates none of them.
+ */
+export function workloadWarnings(objects: readonly ReadObject[], rootNamespace: string): Problem[] {
+  const gateways = oursOf(objects).filter(({ object }) => object.kind === 'Gateway');
+  const spaces = new Set(gateways.map(({ object }) => object.namespace));
+  if (spaces.size > 0) spaces.add(rootNamespace);
+  const found = objects.filter(
+    (one) =>
+      isForWorkloads(one) && spaces.has(one.object.namespace) && treeOf(one.value['spec'])['selector'] === undefined,
+  );
+  const warnings = found.slice(0, mostNamed).map(({ object }): Problem => {
+    const where = object.namespace === rootNamespace ? 'all namespaces' : `namespace ${object.namespace}`;
+    const message = `this ${object.kind} is for all workloads of ${where}: it does not apply to Sallyport's Gateways`;
+    const hint = 'to protect their routes, write a SecurityPolicy with targetRefs';
+    return { file: placeOf(object), line: 1, column: 1, message, hint };
+  });
+  const more = found.length - warnings.length;
+  if (more > 0) warnings.push({ ...warnings[0]!, message: `and ${more} more for all workloads` });
+  return warnings;
+}
+
 /** How many are named; the rest is counted. */
 const mostNamed = 5;
 

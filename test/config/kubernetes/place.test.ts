@@ -1,7 +1,7 @@
 // Which objects of an API server are another controller's: a table, without sockets.
 
 import t from 'tap';
-import { oursOf, type ReadObject } from '../../../sidecar/config/kubernetes/place.ts';
+import { oursOf, type ReadObject, workloadWarnings } from '../../../sidecar/config/kubernetes/place.ts';
 
 const read = (kind: string, name: string, spec: object): ReadObject => ({
   object: { kind, name, namespace: 'shop', text: '', resourceVersion: '1', status: undefined, weight: 0 },
@@ -38,4 +38,29 @@ t.test('a policy is passed over only if all of its targets are certainly those o
     const policy = read('SecurityPolicy', 'p', spec);
     t.equal(oursOf([...cluster, policy]).includes(policy), isKept, what);
   }
+});
+
+t.test('policies of Istio for all workloads do not apply to our Gateways, and are named', async (t) => {
+  const istio = (kind: string, name: string, spec: object, namespace = 'shop'): ReadObject => ({
+    object: { ...read(kind, name, spec).object, namespace },
+    value: { apiVersion: 'security.istio.io/v1', kind, metadata: { name, namespace }, spec },
+  });
+  const named = (...policies: readonly ReadObject[]): string[] =>
+    workloadWarnings([...cluster, ...policies], 'istio-system').map(({ file, message }) => `${file}: ${message}`);
+  t.match(named(istio('AuthorizationPolicy', 'deny-all', {})), [
+    /AuthorizationPolicy\/shop\/deny-all: .* all workloads of namespace shop: it does not apply to Sallyport's Gateways/,
+  ]);
+  t.match(named(istio('RequestAuthentication', 'jwt', {}, 'istio-system')), [/all workloads of all namespaces/]);
+  t.strictSame(
+    named(
+      istio('AuthorizationPolicy', 'pods', { selector: { matchLabels: { app: 'a' } } }),
+      istio('AuthorizationPolicy', 'elsewhere', {}, 'team'),
+      istio('AuthorizationPolicy', 'ours', { targetRefs: [{ kind: 'Gateway', name: 'g' }] }),
+    ),
+    [],
+  );
+  const many = named(...Array.from({ length: 9 }, (_, i) => istio('AuthorizationPolicy', `p${i}`, {})));
+  t.equal(many.length, 6);
+  t.match(many[5], /and 4 more/);
+  t.strictSame(workloadWarnings([istio('AuthorizationPolicy', 'deny-all', {})], 'istio-system'), []);
 });
