@@ -56,11 +56,11 @@ const handshakeTimeoutMs = 5000;
 const refusalWaitMs = 250;
 
 /**
- * A PEM file, the leaf first, or one certificate in DER.
+ * A PEM file, the leaf first, or one certificate in DER; `-` is standard input.
  * @throws SallyportError `config_unreadable` or `certificate_unreadable`.
  */
 export function lookAtFile(file: string): Sight {
-  const text = readText(file, (from) => readFileSync(from, 'latin1'));
+  const text = readText(file, (from) => readFileSync(from === '-' ? 0 : from, 'latin1'));
   const chain = readPemBlocks(text, file);
   if (chain.length > 0) return { chain };
   const { what, hint } = otherFile(text, file) ?? {};

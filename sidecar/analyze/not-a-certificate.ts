@@ -1,6 +1,8 @@
 // What a file is that holds no certificate, and the command that turns it into one that can be inspected, or shows it. By
 // its first bytes and PEM labels alone: nothing of a stranger's file is parsed for this.
 
+import { shellWord } from '../../cert-agent/base/shell-word.ts';
+
 /** `what` goes on with "it is". */
 export interface OtherFile {
   readonly what: string;
@@ -47,7 +49,7 @@ const texts: readonly Form[] = [
   {
     sign: /^\s*eyJ[\w-]*\.[\w-]+\.[\w-]*\s*$/,
     what: 'a JWT',
-    hint: "'cut -d. -f2 FILE | tr _- /+ | base64 -d' prints its claims; a RequestAuthentication says which tokens are accepted",
+    hint: "'cut -d. -f2 FILE | tr _- /+ | base64 -d 2>/dev/null' prints its claims; a RequestAuthentication says which tokens are accepted",
   },
 ];
 
@@ -88,7 +90,7 @@ export function otherFile(bytes: string, file: string): OtherFile | undefined {
       ? ders.find(({ sign }) => sign.test(contentOf(bytes)))
       : texts.find(({ sign }) => sign.test(bytes));
   if (found === undefined) return undefined;
-  return { what: found.what, hint: found.hint.replaceAll('FILE', () => file) };
+  return { what: found.what, hint: found.hint.replaceAll('FILE', () => (file === '-' ? '-' : shellWord(file))) };
 }
 
 /** X.690 section 8.1.3: the length is one byte, or a byte that counts those of the length. */

@@ -3,6 +3,7 @@
 import { readFileSync } from 'node:fs';
 import type { Command } from 'commander';
 import { reasonOf, SallyportError } from '../../cert-agent/base/errors.ts';
+import { shellWord } from '../../cert-agent/base/shell-word.ts';
 import type { SeenHead } from '../../cert-agent/ca/ledger/verify.ts';
 import type { Operator } from '../../cert-agent/ca/operator/operator.ts';
 
@@ -35,12 +36,7 @@ export async function withOperator<T>(flags: AtCa, work: (operator: Operator) =>
 
 /** ` --dir D` or ` --socket S`, for a command that the user is to run next. */
 export function sameCa({ dir, socket }: AtCa): string {
-  return socket !== undefined ? ` --socket ${quoted(socket)}` : dir !== undefined ? ` --dir ${quoted(dir)}` : '';
-}
-
-/** As a shell reads it as one word. */
-function quoted(path: string): string {
-  return /^[\w./@%+=:,-]+$/.test(path) ? path : `'${path.replaceAll("'", "'\\''")}'`;
+  return socket !== undefined ? ` --socket ${shellWord(socket)}` : dir !== undefined ? ` --dir ${shellWord(dir)}` : '';
 }
 
 /** Milliseconds. @throws SallyportError `usage`. */

@@ -1,5 +1,6 @@
 // sallyport inspect: shows a certificate and the result of every SPIFFE rule.
 
+import type { Stats } from 'node:fs';
 import { Command, Option } from 'commander';
 import { SallyportError } from '../../cert-agent/base/errors.ts';
 import type { ChainReport, Judged } from '../../cert-agent/identity/inspect.ts';
@@ -29,7 +30,7 @@ export function inspectCommand(): Command {
     .description('Show a certificate, its identity and expiry, and the result of every SPIFFE rule')
     .argument(
       '<what>',
-      'a file (PEM or DER), an agent’s directory, host:port (a handshake), or http://host:port (an admin port)',
+      'a file (PEM or DER), - for standard input, an agent’s directory, host:port (a handshake), or http://host:port (an admin port)',
     )
     .option('--svid <file>', 'with host:port: the SVID to present, PEM')
     .option('--key <file>', 'the key of --svid; with a PEM file: the key that must belong to it')
@@ -79,18 +80,29 @@ async function look(what: string, flags: InspectFlags): Promise<Sight> {
     if (url === null) throw new SallyportError('usage', `'${what}' is not a URL`);
     return places.lookAtAdmin(url);
   }
-  const onDisk = statSync(what, { throwIfNoEntry: false });
+  if (what === '-') return places.lookAtFile(what);
+  let onDisk: Stats | undefined;
+  try {
+    onDisk = statSync(what, { throwIfNoEntry: false });
+  } catch {
+    // Its name is too long, or a part of it is no directory: it is not a file.
+  }
   if (onDisk?.isDirectory()) return places.lookAtDirectory(what);
   if (onDisk !== undefined) return places.lookAtFile(what);
   let address: ReturnType<typeof parseAddress>;
   try {
     address = parseAddress(what.replace(/^https:\/\/([^/]+)\/?$/, '$1'), '127.0.0.1');
   } catch {
-    throw new SallyportError('usage', `'${what}' is not a file, a directory or an address`, {
-      hint: 'give a PEM file, an agent’s directory, host:port or http://host:port',
+    throw new SallyportError('usage', `${nameOf(what)} is not a file, a directory or an address`, {
+      hint: 'give a PEM file, - for standard input, an agent’s directory, host:port or http://host:port',
     });
   }
   return places.lookAtPeer(address, await readClientSvid(flags));
+}
+
+/** Keys and tokens are given in place of a file's name by mistake: they are not repeated. */
+function nameOf(what: string): string {
+  return /-----BEGIN|[\w+=-]{32,}|^eyJ/.test(what) ? 'what was given' : `'${harmless(what)}'`;
 }
 
 async function readClientSvid({ svid, key, dir }: InspectFlags): Promise<ClientSvid | undefined> {

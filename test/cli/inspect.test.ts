@@ -164,6 +164,23 @@ t.test('wrong usage and unreadable files exit with 2, what does not respond with
   );
 });
 
+t.test('a key or a token in place of a file is not repeated', async (t) => {
+  const token = `eyJhbGciOiJFUzI1NiJ9.${'eyJzdWIiOiJhIn0'.repeat(300)}.c2lnbmF0dXJl`;
+  for (const secret of [right.keyPem, token, token.slice(0, 60), 'k'.repeat(43), `${'k'.repeat(300)}/x`]) {
+    const { code, stdout, stderr } = await runCommand(t, ['inspect', '--json', '--', secret]);
+    t.equal(code, 2);
+    t.match(stderr, /what was given is not a file, a directory or an address \[usage\]/);
+    t.equal(stdout, '');
+    t.notOk((stdout + stderr).includes(secret.slice(20, 40)));
+  }
+});
+
+t.test('inspect reads standard input', async (t) => {
+  const { code, stdout } = await runCommand(t, ['inspect', '-'], { input: right.chainPem });
+  t.equal(code, 0);
+  t.match(stdout, `SPIFFE ID  ${uri}\n`);
+});
+
 t.test('inspect reads an agent’s directory', async (t) => {
   const directory = tempDir(t);
   const svid = await createSvid(authority, uri);
