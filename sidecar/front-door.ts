@@ -15,7 +15,6 @@ import { isDeepStrictEqual } from 'node:util';
 import { every } from '../cert-agent/base/background.ts';
 import { reasonOf, SallyportError } from '../cert-agent/base/errors.ts';
 import type { Live } from '../cert-agent/base/live.ts';
-import { sparseLogOf } from '../cert-agent/base/sparse-log.ts';
 import { readPemBlocks } from '../cert-agent/identity/bundle.ts';
 import { openCertificate } from '../cert-agent/identity/certificate.ts';
 import { CrlCheck, type CrlSettings } from '../cert-agent/identity/crl-check.ts';
@@ -26,7 +25,16 @@ import { readPresented } from '../cert-agent/identity/peer-chain.ts';
 import { fingerprintOf } from '../cert-agent/identity/verify.ts';
 import { Connection, type Port } from './connection.ts';
 import type { ClientCertificate } from './exchange/connection-facts.ts';
-import { accept, admit, afterPreface, type Listener, type ListenerOptions, listen, onHandshakes } from './listener.ts';
+import {
+  accept,
+  admit,
+  afterPreface,
+  type Listener,
+  type ListenerOptions,
+  listen,
+  noteRefused,
+  onHandshakes,
+} from './listener.ts';
 import { whenHello } from './protocol/client-hello.ts';
 import type { ProxiedPlace } from './protocol/proxy-protocol.ts';
 import { Staples } from './protocol/staples.ts';
@@ -67,7 +75,7 @@ export interface GatewayListenerOptions extends ListenerOptions {
 
 /** A TLS port. @throws SallyportError `port_in_use` or `listen_failed`. */
 export async function startGatewayListener(options: GatewayListenerOptions): Promise<Listener> {
-  const { port, table, tools, log, front } = options;
+  const { port, table, front } = options;
   const places = new WeakMap<Socket, ProxiedPlace>();
   const whenNamed = afterPreface(options);
   const doors = new Doors(options, places);
@@ -78,8 +86,7 @@ export async function startGatewayListener(options: GatewayListenerOptions): Pro
     doors.close();
   };
   const refuse = (raw: Socket, code: string, why: string): void => {
-    tools.metrics.countRefusedConnection(code);
-    sparseLogOf(log)(code, `${raw.remoteAddress ?? 'a disconnected client'}: ${why}`);
+    noteRefused(options, code, raw, why);
     raw.destroy();
   };
   const server = createServer({ allowHalfOpen: true, noDelay: true }, (raw) => {
@@ -329,13 +336,8 @@ class Doors {
     }
     if (clients.mode === 'AllowInsecureFallback' || (clients.mode === 'AllowAbsent' && chain.length === 0))
       return undefined;
-    const { tools, log } = this.#options;
     const { code, message } = typeof why === 'string' ? { code: refused, message: why } : why;
-    tools.metrics.countRefusedConnection(code);
-    sparseLogOf(log)(
-      code,
-      `${socket.remoteAddress ?? 'a disconnected client'}: listener ${name} requires a verified client certificate: ${message}`,
-    );
+    noteRefused(this.#options, code, socket, `listener ${name} requires a verified client certificate: ${message}`);
     socket.on('error', () => {});
     socket.destroy();
     return null;

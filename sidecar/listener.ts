@@ -14,7 +14,7 @@ import { proveChainShown } from '../cert-agent/identity/own-handshake.ts';
 import type { Svid } from '../cert-agent/identity/svid.ts';
 import { Connection, type ConnectionTable, type Port } from './connection.ts';
 import type { TlsFacts } from './exchange/upstream.ts';
-import { compileIpBlocks } from './policy/ip.ts';
+import { compileIpBlocks, parseIp } from './policy/ip.ts';
 import { isOfMesh, meshAlpn } from './policy/mtls.ts';
 import { type ClientHello, whenHello } from './protocol/client-hello.ts';
 import { type ProxiedPlace, whenProxied } from './protocol/proxy-protocol.ts';
@@ -82,8 +82,7 @@ export function afterPreface({ proxies = [], port, tools, log }: ListenerOptions
     take: (place: ProxiedPlace | undefined) => void,
   ): void {
     whenProxied(raw, { trusts, limits: port.rules.current().limits, speaks }, take, (code, why) => {
-      tools.metrics.countRefusedConnection(code);
-      sparseLogOf(log)(code, `${raw.remoteAddress ?? 'a disconnected client'}: ${why}`);
+      noteRefused({ port, tools, log }, code, raw, why);
     });
   };
 }
@@ -189,7 +188,7 @@ function startHandshakes(options: InboundOptions, context: object, shown: () => 
 export function onHandshakes(
   server: TlsServer,
   tls: TlsSettings,
-  { tools, log }: Pick<ListenerOptions, 'tools' | 'log'>,
+  options: Pick<ListenerOptions, 'port' | 'tools' | 'log'>,
   accepted: (socket: TLSSocket, facts: TlsFacts, raw: Socket | undefined) => void,
 ): void {
   const arriving = new Map<string, Socket>();
@@ -207,22 +206,36 @@ export function onHandshakes(
     // From here on each direction ends separately, as a TCP stream needs it.
     socket.allowHalfOpen = true;
     const facts = acceptedFacts(socket, tls);
-    tools.metrics.countHandshake('accepted', facts);
+    options.tools.metrics.countHandshake('accepted', facts);
     accepted(socket, facts, raw);
   });
   server.on('tlsClientError', (error, socket) => {
-    refuseHandshake({ tools, log }, socket, reasonOf(error));
+    refuseHandshake(options, socket, reasonOf(error));
     socket.destroy();
   });
 }
 
-function refuseHandshake(
-  { tools, log }: Pick<ListenerOptions, 'tools' | 'log'>,
-  { remoteAddress = 'a disconnected peer' }: Socket,
+/**
+ * A connection that is refused before any request: it is counted, logged at most so often, and in the list of refusals.
+ * `said` is the log's line, if that is more than the peer's address and why.
+ */
+export function noteRefused(
+  { port, tools, log }: Pick<ListenerOptions, 'port' | 'tools' | 'log'>,
+  code: string,
+  { remoteAddress = 'a disconnected client' }: Pick<Socket, 'remoteAddress'>,
   why: string,
+  said = `${remoteAddress}: ${why}`,
 ): void {
-  tools.metrics.countRefusedConnection('tls_handshake_failed');
-  sparseLogOf(log)('tls_handshake_failed', `TLS handshake with ${remoteAddress} failed: ${why}`);
+  tools.metrics.countRefusedConnection(code);
+  sparseLogOf(log)(code, said);
+  // An IPv4 address at a port for both is mapped to IPv6.
+  const from = parseIp(remoteAddress)?.text ?? remoteAddress;
+  tools.denials.connections.note({ code, reason: why, from, what: `connection to ${port.key}` });
+}
+
+function refuseHandshake(options: Pick<ListenerOptions, 'port' | 'tools' | 'log'>, raw: Socket, why: string): void {
+  const { remoteAddress = 'a disconnected peer' } = raw;
+  noteRefused(options, 'tls_handshake_failed', raw, why, `TLS handshake with ${remoteAddress} failed: ${why}`);
 }
 
 const saidPassedOn = new WeakSet<Port>();
@@ -302,8 +315,8 @@ export function accept(connection: Connection, raw: Socket | undefined, options:
 
 /** A peer without a valid identity gets no byte; the reason is for our log. */
 function refusePeer(connection: Connection, error: SallyportError, options: ListenerOptions): void {
-  options.tools.metrics.countRefusedConnection(error.code);
-  sparseLogOf(options.log)(error.code, `peer ${connection.remoteAddress} refused: ${error.message}`);
+  const { code, message } = error;
+  noteRefused(options, code, connection.socket, message, `peer ${connection.remoteAddress} refused: ${message}`);
   connection.socket.on('error', () => {});
   connection.socket.destroy();
 }

@@ -180,6 +180,10 @@ function noteDenial(exchange: Exchange, connection: Connection, error: unknown, 
   const { policiesFrom, client, remoteAddress } = connection;
   if (!(error instanceof SallyportError)) return;
   const { rules, clientId, clientIp, auth } = exchange;
+  if (rules.direction === 'outbound') {
+    const { method, authority } = exchange;
+    return denials.outbound.note({ code: error.code, reason: error.message, from: '', what: `${method} ${authority}` });
+  }
   if (rules.direction === 'gateway') {
     const from = clientId ?? auth?.principal ?? client?.name ?? clientIp?.text ?? remoteAddress;
     return denials.noteAtGateway(exchange, error, factsOf(exchange, connection, rules.policyPort), from);

@@ -4,7 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { Command } from 'commander';
 import { reasonOf } from '../../cert-agent/base/errors.ts';
 import type { Admin, AdminPlace } from '../analyze/admin-client.ts';
-import type { DenialLine } from '../observe/denials.ts';
+import type { DenialLine } from '../observe/denial-lines.ts';
 import { withAdmin } from './admin-options.ts';
 import { action, exitCodes, harmless, note, print, printJson, printTable } from './terminal.ts';
 
@@ -19,7 +19,9 @@ export function denialsCommand(): Command {
     .addHelpText(
       'after',
       `
-The newest stand at the end. 'sallyport why ID' explains one. The last thousand are kept.
+The newest stand at the end. 'sallyport why ID' explains one. The last thousand refusals by policies are kept. Besides,
+those of a hundred kinds each: connections that were refused before a request (handshakes, say), and requests of the app
+without an upstream. Equal ones are one line with a count.
 
 Examples:
   sallyport denials

@@ -3,7 +3,7 @@
 import { Command } from 'commander';
 import { SallyportError } from '../../cert-agent/base/errors.ts';
 import type { Admin, AdminPlace } from '../analyze/admin-client.ts';
-import type { DenialLine, Why } from '../observe/denials.ts';
+import type { DenialLine, Why } from '../observe/denial-lines.ts';
 import { withAdmin } from './admin-options.ts';
 import { action, exitCodes, harmless, paint, print, printJson } from './terminal.ts';
 
@@ -60,11 +60,13 @@ async function runWhy(given: string | undefined, flags: WhyFlags): Promise<numbe
   if (flags.json === true) printJson(why);
   else {
     const { request } = why;
-    const what = request.protocol === 'tcp' ? 'a TCP connection' : `${request.method} ${request.path}`;
-    const who = harmless(request.principal) || 'a peer without identity';
+    const what = request.protocol === 'tcp' ? 'a TCP connection' : `${request.method} ${request.path}`.trim();
+    const nobody = request.protocol === 'other' ? 'the app' : 'a peer without identity';
+    const who = harmless(request.principal) || nobody;
     print(`${why.time} ${harmless(what)} from ${who} was refused [${why.code}]`);
     print(harmless(why.reason));
     if (why.gateway) print(atGateway(why));
+    else if (request.protocol === 'other') print(`'sallyport explain ${why.code}' says what to do.`);
     else if (why.explanation === null) print(paint('yellow', 'the policies that refused it are no longer in memory'));
     else {
       print('');
@@ -86,7 +88,9 @@ function atGateway({ policy, code }: Why): string {
 async function lastRefusal(admin: Admin): Promise<string> {
   const { askAdminList } = await import('../analyze/admin-client.ts');
   const page = admin.page('/denials');
-  const [newest] = (await askAdminList(page, admin.socketPath)) as DenialLine[];
+  // Scanners and probes are refused all the time.
+  const all = (await askAdminList(page, admin.socketPath)) as DenialLine[];
+  const newest = all.find(({ isRequest }) => isRequest) ?? all[0];
   if (newest !== undefined) return newest.id;
   throw new SallyportError('not_found', `${page.origin} has no refusal that can be explained`);
 }

@@ -217,6 +217,13 @@ export function decisionPrefix(generation: number, connection: number): string {
   return `${runId}-${generation}-${connection}-`;
 }
 
+let refusals = 0;
+
+/** Names a refusal that is no decision about a request. */
+export function refusalId(): string {
+  return `${runId}-r${++refusals}`;
+}
+
 /** One request in flight, and its record. Created with all its fields, so that all exchanges share one shape. */
 export class Exchange {
   readonly connection: ConnectionFacts;

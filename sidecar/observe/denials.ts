@@ -6,8 +6,10 @@ import { formatTime } from '../../cert-agent/base/clock.ts';
 import type { SallyportError } from '../../cert-agent/base/errors.ts';
 import type { Exchange } from '../exchange/exchange.ts';
 import type { PolicySet } from '../policy/compile.ts';
-import { type Explanation, explain } from '../policy/explain.ts';
+import { explain } from '../policy/explain.ts';
 import type { RequestFacts } from '../policy/facts.ts';
+import type { DenialLine, Why } from './denial-lines.ts';
+import { OtherRefusals } from './other-refusals.ts';
 
 /** One refusal that can still be explained. */
 interface Denial {
@@ -20,36 +22,6 @@ interface Denial {
   /** The caller: a SPIFFE ID, or at a gateway the client as far as it is known. */
   readonly from: string;
   readonly facts: RequestFacts;
-}
-
-/** A refusal in the list; plain data. */
-export interface DenialLine {
-  readonly id: string;
-  readonly time: string;
-  readonly code: string;
-  readonly policy: string;
-  readonly from: string;
-  readonly request: string;
-}
-
-/** A refusal with its explanation; plain data. */
-export interface Why {
-  readonly id: string;
-  readonly time: string;
-  readonly code: string;
-  readonly reason: string;
-  readonly request: {
-    readonly protocol: string;
-    readonly principal: string;
-    readonly method: string;
-    readonly path: string;
-  };
-  /** The rule that decided, as in the access log; `-` where none did. */
-  readonly policy: string;
-  /** At a gateway the reason is all there is: its SecurityPolicies are evaluated in their order. */
-  readonly gateway: boolean;
-  /** Null at a gateway, and if the policies that decided it are no longer kept. */
-  readonly explanation: Explanation | null;
 }
 
 const maxDenials = 1000;
@@ -80,6 +52,10 @@ export class Denials {
   readonly #kept = new Map<string, Kept>();
   #bytes = 0;
   readonly #sets: PolicySet[] = [];
+  /** Connections that were refused before a request. */
+  readonly connections = new OtherRefusals();
+  /** Requests of the own app, outbound. */
+  readonly outbound = new OtherRefusals();
 
   /** Remembers why `exchange` was refused. `facts` are copied now, and not kept. */
   note(exchange: Exchange, error: SallyportError, facts: RequestFacts, set: PolicySet): void {
@@ -134,7 +110,7 @@ export class Denials {
   /** Why a request was refused; undefined for an unknown one. */
   why(id: string): Why | undefined {
     const known = this.#kept.get(id);
-    if (known === undefined) return undefined;
+    if (known === undefined) return this.connections.why(id) ?? this.outbound.why(id);
     const { denial, set, gateway } = known;
     const { protocol, method, path } = denial.facts;
     return {
@@ -151,16 +127,17 @@ export class Denials {
 
   /** The newest first. */
   list(): DenialLine[] {
-    return [...this.#kept.values()]
-      .map(({ denial: { id, time, code, policy, from, facts } }) => ({
-        id,
-        time: formatTime(time),
-        code,
-        policy,
-        from,
-        request: facts.protocol === 'tcp' ? `TCP :${facts.port}` : `${facts.method} ${facts.path}`,
-      }))
-      .toReversed();
+    const byPolicies = [...this.#kept.values()].map(({ denial: { id, time, code, policy, from, facts } }) => ({
+      id,
+      time: formatTime(time),
+      code,
+      policy,
+      from,
+      isRequest: true,
+      request: facts.protocol === 'tcp' ? `TCP :${facts.port}` : `${facts.method} ${facts.path}`,
+    }));
+    const all = [...byPolicies, ...this.connections.list(false), ...this.outbound.list(true)];
+    return all.toSorted((a, b) => (a.time < b.time ? -1 : a.time > b.time ? 1 : 0)).toReversed();
   }
 
   #remember(set: PolicySet): void {

@@ -1,6 +1,6 @@
 // Merges the facts of several workers: counters and sizes are added up, lists are combined. Pure.
 
-import type { DenialLine } from './denials.ts';
+import type { DenialLine } from './denial-lines.ts';
 import type { ShadowChange, ShadowFacts } from './dry-run.ts';
 import type { Edge } from './learned.ts';
 import type { PlaintextPeer, PortSecurity } from './plaintext-report.ts';

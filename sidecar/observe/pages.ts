@@ -121,11 +121,15 @@ export function adminPages(sources: PageSources): Page[] {
         const why = await sources.why(id);
         if (why !== undefined) return { body: why };
         throw new SallyportError('not_found', `no refusal with the id ${id} is known`, {
-          hint: "the last thousand refusals by policies are kept; of others the access log has the code and the reason, and the places in 'validation' for a RequestValidation; for allowed requests it names the rule",
+          hint: "the last thousand refusals by policies are kept, and some of connections and of the app's own requests; of others the access log has the code and the reason, and the places in 'validation' for a RequestValidation; for allowed requests it names the rule",
         });
       },
     },
-    json('/denials', 'the last refusals that can be explained, the newest first', () => sources.denials()),
+    json(
+      '/denials',
+      'the last refusals by policies, of connections, and of the app’s own requests, the newest first',
+      () => sources.denials(),
+    ),
     json('/learned', 'in learn mode: who called what', () => sources.learned()),
     json('/shadow-report', 'what the dry-run policies would change', () => sources.shadow()),
     json('/request-authentications', 'the RequestAuthentication documents in force, and the state of their keys', () =>

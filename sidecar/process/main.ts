@@ -16,7 +16,8 @@ import { type ConfigurationWatch, watchConfiguration } from '../config/watch.ts'
 import { ConnectionTable, type DrainReport } from '../connection.ts';
 import type { AnyCapability } from '../edge/capability.ts';
 import { heldBytes } from '../exchange/held-bytes.ts';
-import { Denials, type Why } from '../observe/denials.ts';
+import type { Why } from '../observe/denial-lines.ts';
+import { Denials } from '../observe/denials.ts';
 import { Shadow } from '../observe/dry-run.ts';
 import { watchExposure } from '../observe/exposure.ts';
 import { Learned } from '../observe/learned.ts';

@@ -7,7 +7,7 @@ import { guard } from '../../cert-agent/base/background.ts';
 import { withCompileCache } from '../../cert-agent/base/compile-cache.ts';
 import type { Log } from '../../cert-agent/base/log.ts';
 import type { DrainReport } from '../connection.ts';
-import type { Why } from '../observe/denials.ts';
+import type { Why } from '../observe/denial-lines.ts';
 import type { Facts } from '../observe/merge-workers.ts';
 import type { Readiness } from '../observe/pages.ts';
 import type { StateAsk } from './shared-state.ts';
