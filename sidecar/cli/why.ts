@@ -61,8 +61,8 @@ async function runWhy(given: string | undefined, flags: WhyFlags): Promise<numbe
   else {
     const { request } = why;
     const what = request.protocol === 'tcp' ? 'a TCP connection' : `${request.method} ${request.path}`.trim();
-    const nobody = request.protocol === 'other' ? 'the app' : 'a peer without identity';
-    const who = harmless(request.principal) || nobody;
+    const unnamed = request.protocol === 'other' ? 'the app' : 'a peer without identity';
+    const who = harmless(request.principal) || unnamed;
     print(`${why.time} ${harmless(what)} from ${who} was refused [${why.code}]`);
     print(harmless(why.reason));
     if (why.gateway) print(atGateway(why));

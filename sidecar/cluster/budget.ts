@@ -1,5 +1,5 @@
 // How many bytes of objects are kept, of all kinds together: for each namespace, and in total. One tenant's objects must
-// not take the memory of all, and must not keep those of others away: who has the most gives way.
+// not take the memory of all, and must not keep those of others away: the largest namespace gives way.
 
 import { getHeapStatistics } from 'node:v8';
 import type { KeptObject } from './objects.ts';
@@ -33,7 +33,7 @@ export class Ledger {
   #total = 0;
   /** The bytes that they had. */
   readonly #gaveWay = new Map<string, number>();
-  /** Objects of a namespace are not kept any longer: whoever has them forgets them, soon. */
+  /** Called when a namespace gives way: its objects are to be dropped soon. */
   onGiveWay: () => void = () => {};
 
   /** Without what is about to be forgotten. */

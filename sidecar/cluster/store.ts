@@ -293,7 +293,7 @@ export class ClusterStore {
       const { since, kinds: before } = this.#changing.get(namespace) ?? { since: at, kinds: new Set<string>() };
       const all = new Set([...before, ...kinds]);
       this.#changing.set(namespace, { since, kinds: all });
-      // Routes that change all the time hold nobody up if nothing else does. So they come last.
+      // Routes that change all the time delay no other document if nothing else changes. So they come last.
       const isRoutes = [...all].every((kind) => this.#routeKinds.has(kind));
       const isLong = performance.now() - since > (isRoutes ? 2 : 1) * this.#times.restlessMs;
       // What has no namespace concerns all, and only administrators can change it.

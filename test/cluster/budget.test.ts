@@ -95,7 +95,7 @@ t.test('the last quarter is for namespaces with little, and beyond it the larges
   t.ok(isKept(budget.add(object(3 * megabyte, 'a'))));
   t.ok(isKept(budget.add(object(2.5 * megabyte, 'b'))));
   for (const name of ['c', 'd']) t.ok(isKept(budget.add(object(megabyte, name))));
-  t.notOk(isKept(budget.add(object(3 * megabyte, 'e'))), 'nobody has more');
+  t.notOk(isKept(budget.add(object(3 * megabyte, 'e'))), 'no namespace has more');
   t.ok(isKept(budget.add(object(3 * megabyte, 'a'), object(3 * megabyte, 'a'))), 'what does not grow stays');
   t.strictSame(budget.exceeded, new Set(['e']));
   let asked = 0;
