@@ -1,15 +1,26 @@
 // Text broken at words, for a terminal of a width.
 
-/** The lines of `text`, none longer than `width` unless one word is; each begins with `indent` spaces. */
+import { stripVTControlCharacters } from 'node:util';
+
+/**
+ * The lines of `text`, none longer than `width` unless one word is; each begins with `indent` spaces. Escape sequences of
+ * colours have no width.
+ */
 export function wrap(text: string, width: number, indent = 0, hanging = indent): string[] {
   const lines: string[] = [];
   let line = ' '.repeat(indent);
+  let length = indent;
   let isEmpty = true;
   for (const word of text.split(' ')) {
-    if (!isEmpty && line.length + 1 + word.length > width) {
-      lines.push(line);
+    const { length: ofWord } = stripVTControlCharacters(word);
+    if (!isEmpty && length + 1 + ofWord > width) {
+      lines.push(line.trimEnd());
       line = ' '.repeat(hanging) + word;
-    } else line += isEmpty ? word : ` ${word}`;
+      length = hanging + ofWord;
+    } else {
+      line += isEmpty ? word : ` ${word}`;
+      length += ofWord + (isEmpty ? 0 : 1);
+    }
     isEmpty = false;
   }
   return [...lines, line];

@@ -4,7 +4,7 @@ import { Command } from 'commander';
 import { SallyportError } from '../../cert-agent/base/errors.ts';
 import type { Level, Result } from '../analyze/result.ts';
 import { readChecked } from './sidecar.ts';
-import { action, counted, exitCodes, harmless, note, paint, print, printJson } from './terminal.ts';
+import { action, counted, exitCodes, harmless, note, paint, printJson, printText } from './terminal.ts';
 
 interface DoctorFlags {
   readonly config?: string;
@@ -88,8 +88,8 @@ const colours: Readonly<Record<Level, 'green' | 'yellow' | 'red' | 'dim'>> = {
 function show(results: readonly Result[], wrong: number): void {
   for (const { check, level, message, fix } of results) {
     // Peers and files say some of this.
-    print(`${paint(colours[level], level.padEnd(7))}  ${check.padEnd(13)}  ${harmless(message)}`);
-    if (fix !== undefined) print(`${''.padEnd(9)}fix: ${harmless(fix)}`);
+    printText(`${paint(colours[level], level.padEnd(7))}  ${check.padEnd(13)}  ${harmless(message)}`, 9);
+    if (fix !== undefined) printText(`${''.padEnd(9)}fix: ${harmless(fix)}`, 11);
   }
   note(wrong === 0 ? 'nothing is wrong' : counted(wrong, 'finding'));
 }

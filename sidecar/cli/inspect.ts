@@ -5,9 +5,10 @@ import { Command, Option } from 'commander';
 import { SallyportError } from '../../cert-agent/base/errors.ts';
 import type { ChainReport, Judged } from '../../cert-agent/identity/inspect.ts';
 import type { ClientSvid, ConnectionReport, Sight } from '../analyze/endpoint.ts';
-import { action, exitCodes, harmless, paint, print, printJson, printTable } from './terminal.ts';
+import { action, exitCodes, harmless, paint, print, printJson, printTable, printText } from './terminal.ts';
 
 interface InspectFlags {
+  readonly config?: string;
   readonly svid?: string;
   readonly key?: string;
   readonly dir?: string;
@@ -29,9 +30,10 @@ export function inspectCommand(): Command {
   return new Command('inspect')
     .description('Show a certificate, its identity and expiry, and the result of every SPIFFE rule')
     .argument(
-      '<what>',
+      '[what]',
       'a file (PEM or DER), - for standard input, an agent’s directory, host:port (a handshake), or http://host:port (an admin port)',
     )
+    .option('--config <file>', 'instead: sidecar.yaml or gateway.yaml, with the SVID to show')
     .option('--svid <file>', 'with host:port: the SVID to present, PEM')
     .option('--key <file>', 'the key of --svid; with a PEM file: the key that must belong to it')
     .option(
@@ -51,15 +53,21 @@ The exit code is 0 when every rule holds, 1 when one fails or the certificate ha
 
 Examples:
   sallyport inspect svid.pem --bundle root.pem
+  sallyport inspect --config sidecar.yaml
   sallyport inspect web.demo.test:15006 --dir /run/sallyport/web
   sallyport inspect http://127.0.0.1:15000 --json`,
     )
     .action(action(runInspect));
 }
 
-async function runInspect(what: string, flags: InspectFlags): Promise<number> {
+async function runInspect(given: string | undefined, flags: InspectFlags): Promise<number> {
   const { inspectChain } = await import('../../cert-agent/identity/inspect.ts');
-  const sight = await look(what, flags);
+  const what = given ?? flags.config;
+  if (what === undefined || (given !== undefined && flags.config !== undefined))
+    throw new SallyportError('usage', 'give what to inspect, or --config', {
+      hint: 'a PEM file, - for standard input, an agent’s directory, host:port or http://host:port',
+    });
+  const sight = await (given === undefined ? lookAtConfigured(what) : look(given, flags));
   const wanted = await readWanted(flags, sight);
   const as = flags.as === undefined ? {} : { as: flags.as };
   const report = inspectChain(sight.chain, { ...sight, ...wanted, ...as, now: Date.now() });
@@ -98,6 +106,19 @@ async function look(what: string, flags: InspectFlags): Promise<Sight> {
     });
   }
   return places.lookAtPeer(address, await readClientSvid(flags));
+}
+
+/** The SVID that a sidecar or gateway presents. @throws SallyportError if it has none, as `lookAtFiles` too. */
+async function lookAtConfigured(config: string): Promise<Sight> {
+  const [{ readChecked }, { identityPaths }, { lookAtFiles }] = await Promise.all([
+    import('./sidecar.ts'),
+    import('../analyze/doctor.ts'),
+    import('../analyze/endpoint.ts'),
+  ]);
+  const { settings } = await readChecked(config);
+  const paths = identityPaths(settings);
+  if (paths === undefined) throw new SallyportError('usage', `${config} names no SVID: it has no 'identity'`);
+  return { ...lookAtFiles(paths), trustDomain: settings.trustDomain };
 }
 
 /** Keys and tokens are given in place of a file's name by mistake: they are not repeated. */
@@ -155,7 +176,7 @@ async function printReport(report: ChainReport, connection: ConnectionReport | u
     ['valid', `${report.notBefore} to ${report.notAfter}, ${timeLeft}`],
     ...connectionFields(connection),
   ];
-  for (const [name, value] of fields) print(`${name.padEnd(10)} ${value}`);
+  for (const [name, value] of fields) printText(`${name.padEnd(10)} ${value}`, 11);
   print('');
   printTable(
     ['chain', 'subject', 'URI', 'key', 'expires'],
@@ -170,7 +191,7 @@ async function printReport(report: ChainReport, connection: ConnectionReport | u
   );
   print('');
   for (const { rule, holds, message } of report.rules) {
-    print(`${holds ? paint('green', 'holds') : paint('red', 'FAILS')}  ${rule.padEnd(19)}  ${message}`);
+    printText(`${holds ? paint('green', 'holds') : paint('red', 'FAILS')}  ${rule.padEnd(19)}  ${message}`, 7);
   }
 }
 

@@ -5,7 +5,7 @@ import { createInterface } from 'node:readline';
 import { reasonOf, SallyportError } from '../../cert-agent/base/errors.ts';
 import type { Answer, Question } from '../analyze/question.ts';
 import type { ScopeFlags } from '../analyze/world.ts';
-import { exitCodes, notePassedOver, paint, print, printJson } from './terminal.ts';
+import { exitCodes, notePassedOver, paint, print, printJson, printText } from './terminal.ts';
 
 /** The request as flags: text that is checked when it becomes a Question. */
 export interface RequestFlags extends ScopeFlags {
@@ -36,7 +36,7 @@ export async function evaluate(
   else {
     const by =
       verdict.policy === null ? (verdict.reason ?? 'no ALLOW rule matches') : `${verdict.policy} rule ${verdict.rule}`;
-    print(`${verdict.allowed ? paint('green', 'allowed') : paint('red', `denied (${verdict.status})`)}: ${by}`);
+    printText(`${verdict.allowed ? paint('green', 'allowed') : paint('red', `denied (${verdict.status})`)}: ${by}`);
   }
   return verdict.allowed ? exitCodes.ok : exitCodes.no;
 }
@@ -56,7 +56,7 @@ export async function explainOne(
   const explanation = explainAnswer(answer);
   if (explanation === undefined) {
     if (flags.json === true) printJson({ allowed: false, because: verdict.reason, code: verdict.code });
-    else print(`${paint('red', 'denied')} before any policy: ${verdict.reason} [${verdict.code}]`);
+    else printText(`${paint('red', 'denied')} before any policy: ${verdict.reason} [${verdict.code}]`);
   } else if (flags.json === true) printJson({ ...explanation, verdict });
   else printExplanation(explanation);
   return verdict.allowed ? exitCodes.ok : exitCodes.no;

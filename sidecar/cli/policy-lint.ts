@@ -1,9 +1,9 @@
 // `policy lint`: findings with their positions.
 
-import { formatProblem, type Problem, SallyportError } from '../../cert-agent/base/errors.ts';
+import { type Problem, SallyportError } from '../../cert-agent/base/errors.ts';
 import type { Finding } from '../analyze/lint.ts';
 import type { ScopeFlags } from '../analyze/world.ts';
-import { counted, exitCodes, note, paint, print, printJson } from './terminal.ts';
+import { counted, exitCodes, note, noteProblem, paint, printJson, printText } from './terminal.ts';
 
 interface LintFlags extends ScopeFlags {
   readonly workload?: readonly string[];
@@ -27,10 +27,10 @@ export async function lintPolicies(paths: readonly string[], flags: LintFlags): 
     throw new SallyportError('usage', 'no document was read: nothing was checked');
   if (flags.json === true) printJson(result);
   else {
-    for (const one of problems) note(formatProblem(one));
+    for (const one of problems) noteProblem(one);
     for (const { code, file, line, column, message, mend } of findings) {
-      print(`${file}:${line}:${column}: ${paint('yellow', code)}: ${message}`);
-      print(`  fix: ${mend}`);
+      printText(`${file}:${line}:${column}: ${paint('yellow', code)}: ${message}`);
+      printText(`  fix: ${mend}`, 4);
     }
     note(
       findings.length + problems.length === 0

@@ -29,6 +29,18 @@ export function print(text: string): void {
   process.stdout.write(text.endsWith('\n') ? text : `${text}\n`);
 }
 
+/** As `print`, for a result that people read: on a terminal lines are broken at words and go on `hanging` spaces in. */
+export function printText(text: string, hanging = 2): void {
+  const width = widthOf(process.stdout);
+  if (width === undefined) return print(text);
+  const broken = (line: string): string[] => {
+    const words = line.trimStart();
+    const indent = line.length - words.length;
+    return wrap(words, width, indent, Math.max(indent, hanging));
+  };
+  print(text.split('\n').flatMap(broken).join('\n'));
+}
+
 /** `1 document`, `2 documents`; `plural` for irregular plurals. */
 export function counted(count: number, one: string, plural = `${one}s`): string {
   return `${count} ${count === 1 ? one : plural}`;

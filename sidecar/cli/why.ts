@@ -5,7 +5,7 @@ import { SallyportError } from '../../cert-agent/base/errors.ts';
 import type { Admin, AdminPlace } from '../analyze/admin-client.ts';
 import type { DenialLine, Why } from '../observe/denial-lines.ts';
 import { withAdmin } from './admin-options.ts';
-import { action, exitCodes, harmless, paint, print, printJson } from './terminal.ts';
+import { action, exitCodes, harmless, paint, print, printJson, printText } from './terminal.ts';
 
 /** The command; its modules are imported when it runs. */
 export function whyCommand(): Command {
@@ -63,11 +63,12 @@ async function runWhy(given: string | undefined, flags: WhyFlags): Promise<numbe
     const what = request.protocol === 'tcp' ? 'a TCP connection' : `${request.method} ${request.path}`.trim();
     const unnamed = request.protocol === 'other' ? 'the app' : 'a peer without identity';
     const who = harmless(request.principal) || unnamed;
-    print(`${why.time} ${harmless(what)} from ${who} was refused [${why.code}]`);
-    print(harmless(why.reason));
-    if (why.gateway) print(atGateway(why));
-    else if (request.protocol === 'other') print(`'sallyport explain ${why.code}' says what to do.`);
-    else if (why.explanation === null) print(paint('yellow', 'the policies that refused it are no longer in memory'));
+    printText(`${why.time} ${harmless(what)} from ${who} was refused [${why.code}]`);
+    printText(harmless(why.reason));
+    if (why.gateway) printText(atGateway(why));
+    else if (request.protocol === 'other') printText(`'sallyport explain ${why.code}' says what to do.`);
+    else if (why.explanation === null)
+      printText(paint('yellow', 'the policies that refused it are no longer in memory'));
     else {
       print('');
       printExplanation(why.explanation);

@@ -114,7 +114,7 @@ function becauseOf(
         ? `no DENY rule matches, and the ALLOW rule ${policy} does`
         : allowRules === 0
           ? 'no DENY rule matches, and there is no ALLOW rule in scope'
-          : `no DENY rule matches, and none of the ${allowRules} ALLOW rules in scope matches`;
+          : `no DENY rule matches, and ${allowRules === 1 ? 'the one ALLOW rule in scope does not match' : `none of the ${allowRules} ALLOW rules in scope matches`}`;
   if (first !== undefined) return `${first.reason}; of the other rules: ${own}`;
   return custom === '' ? own : `${custom}; then ${own}`;
 }

@@ -144,7 +144,8 @@ t.test('wrong usage and unreadable files exit with 2, what does not respond with
   writeFileSync(join(directory, 'svid.pem'), right.chainPem);
   mkdirSync(join(directory, 'empty'));
   const cases = [
-    { args: [], code: 2, says: "missing required argument 'what'" },
+    { args: [], code: 2, says: 'give what to inspect, or --config [usage]' },
+    { args: ['-', '--config', garbage], code: 2, says: 'give what to inspect, or --config [usage]' },
     { args: ['no/such/file'], code: 2, says: "'no/such/file' is not a file, a directory or an address [usage]" },
     { args: [garbage], code: 2, says: `${garbage} contains no certificate [certificate_unreadable]` },
     { args: [join(directory, 'empty')], code: 2, says: 'svid.pem does not exist [config_unreadable]' },
@@ -194,6 +195,39 @@ t.test('inspect reads an agent’s directory', async (t) => {
   const revoked = await runCommand(t, ['inspect', directory]);
   t.equal(revoked.code, 1);
   t.match(revoked.stdout, /FAILS {2}path +certificate [0-9a-f]+ of spiffe:.* is revoked\n/);
+});
+
+t.test('inspect shows the SVID of a configuration, and judges it by that', async (t) => {
+  const directory = tempDir(t);
+  const write = (trustDomain: string, identity: string): string => {
+    const file = join(directory, `${trustDomain}.yaml`);
+    writeFileSync(
+      file,
+      `trustDomain: ${trustDomain}
+workload: { namespace: shop, serviceAccount: web }
+identity: ${identity}
+outbound: [{ port: 15001 }]
+`,
+    );
+    return file;
+  };
+  const files = '{ files: { svid: a/svid.pem, key: a/svid.key, bundle: a/bundle.json } }';
+  const none = await runCommand(t, ['inspect', '--config', write('demo.test', files)]);
+  t.equal(none.code, 2);
+  t.match(none.stderr, /a\/svid.pem does not exist/);
+  mkdirSync(join(directory, 'a'));
+  writeGeneration(join(directory, 'a'), {
+    svid: await createSvid(authority, uri),
+    bundles: authority.bundles,
+    denied: emptyDenyList,
+  });
+  const { code, stdout, stderr } = await runCommand(t, ['inspect', '--config', write('demo.test', files)]);
+  t.equal(code, 0, stderr);
+  t.match(stdout, `SPIFFE ID  ${uri}\n`);
+  t.match(stdout, /holds {2}trust-domain/);
+  const foreign = await runCommand(t, ['inspect', '--config', write('other.test', files)]);
+  t.equal(foreign.code, 1);
+  t.match(foreign.stdout, /FAILS {2}trust-domain/);
 });
 
 t.test('inspect connects and shows the peer', async (t) => {

@@ -5,10 +5,11 @@ import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { stripVTControlCharacters } from 'node:util';
 import t from 'tap';
 import { reflow, widthOf } from '../../cert-agent/base/wrap.ts';
 import { runCommand } from '../fixtures/command.ts';
-import { startProcess, tempDir } from '../fixtures/process.ts';
+import { freePort, startProcess, tempDir } from '../fixtures/process.ts';
 
 const bin = fileURLToPath(new URL('../../sidecar/bin.mjs', import.meta.url));
 
@@ -71,6 +72,43 @@ t.test('errors, problems and tables fit 40 columns', async (t) => {
     t.equal(result.code, code);
     t.strictSame(tooLong(stderr), [], args.join(' '));
     t.equal(wordsOf(stderr), wordsOf((await runCommand(t, args)).stderr));
+  }
+});
+
+t.test('findings and explanations fit 40 columns, and are the same words', async (t) => {
+  const dir = tempDir(t);
+  const policy = join(dir, 'policy.yaml');
+  writeFileSync(
+    policy,
+    `apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: { name: orders-of-the-shop-may-be-read-by-web, namespace: shop }
+spec:
+  rules:
+    - from: [{ source: { principals: [demo.test/ns/shop/sa/web] } }]
+      to: [{ operation: { methods: [get], paths: [/orders/*] } }]
+`,
+  );
+  const config = join(dir, 'sidecar.yaml');
+  writeFileSync(
+    config,
+    `trustDomain: demo.test
+workload: { namespace: shop, serviceAccount: web }
+identity: { files: { svid: run/svid.pem, key: run/svid.key, bundle: run/bundle.json } }
+inbound: [{ port: ${await freePort()}, bind: 127.0.0.1, app: 127.0.0.1:1 }]
+`,
+  );
+  for (const [args, code] of [
+    [['policy', 'explain', '--policies', policy, '--to', 'shop/orders:80', 'GET', '/orders/7'], 1],
+    [['policy', 'eval', '--policies', policy, '--to', 'shop/orders:80', 'GET', '/orders/7'], 1],
+    [['policy', 'lint', policy], 1],
+    [['doctor', '--config', config], 1],
+  ] as const) {
+    const small = await runCommand(t, args, { env: { COLUMNS: '40', FORCE_COLOR: '1' } });
+    t.equal(small.code, code, args.join(' '));
+    t.not(small.stdout, '', 'something is printed');
+    t.strictSame(tooLong(stripVTControlCharacters(small.stdout)), [], args.join(' '));
+    t.equal(wordsOf(stripVTControlCharacters(small.stdout)), wordsOf((await runCommand(t, args)).stdout));
   }
 });
 
