@@ -2,7 +2,7 @@
 // Each document is changed, left alone for a reason, or refused because it asks for what it cannot get.
 
 import { annotations, containerName, injectLabel, targetPortsAnnotation } from './names.ts';
-import { wrongOwnKey } from './own-keys.ts';
+import { misplacedOwnKey, wrongOwnKey } from './own-keys.ts';
 import { diff, isEqual, type Operation } from './patch.ts';
 import { type InjectOptions, injectPod, isInjected, type PodContext, PodProblem, portsOf, uninjectPod } from './pod.ts';
 import { readServices, type ServiceRead } from './services.ts';
@@ -171,7 +171,8 @@ function injectWorkload(
   if (pod === undefined) return { outcome: 'left_alone', code: 'not_a_workload', reason: 'it is no workload' };
   const reason = reasonToLeave(pod, namespace);
   if ('code' in reason) return { outcome: 'left_alone', ...reason };
-  if (reason.problem !== undefined) return { outcome: 'refused', reason: reason.problem };
+  const problem = reason.problem ?? misplacedOwnKey(treeOf(value), pod);
+  if (problem !== undefined) return { outcome: 'refused', reason: problem };
   try {
     const notes = injectPod(pod, options, { namespace, owner: name, ...known });
     return { outcome: 'changed', notes };

@@ -3,7 +3,8 @@
 
 import { nearestTo } from '../../cert-agent/base/did-you-mean.ts';
 import { annotations, injectedLabel, injectLabel } from './names.ts';
-import { type Tree, treeOf } from './tree.ts';
+import { isEqual } from './patch.ts';
+import { type Tree, textOf, treeOf } from './tree.ts';
 
 /** What users write. */
 const userAnnotations: readonly string[] = [annotations.settings, annotations.protocols, annotations.policies];
@@ -31,6 +32,24 @@ export function wrongOwnKey(pod: Tree): string | undefined {
     if (typeof value !== 'string') return notText(what);
     if (!userAnnotations.includes(key)) return unknown(what, key, userAnnotations, [injectLabel]);
   }
+  return undefined;
+}
+
+/**
+ * One of our names that is on a workload and not on its pod template, where nothing would read it; undefined if there is
+ * none. Tools that label everything put it on both.
+ */
+export function misplacedOwnKey(workload: Tree, pod: Tree): string | undefined {
+  if (workload === pod) return undefined;
+  const job = treeOf(treeOf(workload['spec'])['jobTemplate']);
+  for (const { metadata } of [workload, job])
+    for (const map of ['labels', 'annotations']) {
+      const ofPod = treeOf(treeOf(pod['metadata'])[map]);
+      const lost = oursIn(treeOf(metadata)[map]).find(([key, value]) => !isEqual(ofPod[key], value));
+      if (lost === undefined) continue;
+      const kind = textOf(workload['kind']) ?? 'workload';
+      return `${map.slice(0, -1)} ${shorten(lost[0])} is on the ${shorten(kind)}, and not as this on its pods: write it in the metadata of the pod template`;
+    }
   return undefined;
 }
 

@@ -268,6 +268,36 @@ t.test('a label or an annotation of ours that does not exist is refused', async 
   t.equal(refusal({ [own('inject')]: 'false' }, { [own('setting')]: '' }), 'left_alone', 'it gets no sidecar');
 });
 
+t.test('a label or an annotation of ours that is only on the workload is refused', async (t) => {
+  const pod = annotated({ 'sallyport.dev/policies': 'a' }, { 'sallyport.dev/inject': 'true' }) as Any;
+  const template = { metadata: pod.metadata, spec: pod.spec };
+  const outcome = (workload: Any): unknown => {
+    const [result] = inject([workload], options);
+    return result!.outcome === 'refused' ? result!.reason : result!.outcome;
+  };
+  const deployment = (metadata: Any): Any => ({
+    ...{ apiVersion: 'apps/v1', kind: 'Deployment', metadata: { name: 'orders', ...metadata }, spec: { template } },
+  });
+  const same = {
+    annotations: { 'sallyport.dev/policies': 'a' },
+    labels: { 'sallyport.dev/inject': 'true', app: 'a' },
+  };
+  t.equal(outcome(deployment(same)), 'changed', 'on both, as tools write it');
+  for (const metadata of [
+    { annotations: { 'sallyport.dev/settings': 'a: 2' } },
+    { annotations: { 'sallyport.dev/policies': 'b' } },
+    { labels: { 'sallyport.dev/inject': 'false' } },
+    { labels: { 'Sallyport.dev/anything': 'x' } },
+  ])
+    t.match(
+      outcome(deployment(metadata)),
+      /^(?:label|annotation) \S+ is on the Deployment, .* write it in the metadata of the pod template$/i,
+    );
+  const job = { metadata: { labels: { 'sallyport.dev/inject': 'false' } }, spec: { template } };
+  const cronJob = { apiVersion: 'batch/v1', kind: 'CronJob', metadata: { name: 'a' }, spec: { jobTemplate: job } };
+  t.match(outcome(cronJob), /label sallyport.dev\/inject is on the CronJob/);
+});
+
 t.test('every wrong value of an annotation is refused, with its name', async (t) => {
   for (const [name, ...values] of [
     ['sidecar.istio.io/proxyImage', 'a b', '$(id)', 'a@sha256:1'],
