@@ -13,16 +13,17 @@ const timeoutMs = 300_000;
 
 // tap names the directories of tests after the arguments, and a long list makes too long a name.
 const files = process.argv.splice(2);
-const { default: root } = await import('tap');
 
 /** What `import t from 'tap'` gives to each file, by the file's URL. */
 const tests = new Map<string, Test>();
 const scheme = 'tap-of:';
 const key = 'sallyport.tests';
+const errors = new URL('fixtures/errors-of-tests.ts', import.meta.url).href;
 Object.assign(globalThis, { [Symbol.for(key)]: tests });
 
 registerHooks({
   resolve(specifier, context, next) {
+    if (specifier === 'async-hook-domain') return { url: errors, shortCircuit: true };
     const file = context.parentURL;
     if (specifier !== 'tap' || file === undefined || !tests.has(file)) return next(specifier, context);
     return { url: `${scheme}${file}`, format: 'module', shortCircuit: true };
@@ -37,6 +38,9 @@ registerHooks({
     };
   },
 });
+
+// After the hooks above are in place.
+const { default: root } = await import('tap');
 
 // The variables are those of tap.
 useOnlyPart(Number(process.env['TAP_JOB_ID'] ?? 0), Number(process.env['TAP_JOBS'] ?? 1));

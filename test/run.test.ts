@@ -40,6 +40,16 @@ t.test('all pass', async (t) => {
 const failing: readonly (readonly [name: string, text: string, reason: RegExp])[] = [
   ['an assertion', `t.test('it', async (t) => t.equal(1, 2));`, /not ok 1 - should be equal[\s\S]*lineNumber: 2/],
   ['an error outside of every test', `throw new Error('outside');`, /not ok 1 - outside/],
+  [
+    'an error in a callback',
+    `t.test('it', () => new Promise(() => { setTimeout(() => { throw new Error('in a timer'); }); }));`,
+    /not ok 1 - in a timer/,
+  ],
+  [
+    'a promise that nobody waits for',
+    `t.test('it', () => new Promise(() => { void Promise.reject(new Error('unseen')); }));`,
+    /not ok 1 - unseen/,
+  ],
   ['a module that does not exist', `import './nothing.ts';`, /Cannot find module/],
   ['an exit without an error', `t.test('it', async () => process.exit(0));`, /test unfinished/],
   ['an exit before the first test', 'process.exit(0);', /test unfinished/],
@@ -62,7 +72,7 @@ t.test('an error after the end of the last test', async (t) => {
   const late = `t.test('it', async (t) => { t.pass(); setTimeout(() => { throw new Error('late'); }, 50).ref(); });`;
   const run = start(t, { a: late });
   t.equal(await run.exited, 1);
-  t.match(run.stdout(), /^# the process ended with 1\n[\s\S]*Error: late/m);
+  t.match(run.stdout(), /^not ok \d+ - late$/m);
 });
 
 t.test('nothing to run', async (t) => {

@@ -187,7 +187,7 @@ t.test('a namespace that changes all the time in two lists is closed, and holds 
   const api = await startFilled(t);
   const others = [routeIn('team', 't', 'team.test'), denyFor('team', 't'), routeIn('canary', 'c', 'c.test')];
   for (const one of others) api.put(one);
-  const store = await follow(t, api, undefined, 400);
+  const store = await follow(t, api, undefined, 2000);
   await until(() => api.watches() >= 14 || undefined, 'the watches');
   let changes = 0;
   const change = (): void => {
