@@ -8,14 +8,17 @@ import type { KeptObject } from './objects.ts';
 export interface Bounds {
   /** In one namespace. */
   readonly namespaceBytes: number;
-  /** Of all namespaces. Beyond three quarters the largest one gives way to those that have more than a little. */
+  /**
+   * Of all namespaces. Three quarters are for those that have more than a little, and the largest of these gives way to
+   * the others.
+   */
   readonly totalBytes: number;
 }
 
 const mebibyte = 1024 * 1024;
 
-/** What a namespace may have of the last quarter. */
-const littleBytes = mebibyte;
+/** Whether a namespace with so many bytes may have of the last quarter. */
+const isLittle = (bytes: number): boolean => bytes <= mebibyte;
 const shareForAll = 0.75;
 
 /**
@@ -31,15 +34,14 @@ export function boundsOf(heapBytes = getHeapStatistics().heap_size_limit): Bound
 export class Ledger {
   readonly #bytes = new Map<string, number>();
   #total = 0;
-  /** The bytes that they had. */
-  readonly #gaveWay = new Map<string, number>();
+  readonly #gaveWay = new Set<string>();
   /** Called when a namespace gives way: its objects are to be dropped soon. */
   onGiveWay: () => void = () => {};
 
   /** Without what is about to be forgotten. */
   get total(): number {
     let total = this.#total;
-    for (const one of this.#gaveWay.keys()) total -= this.of(one);
+    for (const one of this.#gaveWay) total -= this.of(one);
     return total;
   }
 
@@ -52,6 +54,14 @@ export class Ledger {
     const sum = this.of(namespace) + bytes;
     if (sum > 0) this.#bytes.set(namespace, sum);
     else this.#bytes.delete(namespace);
+  }
+
+  /** The bytes of what has no namespace, and of the namespaces that have more than a little, without this one. */
+  largeBut(namespace: string): number {
+    let sum = 0;
+    for (const [one, bytes] of this.#bytes)
+      if (one === '' || (one !== namespace && !isLittle(bytes) && !this.gaveWay(one))) sum += bytes;
+    return sum;
   }
 
   gaveWay(namespace: string): boolean {
@@ -67,19 +77,35 @@ export class Ledger {
     for (const one of this.#bytes)
       if (one[0] !== '' && !this.gaveWay(one[0]) && one[1] > (largest?.[1] ?? bytes)) largest = one;
     if (largest === undefined) return false;
-    this.#gaveWay.set(...largest);
+    this.#gaveWay.add(largest[0]);
     this.onGiveWay();
     return true;
   }
 
-  /** Lets namespaces back that fit now, the smallest first. */
-  letBack({ totalBytes }: Bounds): void {
-    let room = shareForAll * totalBytes - this.total;
-    for (const [namespace, bytes] of [...this.#gaveWay].sort((a, b) => a[1] - b[1])) {
-      room -= bytes;
-      if (room < 0) return;
-      this.#gaveWay.delete(namespace);
+  /**
+   * Decides anew which namespaces have room, the smallest first, by the `sizes` of now: the bytes of what they have, kept
+   * or not. What was decided while they grew, or were listed, depends on who came first.
+   */
+  letBack(sizes: ReadonlyMap<string, number>, { namespaceBytes, totalBytes }: Bounds): void {
+    let sum = sizes.get('') ?? 0;
+    let large = sum;
+    let isNew = false;
+    const rank = ([name, bytes]: readonly [string, number]): number => bytes + (this.gaveWay(name) ? 0.5 : 0);
+    for (const [namespace, bytes] of [...sizes].sort((a, b) => rank(a) - rank(b))) {
+      // Beyond its own bound it is closed already, and is back as soon as it has less.
+      if (namespace === '' || bytes > namespaceBytes) continue;
+      const largeWith = large + (isLittle(bytes) ? 0 : bytes);
+      if (sum + bytes <= totalBytes && largeWith <= shareForAll * totalBytes) {
+        [sum, large] = [sum + bytes, largeWith];
+        this.#gaveWay.delete(namespace);
+      } else if (!this.gaveWay(namespace)) {
+        this.#gaveWay.add(namespace);
+        isNew = true;
+      }
     }
+    // Whatever is left of one that is not there any more.
+    for (const one of this.#gaveWay) if (!sizes.has(one)) this.#gaveWay.delete(one);
+    if (isNew) this.onGiveWay();
   }
 }
 
@@ -149,7 +175,8 @@ export class Budget {
       return { ...emptied(object), tooMuch };
     }
     const more = this.#moreWith(namespace, weight);
-    if (weight > (known?.weight ?? 0) && !this.#isFit(namespace, more)) {
+    const held = known?.isOver === true ? 0 : (known?.weight ?? 0);
+    if (weight > held && !this.#isFit(namespace, more)) {
       this.#over.set(namespace, (this.#over.get(namespace) ?? 0) + 1);
       return emptied(object);
     }
@@ -195,12 +222,16 @@ export class Budget {
     if (more === 0) return true;
     const held = this.#ledger.of(namespace) + more;
     if (held > namespaceBytes) return false;
-    const isLittle = held <= littleBytes || namespace === '';
-    if (this.#ledger.total + more <= (isLittle ? 1 : shareForAll) * totalBytes) return true;
+    const total = this.#ledger.total + more;
+    if (total <= shareForAll * totalBytes) return true;
+    const isAlwaysFit = isLittle(held) || namespace === '';
+    if (total <= totalBytes && (isAlwaysFit || this.#ledger.largeBut(namespace) + held <= shareForAll * totalBytes))
+      return true;
     return this.#ledger.makeRoom(namespace === '' ? 0 : held);
   }
 }
 
-function emptied({ kind, name, namespace, resourceVersion }: KeptObject): KeptObject {
-  return { kind, name, resourceVersion, namespace, text: '', status: undefined, weight: 0, isOver: true };
+/** Its weight stays, because it would have that once there is room. */
+function emptied({ kind, name, namespace, resourceVersion, weight }: KeptObject): KeptObject {
+  return { kind, name, resourceVersion, namespace, text: '', status: undefined, weight, isOver: true };
 }

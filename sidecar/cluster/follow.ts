@@ -1,6 +1,6 @@
 // Follows one kind in one namespace, or in all: a list, then a watch from its version on. After each failure it waits
 // longer, and goes on from the last version; after 410 Gone, and after an answer that cannot be true, it lists again. Until
-// a list is complete the objects of before stay.
+// a list is complete the objects of before stay. Beside that, it proves what there was at a version that the store asks for.
 
 import { setTimeout as wait } from 'node:timers/promises';
 import { asSallyportError, SallyportError } from '../../cert-agent/base/errors.ts';
@@ -56,8 +56,23 @@ export interface FollowEvents {
   tooMuch(object: KeptObject): void;
 }
 
+/** All kinds are listed for it, at one version. */
+export interface Round {
+  /** The resourceVersion of the lists; undefined for the first of them, which gives it. */
+  readonly version: string | undefined;
+}
+
+/** What there was of a kind. */
+export interface Proof {
+  /** What the proof was asked for with. */
+  readonly round: Round;
+  /** Undefined: there is no such kind. */
+  readonly version: string | undefined;
+  readonly objects: ReadonlyMap<string, KeptObject>;
+}
+
 /** What a list beside a watch found, if the watch must end. */
-type Looked = { readonly listed: Listed; readonly begunAt: number } | { readonly thrown: unknown } | Refused;
+type Looked = { readonly listed: Listed; readonly round: Round | undefined } | { readonly thrown: unknown } | Refused;
 
 /** How many looks in a row must prove that there is no such kind. */
 const absencesNeeded = 2;
@@ -87,8 +102,8 @@ export class Follower {
   #unread: string | undefined = undefined;
   #resourceVersion: string | undefined = undefined;
   #listedAt = 0;
-  /** The looks in a row that proved that there is no such kind: performance.now() when the first and the last began. */
-  #absences: { readonly count: number; readonly first: number; readonly last: number } | undefined = undefined;
+  /** The looks in a row that proved that there is no such kind: performance.now() when the first began. */
+  #absences: { readonly count: number; readonly first: number } | undefined = undefined;
   /** A watch was open. */
   #wasWatched = false;
   /** The last watch was refused, and not because the API server is busy: lists are no way to follow it. */
@@ -97,11 +112,13 @@ export class Follower {
   #isListed = false;
   /** Ends a pause between looks for an absent kind. */
   #look: AbortController | undefined = undefined;
+  /** A list is asked for that has not begun. */
   #isLookAsked = false;
+  /** To be proven, until it is, whatever ends meanwhile. */
+  #wanted: Round | undefined = undefined;
+  #proof: Proof | undefined = undefined;
   /** Lists beside the watch that is open. */
   #lookBeside: (() => void) | undefined = undefined;
-  /** performance.now() when the last list began that our objects are of, or are the same as. */
-  #listBegunAt = Number.NEGATIVE_INFINITY;
   /** The version that was found answered 404. */
   #isVersionInDoubt = false;
   /** Refusals of watches in a row, and watches in a row that ended at once. */
@@ -156,20 +173,42 @@ export class Follower {
   }
 
   /**
-   * Our objects are at least as new as all that the API server had at this performance.now(): when the last list, or the
-   * last look that found no such kind, began. That a watch is open proves nothing: its connection may be dead. What was
-   * never watched is not followed.
+   * What there was in this round; undefined if that is not proven. An open watch proves nothing: its connection may be dead,
+   * and its events may be late. But what was never watched is not followed.
    */
-  get provenAt(): number {
-    if (!this.#isComplete || (this.#isListed && !this.#wasWatched)) return Number.NEGATIVE_INFINITY;
-    return this.#isListed ? this.#listBegunAt : (this.#absences?.last ?? Number.NEGATIVE_INFINITY);
+  proofOf(round: Round): Proof | undefined {
+    if (!this.#isComplete || (this.#isListed && !this.#wasWatched)) return undefined;
+    return this.#proof?.round === round ? this.#proof : undefined;
   }
 
-  /** Asks for a list, or for a look for an absent kind, that begins from now on. */
+  /** Asks for the proof of a round, by a list, or a look for an absent kind, that begins from now on; undefined: of none. */
+  prove(round: Round | undefined): void {
+    this.#wanted = round;
+    if (round === undefined) return;
+    this.#look?.abort();
+    this.#lookBeside?.();
+  }
+
+  /** Asks for a list that begins from now on. */
   lookNow(): void {
     this.#isLookAsked = true;
     this.#look?.abort();
     this.#lookBeside?.();
+  }
+
+  /** True if a list, or a look for an absent kind, is to begin. */
+  get #isAsked(): boolean {
+    return this.#isLookAsked || this.#unproven() !== undefined;
+  }
+
+  #unproven(): Round | undefined {
+    return this.#wanted === this.#proof?.round ? undefined : this.#wanted;
+  }
+
+  /** Adds the bytes of what each namespace has, kept or not. */
+  weigh(sizes: Map<string, number>): void {
+    for (const { namespace = '', weight } of this.#objects.values())
+      sizes.set(namespace, (sizes.get(namespace) ?? 0) + weight);
   }
 
   /** Forgets what it has of namespaces that gave way to others. */
@@ -233,7 +272,7 @@ export class Follower {
   /** A look that is asked for ends a pause between looks, and none after a failure. */
   async #pause(ms: number, signal: AbortSignal): Promise<void> {
     const isBetweenLooks = this.#trouble === undefined && this.#absences !== undefined && this.#isComplete;
-    if (isBetweenLooks && this.#isLookAsked) return;
+    if (isBetweenLooks && this.#isAsked) return;
     this.#look = isBetweenLooks ? new AbortController() : undefined;
     this.#away = this.#isAway ? new AbortController() : undefined;
     const ends = [signal, ...[this.#look, this.#away].flatMap((one) => one?.signal ?? [])];
@@ -252,37 +291,41 @@ export class Follower {
     if (this.#version === undefined || this.#isVersionInDoubt) return this.#find(signal);
     const asked = { kind: this.kind, version: this.#version, namespace: this.namespace };
     const isDue = performance.now() - this.#listedAt > this.#times.resyncMs;
-    if (isDue || this.#isLookAsked) this.#resourceVersion = undefined;
+    if (isDue || this.#isAsked) this.#resourceVersion = undefined;
     if (this.#resourceVersion !== undefined) return this.#watch(asked, this.#resourceVersion, signal);
-    this.#isLookAsked = false;
-    const begunAt = performance.now();
-    const listed = await this.#list(asked, signal);
+    const { listed, round } = await this.#list(asked, signal);
     if ('error' in listed) return this.#refused(listed);
-    this.#listed(listed, begunAt);
+    this.#listed(listed, round);
     return undefined;
   }
 
-  #list(asked: Asked, signal: AbortSignal): Promise<Listed | Refused> {
-    return listAll(this.#client, asked, { budget: this.#newBudget(), known: this.#objects }, signal);
+  /** A list, for the round that is to be proven. */
+  async #list(asked: Asked, signal: AbortSignal): Promise<{ listed: Listed | Refused; round: Round | undefined }> {
+    const round = this.#unproven();
+    this.#isLookAsked = false;
+    const counting = { budget: this.#newBudget(), known: this.#objects };
+    return { listed: await listAll(this.#client, asked, counting, signal, round?.version), round };
   }
 
   async #find(signal: AbortSignal): Promise<Refused | number | undefined> {
     this.#isLookAsked = false;
+    const round = this.#unproven();
     const begunAt = performance.now();
     const found = await findKind(this.#client, this.kind, this.namespace, () => this.#newBudget(), signal);
-    if ('unread' in found) return this.#absent(begunAt, found.unread);
+    if ('unread' in found) return this.#absent(begunAt, found.unread, round);
     this.#absences = undefined;
     if ('error' in found) return this.#refused(found);
     this.#version = found.version;
     this.#unread = undefined;
     this.#isVersionInDoubt = false;
-    this.#listed(found.listed, begunAt);
+    this.#listed(found.listed, undefined);
     return undefined;
   }
 
-  #listed({ objects, resourceVersion, budget }: Listed, begunAt: number): void {
+  #listed({ objects, resourceVersion, budget }: Listed, round: Round | undefined): void {
     this.#resourceVersion = resourceVersion;
-    this.#listBegunAt = begunAt;
+    // A copy: events change our objects.
+    this.#proves(round, resourceVersion, new Map(objects));
     this.#listedAt = performance.now();
     const before = this.#budget.exceeded;
     budget.count();
@@ -300,14 +343,18 @@ export class Follower {
     this.#events.settled();
   }
 
+  #proves(round: Round | undefined, version: string | undefined, objects: ReadonlyMap<string, KeptObject>): void {
+    if (round !== undefined) this.#proof = { round, version, objects };
+  }
+
   /**
    * There is no such kind, by two witnesses. An API server that starts may deny a kind for a moment, so one look proves
    * nothing. That a kind that was there is gone takes looks that are seconds apart: until then its objects stay.
    */
-  #absent(begunAt: number, unread: string | undefined): Refused | number {
+  #absent(begunAt: number, unread: string | undefined, round: Round | undefined): Refused | number {
     if (this.kind.isRequired === true) return absentError(this.kind);
     const { count, first } = this.#absences ?? { count: 0, first: begunAt };
-    this.#absences = { count: count + 1, first, last: begunAt };
+    this.#absences = { count: count + 1, first };
     const { firstWaitMs, absentGuardMs, absentMs } = this.#times;
     if (this.#version !== undefined) {
       if (count + 1 < absencesNeeded || begunAt - first < absentGuardMs) return goneError(this.kind);
@@ -324,6 +371,7 @@ export class Follower {
     this.#recovered();
     if (unread !== undefined && unread !== this.#unread) this.#events.unread(unread);
     this.#unread = unread;
+    this.#proves(round, undefined, new Map());
     this.#events.settled();
     return protects(this.kind) ? absentGuardMs : absentMs;
   }
@@ -351,14 +399,15 @@ export class Follower {
     let looked: Looked | undefined;
     const both = AbortSignal.any([signal, over.signal]);
     this.#lookBeside = (): void => {
-      if (isLooking) return;
+      // Once it ends, the next turn lists.
+      if (isLooking || over.signal.aborted) return;
       isLooking = true;
       void this.#compare(asked, both).then((found) => {
         isLooking = false;
         if (over.signal.aborted) return;
         looked = found;
         if (found !== undefined) over.abort();
-        else if (this.#isLookAsked) this.#lookBeside?.();
+        else if (this.#isAsked) this.#lookBeside?.();
       });
     };
     try {
@@ -399,7 +448,7 @@ export class Follower {
     this.#isWatching = false;
     if ('thrown' in looked) throw looked.thrown;
     if ('error' in looked) return this.#refused(looked);
-    this.#listed(looked.listed, looked.begunAt);
+    this.#listed(looked.listed, looked.round);
     return undefined;
   }
 
@@ -408,17 +457,16 @@ export class Follower {
    * gives the list, from which a new watch must go on. Never rejects.
    */
   async #compare(asked: Asked, signal: AbortSignal): Promise<Looked | undefined> {
-    this.#isLookAsked = false;
-    const begunAt = performance.now();
     try {
-      const listed = await this.#list(asked, signal);
+      const { listed, round } = await this.#list(asked, signal);
       if ('error' in listed) return listed;
-      if (!sameObjects(this.#objects, listed.objects)) return { listed, begunAt };
-      listed.budget.drop();
+      const { objects, resourceVersion, budget } = listed;
+      if (!sameObjects(this.#objects, objects)) return { listed, round };
+      budget.drop();
+      this.#proves(round, resourceVersion, objects);
     } catch (thrown) {
       return { thrown };
     }
-    this.#listBegunAt = begunAt;
     this.#events.settled();
     return undefined;
   }

@@ -46,7 +46,7 @@ const maxPages = 10_000;
 const maxTokenLength = 8192;
 
 /**
- * All objects, or why there are none.
+ * All objects, or why there are none: those of this version, if one is given, or else the newest.
  * @throws SallyportError `kubernetes_unavailable`, `kubernetes_invalid`.
  */
 export async function listAll(
@@ -54,11 +54,12 @@ export async function listAll(
   asked: Asked,
   counting: Counting,
   signal: AbortSignal,
+  atVersion?: string,
 ): Promise<Listed | Refused> {
   let listed: Listed | Refused | undefined;
   const release = holdYoungGeneration();
   try {
-    listed = await listPages(client, asked, counting, signal);
+    listed = await listPages(client, asked, counting, signal, atVersion);
     return listed;
   } finally {
     release();
@@ -71,6 +72,7 @@ async function listPages(
   asked: Asked,
   { budget, known }: Counting,
   signal: AbortSignal,
+  atVersion: string | undefined,
 ): Promise<Listed | Refused> {
   const { kind, version, namespace } = asked;
   const objects = new Map<string, KeptObject>();
@@ -82,7 +84,12 @@ async function listPages(
     const ask = (size: number): Promise<Answer> => {
       const query = new URLSearchParams({ limit: String(size) });
       if (kind.fieldSelector !== undefined) query.set('fieldSelector', kind.fieldSelector);
+      // The token has the version.
       if (next !== '') query.set('continue', next);
+      else if (atVersion !== undefined) {
+        query.set('resourceVersion', atVersion);
+        query.set('resourceVersionMatch', 'Exact');
+      }
       const mostBytes = size === 1 ? maxAnswerBytes : maxPageBytes;
       return client.page(`${path}?${query}`, signal, kind.isData === true ? 'data' : 'documents', mostBytes);
     };
@@ -106,6 +113,8 @@ async function listPages(
     const { resourceVersion, continue: more = '' } = treeOf(metadata);
     if (typeof resourceVersion !== 'string' || resourceVersion === '' || typeof more !== 'string')
       throw invalid(asked, 'it has no resourceVersion');
+    if (atVersion !== undefined && resourceVersion !== atVersion)
+      throw invalid(asked, `it is of version ${resourceVersion.slice(0, 40)}, and not ${atVersion}`);
     if (more === '') return { objects, resourceVersion, budget };
     if (more.length > maxTokenLength || seen.has(more)) throw invalid(asked, 'its pages have no end');
     seen.add(more);

@@ -27,6 +27,9 @@ export interface KeptObject {
   readonly tooMuch?: string;
 }
 
+/** All objects of one moment. */
+export type Snapshot = readonly KeptObject[];
+
 /** Says which SPIFFE IDs the endpoints of a Service may prove, separated by commas. */
 export const identityAnnotation = 'sallyport.dev/identity';
 

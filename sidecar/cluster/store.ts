@@ -8,11 +8,12 @@ import type { Log } from '../../cert-agent/base/log.ts';
 import { type Bounds, boundsOf, Ledger } from './budget.ts';
 import { ApiClient, type ClientTimes } from './client.ts';
 import { unreadError } from './find-kind.ts';
-import { Follower, type FollowTimes } from './follow.ts';
+import { Follower, type FollowTimes, type Proof, type Round } from './follow.ts';
 import type { WatchedKind } from './kinds.ts';
 import { Mentions, sameTexts } from './mentions.ts';
-import type { KeptObject } from './objects.ts';
-import { closedRoute, type Differences, differencesOf } from './same-documents.ts';
+import type { KeptObject, Snapshot } from './objects.ts';
+
+export type { Snapshot } from './objects.ts';
 
 export interface StoreOptions {
   readonly server: ApiServer;
@@ -32,15 +33,7 @@ export type StoreTimes = ClientTimes &
     readonly proofMs: number;
     /** For so long an API server that was away may forbid what it allows: it does not know its roles yet. */
     readonly rolesMs: number;
-    /**
-     * A namespace whose documents changed in every proof for so long, while no documents could be taken, is closed: it must
-     * not keep out all others. Twice as long if only its routes changed.
-     */
-    readonly restlessMs: number;
   };
-
-/** A state of the store: the same one until something changes that a gateway may read. */
-export type Snapshot = readonly KeptObject[];
 
 /** One kind in one namespace, for metrics and the log. */
 export interface KindFacts {
@@ -72,23 +65,15 @@ export interface ClosedDocument {
   readonly why: string;
 }
 
-/** Documents that are in force once each kind of theirs is proven to be as new. */
-interface Staged {
-  readonly documents: Snapshot;
-  /** performance.now() when the documents were read. */
+/** What all kinds of documents are listed for. */
+interface Proving {
+  /** performance.now() when it began. */
   readonly at: number;
-}
-
-/** A namespace whose documents changed in each proof since the last documents were taken. */
-interface Changing {
-  /** performance.now() at the first of them. */
-  readonly since: number;
-  readonly kinds: ReadonlySet<string>;
-}
-
-/** A namespace whose documents change all the time, and what stays of it: its routes, which answer 500. */
-interface Restless {
-  readonly routes: readonly KeptObject[];
+  /** Its list is the newest, and gives the version of the others. Undefined if there is no kind at all. */
+  readonly leader: Follower | undefined;
+  readonly first: Round;
+  /** Of the other kinds; undefined until there is a version. */
+  readonly rest: Round | undefined;
 }
 
 export const storeTimes: StoreTimes = Object.freeze({
@@ -103,13 +88,11 @@ export const storeTimes: StoreTimes = Object.freeze({
   reminderMs: 60_000,
   proofMs: 1000,
   rolesMs: 10_000,
-  restlessMs: 30_000,
   ...boundsOf(),
 });
 
 /** Why a namespace is closed. */
 const tooManyBytes = 'has too many bytes of all kinds';
-const changesAllTheTime = 'changes all the time';
 
 /** One part of the time goes into proofs. */
 const proofShare = 5;
@@ -129,15 +112,9 @@ export class ClusterStore {
   /** The last complete documents. */
   #documents: Snapshot | undefined = undefined;
   readonly #mentions = new Mentions();
-  /** The same of documents that wait. */
-  readonly #mentionsOfStaged = new Mentions();
-  /** Documents changed since they were last taken up. */
+  /** Documents changed since the last proof began. */
   #isDirty = true;
-  #staged: Staged | undefined = undefined;
-  /** The documents from before the last proof. Undefined if there was none since all kinds are followed. */
-  #provenBefore: Snapshot | undefined = undefined;
-  readonly #changing = new Map<string, Changing>();
-  readonly #restless = new Map<string, Restless>();
+  #proving: Proving | undefined = undefined;
   /** performance.now() from which on the next documents are proven, and what waits for it. */
   #nextProofAt = 0;
   #proofTimer: NodeJS.Timeout | undefined = undefined;
@@ -146,6 +123,8 @@ export class ClusterStore {
   readonly #times: StoreTimes;
   readonly #namespaces: ReadonlySet<string> | undefined;
   readonly #routeKinds: ReadonlySet<string>;
+  /** Kinds and namespaces with an object that was too much, since the last reminder. */
+  readonly #saidTooMuch = new Set<string>();
   /** What happened in an outage, by kind and namespace: performance.now() when it began, undefined once it is logged. */
   readonly #said = new Map<Follower, Map<string, number | undefined>>();
 
@@ -165,7 +144,10 @@ export class ClusterStore {
         const follower: Follower = new Follower(kind, namespace, this.client, all, this.#ledger, {
           changed: () => this.#changed(follower),
           settled: () => this.#settled(),
-          failed: () => this.#sayTrouble(follower),
+          failed: () => {
+            if (kind.isData !== true) this.#giveUp();
+            this.#sayTrouble(follower);
+          },
           unread: (version) => this.#sayUnread(follower, version),
           exceeded: (name) => this.#sayExceeded(follower, name, all),
           tooMuch: (object) => this.#sayTooMuch(follower, object),
@@ -202,120 +184,53 @@ export class ClusterStore {
 
   /**
    * Each kind has a watch of its own, and the newest event of one proves nothing of the others. A route that came after
-   * its policy must not be in force before that, and one that went before its policy must not be in force after that.
-   * So the documents wait until answers to requests that began later have proved what there is of each kind. Those that
-   * were the same before and after were all there at once.
+   * its policy must not be in force before that, and one that went before its policy must not be in force after that. So
+   * an event is only the reason to look: all kinds are listed at one version, and what there was then is in force.
    */
   #takeUp(): void {
-    if (this.#blind() !== undefined) {
-      this.#provenBefore = undefined;
-      if (this.#staged !== undefined) [this.#staged, this.#isDirty] = [undefined, true];
-      return;
-    }
-    if (this.#staged === undefined) {
+    if (this.#blind() !== undefined) return this.#giveUp();
+    if (this.#proving === undefined) {
       if (!this.#isDirty || this.#mustWait()) return;
       this.#isDirty = false;
-      this.#staged = { documents: this.#readDocuments(), at: performance.now() };
-      for (const one of this.#followers) if (one.kind.isData !== true) one.lookNow();
+      const leader = this.#followers.find(({ kind, isListed }) => kind.isData !== true && isListed);
+      this.#proving = { at: performance.now(), leader, first: { version: undefined }, rest: undefined };
+      leader?.prove(this.#proving.first);
     }
+    this.#proveRest(this.#proving);
+    const proving = this.#proving;
     if (this.#unproven() !== undefined) return;
-    const { documents, at } = this.#staged;
+    this.#proving = undefined;
     const { proofMs, longestWaitMs } = this.#times;
-    this.#nextProofAt = at + Math.max(proofMs, Math.min(longestWaitMs, proofShare * (performance.now() - at)));
-    this.#staged = undefined;
-    this.#judge(documents, at);
+    const pauseMs = Math.min(longestWaitMs, proofShare * (performance.now() - proving.at));
+    this.#nextProofAt = proving.at + Math.max(proofMs, pauseMs);
+    this.#take(proving);
     if (this.#isDirty) this.#mustWait();
   }
 
-  /**
-   * Takes documents that were all there at once: those that are the same as they were before the proof. If only one list
-   * changes all the time, those from before the proof: that list was read after the proof of before, and everything else
-   * has been the same since.
-   */
-  #judge(before: Snapshot, at: number): void {
-    const now = this.#readDocuments();
-    const earlier = this.#provenBefore;
-    this.#provenBefore = before;
-    const isRelevant = this.#relevance([...(earlier ?? []), ...before, ...now]);
-    const relevant = (one: Snapshot): Snapshot => one.filter(isRelevant);
-    this.#watchRestlessness(differencesOf(relevant(before), relevant(now)), now, at);
-    const [old, middle, taken] = [earlier ?? [], before, now].map((one) => this.#withoutRestless(one)) as [
-      Snapshot,
-      Snapshot,
-      Snapshot,
-    ];
-    const lately = this.#listsOf(differencesOf(relevant(middle), relevant(taken)));
-    if (lately.size === 0) return this.#takeDocuments(taken);
-    this.#isDirty = true;
-    if (earlier === undefined) return;
-    const lists = new Set([...lately, ...this.#listsOf(differencesOf(relevant(old), relevant(middle)))]);
-    if (lists.size === 1) this.#takeDocuments(middle);
+  /** A proof that is under way is none once a kind could not be read. */
+  #giveUp(): void {
+    if (this.#proving === undefined) return;
+    [this.#proving, this.#isDirty] = [undefined, true];
+    for (const one of this.#followers) one.prove(undefined);
   }
 
-  #takeDocuments(taken: Snapshot): void {
+  /** Asks for the lists of the other kinds, once there is a version. */
+  #proveRest(proving: Proving): void {
+    const { leader, first, rest } = proving;
+    const proof = leader?.proofOf(first);
+    if (rest !== undefined || (leader !== undefined && proof === undefined)) return;
+    const round = { version: proof?.version };
+    this.#proving = { ...proving, rest: round };
+    for (const one of this.#followers) if (one.kind.isData !== true && one !== leader) one.prove(round);
+  }
+
+  /** Takes what there was of all kinds in a proof that is complete. */
+  #take(proving: Proving): void {
+    const documents = this.#documentsOf(proving);
+    if (documents === undefined) return;
     this.client.isEarly = false;
-    this.#changing.clear();
-    [this.#documents, this.#isStale] = [taken, true];
-    this.#mentions.update(taken);
-  }
-
-  /** Each is one answer of the API server: a kind, in one namespace if only some are followed. */
-  #listsOf(differences: Differences): ReadonlySet<string> {
-    const isOne = this.#namespaces === undefined;
-    return new Set(
-      [...differences].flatMap(([namespace, kinds]) =>
-        [...kinds].map((kind) => (isOne ? kind : `${kind} ${namespace}`)),
-      ),
-    );
-  }
-
-  /**
-   * What may matter to a gateway. A cluster has many Services that no document names, and namespaces without a document:
-   * there, something changes in every proof.
-   */
-  #relevance(all: Snapshot): (object: KeptObject) => boolean {
-    const isDocument = ({ kind }: KeptObject): boolean => kind !== 'Service' && kind !== 'Namespace';
-    const spaces = new Set(all.filter(isDocument).map(({ namespace }) => namespace));
-    this.#mentionsOfStaged.update(all.filter(isDocument));
-    const named = new Set(this.#mentionsOfStaged.only(all));
-    return (one) => (one.kind === 'Namespace' ? spaces.has(one.name) : !isDocument(one) ? named.has(one) : true);
-  }
-
-  /** Opens namespaces that did not change in a proof, and closes those that changed for too long. */
-  #watchRestlessness(changed: Differences, now: Snapshot, at: number): void {
-    for (const one of this.#changing.keys()) if (!changed.has(one)) this.#changing.delete(one);
-    for (const one of this.#restless.keys())
-      if (!changed.has(one)) {
-        this.#restless.delete(one);
-        this.#isDirty = true;
-      }
-    for (const [namespace, kinds] of changed) {
-      const { since, kinds: before } = this.#changing.get(namespace) ?? { since: at, kinds: new Set<string>() };
-      const all = new Set([...before, ...kinds]);
-      this.#changing.set(namespace, { since, kinds: all });
-      // Routes that change all the time delay no other document if nothing else changes. So they come last.
-      const isRoutes = [...all].every((kind) => this.#routeKinds.has(kind));
-      const isLong = performance.now() - since > (isRoutes ? 2 : 1) * this.#times.restlessMs;
-      // What has no namespace concerns all, and only administrators can change it.
-      if (isLong && namespace !== '' && !this.#restless.has(namespace)) this.#close(namespace, now);
-    }
-  }
-
-  #close(namespace: string, now: Snapshot): void {
-    // Without its routes, wider ones of others would take their requests.
-    const routes = now.filter((one) => one.namespace === namespace && this.#routeKinds.has(one.kind)).map(closedRoute);
-    this.#restless.set(namespace, { routes });
-    this.#isDirty = true;
-    this.#log.error(
-      { code: 'kubernetes_invalid', namespace },
-      `namespace ${namespace} ${changesAllTheTime}: its routes answer 500, and none of its other documents is in force, until it does not`,
-    );
-  }
-
-  #withoutRestless(documents: Snapshot): Snapshot {
-    if (this.#restless.size === 0) return documents;
-    const others = documents.filter(({ namespace = '' }) => !this.#restless.has(namespace));
-    return [...others, ...[...this.#restless.values()].flatMap(({ routes }) => routes)];
+    [this.#documents, this.#isStale] = [documents, true];
+    this.#mentions.update(documents);
   }
 
   /** True if it is too soon for the next proof. They cost the API server as little however fast documents change. */
@@ -332,17 +247,19 @@ export class ClusterStore {
   /**
    * Of a namespace in which a policy may be missing, because there is too much, or because the namespace is being
    * deleted, there is no document at all. Nor is there a route or a Gateway that is being deleted, which a finalizer may
-   * keep for long after its policies.
+   * keep for long after its policies. Undefined if there was too much of what has no namespace, which concerns all.
    */
-  #readDocuments(): Snapshot {
-    const isDocument = ({ kind }: Follower): boolean => kind.isData !== true;
-    const closed = new Set(this.#followers.filter(isDocument).flatMap((one) => [...one.over]));
-    for (const one of this.#dataExceeding()) closed.add(one);
-    const all = this.#objectsOf(isDocument);
-    for (const { kind, name, isEnding } of all) if (kind === 'Namespace' && isEnding === true) closed.add(name);
-    return all.filter(({ kind, namespace = '', isEnding }) => {
+  #documentsOf(proving: Proving): Snapshot | undefined {
+    const all = this.#followers.flatMap((one) => [...(proofIn(proving, one)?.objects.values() ?? [])]);
+    const closed = new Set(this.#dataExceeding());
+    for (const { kind, name, namespace, isOver, isEnding } of all) {
+      if (isOver === true && namespace === undefined) return undefined;
+      if (isOver === true) closed.add(namespace!);
+      if (kind === 'Namespace' && isEnding === true) closed.add(name);
+    }
+    return all.filter(({ kind, namespace = '', isOver, isEnding }) => {
       if (isEnding === true && (kind === 'Gateway' || this.#routeKinds.has(kind))) return false;
-      return !closed.has(namespace);
+      return isOver !== true && !closed.has(namespace);
     });
   }
 
@@ -409,7 +326,6 @@ export class ClusterStore {
       for (const one of over) if (!found.has(one)) found.set(one, `it ${tooManyBytes}`);
     }
     for (const one of this.#dataExceeding()) if (!found.has(one)) found.set(one, `it ${tooManyBytes}`);
-    for (const one of this.#restless.keys()) if (!found.has(one)) found.set(one, `it ${changesAllTheTime}`);
     found.delete('');
     return found;
   }
@@ -447,11 +363,11 @@ export class ClusterStore {
     return this.#followers.find(isBlind);
   }
 
-  /** A kind that is not yet proven to be as new as the documents that wait. */
+  /** A kind of documents of which it is not yet known what there is in the proof that is under way. */
   #unproven(): Follower | undefined {
-    const staged = this.#staged;
-    if (staged === undefined) return undefined;
-    return this.#followers.find(({ kind, provenAt }) => kind.isData !== true && provenAt < staged.at);
+    const proving = this.#proving;
+    if (proving === undefined) return undefined;
+    return this.#followers.find((one) => one.kind.isData !== true && proofIn(proving, one) === undefined);
   }
 
   #objectsOf(test: (follower: Follower) => boolean): KeptObject[] {
@@ -532,7 +448,11 @@ export class ClusterStore {
     this.#log.warn({ code, kind: kind.kind, hint }, `${message}: its objects are passed over`);
   }
 
+  /** Once for a kind in a namespace and a reminder's time: who writes such an object by turns must not fill the log. */
   #sayTooMuch({ kind }: Follower, { namespace, name, tooMuch }: KeptObject): void {
+    const where = `${kind.kind} ${namespace}`;
+    if (this.#saidTooMuch.has(where)) return;
+    this.#saidTooMuch.add(where);
     const place = namespace === undefined ? name : `${namespace}/${name}`;
     const isAlone = kind.isData === true || namespace === undefined;
     const then = isAlone ? 'it is not read' : `no document of namespace ${namespace} is in force until that is changed`;
@@ -557,10 +477,27 @@ export class ClusterStore {
     );
   }
 
+  /** A list may take long, or have many pages. */
+  #sayWaiting(): void {
+    const late = this.#unproven();
+    const waitedMs = performance.now() - (this.#proving?.at ?? Number.POSITIVE_INFINITY);
+    if (late === undefined || waitedMs < this.#times.reminderMs) return;
+    this.#log.warn(
+      { code: 'kubernetes_unavailable', kind: late.kind.kind },
+      `changed documents have waited for ${Math.round(waitedMs / 1000)} s for the list of ${titleOf(late)}`,
+    );
+  }
+
   #remind(): void {
     // What was too much may fit since there is less of another kind, or of another namespace.
-    this.#ledger.letBack(this.#times);
+    if (this.#followers.some(({ exceeded }) => exceeded.size > 0)) {
+      const sizes = new Map<string, number>();
+      for (const one of this.#followers) one.weigh(sizes);
+      this.#ledger.letBack(sizes, this.#times);
+    }
     for (const one of this.#followers) if (one.exceeded.size > 0) one.lookNow();
+    this.#sayWaiting();
+    this.#saidTooMuch.clear();
     const behind = this.#followers.filter(({ trouble }) => trouble !== undefined);
     if (behind.length === 0) return;
     const oldest = behind.reduce((a, b) => (a.trouble!.since <= b.trouble!.since ? a : b));
@@ -571,6 +508,12 @@ export class ClusterStore {
       `objects of ${behind.length} kinds are up to ${seconds} s old: ${error.message}`,
     );
   }
+}
+
+/** What there was of this kind of documents, if that is known. */
+function proofIn({ leader, first, rest }: Proving, one: Follower): Proof | undefined {
+  const round = one === leader ? first : rest;
+  return round === undefined || one.kind.isData === true ? undefined : one.proofOf(round);
 }
 
 /** Of a kind without namespaces, too many bytes concern all: the last documents stay, as if it could not be read. */

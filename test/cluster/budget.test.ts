@@ -107,11 +107,17 @@ t.test('the last quarter is for namespaces with little, and beyond it the larges
   t.notOk(isKept(budget.add(object(1, 'a', 'other'))), 'it gets nothing more');
   t.notOk(isKept(budget.giveUp(object(3 * megabyte, 'a'))));
   t.equal(ledger.of('a'), 0);
-  t.ok(isKept(budget.add(object(2 * megabyte, 'g'))));
+  t.ok(isKept(budget.add(object(2 * megabyte, 'g'))), 'those with little have the last quarter');
+  t.notOk(ledger.gaveWay('b'));
+  t.ok(isKept(budget.add(object(2 * megabyte, 'h'))));
   t.ok(ledger.gaveWay('b'), 'and the next one');
 });
 
-t.test('a namespace that gave way is back once it fits', async (t) => {
+/** Megabytes of namespaces, as `letBack` takes them. */
+const sizes = (of: Readonly<Record<string, number>>): Map<string, number> =>
+  new Map(Object.entries(of).map(([name, size]) => [name, size * megabyte]));
+
+t.test('a namespace that gave way is back once it fits, by what it has then', async (t) => {
   const ledger = new Ledger();
   const budget = new Budget(eight, ledger);
   for (const [name, size] of [
@@ -121,12 +127,44 @@ t.test('a namespace that gave way is back once it fits', async (t) => {
   ] as const)
     budget.add(object(size * megabyte, name));
   t.ok(ledger.gaveWay('a'));
-  budget.giveUp(object(4 * megabyte, 'a'));
-  ledger.letBack(eight);
+  const left = budget.giveUp(object(4 * megabyte, 'a'));
+  t.equal(left.weight, 4 * megabyte, 'what it would have is known');
+  ledger.letBack(sizes({ a: 4, b: 2, c: 2 }), eight);
   t.ok(ledger.gaveWay('a'));
-  budget.remove(object(2 * megabyte, 'b'));
-  ledger.letBack(eight);
-  t.notOk(ledger.gaveWay('a'));
+  t.notOk(isKept(budget.add(object(3 * megabyte, 'a'), left)), 'less of it is not kept before that');
+  ledger.letBack(sizes({ a: 4, b: 0.5, c: 1 }), eight);
+  t.notOk(ledger.gaveWay('a'), 'there is room');
+  ledger.letBack(sizes({ a: 4, b: 2, c: 3 }), eight);
+  t.ok(ledger.gaveWay('a'));
+  ledger.letBack(sizes({ a: 0.25, b: 3, c: 3 }), eight);
+  t.notOk(ledger.gaveWay('a'), 'it has little');
+  ledger.letBack(sizes({ a: 4, b: 2, c: 3 }), eight);
+  ledger.letBack(sizes({ b: 3, c: 4 }), eight);
+  t.notOk(ledger.gaveWay('a'), 'there is nothing of it any more');
+});
+
+t.test('who came first does not decide which namespaces have room', async (t) => {
+  const ledger = new Ledger();
+  let asked = 0;
+  ledger.onGiveWay = () => asked++;
+  const budget = new Budget(eight, ledger);
+  for (const [name, size] of [
+    ['small', 3],
+    ['other', 1.5],
+    ['grows', 2.5],
+  ] as const)
+    t.ok(isKept(budget.add(object(size * megabyte, name))));
+  t.ok(ledger.gaveWay('small'), 'it was the largest at that moment');
+  ledger.letBack(sizes({ small: 3, other: 1.5, grows: 3.5 }), eight);
+  t.notOk(ledger.gaveWay('small'));
+  t.ok(ledger.gaveWay('grows'));
+  t.equal(asked, 2);
+  ledger.letBack(sizes({ small: 3, other: 1.5, grows: 3.5 }), eight);
+  t.equal(asked, 2, 'the same sizes have the same answer');
+  ledger.letBack(sizes({ small: 3, other: 1.5, grows: 3 }), eight);
+  t.ok(ledger.gaveWay('grows'), 'of two that are equal, the one that is in force stays');
+  ledger.letBack(sizes({ '': 4, small: 3, other: 1.5, grows: 0.5 }), eight);
+  t.strictSame([ledger.gaveWay('small'), ledger.gaveWay('grows')], [true, false], 'beside what all need');
 });
 
 t.test('what has no namespace never gives way', async (t) => {

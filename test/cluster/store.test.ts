@@ -1002,7 +1002,8 @@ t.test('an object that is nested too deeply closes its namespace only, in a list
   let items = stored;
   api.intercept = (call, response) => {
     if (!isList(call, 'httproutes')) return false;
-    response.end(`{"kind":"HTTPRouteList","metadata":{"resourceVersion":"2000000"},"items":[${items}]}`);
+    const version = call.query.get('resourceVersion') ?? '2000000';
+    response.end(`{"kind":"HTTPRouteList","metadata":{"resourceVersion":"${version}"},"items":[${items}]}`);
     return true;
   };
   const inject = (type: string, levels: number): void => {
