@@ -4,11 +4,13 @@
 
 import {
   type Alias,
+  CST,
   type Document,
   isMap,
   isNode,
   isPair,
   isScalar,
+  Lexer,
   LineCounter,
   type Node,
   parseAllDocuments,
@@ -46,8 +48,14 @@ export interface ParsedYaml {
   readonly problems: readonly Problem[];
 }
 
-/** The largest text that is read, in characters. A parsed one takes up to 200 times as many bytes of memory. */
+/** The largest text that is read, in characters. */
 const longestText = 16 * 1_048_576;
+
+/** How many scalars and collections are read of a text. Each takes some 10 us and 2 KB, however short it is. */
+const mostNodes = 1_000_000;
+
+/** A shorter text cannot have so many that it matters; counting takes a tenth of the time of parsing. */
+const uncountedText = 262_144;
 
 /**
  * The documents of a YAML or JSON text, without empty ones, and the YAML problems. A text that is too large is a problem,
@@ -58,14 +66,26 @@ export function parseYaml(text: string, file: string): ParsedYaml {
     const message = `the file is too large: at most ${longestText / 1_048_576} MiB are read`;
     return { documents: [], problems: [{ file, line: 1, column: 1, message, hint: 'split it into several files' }] };
   }
+  const tooMany = beyondMostNodes(text);
+  if (tooMany !== undefined) {
+    const message = `the file has too many values: at most ${mostNodes} are read`;
+    return { documents: [], problems: [{ file, ...tooMany, message, hint: 'split it into several files' }] };
+  }
   const lines = new LineCounter();
   const problems: Problem[] = [];
   const documents: YamlDocument[] = [];
   const searches = { left: mostSearches };
   const options = { lineCounter: lines, prettyErrors: false, uniqueKeys: true, stringKeys: true } as const;
   for (const document of parseAllDocuments(text, options)) {
-    for (const error of [...document.errors, ...document.warnings]) {
-      problems.push({ ...placeOf(lines, error.pos[0]), file, message: messageOf(error) });
+    const causes = document.errors.filter(({ code }, index) => index === 0 || !consequences.has(code));
+    for (const error of [...causes, ...document.warnings]) {
+      const hint = unquotedBracket(text, error.pos[0]);
+      problems.push({
+        ...placeOf(lines, error.pos[0]),
+        file,
+        message: messageOf(error),
+        ...(hint === undefined ? {} : { hint }),
+      });
     }
     const lost = unresolvedAliases(document);
     for (const { range } of lost)
@@ -87,6 +107,29 @@ export function parseYaml(text: string, file: string): ParsedYaml {
   }
   return { documents, problems };
 }
+
+/** Where the first node is that is one too many. */
+function beyondMostNodes(text: string): { line: number; column: number } | undefined {
+  if (text.length <= uncountedText) return undefined;
+  let [nodes, line, column] = [0, 1, 1];
+  for (const token of new Lexer().lex(text)) {
+    const type = CST.tokenType(token);
+    if (type !== null && nodeTokens.has(type) && ++nodes > mostNodes) return { line, column };
+    // A text of several lines is one token.
+    if (!token.includes('\n')) column += marks.has(token) ? 0 : token.length;
+    else [line, column] = [line + token.split('\n').length - 1, token.length - token.lastIndexOf('\n')];
+  }
+  return undefined;
+}
+
+/** What begins a node. A scalar without quotes has a token in front of it that says so. */
+const nodeTokens: ReadonlySet<string> = new Set([
+  ...['scalar', 'single-quoted-scalar', 'double-quoted-scalar', 'block-scalar-header', 'alias'],
+  ...['flow-seq-start', 'flow-map-start', 'seq-item-ind', 'doc-start'],
+]);
+
+/** Tokens of the lexer that are not in the text. */
+const marks: ReadonlySet<string> = new Set([CST.DOCUMENT, CST.FLOW_END, CST.SCALAR]);
 
 /**
  * The only document of `text`, parsed by `schema` and deeply frozen.
@@ -245,6 +288,19 @@ export function nameOf(path: readonly PropertyKey[]): string {
 
 function lowerFirst(text: string): string {
   return text.charAt(0).toLowerCase() + text.slice(1);
+}
+
+/** What the parser finds after another error of the same document, because it has lost its place there. */
+const consequences: ReadonlySet<string> = new Set([
+  ...['UNEXPECTED_TOKEN', 'BAD_INDENT', 'MISSING_CHAR', 'MULTILINE_IMPLICIT_KEY', 'BLOCK_AS_IMPLICIT_KEY'],
+]);
+
+/** The hint for `{ key: request.headers[x] }`: between braces or brackets, an inner one ends the scalar. */
+function unquotedBracket(text: string, offset: number): string | undefined {
+  if (text[offset] !== '[') return undefined;
+  const before = /[\w.-]{1,80}$/.exec(text.slice(Math.max(0, offset - 80), offset))?.[0];
+  const inside = /^\[[\w.-]{1,80}\]/.exec(text.slice(offset, offset + 90))?.[0];
+  return before === undefined || inside === undefined ? undefined : `quote it: "${before}${inside}"`;
 }
 
 /** A password may begin with either, and must not appear in a message. */

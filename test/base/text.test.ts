@@ -170,3 +170,14 @@ t.test('errors', async (t) => {
     t.ok(row.grpc >= 1 && row.grpc <= 16, code);
   }
 });
+
+t.test('a syntax error is one problem, and not each token that follows', async (t) => {
+  const at = (text: string): unknown => parseYaml(text, 'x.yaml').problems;
+  const when = 'a: 1\nwhen: [{ key: request.headers[x-team], values: [a] }]\nrules:\n  - from: [{ b: 1 }]\n';
+  t.match(at(when), [{ line: 2, column: 30, hint: 'quote it: "request.headers[x-team]"' }]);
+  t.equal(parseYaml(when, 'x.yaml').problems.length, 1);
+  t.match(at('a: [request.auth.claims[iss]]\n'), [{ line: 1, hint: 'quote it: "request.auth.claims[iss]"' }]);
+  t.notMatch(at('a: [1, 2\nb: 3\n'), [{ hint: /quote/ }]);
+  const two = parseYaml('a: 1\na: 2\nb: @x\n', 'x.yaml').problems;
+  t.strictSame(two.length, 2, 'what does not follow from another error is a problem of its own');
+});
