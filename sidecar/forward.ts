@@ -5,7 +5,7 @@ import { asSallyportError, SallyportError } from '../cert-agent/base/errors.ts';
 import type { Carrier } from './exchange/ends.ts';
 import type { Exchange, Route } from './exchange/exchange.ts';
 import { addFields, filterFields, withoutJudged, withoutTaken } from './exchange/fields.ts';
-import { emptyFields, type Fields, type Reply } from './exchange/message.ts';
+import { type Call, emptyFields, type Fields, type Framing, type Reply } from './exchange/message.ts';
 import type {
   Choice,
   Destination,
@@ -47,7 +47,8 @@ export function openTunnel(exchange: Exchange, permit: TunnelPermit): void {
 
 const none: readonly string[] = [];
 
-class Forwarding implements Carrier, UpstreamEvents, Choice {
+/** One request on its way: the call for each try, the events of its upstream, and the carrier of its body. */
+class Forwarding implements Call, Carrier, UpstreamEvents, Choice {
   readonly hash: string | undefined;
   /** Addresses that failed for this request. */
   avoid: readonly string[] = none;
@@ -55,7 +56,7 @@ class Forwarding implements Carrier, UpstreamEvents, Choice {
   readonly #exchange: Exchange;
   readonly #destination: Destination;
   readonly #policy: RetryPolicy | undefined;
-  readonly #clientCert: string | undefined;
+  readonly clientCert: string | undefined;
   /** For the whole request, and for the current try or the wait before the next. */
   #requestDeadline: Deadline | undefined = undefined;
   #tryDeadline: Deadline | undefined = undefined;
@@ -79,7 +80,7 @@ class Forwarding implements Carrier, UpstreamEvents, Choice {
     this.#exchange = exchange;
     this.#destination = destination;
     this.#policy = retry;
-    this.#clientCert = clientCert;
+    this.clientCert = clientCert;
     this.#asked = exchange.grpc ? new MessageCounter() : undefined;
     this.#answered = exchange.grpc ? new MessageCounter() : undefined;
     this.hash = destination.hashBy === undefined ? undefined : this.#readHash();
@@ -151,27 +152,48 @@ class Forwarding implements Carrier, UpstreamEvents, Choice {
     this.#upstream = upstream;
     noteUpstream(exchange, upstream);
     this.#sentAt = performance.now();
-    upstream.send(
-      {
-        method: exchange.method,
-        path: exchange.path,
-        authority: exchange.authority === '' ? upstream.address : exchange.authority,
-        fields: this.#fieldsFor(upstream),
-        hopFields: exchange.hopFields,
-        clientCert: this.#clientCert,
-        requestId: exchange.requestIdGiven ? undefined : exchange.requestId,
-        framing: exchange.framing,
-        webSocket: exchange.webSocket,
-        expectContinue: exchange.expectContinue,
-      },
-      exchange.wholeBody,
-      this,
-    );
+    upstream.send(this, exchange.wholeBody, this);
     if (exchange.wholeBody === undefined && exchange.framing !== 0) this.#flushWaiting(upstream);
   }
 
-  #fieldsFor({ peer }: UpstreamConnection): Fields {
+  // -- the call: the exchange as it is now ----------------------------------------------------------------------------
+
+  get method(): string {
+    return this.#exchange.method;
+  }
+
+  get path(): string {
+    return this.#exchange.path;
+  }
+
+  get authority(): string {
+    const { authority } = this.#exchange;
+    return authority === '' ? this.#upstream!.address : authority;
+  }
+
+  get hopFields(): readonly string[] | undefined {
+    return this.#exchange.hopFields;
+  }
+
+  get requestId(): string | undefined {
+    return this.#exchange.requestIdGiven ? undefined : this.#exchange.requestId;
+  }
+
+  get framing(): Framing {
+    return this.#exchange.framing;
+  }
+
+  get webSocket(): boolean {
+    return this.#exchange.webSocket;
+  }
+
+  get expectContinue(): boolean {
+    return this.#exchange.expectContinue;
+  }
+
+  get fields(): Fields {
     const { fields } = this.#exchange;
+    const { peer } = this.#upstream!;
     const addressed = addressedToken.get(this.#exchange);
     const whole = this.#policy === undefined ? fields : this.#withAttempt(fields);
     return addressed === undefined || peer === undefined ? whole : addFields(whole, [addressed(peer.identity.id.uri)]);

@@ -62,7 +62,8 @@ export function serveHttp(connection: Connection, tools: ProxyTools): void {
         findRoute(exchange, connection);
         if (exchange.rules.decisionHeader) nameDecision(exchange);
         const waits = take(exchange, connection, exchange.rules.edge === undefined ? meshSteps : edgeSteps);
-        after(exchange, waits, () => pass(exchange));
+        if (waits === undefined) pass(exchange);
+        else after(exchange, waits, () => pass(exchange));
       } catch (error) {
         refuseOnRecord(exchange, error);
       }
@@ -95,8 +96,7 @@ export function serveHttp(connection: Connection, tools: ProxyTools): void {
     });
 
   /** Continues once a step has finished. The body that arrives meanwhile is held, or gathered by the step itself. */
-  function after(exchange: Exchange, step: undefined | Promise<void>, next: () => void): void {
-    if (step === undefined) return next();
+  function after(exchange: Exchange, step: Promise<void>, next: () => void): void {
     const held = (exchange.carrier as Holding | undefined) ?? new HeldBody(exchange);
     exchange.carrier = held;
     step
@@ -119,7 +119,8 @@ export function serveHttp(connection: Connection, tools: ProxyTools): void {
     if (changed !== undefined) throw changed;
     if (permit instanceof TunnelPermit) return openTunnel(exchange, permit);
     const waits = exchange.phases === undefined ? undefined : take(exchange, connection, exchange.phases.serve);
-    after(exchange, waits, () => goOn(exchange, permit));
+    if (waits === undefined) goOn(exchange, permit);
+    else after(exchange, waits, () => goOn(exchange, permit));
   }
 
   function goOn(exchange: Exchange, permit: Permit): void {

@@ -31,7 +31,7 @@ export interface Fields {
 /** How a message's body is delimited: no body, so many bytes, chunks, or until the connection closes. */
 export type Framing = number | 'chunked' | 'close';
 
-/** A request as forwarded: the received head, and what we add. */
+/** A request as forwarded: the received head, and what we add. It is read while it is sent, and not kept. */
 export interface Call {
   readonly method: string;
   readonly path: string;

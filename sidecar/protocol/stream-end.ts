@@ -27,6 +27,7 @@ export class StreamEnd extends Duplex {
         if (!this.push(chunk)) this.#stream.pause();
       },
       ended: () => this.push(null),
+      arrived() {},
       drained: () => {
         const written = this.#written;
         this.#written = undefined;

@@ -68,7 +68,8 @@ export class Http1Client implements UpstreamConnection, BodySink {
   readonly #owner: ClientOwner;
   readonly #options: ClientOptions;
   #events: UpstreamEvents | undefined = undefined;
-  #call: Call | undefined = undefined;
+  #method = '';
+  #webSocket = false;
   readonly #reads: LentReads;
   /** What is consumed now is lent. */
   #isLent = false;
@@ -107,13 +108,14 @@ export class Http1Client implements UpstreamConnection, BodySink {
   /** Begins the only exchange of this connection until `released`. With `whole`, no body follows. */
   send(call: Call, whole: Buffer | undefined, events: UpstreamEvents): void {
     this.#events = events;
-    this.#call = call;
+    this.#method = call.method;
+    this.#webSocket = call.webSocket;
     this.#received = false;
     this.#replied = false;
     this.#keep = true;
     this.#chunkedRequest = call.framing === 'chunked';
     this.#requestDone = call.framing === 0 || whole !== undefined;
-    const head = printRequest(call.webSocket ? this.#withKey(call) : call);
+    const head = printRequest(call, call.webSocket ? this.#withKey(call.fields) : call.fields);
     if (whole !== undefined) writeTogether(this.#socket, head, whole);
     else {
       if (!this.#requestDone) corkForTurn(this.#socket);
@@ -122,12 +124,12 @@ export class Http1Client implements UpstreamConnection, BodySink {
   }
 
   /** A client in HTTP/2 sent no key; an app in HTTP/1.1 needs one, and we must then check its answer. */
-  #withKey(call: Call): Call {
-    if (call.fields.names.some(({ lower }) => lower === keyName.lower)) return call;
+  #withKey(fields: Fields): Fields {
+    const { names, values } = fields;
+    if (names.some(({ lower }) => lower === keyName.lower)) return fields;
     const key = newKey();
     this.#accept = acceptOf(key);
-    const { names, values } = call.fields;
-    return { ...call, fields: { names: [...names, keyName], values: [...values, key] } };
+    return { names: [...names, keyName], values: [...values, key] };
   }
 
   /** Bytes of the request that the upstream's socket has not taken. */
@@ -250,7 +252,7 @@ export class Http1Client implements UpstreamConnection, BodySink {
         events.upstreamInformational(reply);
         return at;
       }
-      if (this.#call?.webSocket !== true)
+      if (!this.#webSocket)
         throw new SallyportError('upstream_protocol', 'the upstream switched protocols without a request for it');
       const accept = fields.values[fields.names.findIndex(({ lower }) => lower === acceptName.lower)];
       if (this.#accept !== undefined && accept !== this.#accept)
@@ -299,7 +301,6 @@ export class Http1Client implements UpstreamConnection, BodySink {
   /** The response is complete. The connection goes back to the pool if both sides can reuse it, else it is closed. */
   #finish(excess: boolean): void {
     this.#events = undefined;
-    this.#call = undefined;
     this.reused = true;
     if (this.#keep && this.#requestDone && !excess && !this.#closed) {
       // A client that could not take the last bytes has paused us, and is no longer there to resume.
@@ -335,7 +336,7 @@ export class Http1Client implements UpstreamConnection, BodySink {
         hopFields = [...(hopFields ?? []), ...options];
       } else if (which === role.keepAlive) this.#readKeepAlive(value);
     }
-    const framing = replyFraming(this.#call?.method, start, length, coding);
+    const framing = replyFraming(this.#method, start, length, coding);
     if (framing === 'close') this.#keep = false;
     const declaredLength = length === undefined ? undefined : parseContentLength(length);
     return { status: start.status, reason: start.reason, fields, hopFields, framing, declaredLength };
@@ -395,7 +396,7 @@ export class Http1Client implements UpstreamConnection, BodySink {
 }
 
 function replyFraming(
-  method: string | undefined,
+  method: string,
   start: StatusLine,
   length: string | undefined,
   coding: string | undefined,

@@ -10,9 +10,9 @@ import { type Call, type Fields, type Framing, isEndToEnd, type Reply } from '..
 const out = new ByteWriter();
 
 /** The request head for an upstream; valid until the next head is printed. */
-export function printRequest(call: Call): ByteWriter {
+export function printRequest(call: Call, fields: Fields = call.fields): ByteWriter {
   out.clear().raw(call.method).raw(' ').raw(call.path).raw(' HTTP/1.1\r\nHost: ').raw(call.authority).raw('\r\n');
-  printFields(call.fields, call.hopFields);
+  printFields(fields, call.hopFields);
   if (call.clientCert !== undefined) out.raw('x-forwarded-client-cert: ').raw(call.clientCert).raw('\r\n');
   if (call.requestId !== undefined) out.raw('x-request-id: ').raw(call.requestId).raw('\r\n');
   if (call.expectContinue) out.raw('Expect: 100-continue\r\n');
@@ -26,21 +26,21 @@ export function printRequest(call: Call): ByteWriter {
   return out.raw('\r\n');
 }
 
-/** How a response is delimited, and whether its connection stays open. */
-export interface ReplyFraming {
-  readonly framing: Framing | 'none';
-  readonly connection: 'close' | 'keep-alive' | 'upgrade' | undefined;
-}
+/** How a response is delimited. */
+export type ReplyFraming = Framing | 'none';
+
+/** What a response says of its connection, if it says something. */
+export type ConnectionOption = 'close' | 'keep-alive' | 'upgrade' | undefined;
 
 /** The head of a response; valid until the next head is printed. */
-export function printReply(reply: Reply, how: ReplyFraming): ByteWriter {
+export function printReply(reply: Reply, framing: ReplyFraming, connection: ConnectionOption): ByteWriter {
   out.clear().raw('HTTP/1.1 ').count(reply.status).raw(' ').raw(reasonFor(reply)).raw('\r\n');
   printFields(reply.fields, reply.hopFields);
-  if (how.framing === 'chunked') out.raw('Transfer-Encoding: chunked\r\n');
-  else if (typeof how.framing === 'number') printLength(how.framing);
-  if (how.connection === 'close') return out.raw('Connection: close\r\n\r\n');
-  if (how.connection === 'keep-alive') return out.raw('Connection: keep-alive\r\n\r\n');
-  if (how.connection === 'upgrade') return out.raw('Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n');
+  if (framing === 'chunked') out.raw('Transfer-Encoding: chunked\r\n');
+  else if (typeof framing === 'number') printLength(framing);
+  if (connection === 'close') return out.raw('Connection: close\r\n\r\n');
+  if (connection === 'keep-alive') return out.raw('Connection: keep-alive\r\n\r\n');
+  if (connection === 'upgrade') return out.raw('Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n');
   return out.raw('\r\n');
 }
 

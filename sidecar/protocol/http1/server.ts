@@ -23,6 +23,7 @@ import { acceptName, acceptOf, keyName } from '../websocket.ts';
 import { type BodyReader, type BodySink, createBodyReader } from './body.ts';
 import { checkHeadCharacters, connectionOptions, parseContentLength, parseFields, parseRequestLine } from './head.ts';
 import {
+  type ConnectionOption,
   corkForTurn,
   printLastChunk,
   printReply,
@@ -247,7 +248,7 @@ export class Http1Server implements Downstream, Speaker, BodySink {
   informational(reply: Reply): void {
     // RFC 9110 section 15.2: HTTP/1.0 has no 1xx.
     if (this.#exchange?.minor !== 1) return;
-    writeHead(this.#socket, printReply(reply, { framing: 'none', connection: undefined }));
+    writeHead(this.#socket, printReply(reply, 'none', undefined));
   }
 
   /** The head decides whether the connection stays open. Does nothing once the exchange is over. */
@@ -256,10 +257,11 @@ export class Http1Server implements Downstream, Speaker, BodySink {
     if (exchange === undefined) return;
     exchange.responded = true;
     this.#connection.lastActive = coarseNow();
-    const how = this.#frame(exchange, reply, whole);
-    const head = printReply(reply.status === 101 ? withAccept(reply, exchange) : reply, how);
+    const framing = framingOf(exchange, reply, whole);
+    const connection = this.#connectionAfter(exchange, reply, framing);
+    const head = printReply(reply.status === 101 ? withAccept(reply, exchange) : reply, framing, connection);
     if (whole === undefined) {
-      this.#chunkedReply = how.framing === 'chunked';
+      this.#chunkedReply = framing === 'chunked';
       if (reply.framing !== 0) corkForTurn(this.#socket);
       writeHead(this.#socket, head);
       return;
@@ -269,23 +271,14 @@ export class Http1Server implements Downstream, Speaker, BodySink {
     this.#replyEnded(exchange);
   }
 
-  /** How the end of this response is signalled to this client, and whether the connection stays open. */
-  #frame(exchange: Exchange, reply: Reply, whole: Buffer | undefined): ReplyFraming {
-    if (reply.status === 101) return { framing: 'none', connection: 'upgrade' };
-    // RFC 9110 section 9.3.6: what follows is the tunnel.
-    if (exchange.method === 'CONNECT' && reply.status < 300) return { framing: 'none', connection: undefined };
-    const bodiless = exchange.method === 'HEAD' || reply.status === 204 || reply.status === 304;
-    let framing: ReplyFraming['framing'];
-    if (bodiless) framing = reply.status === 204 ? 'none' : (reply.declaredLength ?? 'none');
-    // The length of what is sent: a body that is printed in one piece has no chunks.
-    else if (whole !== undefined) framing = whole.length;
-    else if (typeof reply.framing === 'number') framing = reply.framing;
-    // HTTP/1.0 has no chunks: the end of the connection is the end of the body.
-    else framing = exchange.minor === 1 ? 'chunked' : 'close';
+  /** Whether the connection stays open after this response, and how the client learns it. */
+  #connectionAfter(exchange: Exchange, reply: Reply, framing: ReplyFraming): ConnectionOption {
+    if (reply.status === 101) return 'upgrade';
+    if (opensTunnel(exchange, reply)) return undefined;
     this.#closeAfterReply =
       !exchange.keepAlive || !this.#requestDone || framing === 'close' || this.#draining || this.#path.draining();
-    if (this.#closeAfterReply) return { framing, connection: 'close' };
-    return { framing, connection: exchange.minor === 0 ? 'keep-alive' : undefined };
+    if (this.#closeAfterReply) return 'close';
+    return exchange.minor === 0 ? 'keep-alive' : undefined;
   }
 
   /** Adds chunk framing where the response has it. True once the exchange is over: what is left is dropped. */
@@ -542,6 +535,23 @@ export class Http1Server implements Downstream, Speaker, BodySink {
     exchange.carrier?.downstreamGone();
     this.#path.finish(exchange);
   };
+}
+
+/** How the end of this response is signalled to this client. */
+function framingOf(exchange: Exchange, reply: Reply, whole: Buffer | undefined): ReplyFraming {
+  if (reply.status === 101 || opensTunnel(exchange, reply)) return 'none';
+  if (reply.status === 204) return 'none';
+  if (exchange.method === 'HEAD' || reply.status === 304) return reply.declaredLength ?? 'none';
+  // The length of what is sent: a body that is printed in one piece has no chunks.
+  if (whole !== undefined) return whole.length;
+  if (typeof reply.framing === 'number') return reply.framing;
+  // HTTP/1.0 has no chunks: the end of the connection is the end of the body.
+  return exchange.minor === 1 ? 'chunked' : 'close';
+}
+
+/** RFC 9110 section 9.3.6: what follows is the tunnel. */
+function opensTunnel(exchange: Exchange, reply: Reply): boolean {
+  return exchange.method === 'CONNECT' && reply.status < 300;
 }
 
 /** An upstream in HTTP/2 has no handshake key; a client in HTTP/1.1 waits for the answer to its own. */

@@ -9,9 +9,9 @@ import { type Call, emptyFields, type Fields, type Reply } from '../../exchange/
 import type { SpliceEnd, UpstreamConnection, UpstreamEvents, UpstreamPeer } from '../../exchange/upstream.ts';
 import { Budget } from '../budget.ts';
 import { StreamEnd } from '../stream-end.ts';
-import { Http2Connection, type Http2Owner, peerGoesAway } from './connection.ts';
+import { Http2Connection, type Http2Owner, peerGoesAway, sendTrailers } from './connection.ts';
 import { errorCode } from './frames.ts';
-import { readReply, readTrailers, writeFields, writeRequest } from './head.ts';
+import { type NewReply, readReply, readTrailers, writeRequest } from './head.ts';
 import type { Block } from './hpack-decode.ts';
 import type { Ending, Http2Stream, StreamEvents } from './stream.ts';
 
@@ -157,9 +157,11 @@ class ClientStream implements UpstreamConnection, StreamEvents {
   #method = '';
   #webSocket = false;
   /** A response head that waits for a body that may have arrived with it. */
-  #held: Reply | undefined = undefined;
+  #held: NewReply | undefined = undefined;
   #whole: Buffer | undefined = undefined;
   #replied = false;
+  /** The response has ended before its request. */
+  #isAnswered = false;
 
   constructor(client: Http2Client) {
     this.#client = client;
@@ -186,10 +188,12 @@ class ClientStream implements UpstreamConnection, StreamEvents {
       queueMicrotask(() => this.closed(errorCode.none, 'the connection was closed', 'gone'));
       return;
     }
-    const scheme = this.secure ? 'https' : 'http';
     this.#webSocket = call.webSocket;
     const ends = call.framing === 0 && !call.webSocket;
-    this.#client.http2.sendHead(this.#stream, (encoder) => writeRequest(encoder, call, scheme), ends);
+    const encoder = this.#client.http2.beginHead(this.#stream);
+    if (encoder === undefined) return;
+    writeRequest(encoder, call, this.secure ? 'https' : 'http');
+    this.#client.http2.sendHead(this.#stream, ends);
     if (whole !== undefined && !ends) this.#stream.writeWhole(whole);
   }
 
@@ -202,12 +206,7 @@ class ClientStream implements UpstreamConnection, StreamEvents {
   }
 
   end(trailers: Fields): void {
-    const { http2 } = this.#client;
-    const stream = this.#stream;
-    stream.endWith(() => {
-      if (trailers.names.length === 0) http2.sendEnd(stream);
-      else http2.sendHead(stream, (encoder) => writeFields(encoder, trailers, undefined), true);
-    });
+    sendTrailers(this.#client.http2, this.#stream, trailers);
   }
 
   pause(): void {
@@ -255,7 +254,7 @@ class ClientStream implements UpstreamConnection, StreamEvents {
         return this.#stopAsking();
       }
       this.#held = reply;
-      this.#client.http2.afterRead(this.#release);
+      this.#client.http2.afterRead(this.#stream);
     } catch (error) {
       this.#stream.reset(errorCode.protocol);
       this.#failFor(reasonOf(error));
@@ -301,15 +300,22 @@ class ClientStream implements UpstreamConnection, StreamEvents {
       this.#held = undefined;
       this.#events = undefined;
       // Its length is known now, so that a client in HTTP/1.1 needs no chunks.
-      const framing = this.#whole?.length ?? 0;
-      events?.upstreamReply({ ...reply, framing }, this.#whole ?? noBody);
+      const whole = this.#whole ?? noBody;
+      reply.framing = whole.length;
+      events?.upstreamReply(reply, whole);
       return this.#stopAsking();
     }
     this.#release();
     this.#end(emptyFields);
   }
 
-  #release = (): void => {
+  arrived(): void {
+    this.#release();
+    // A peer that wants no more of the request usually resets it in the same read.
+    if (this.#isAnswered && !this.#stream.isEnding) this.#stream.reset(errorCode.cancel);
+  }
+
+  #release(): void {
     const reply = this.#held;
     const whole = this.#whole;
     if (reply === undefined) return;
@@ -317,7 +323,7 @@ class ClientStream implements UpstreamConnection, StreamEvents {
     this.#whole = undefined;
     this.#events?.upstreamReply(reply, undefined);
     if (whole !== undefined && this.#events?.upstreamData(whole) === false) this.#stream.pause();
-  };
+  }
 
   #end(trailers: Fields): void {
     this.#release();
@@ -333,10 +339,8 @@ class ClientStream implements UpstreamConnection, StreamEvents {
    */
   #stopAsking(): void {
     if (this.#stream.isEnding) return;
-    // A peer that wants no more of the request usually resets it in the same read.
-    this.#client.http2.afterRead(() => {
-      if (!this.#stream.isEnding) this.#stream.reset(errorCode.cancel);
-    });
+    this.#isAnswered = true;
+    this.#client.http2.afterRead(this.#stream);
   }
 
   drained(): void {

@@ -5,6 +5,7 @@
 
 import type { Socket } from 'node:net';
 import { asSallyportError, SallyportError } from '../../../cert-agent/base/errors.ts';
+import type { Fields } from '../../exchange/message.ts';
 import { Budget } from '../budget.ts';
 import { encryptsAtOnce, LentReads } from '../lent-reads.ts';
 import {
@@ -20,6 +21,7 @@ import {
   setting,
   wireCodeOf,
 } from './frames.ts';
+import { writeFields } from './head.ts';
 import { HpackDecoder } from './hpack-decode.ts';
 import { HpackEncoder } from './hpack-encode.ts';
 import { type FrameEvents, FrameReader } from './reader.ts';
@@ -105,7 +107,8 @@ export class Http2Connection {
   readonly #resets: Budget;
   readonly #out = new FrameBuffer();
   #flushing = false;
-  readonly #afterRead: (() => void)[] = [];
+  /** Streams to be told once everything that arrived together is read. */
+  #arrivals: Http2Stream[] = [];
   readonly #onSettled: (() => void)[] = [];
   #sendWindow = defaultWindow;
   #peerWindow = defaultWindow;
@@ -185,11 +188,18 @@ export class Http2Connection {
 
   // -- what is sent ------------------------------------------------------------------------------------------------
 
-  /** Sends a header block that `write` encodes; with `ends`, nothing follows on our side. */
-  sendHead(stream: Http2Stream, write: (encoder: HpackEncoder) => void, ends: boolean): void {
-    if (!this.has(stream)) return;
+  /**
+   * Where a header block is to be encoded, for `sendHead` at once. Undefined if the stream is over: what is not sent must
+   * not change the encoder's table.
+   */
+  beginHead(stream: Http2Stream): HpackEncoder | undefined {
+    if (!this.has(stream)) return undefined;
     this.#encoder.begin();
-    write(this.#encoder);
+    return this.#encoder;
+  }
+
+  /** Sends the header block that was encoded after `beginHead`; with `ends`, nothing follows on our side. */
+  sendHead(stream: Http2Stream, ends: boolean): void {
     const { bytes, length } = this.#encoder;
     let at = 0;
     do {
@@ -396,12 +406,18 @@ export class Http2Connection {
     } catch (error) {
       this.#fail(asSallyportError(error, 'internal', 'the connection could not be served'));
     }
-    for (const run of this.#afterRead.splice(0)) run();
+    if (this.#arrivals.length > 0) this.#tellArrivals();
   };
 
-  /** Calls `run` once everything that arrived together is read: a head may wait so long for its body. */
-  afterRead(run: () => void): void {
-    this.#afterRead.push(run);
+  /** Calls the stream's `arrived` once everything that arrived together is read: a head may wait so long for its body. */
+  afterRead(stream: Http2Stream): void {
+    this.#arrivals.push(stream);
+  }
+
+  #tellArrivals(): void {
+    const streams = this.#arrivals;
+    this.#arrivals = [];
+    for (const { events } of streams) events?.arrived();
   }
 
   #events(): FrameEvents {
@@ -650,6 +666,17 @@ export class Http2Connection {
     for (const run of this.#onSettled.splice(0)) run();
     this.#owner.closed(why);
   }
+}
+
+/** Ends our side of a stream once everything that waits is sent: with the trailers, if there are any. */
+export function sendTrailers(http2: Http2Connection, stream: Http2Stream, trailers: Fields): void {
+  stream.endWith(() => {
+    if (trailers.names.length === 0) return http2.sendEnd(stream);
+    const encoder = http2.beginHead(stream);
+    if (encoder === undefined) return;
+    writeFields(encoder, trailers, undefined);
+    http2.sendHead(stream, true);
+  });
 }
 
 /** A declared length of which some bytes are missing. */

@@ -124,21 +124,25 @@ export function writeRequest(encoder: HpackEncoder, call: Call, scheme: 'http' |
   encoder.add(pseudo.scheme, scheme);
   encoder.add(pseudo.authority, call.authority);
   encoder.add(pseudo.path, call.path);
-  writeFields(encoder, call.fields, call.hopFields);
+  const { fields } = call;
+  writeFields(encoder, fields, call.hopFields);
   if (call.clientCert !== undefined) encoder.add(clientCertName, call.clientCert);
   if (call.requestId !== undefined) encoder.add(requestIdName, call.requestId);
   if (call.expectContinue) encoder.add(expectName, '100-continue');
   // A client that requested trailers in HTTP/2 gets them from HTTP/2: gRPC depends on it.
-  if (call.fields.names.includes(teName)) encoder.add(teName, 'trailers');
+  if (fields.names.includes(teName)) encoder.add(teName, 'trailers');
   if (typeof call.framing === 'number' && (call.framing > 0 || /^P(?:OST|UT|ATCH)$/.test(call.method)))
     encoder.add(lengthName, String(call.framing));
 }
+
+/** A response whose body's length may be found later. */
+export type NewReply = Reply & { framing: Framing };
 
 /**
  * Reads a response from a header block.
  * @throws SallyportError `upstream_protocol`.
  */
-export function readReply(block: Block, ended: boolean, method: string): Reply {
+export function readReply(block: Block, ended: boolean, method: string): NewReply {
   try {
     checkWellFormed(block);
     const count = countPseudo(block.fields, ofReply);
@@ -162,9 +166,9 @@ export function readReply(block: Block, ended: boolean, method: string): Reply {
   }
 }
 
-/** Writes the head of a response, and the length of its body if known. */
-export function writeReply(encoder: HpackEncoder, reply: Reply, length: number | undefined): void {
-  encoder.add(pseudo.status, String(reply.status));
+/** Writes the head of a response under `status`, and the length of its body if known. */
+export function writeReply(encoder: HpackEncoder, reply: Reply, status: number, length: number | undefined): void {
+  encoder.add(pseudo.status, String(status));
   writeFields(encoder, reply.fields, reply.hopFields);
   if (length !== undefined) encoder.add(lengthName, String(length));
 }

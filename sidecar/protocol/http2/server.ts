@@ -16,9 +16,9 @@ import { bodyTooSlow, owesBody, Pace, replyTooSlow } from '../pace.ts';
 import { resetSocket } from '../reset.ts';
 import { StreamEnd } from '../stream-end.ts';
 import { Tunnel } from '../tunnel.ts';
-import { Http2Connection, type Http2Owner } from './connection.ts';
+import { Http2Connection, type Http2Owner, sendTrailers } from './connection.ts';
 import { errorCode } from './frames.ts';
-import { readRequest, readTrailers, writeFields, writeReply } from './head.ts';
+import { readRequest, readTrailers, writeReply } from './head.ts';
 import type { Block } from './hpack-decode.ts';
 import type { Ending, Http2Stream, StreamEvents } from './stream.ts';
 
@@ -343,7 +343,7 @@ class ServerStream implements Downstream, StreamEvents, InFlight {
     if (typeof exchange.framing === 'number') stream.expected = exchange.framing;
     if (ended) return this.#server.path.serve(exchange);
     this.#held = true;
-    this.#server.http2.afterRead(() => this.#release(undefined));
+    this.#server.http2.afterRead(stream);
   }
 
   data(chunk: Buffer): void {
@@ -362,6 +362,10 @@ class ServerStream implements Downstream, StreamEvents, InFlight {
   ended(): void {
     if (this.#held) this.#release(emptyFields);
     else this.#exchange.carrier?.requestEnd(emptyFields);
+  }
+
+  arrived(): void {
+    this.#release(undefined);
   }
 
   #trailers(block: Block, ended: boolean): void {
@@ -451,8 +455,7 @@ class ServerStream implements Downstream, StreamEvents, InFlight {
   // -- what is answered --------------------------------------------------------------------------------------------
 
   informational(reply: Reply): void {
-    if (reply.status === 101) return;
-    this.#server.http2.sendHead(this.#stream, (encoder) => writeReply(encoder, reply, undefined), false);
+    if (reply.status !== 101) this.#sendReply(reply, reply.status, undefined, false);
   }
 
   respond(reply: Reply, whole: Buffer | undefined): void {
@@ -461,26 +464,28 @@ class ServerStream implements Downstream, StreamEvents, InFlight {
     this.#touch();
     if (reply.status === 101 || (exchange.method === 'CONNECT' && reply.status < 300)) {
       // RFC 8441 section 5: the upgrade is a plain success here.
-      const accepted = { ...reply, status: reply.status === 101 ? 200 : reply.status };
-      this.#server.http2.sendHead(this.#stream, (encoder) => writeReply(encoder, accepted, undefined), false);
-      return;
+      return this.#sendReply(reply, reply.status === 101 ? 200 : reply.status, undefined, false);
     }
     const bodiless = exchange.method === 'HEAD' || reply.status === 204 || reply.status === 304;
     const declared = bodiless ? reply.declaredLength : typeof reply.framing === 'number' ? reply.framing : undefined;
     // Trailers alone, as gRPC sends them, are not a message of length 0.
     const length = exchange.grpc && whole?.length === 0 ? undefined : declared;
     const ends = bodiless || whole?.length === 0;
-    this.#server.http2.sendHead(
-      this.#stream,
-      (encoder) => writeReply(encoder, reply, reply.status === 204 ? undefined : length),
-      ends && whole !== undefined,
-    );
+    this.#sendReply(reply, reply.status, reply.status === 204 ? undefined : length, ends && whole !== undefined);
     if (whole === undefined) return;
     if (!ends) {
       exchange.bytesSent += whole.length;
       this.#stream.writeWhole(whole);
     }
     this.#finish();
+  }
+
+  #sendReply(reply: Reply, status: number, length: number | undefined, ends: boolean): void {
+    const { http2 } = this.#server;
+    const encoder = http2.beginHead(this.#stream);
+    if (encoder === undefined) return;
+    writeReply(encoder, reply, status, length);
+    http2.sendHead(this.#stream, ends);
   }
 
   write(chunk: Buffer): boolean {
@@ -490,12 +495,7 @@ class ServerStream implements Downstream, StreamEvents, InFlight {
   }
 
   end(trailers: Fields): void {
-    const { http2 } = this.#server;
-    const stream = this.#stream;
-    stream.endWith(() => {
-      if (trailers.names.length === 0) http2.sendEnd(stream);
-      else http2.sendHead(stream, (encoder) => writeFields(encoder, trailers, undefined), true);
-    });
+    sendTrailers(this.#server.http2, this.#stream, trailers);
     this.#finish();
   }
 

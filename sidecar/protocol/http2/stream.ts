@@ -15,6 +15,8 @@ export interface StreamEvents {
   data(chunk: Buffer): void;
   /** The peer has sent its end. */
   ended(): void;
+  /** Everything that arrived with the last frame is read; once for each `afterRead`. */
+  arrived(): void;
   /** There is room for more after write() returned false. */
   drained(): void;
   /** The stream is over before its end: `code` is the wire's, `why` a sentence. */
