@@ -9,11 +9,12 @@ import { LiveCell } from '../../cert-agent/base/live.ts';
 import { writeRecord } from '../../sidecar/access-log.ts';
 import { Connection } from '../../sidecar/connection.ts';
 import type { Exchange, PortRules } from '../../sidecar/exchange/exchange.ts';
-import { emptyFields, type Reply } from '../../sidecar/exchange/message.ts';
+import { emptyFields, fieldName, type Reply } from '../../sidecar/exchange/message.ts';
 import type { UpstreamEvents } from '../../sidecar/exchange/upstream.ts';
 import { readMeaning } from '../../sidecar/head.ts';
 import { LogLine } from '../../sidecar/observe/log-line.ts';
 import { Http1Client } from '../../sidecar/protocol/http1/client.ts';
+import { parseFields } from '../../sidecar/protocol/http1/head.ts';
 import { printLastChunk } from '../../sidecar/protocol/http1/print.ts';
 import { Http1Server } from '../../sidecar/protocol/http1/server.ts';
 import { HpackDecoder } from '../../sidecar/protocol/http2/hpack-decode.ts';
@@ -198,3 +199,35 @@ fuzz(
     assert.deepEqual(emptyFields, { names: [], values: [] });
   },
 );
+
+/** Few values, and of few lengths: many lines have the same place among those that are remembered. */
+function lineWith(random: Random): string {
+  const name = random.pick(['Accept', 'accept', 'Host', 'User-Agent', 'X-Api-Key', 'Cookie', 'Content-Type']);
+  const value = `${random.pick(['', 'a', 'a/b', 'ab/c'])}${random.pick('abc'.split(''))}${'.'.repeat(random.below(40))}`;
+  return `${name}:${random.pick(['', ' ', '\t', '  '])}${value}${random.pick(['', ' ', ';q=1'])}`;
+}
+
+fuzz(
+  t,
+  'a field line that has come before says what it says now',
+  (random) => Array.from({ length: 30 }, () => Array.from({ length: random.below(12) }, () => lineWith(random))),
+  (heads) => {
+    for (const lines of heads) {
+      const { names, values } = parseFields(`GET / HTTP/1.1\r\n${lines.join('\r\n')}`, 16, 12);
+      assert.deepEqual(
+        names.map(({ prefix }, at) => `${prefix}${values[at]}`),
+        lines.map((line) => line.replace(/^([^:]+):[\t ]*(.*?)[\t ]*$/, '$1: $2')),
+      );
+      if (lines.length > 0)
+        assert.throws(() => parseFields(`GET / HTTP/1.1\r\n${lines.join('\r\n')}`, 16, lines.length - 1), {
+          code: 'head_too_many_fields',
+        });
+    }
+  },
+);
+
+t.test('no line with a credential is remembered', async (t) => {
+  for (const name of ['Authorization', 'Cookie', 'Set-Cookie', 'Proxy-Authorization', 'X-Api-Key', 'Referer', 'X-A'])
+    t.equal(fieldName(name).repeats, false, name);
+  t.equal(fieldName('User-Agent').repeats, true);
+});

@@ -5,13 +5,13 @@
 import { SallyportError } from '../../../cert-agent/base/errors.ts';
 import { type FieldName, type Fields, fieldName, printable } from '../../exchange/message.ts';
 
-/** A request line, RFC 9112 section 3. The target's form is not checked yet. */
+/** What a request line says, RFC 9112 section 3. The target's form is not checked yet. */
 export interface RequestStart {
-  readonly method: string;
+  method: string;
   /** As in the request line. */
-  readonly target: string;
+  target: string;
   /** 0 or 1: HTTP/1.0 or HTTP/1.1. */
-  readonly minor: number;
+  minor: number;
 }
 
 /** A status line, RFC 9112 section 4. `reason` may be empty; `minor` is 0 or 1. */
@@ -36,26 +36,49 @@ export function checkHeadCharacters(text: string): void {
   }
 }
 
+// Not where they are used: there each use would make a new object of them (measured).
+const targetCharacters = /^[\x21-\x7e]+$/;
+const lengthDigits = /^\d{1,16}$/;
+const methodToken = /^[A-Z][A-Z0-9_-]*$/;
+const statusDigits = /^[1-9]\d\d$/;
+
+/** A lower-case method is none (RFC 9110 section 9.1 is case-sensitive), and a policy for GET must not miss 'get'. */
+export function isMethod(text: string): boolean {
+  return methodToken.test(text);
+}
+
+/** Three digits, from 100 on. */
+export function isStatus(text: string): boolean {
+  return statusDigits.test(text);
+}
+
+/** A method that is one of these is not cut out of its head. */
+const usualMethods = ['GET', 'POST', 'PUT', 'HEAD', 'DELETE', 'PATCH', 'OPTIONS'];
+
 /**
- * Reads a request line (RFC 9112 section 3).
+ * Reads the request line (RFC 9112 section 3), which ends before `end`, into `start`.
  * @throws SallyportError `head_malformed`, `method_invalid`, `head_invalid_url` or `version_unsupported`.
  */
-export function parseRequestLine(line: string): RequestStart {
-  const first = line.indexOf(' ');
-  const last = line.lastIndexOf(' ');
-  if (first <= 0 || last === first)
+export function readRequestLine(text: string, end: number, start: RequestStart): void {
+  const first = text.indexOf(' ');
+  const last = text.lastIndexOf(' ', end - 1);
+  if (first <= 0 || last <= first)
     throw new SallyportError('head_malformed', 'the request line is not METHOD target HTTP/1.1');
-  const version = line.slice(last + 1);
-  const minor = version === 'HTTP/1.1' ? 1 : version === 'HTTP/1.0' ? 0 : -1;
-  if (minor === -1) throw badVersion(version);
-  const method = line.slice(0, first);
-  // A lower-case method is invalid (RFC 9110 section 9.1 is case-sensitive), and a policy for GET must not miss 'get'.
-  if (!/^[A-Z][A-Z0-9_-]*$/.test(method))
-    throw new SallyportError('method_invalid', 'the method is not an upper-case token');
-  const target = line.slice(first + 1, last);
-  if (!/^[\x21-\x7e]+$/.test(target))
+  const minor = end - last === 9 && text.startsWith('HTTP/1.', last + 1) ? text.charCodeAt(end - 1) - zero : -1;
+  if (minor !== 0 && minor !== 1) throw badVersion(text.slice(last + 1, end));
+  const method = methodOf(text, first);
+  if (!isMethod(method)) throw new SallyportError('method_invalid', 'the method is not an upper-case token');
+  const target = text.slice(first + 1, last);
+  if (!targetCharacters.test(target))
     throw new SallyportError('head_invalid_url', 'the request target contains a space or a byte outside ASCII');
-  return { method, target, minor };
+  start.method = method;
+  start.target = target;
+  start.minor = minor;
+}
+
+function methodOf(text: string, end: number): string {
+  for (const one of usualMethods) if (one.length === end && text.startsWith(one)) return one;
+  return text.slice(0, end);
 }
 
 /** Reads a status line (RFC 9112 section 4). @throws SallyportError `upstream_protocol`. */
@@ -65,7 +88,7 @@ export function parseStatusLine(line: string): StatusLine {
   const after = line.charCodeAt(12);
   const wellFormed =
     (version === 'HTTP/1.1 ' || version === 'HTTP/1.0 ') &&
-    /^[1-9]\d\d$/.test(line.slice(9, 12)) &&
+    isStatus(line.slice(9, 12)) &&
     (Number.isNaN(after) || after === 32);
   if (!wellFormed)
     throw new SallyportError(
@@ -73,6 +96,39 @@ export function parseStatusLine(line: string): StatusLine {
       `the response does not begin with a status line: '${printable(line)}'`,
     );
   return { status, reason: line.slice(13), minor: version === 'HTTP/1.1 ' ? 1 : 0 };
+}
+
+/** A field line that has come before, and what it says. All three are strings of their own, not parts of a head. */
+interface KnownLine {
+  readonly text: string;
+  readonly name: FieldName;
+  readonly value: string;
+}
+
+// Lines that clients say with each request (FieldName.repeats) are compared with one that has come before instead of
+// being cut up, looked up and hashed again. A line has one place, which the next one of that place takes over.
+const places = 512;
+const longestLine = 256;
+const knownLines: (KnownLine | undefined)[] = new Array(places).fill(undefined);
+
+function placeOf(text: string, at: number, end: number): number {
+  const middle = text.charCodeAt((at + end) >> 1);
+  return ((end - at) ^ (text.charCodeAt(at) << 2) ^ (middle << 4) ^ (text.charCodeAt(end - 1) << 1)) & (places - 1);
+}
+
+/** What the line from `at` to before `end` says, if it is one of those. */
+function knownLine(text: string, at: number, end: number): KnownLine | undefined {
+  const known = knownLines[placeOf(text, at, end)];
+  return known !== undefined && known.text.length === end - at && text.startsWith(known.text, at) ? known : undefined;
+}
+
+function learnLine(text: string, name: FieldName, value: string): void {
+  knownLines[placeOf(text, 0, text.length)] = { text: ownText(text), name, value: ownText(value) };
+}
+
+/** A copy in one piece: a slice would keep the whole head alive, with its credentials. */
+function ownText(text: string): string {
+  return Buffer.from(text, 'latin1').toString('latin1');
 }
 
 // A list that grows piece by piece has room for seventeen fields; those that leave here are as long as they need.
@@ -86,11 +142,20 @@ const valuesRead: string[] = [];
  */
 export function parseFields(text: string, at: number, maxFields: number): Fields {
   let count = 0;
+  // One a head: a client that never says the same twice must not make every line of its heads dearer.
+  let mayLearn = true;
   const length = text.length;
   try {
     while (at < length) {
       let end = text.indexOf('\r\n', at);
       if (end === -1) end = length;
+      const known = knownLine(text, at, end);
+      if (known !== undefined && count < maxFields) {
+        namesRead[count] = known.name;
+        valuesRead[count++] = known.value;
+        at = end + 2;
+        continue;
+      }
       const colon = text.indexOf(':', at);
       if (colon === -1 || colon > end)
         throw new SallyportError('head_malformed', `a field line has no colon: '${printable(text.slice(at, end))}'`);
@@ -100,12 +165,18 @@ export function parseFields(text: string, at: number, maxFields: number): Fields
           `the head has more than ${maxFields} fields (limit headFields)`,
         );
       }
-      namesRead[count] = fieldName(text.slice(at, colon));
+      const name = fieldName(text.slice(at, colon));
       let from = colon + 1;
       let to = end;
       while (from < to && isBlank(text.charCodeAt(from))) from++;
       while (to > from && isBlank(text.charCodeAt(to - 1))) to--;
-      valuesRead[count++] = text.slice(from, to);
+      const value = text.slice(from, to);
+      namesRead[count] = name;
+      valuesRead[count++] = value;
+      if (mayLearn && name.repeats && end - at <= longestLine) {
+        learnLine(text.slice(at, end), name, value);
+        mayLearn = false;
+      }
       at = end + 2;
     }
     return { names: namesRead.slice(0, count), values: valuesRead.slice(0, count) };
@@ -120,7 +191,7 @@ export function parseFields(text: string, at: number, maxFields: number): Fields
  * @throws SallyportError `length_invalid`.
  */
 export function parseContentLength(value: string): number {
-  const length = /^\d{1,16}$/.test(value) ? Number(value) : Number.NaN;
+  const length = lengthDigits.test(value) ? Number(value) : Number.NaN;
   if (!Number.isSafeInteger(length))
     throw new SallyportError('length_invalid', `'${printable(value)}' is not a valid Content-Length`);
   return length;
@@ -141,6 +212,8 @@ function badVersion(version: string): SallyportError {
   }
   return new SallyportError('head_malformed', 'the request line does not end in HTTP/1.1 or HTTP/1.0');
 }
+
+const zero = 0x30;
 
 function isBlank(code: number): boolean {
   return code === 32 || code === 9;

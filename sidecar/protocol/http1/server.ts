@@ -21,7 +21,7 @@ import { resetSocket } from '../reset.ts';
 import { Tunnel } from '../tunnel.ts';
 import { acceptName, acceptOf, keyName } from '../websocket.ts';
 import { type BodyReader, type BodySink, createBodyReader } from './body.ts';
-import { checkHeadCharacters, connectionOptions, parseContentLength, parseFields, parseRequestLine } from './head.ts';
+import { checkHeadCharacters, connectionOptions, parseContentLength, parseFields, readRequestLine } from './head.ts';
 import {
   type ConnectionOption,
   corkForTurn,
@@ -178,11 +178,8 @@ export class Http1Server implements Downstream, Speaker, BodySink {
   #begin(text: string, buffer: Buffer, at: number): number {
     const exchange = this.#open();
     const lineEnd = text.indexOf('\r\n');
-    const start = parseRequestLine(lineEnd === -1 ? text : text.slice(0, lineEnd));
-    exchange.method = start.method;
-    exchange.target = start.target;
-    exchange.minor = start.minor;
-    exchange.keepAlive = start.minor === 1;
+    readRequestLine(text, lineEnd === -1 ? text.length : lineEnd, exchange);
+    exchange.keepAlive = exchange.minor === 1;
     exchange.fields = lineEnd === -1 ? emptyFields : parseFields(text, lineEnd + 2, exchange.rules.limits.headFields);
     readRoles(exchange);
     const { framing } = exchange;
