@@ -3,7 +3,6 @@
 
 import assert from 'node:assert/strict';
 import type { Socket } from 'node:net';
-import { Duplex } from 'node:stream';
 import t from 'tap';
 import { LiveCell } from '../../cert-agent/base/live.ts';
 import { writeRecord } from '../../sidecar/access-log.ts';
@@ -21,35 +20,8 @@ import { HpackDecoder } from '../../sidecar/protocol/http2/hpack-decode.ts';
 import { HpackEncoder } from '../../sidecar/protocol/http2/hpack-encode.ts';
 import { limits } from '../fixtures/codec.ts';
 import { fuzz } from '../fixtures/fuzz.ts';
+import { LateSocket } from '../fixtures/late-socket.ts';
 import type { Random } from '../fixtures/random.ts';
-
-/** Keeps what is written to it as it is, and takes it only at the end: bytes that are used again meanwhile would show. */
-class LateSocket extends Duplex {
-  readonly #taken: Uint8Array[] = [];
-  readonly #done: (() => void)[] = [];
-
-  override _read(): void {}
-
-  destroySoon(): void {
-    this.end();
-  }
-
-  override _write(chunk: Buffer, _encoding: BufferEncoding, done: () => void): void {
-    this.#taken.push(chunk);
-    this.#done.push(done);
-  }
-
-  override _writev(chunks: readonly { readonly chunk: Buffer }[], done: () => void): void {
-    for (const { chunk } of chunks) this.#taken.push(chunk);
-    this.#done.push(done);
-  }
-
-  /** Everything that was written, in latin1. */
-  drain(): string {
-    for (let done = this.#done.shift(); done !== undefined; done = this.#done.shift()) done();
-    return Buffer.concat(this.#taken).toString('latin1');
-  }
-}
 
 const names = ['Authorization', 'Cookie', 'X-A', 'X-Api-Key', 'User-Agent', 'X-Forwarded-For', 'X-Request-Id'];
 

@@ -264,7 +264,7 @@ export class Http1Client implements UpstreamConnection, BodySink {
     this.#replied = true;
     const { framing } = reply;
     if (typeof framing === 'number' && buffer.length - at >= framing) {
-      const whole = framing === 0 ? noBody : this.#own(buffer.subarray(at, at + framing));
+      const whole = framing === 0 ? noBody : buffer.subarray(at, at + framing);
       this.#finish(at + framing < buffer.length);
       events.upstreamReply(reply, whole);
       return at + framing;

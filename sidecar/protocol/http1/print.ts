@@ -4,10 +4,13 @@
 import type { Socket } from 'node:net';
 import { ByteWriter } from '../../../cert-agent/base/byte-writer.ts';
 import { STATUS_CODES } from '../../../cert-agent/base/http.ts';
+import { Views } from '../../../cert-agent/base/views.ts';
 import { type Call, type Fields, type Framing, isEndToEnd, type Reply } from '../../exchange/message.ts';
+import { encryptsAtOnce, owned } from '../lent-reads.ts';
 
 /** The head in the making: one at a time, since each is written before anything else happens. */
 const out = new ByteWriter();
+const views = new Views();
 
 /** The request head for an upstream; valid until the next head is printed. */
 export function printRequest(call: Call, fields: Fields = call.fields): ByteWriter {
@@ -80,31 +83,41 @@ const copyLimit = 16 * 1024;
 
 /** Writes a printed head. False asks to wait for 'drain'. */
 export function writeHead(socket: Socket, head: ByteWriter): boolean {
-  return socket.write(copyOf(head, 0));
+  return isIdle(socket) ? writeAtOnce(socket, head) : socket.write(takeCopy(head));
 }
 
-/** Writes a printed head and its body with one system call. False asks to wait for 'drain'. */
+/** Writes a printed head and its body, which may be lent, with one system call. False asks to wait for 'drain'. */
 export function writeTogether(socket: Socket, head: ByteWriter, body: Buffer): boolean {
-  if (body.length > copyLimit) {
-    socket.cork();
-    writeHead(socket, head);
-    const more = socket.write(body);
-    socket.uncork();
-    return more;
-  }
-  const both = copyOf(head, body.length);
-  both.set(body, head.length);
-  return socket.write(both);
+  if (body.length <= copyLimit) return writeHead(socket, head.add(body));
+  socket.cork();
+  writeHead(socket, head);
+  const more = socket.write(owned(body));
+  socket.uncork();
+  return more;
+}
+
+/** Nothing waits in the socket: what is written now it takes at once, in most cases. */
+function isIdle(socket: Socket): boolean {
+  return socket.writableLength === 0 && socket.writableCorked === 0;
 }
 
 /**
- * The head in bytes of its own, with so much room behind it: a socket may keep them for a while. Where it was made, it is
- * overwritten: a credential at the end of a long head would stay there until the next head of that length.
+ * Writes the bytes as they are, without a copy. Those that a socket does not take at once, nor encrypts, belong to it
+ * from then on, and the next head is printed into others.
  */
-function copyOf({ bytes, length }: ByteWriter, room: number): Buffer {
-  const own = Buffer.allocUnsafe(length + room);
-  bytes.copy(own, 0, 0, length);
-  bytes.fill(0, 0, length);
+function writeAtOnce(socket: Socket, head: ByteWriter): boolean {
+  const isEncrypted = encryptsAtOnce(socket);
+  const more = socket.write(views.first(head.bytes, head.length));
+  if (isEncrypted || socket.writableLength === 0) head.wipe();
+  else head.giveAway();
+  return more;
+}
+
+/** The head in bytes of its own: a socket may keep them for a while. */
+function takeCopy(head: ByteWriter): Buffer {
+  const own = Buffer.allocUnsafe(head.length);
+  own.set(views.first(head.bytes, head.length));
+  head.wipe();
   return own;
 }
 

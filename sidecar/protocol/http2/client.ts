@@ -8,6 +8,7 @@ import { holdSocket } from '../../exchange/held-bytes.ts';
 import { type Call, emptyFields, type Fields, type Reply } from '../../exchange/message.ts';
 import type { SpliceEnd, UpstreamConnection, UpstreamEvents, UpstreamPeer } from '../../exchange/upstream.ts';
 import { Budget } from '../budget.ts';
+import { owned } from '../lent-reads.ts';
 import { StreamEnd } from '../stream-end.ts';
 import { Http2Connection, type Http2Owner, peerGoesAway, sendTrailers } from './connection.ts';
 import { errorCode } from './frames.ts';
@@ -158,6 +159,7 @@ class ClientStream implements UpstreamConnection, StreamEvents {
   #webSocket = false;
   /** A response head that waits for a body that may have arrived with it. */
   #held: NewReply | undefined = undefined;
+  /** Its body so far. It may be lent: what is held is given out before the end of the read. */
   #whole: Buffer | undefined = undefined;
   #replied = false;
   /** The response has ended before its request. */
@@ -288,7 +290,7 @@ class ClientStream implements UpstreamConnection, StreamEvents {
       }
       this.#release();
     }
-    if (this.#events?.upstreamData(chunk) === false) this.#stream.pause();
+    if (this.#events?.upstreamData(owned(chunk)) === false) this.#stream.pause();
   }
 
   ended(): void {
@@ -322,7 +324,7 @@ class ClientStream implements UpstreamConnection, StreamEvents {
     this.#held = undefined;
     this.#whole = undefined;
     this.#events?.upstreamReply(reply, undefined);
-    if (whole !== undefined && this.#events?.upstreamData(whole) === false) this.#stream.pause();
+    if (whole !== undefined && this.#events?.upstreamData(owned(whole)) === false) this.#stream.pause();
   }
 
   #end(trailers: Fields): void {

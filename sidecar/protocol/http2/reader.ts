@@ -13,7 +13,7 @@ export interface FrameEvents {
   block(id: number, bytes: Buffer, ends: boolean): void;
   /** A DATA frame begins; `size` bytes count against both windows, of which `padding` are unused. */
   dataBegins(id: number, size: number, padding: number): void;
-  /** A piece of the frame's payload without padding, as it arrived. */
+  /** A piece of the frame's payload without padding, as it arrived. It may be lent, for the time of the call. */
   data(id: number, chunk: Buffer): void;
   /** The frame is complete; `endsStream` if nothing follows on its stream. */
   dataEnds(id: number, endsStream: boolean): void;
@@ -77,7 +77,7 @@ export class FrameReader {
   }
 
   /**
-   * Reads what has arrived; of bytes that are lent it copies what it keeps, and what it gives out of DATA.
+   * Reads what has arrived; of bytes that are lent it copies what it keeps.
    * @throws SallyportError `http2_*`: the connection cannot continue.
    */
   read(chunk: Buffer, isLent = false): void {
@@ -200,7 +200,7 @@ export class FrameReader {
   #readData(data: OpenData, buffer: Buffer, at: number): number {
     const end = Math.min(buffer.length, at + data.left);
     data.left -= end - at;
-    if (end > at) this.#events.data(data.id, this.#own(buffer.subarray(at, end)));
+    if (end > at) this.#events.data(data.id, buffer.subarray(at, end));
     const skip = data.left > 0 ? 0 : Math.min(buffer.length - end, data.padding);
     data.padding -= skip;
     if (data.left + data.padding === 0) {

@@ -12,6 +12,7 @@ import type { SpliceEnd } from '../../exchange/upstream.ts';
 import { Backlog, ExchangeBacklog, stalled, stallMsFor } from '../backlog.ts';
 import { bodyTooLarge, isOverBodyLimit } from '../body-limit.ts';
 import type { ServerPath } from '../http1/server.ts';
+import { owned } from '../lent-reads.ts';
 import { bodyTooSlow, owesBody, Pace, replyTooSlow } from '../pace.ts';
 import { resetSocket } from '../reset.ts';
 import { StreamEnd } from '../stream-end.ts';
@@ -346,7 +347,8 @@ class ServerStream implements Downstream, StreamEvents, InFlight {
     this.#server.http2.afterRead(stream);
   }
 
-  data(chunk: Buffer): void {
+  data(lent: Buffer): void {
+    const chunk = owned(lent);
     this.#touch();
     this.#exchange.bytesReceived += chunk.length;
     if (this.#held || this.#becomesTunnel) {

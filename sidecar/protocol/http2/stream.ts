@@ -1,6 +1,7 @@
 // One stream of an HTTP/2 connection: what it may still send, what waits to be sent, and what its peer may send it.
 
 import { hold, pile } from '../../exchange/held-bytes.ts';
+import { owned } from '../lent-reads.ts';
 import { errorCode } from './frames.ts';
 import type { Block } from './hpack-decode.ts';
 
@@ -11,7 +12,7 @@ export type Ending = 'reset' | 'fault' | 'gone';
 export interface StreamEvents {
   /** A head, an interim head or trailers; `ended` if nothing comes after it. */
   head(block: Block, ended: boolean): void;
-  /** Counts against the stream's window until it is acknowledged. */
+  /** Counts against the stream's window until it is acknowledged. It may be lent until everything that arrived is read. */
   data(chunk: Buffer): void;
   /** The peer has sent its end. */
   ended(): void;
@@ -95,7 +96,7 @@ export class Http2Stream {
     if (!this.open) return true;
     const sent = this.#waiting.length > 0 ? 0 : this.#connection.sendData(this, chunk, false);
     if (sent === chunk.length) return this.#connection.roomy || this.#block();
-    this.#waiting.push(sent === 0 ? chunk : chunk.subarray(sent));
+    this.#waiting.push(owned(sent === 0 ? chunk : chunk.subarray(sent)));
     this.#wait(chunk.length - sent);
     return this.#block();
   }
