@@ -5,26 +5,19 @@ import type { Socket } from 'node:net';
 import { formatPlace } from '../../../cert-agent/base/address.ts';
 import { reasonOf, SallyportError } from '../../../cert-agent/base/errors.ts';
 import { holdSocket } from '../../exchange/held-bytes.ts';
-import {
-  type Call,
-  emptyFields,
-  type Fields,
-  type Framing,
-  printable,
-  type Reply,
-  role,
-} from '../../exchange/message.ts';
+import { type Call, type Fields, type Framing, printable, type Reply, role } from '../../exchange/message.ts';
 import type { SpliceEnd, UpstreamConnection, UpstreamEvents, UpstreamPeer } from '../../exchange/upstream.ts';
 import { keepLent, LentReads } from '../lent-reads.ts';
 import { resetSocket } from '../reset.ts';
 import { acceptName, acceptOf, keyName, newKey } from '../websocket.ts';
 import { type BodyReader, type BodySink, createBodyReader } from './body.ts';
 import {
-  checkHeadCharacters,
+  checkHead,
   connectionOptions,
+  endOfLine,
   parseContentLength,
-  parseFields,
-  parseStatusLine,
+  readFields,
+  readStatusLine,
   type StatusLine,
 } from './head.ts';
 import { corkForTurn, printLastChunk, printRequest, writeBody, writeHead, writeTogether } from './print.ts';
@@ -230,17 +223,14 @@ export class Http1Client implements UpstreamConnection, BodySink {
       );
     }
     if (end === -1) {
-      checkHeadCharacters(
-        buffer.toString('latin1', at, buffer[buffer.length - 1] === 13 ? buffer.length - 1 : buffer.length),
-      );
+      checkHead(buffer, at, buffer[buffer.length - 1] === 13 ? buffer.length - 1 : buffer.length);
       this.#held = this.#own(buffer.subarray(at));
       return -1;
     }
-    const text = buffer.toString('latin1', at, end);
-    checkHeadCharacters(text);
-    const lineEnd = text.indexOf('\r\n');
-    const start = parseStatusLine(lineEnd === -1 ? text : text.slice(0, lineEnd));
-    const fields = lineEnd === -1 ? emptyFields : parseFields(text, lineEnd + 2, headFields);
+    checkHead(buffer, at, end);
+    const lineEnd = endOfLine(buffer, at, end);
+    const start = readStatusLine(buffer, at, lineEnd);
+    const fields = readFields(buffer, lineEnd + 2, end, headFields);
     return this.#takeHead(start, fields, buffer, end + 4);
   }
 

@@ -21,7 +21,7 @@ import { resetSocket } from '../reset.ts';
 import { Tunnel } from '../tunnel.ts';
 import { acceptName, acceptOf, keyName } from '../websocket.ts';
 import { type BodyReader, type BodySink, createBodyReader } from './body.ts';
-import { checkHeadCharacters, connectionOptions, parseContentLength, parseFields, readRequestLine } from './head.ts';
+import { checkHead, connectionOptions, endOfLine, parseContentLength, readFields, readRequestLine } from './head.ts';
 import {
   type ConnectionOption,
   corkForTurn,
@@ -162,27 +162,27 @@ export class Http1Server implements Downstream, Speaker, BodySink {
     if (end === -1) {
       // Refused now and not at the time limit: otherwise we would wait for the rest after a bare LF.
       const last = buffer[buffer.length - 1] === 13 ? buffer.length - 1 : buffer.length;
-      checkHeadCharacters(buffer.toString('latin1', checked, last));
+      checkHead(buffer, checked, last);
       this.#headChecked = Math.max(this.#headChecked, last - from);
       this.#headSince ??= coarseNow();
       // From its very start: whether an empty line came first must not depend on where the packets were cut.
       this.#keep(this.#own(buffer.subarray(from)));
       return -1;
     }
-    const text = buffer.toString('latin1', at, end);
-    checkHeadCharacters(text);
+    checkHead(buffer, at, end);
     this.#headChecked = 0;
-    return this.#begin(text, buffer, end + 4);
+    return this.#begin(buffer, at, end);
   }
 
-  #begin(text: string, buffer: Buffer, at: number): number {
+  #begin(buffer: Buffer, from: number, end: number): number {
     const exchange = this.#open();
-    const lineEnd = text.indexOf('\r\n');
-    readRequestLine(text, lineEnd === -1 ? text.length : lineEnd, exchange);
+    const lineEnd = endOfLine(buffer, from, end);
+    readRequestLine(buffer.toString('latin1', from, lineEnd), exchange);
     exchange.keepAlive = exchange.minor === 1;
-    exchange.fields = lineEnd === -1 ? emptyFields : parseFields(text, lineEnd + 2, exchange.rules.limits.headFields);
+    exchange.fields = readFields(buffer, lineEnd + 2, end, exchange.rules.limits.headFields);
     readRoles(exchange);
     const { framing } = exchange;
+    const at = end + endOfHead.length;
     let next = at;
     if (typeof framing === 'number' && buffer.length - at >= framing) {
       next = at + framing;
