@@ -146,10 +146,6 @@ export class Http2Client implements Http2Owner {
 const noBody = Buffer.alloc(0);
 
 class ClientStream implements UpstreamConnection, StreamEvents {
-  readonly secure: boolean;
-  readonly peer: UpstreamPeer | undefined;
-  readonly address: string;
-  readonly localAddress: string;
   readonly reused: boolean;
   isUnsent = false;
   readonly #client: Http2Client;
@@ -167,11 +163,23 @@ class ClientStream implements UpstreamConnection, StreamEvents {
 
   constructor(client: Http2Client) {
     this.#client = client;
-    this.secure = client.options.secure;
-    this.peer = client.options.peer;
-    this.address = client.options.address;
-    this.localAddress = client.localAddress;
     this.reused = client.proven;
+  }
+
+  get secure(): boolean {
+    return this.#client.options.secure;
+  }
+
+  get peer(): UpstreamPeer | undefined {
+    return this.#client.options.peer;
+  }
+
+  get address(): string {
+    return this.#client.options.address;
+  }
+
+  get localAddress(): string {
+    return this.#client.localAddress;
   }
 
   get #stream(): Http2Stream {

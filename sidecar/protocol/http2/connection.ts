@@ -455,8 +455,10 @@ export class Http2Connection {
   #takeData(id: number, chunk: Buffer): void {
     const stream = this.#streams.get(id);
     if (stream === undefined || stream.remoteEnded) return;
-    stream.expected -= chunk.length;
-    if (stream.expected < 0) return this.#lengthError(stream);
+    if (stream.expected !== undefined) {
+      stream.expected -= chunk.length;
+      if (stream.expected < 0) return this.#lengthError(stream);
+    }
     stream.events?.data(chunk);
     stream.received(chunk.length);
   }
@@ -680,7 +682,7 @@ export function sendTrailers(http2: Http2Connection, stream: Http2Stream, traile
 }
 
 /** A declared length of which some bytes are missing. */
-const isShort = ({ expected }: Http2Stream): boolean => expected > 0 && expected !== Number.POSITIVE_INFINITY;
+const isShort = ({ expected }: Http2Stream): boolean => expected !== undefined && expected > 0;
 
 const protocolError = (why: string): SallyportError => new SallyportError('http2_protocol', why);
 const flowControl = (why: string): SallyportError => new SallyportError('http2_flow_control', why);

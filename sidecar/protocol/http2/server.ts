@@ -193,6 +193,8 @@ export class Http2Server implements Speaker, Http2Owner {
   }
 }
 
+const none: readonly Buffer[] = [];
+
 /** What a connection has in flight: exchanges, and the tunnels that they became. */
 interface InFlight {
   tick(now: number, limits: Limits): void;
@@ -208,7 +210,8 @@ class ServerStream implements Downstream, StreamEvents, InFlight {
   #lastActive = coarseNow();
   /** The head has arrived and waits for a body that may have arrived with it. */
   #held = false;
-  #parts: Buffer[] = [];
+  /** What has arrived of the body meanwhile. */
+  #parts: Buffer[] | undefined = undefined;
   #partBytes = 0;
   /** The paces of the arriving body and of what waits for the client's windows; present only while needed. */
   #requestPace: Pace | undefined = undefined;
@@ -352,6 +355,7 @@ class ServerStream implements Downstream, StreamEvents, InFlight {
     this.#touch();
     this.#exchange.bytesReceived += chunk.length;
     if (this.#held || this.#becomesTunnel) {
+      this.#parts ??= [];
       this.#parts.push(chunk);
       this.#partBytes += chunk.length;
       hold(chunk.length);
@@ -404,10 +408,12 @@ class ServerStream implements Downstream, StreamEvents, InFlight {
   }
 
   /** The end of the exchange calls it as well. */
-  #takeParts(): Buffer[] {
+  #takeParts(): readonly Buffer[] {
+    const parts = this.#parts ?? none;
     hold(-this.#partBytes);
     this.#partBytes = 0;
-    return this.#parts.splice(0);
+    this.#parts = undefined;
+    return parts;
   }
 
   drained(): void {

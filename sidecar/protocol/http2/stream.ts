@@ -54,10 +54,11 @@ export class Http2Stream {
   /** The peer has sent its end. */
   remoteEnded = false;
   headSeen = false;
-  /** The rest of a declared Content-Length; Infinity if none was declared. */
-  expected = Number.POSITIVE_INFINITY;
+  /** The rest of a declared Content-Length; undefined if none was declared. */
+  expected: number | undefined = undefined;
   readonly #connection: StreamOwner;
-  #waiting: Buffer[] = [];
+  /** Present only while something waits: most streams send everything at once. */
+  #waiting: Buffer[] | undefined = undefined;
   #waitingBytes = 0;
   #endAfter: (() => void) | undefined = undefined;
   #paused = false;
@@ -94,8 +95,9 @@ export class Http2Stream {
   /** Sends a piece of the body, or keeps what the windows do not allow. False asks to wait for `drained`. */
   write(chunk: Buffer): boolean {
     if (!this.open) return true;
-    const sent = this.#waiting.length > 0 ? 0 : this.#connection.sendData(this, chunk, false);
+    const sent = this.#waiting !== undefined ? 0 : this.#connection.sendData(this, chunk, false);
     if (sent === chunk.length) return this.#connection.roomy || this.#block();
+    this.#waiting ??= [];
     this.#waiting.push(owned(sent === 0 ? chunk : chunk.subarray(sent)));
     this.#wait(chunk.length - sent);
     return this.#block();
@@ -105,7 +107,7 @@ export class Http2Stream {
   endWith(last: () => void): void {
     if (!this.open) return;
     const before = this.#endAfter;
-    if (this.#waiting.length === 0) last();
+    if (this.#waiting === undefined) last();
     else if (before === undefined) this.#endAfter = last;
     else {
       this.#endAfter = () => {
@@ -125,17 +127,7 @@ export class Http2Stream {
 
   /** Called when a window or the socket has room again. True if nothing waits any more. */
   pump(): boolean {
-    while (this.#waiting.length > 0) {
-      const [chunk] = this.#waiting;
-      const sent = this.#connection.sendData(this, chunk!, false);
-      if (sent < chunk!.length) {
-        if (sent > 0) this.#waiting[0] = chunk!.subarray(sent);
-        this.#wait(-sent);
-        return false;
-      }
-      this.#waiting.shift();
-      this.#wait(-sent);
-    }
+    if (!this.#sendWaiting()) return false;
     const last = this.#endAfter;
     this.#endAfter = undefined;
     last?.();
@@ -146,11 +138,29 @@ export class Http2Stream {
     return true;
   }
 
+  /** True if nothing waits any more. */
+  #sendWaiting(): boolean {
+    const waiting = this.#waiting ?? [];
+    while (waiting.length > 0) {
+      const chunk = waiting[0]!;
+      const sent = this.#connection.sendData(this, chunk, false);
+      this.#wait(-sent);
+      if (sent < chunk.length) {
+        if (sent > 0) waiting[0] = chunk.subarray(sent);
+        return false;
+      }
+      waiting.shift();
+    }
+    this.#waiting = undefined;
+    return true;
+  }
+
   /**
    * Called periodically: copies waiting bytes, so that they retain no more memory than their size. Copying at once
    * would be wasted on bytes that leave at once.
    */
   compact(): void {
+    if (this.#waiting === undefined) return;
     const pieces: Buffer[] = [];
     for (const chunk of this.#waiting) pile(pieces, chunk);
     this.#waiting = pieces;
@@ -176,7 +186,7 @@ export class Http2Stream {
 
   /** The stream is over: drops what waited. */
   dropWaiting(): void {
-    this.#waiting = [];
+    this.#waiting = undefined;
     this.#wait(-this.#waitingBytes);
   }
 
