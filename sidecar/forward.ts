@@ -328,7 +328,10 @@ class Forwarding implements Call, Carrier, UpstreamEvents, Choice {
 
   #limitTry(): void {
     const limitMs = this.#tryMs();
-    if (limitMs === 0) return;
+    if (limitMs > 0) this.#limitTryTo(limitMs);
+  }
+
+  #limitTryTo(limitMs: number): void {
     deadlines.drop(this.#tryDeadline);
     this.#tryStarted = performance.now();
     this.#tryDeadline = deadlines.set(limitMs, () => {
@@ -356,7 +359,10 @@ class Forwarding implements Call, Carrier, UpstreamEvents, Choice {
     if (this.#tryDeadline === undefined) return;
     deadlines.drop(this.#tryDeadline);
     const limitMs = this.#exchange.route?.timeouts?.backendRequestMs ?? 0;
-    if (limitMs === 0) return;
+    if (limitMs > 0) this.#limitResponseTo(limitMs);
+  }
+
+  #limitResponseTo(limitMs: number): void {
     this.#tryDeadline = deadlines.set(this.#tryStarted + limitMs - performance.now(), () =>
       this.#giveUp(new SallyportError('upstream_per_try_timeout', `the response did not end within ${limitMs} ms`)),
     );

@@ -29,9 +29,12 @@ export function answerReply(
   exchange.status = reply.status;
   end(exchange, details);
   const { phases } = exchange;
-  if (phases === undefined) return exchange.downstream.respond(withReplyFields(exchange, reply), body);
+  if (phases === undefined) exchange.downstream.respond(withReplyFields(exchange, reply), body);
   // Filters and watches may keep it.
-  const whole = body && owned(body);
+  else answerChanged(exchange, reply, body && owned(body), phases);
+}
+
+function answerChanged(exchange: Exchange, reply: Reply, whole: Buffer | undefined, phases: Phases): void {
   // Before it is sent: the record may be written with the last byte.
   const watches = phases.watch.map((watch) => watch(exchange, reply, whole));
   const told = withReplyFields(exchange, leaving(exchange, received(exchange, reply, phases)));

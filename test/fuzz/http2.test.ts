@@ -128,6 +128,26 @@ fuzz(
 
 fuzz(
   t,
+  'a header block among other frames is what it is alone',
+  (random) => ({
+    block: mutate(random, Buffer.concat([get({ 'x-a': 'b' }), Buffer.from([0x82, 0x41, 0x03, 0x61, 0x62, 0x63])])),
+    around: [0x00, 0x03, 0x82, 0x41, 0x7f, 0xff].map((one) => Buffer.alloc(random.below(4), one)),
+  }),
+  ({ block, around }) => {
+    const read = (bytes: Buffer, from: number): unknown => {
+      try {
+        return new HpackDecoder(10_000, 100).decode(bytes, from, from + block.length);
+      } catch (error) {
+        return (error as Error).message;
+      }
+    };
+    for (const other of around)
+      assert.deepEqual(read(Buffer.concat([other, block, other]), other.length), read(block, 0));
+  },
+);
+
+fuzz(
+  t,
   'a head that is accepted is read as it was written, and written the same again',
   (random) => mutate(random, block(random.pick(http2Vectors).fields)),
   (bytes) => {

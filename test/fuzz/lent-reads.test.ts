@@ -366,9 +366,9 @@ fuzz(
 class FrameLog implements FrameEvents {
   readonly kept: (Buffer | string)[] = [];
 
-  block(id: number, bytes: Buffer, ends: boolean): void {
+  block(id: number, bytes: Buffer, from: number, to: number, ends: boolean): void {
     // Decoded at once.
-    this.kept.push(`block ${id} ${bytes.toString('hex')} ${ends}`);
+    this.kept.push(`block ${id} ${bytes.toString('hex', from, to)} ${ends}`);
   }
 
   dataBegins(id: number, size: number, padding: number): void {

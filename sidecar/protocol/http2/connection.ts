@@ -417,12 +417,12 @@ export class Http2Connection {
   #tellArrivals(): void {
     const streams = this.#arrivals;
     this.#arrivals = [];
-    for (const { events } of streams) events?.arrived();
+    for (let at = 0; at < streams.length; at++) streams[at]!.events?.arrived();
   }
 
   #events(): FrameEvents {
     return {
-      block: (id, bytes, ends) => this.#takeBlock(id, bytes, ends),
+      block: (id, bytes, from, to, ends) => this.#takeBlock(id, bytes, from, to, ends),
       dataBegins: (id, size, padding) => this.#beginData(id, size, padding),
       data: (id, chunk) => this.#takeData(id, chunk),
       dataEnds: (id, endsStream) => this.#endData(id, endsStream),
@@ -495,10 +495,10 @@ export class Http2Connection {
     this.#written();
   }
 
-  #takeBlock(id: number, bytes: Buffer, ends: boolean): void {
+  #takeBlock(id: number, bytes: Buffer, from: number, to: number, ends: boolean): void {
     const stream = this.#streams.get(id) ?? this.#accept(id);
     // Decoded for every stream: the table must stay right.
-    const block = this.#decoder.decode(bytes);
+    const block = this.#decoder.decode(bytes, from, to);
     if (!this.has(stream)) return;
     if (stream.remoteEnded)
       return this.#dropStream(stream, errorCode.streamClosed, 'HEADERS after the end of the stream');

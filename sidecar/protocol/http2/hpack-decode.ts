@@ -74,16 +74,16 @@ export class HpackDecoder {
   }
 
   /**
-   * Decodes one whole block.
+   * Decodes one whole block: the bytes from `from` to before `to`.
    * @throws SallyportError `http2_compression`: the table is lost, and the connection with it.
    */
-  decode(block: Buffer): Block {
-    const cursor: Cursor = { block, at: 0 };
+  decode(block: Buffer, from = 0, to: number = block.length): Block {
+    const cursor: Cursor = { block, at: from, end: to };
     let count = 0;
     let malformed: string | undefined;
     let bytes = 0;
     try {
-      while (cursor.at < block.length) {
+      while (cursor.at < to) {
         const first = block[cursor.at]!;
         if ((first & 0xe0) === 0x20) {
           // Section 4.2: a size change is only allowed at the beginning of a block.
@@ -172,19 +172,23 @@ function nameOf(raw: string): FieldName | undefined {
 interface Cursor {
   readonly block: Buffer;
   at: number;
+  /** The block ends before it; other frames may follow. */
+  readonly end: number;
+}
+
+/** @throws SallyportError `http2_compression` at the end of the block. */
+function nextByte(cursor: Cursor): number {
+  if (cursor.at >= cursor.end) throw broken('the block ends in the middle of a number');
+  return cursor.block[cursor.at++]!;
 }
 
 /** Section 5.1. No number here needs more than 2^28, and a longer one is an attack. */
 function readInteger(cursor: Cursor, bits: number): number {
-  const { block } = cursor;
   const mask = (1 << bits) - 1;
-  const first = block[cursor.at++];
-  if (first === undefined) throw broken('the block ends in the middle of a number');
-  let value = first & mask;
+  let value = nextByte(cursor) & mask;
   if (value < mask) return value;
   for (let shift = 0; shift <= 21; shift += 7) {
-    const next = block[cursor.at++];
-    if (next === undefined) throw broken('the block ends in the middle of a number');
+    const next = nextByte(cursor);
     value += (next & 0x7f) << shift;
     if (next < 0x80) return value;
   }
@@ -194,10 +198,10 @@ function readInteger(cursor: Cursor, bits: number): number {
 /** Section 5.2. */
 function readString(cursor: Cursor): string {
   const { block } = cursor;
-  const huffman = (block[cursor.at] ?? 0) >= 0x80;
+  const huffman = cursor.at < cursor.end && block[cursor.at]! >= 0x80;
   const length = readInteger(cursor, 7);
   const end = cursor.at + length;
-  if (end > block.length) throw broken('the block ends in the middle of a string');
+  if (end > cursor.end) throw broken('the block ends in the middle of a string');
   const text = huffman ? decodeHuffman(block, cursor.at, end) : block.toString('latin1', cursor.at, end);
   cursor.at = end;
   return text;

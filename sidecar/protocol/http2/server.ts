@@ -541,7 +541,7 @@ class ServerStream implements Downstream, StreamEvents, InFlight {
     this.#takeParts();
     this.#server.path.finish(this.#exchange);
     const stream = this.#stream;
-    if (!stream.remoteEnded) stream.endWith(() => stream.reset(errorCode.none));
+    if (!stream.remoteEnded) stream.endWithReset(errorCode.none);
   }
 }
 

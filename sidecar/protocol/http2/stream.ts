@@ -117,10 +117,18 @@ export class Http2Stream {
     }
   }
 
+  /** Resets it once everything that waits is sent. */
+  endWithReset(code: number): void {
+    this.endWith(() => this.reset(code));
+  }
+
   /** Sends a whole body, and our end with it. */
   writeWhole(body: Buffer): void {
     const sent = this.#connection.sendData(this, body, true);
-    if (sent === body.length && body.length > 0) return;
+    if (sent < body.length || body.length === 0) this.#writeRest(body, sent);
+  }
+
+  #writeRest(body: Buffer, sent: number): void {
     if (sent < body.length) this.write(body.subarray(sent));
     this.endWith(() => this.#connection.sendEnd(this));
   }
