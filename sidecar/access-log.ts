@@ -1,5 +1,6 @@
 // Step: the record. Each exchange is written once, whatever its outcome, as one JSON line with Istio's keys, then ours.
 
+import { performance } from 'node:perf_hooks';
 import type { PeerIdentity } from '../cert-agent/identity/verify.ts';
 import type { Connection } from './connection.ts';
 import { decisionPrefix, type Exchange } from './exchange/exchange.ts';

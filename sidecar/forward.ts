@@ -1,6 +1,7 @@
 // Step: forward. Takes a permit and passes bytes both ways: the request to a connection of the route's destination, its
 // response to respond.ts. With back-pressure: a slow reader pauses the socket that its bytes come from.
 
+import { performance } from 'node:perf_hooks';
 import { asSallyportError, SallyportError } from '../cert-agent/base/errors.ts';
 import type { Carrier } from './exchange/ends.ts';
 import type { Exchange, Route } from './exchange/exchange.ts';
@@ -112,14 +113,17 @@ class Forwarding implements Call, Carrier, UpstreamEvents, Choice {
     this.#limitTry();
     try {
       const got = this.#destination.acquire(fresh, this.#exchange.webSocket, this);
-      if (got instanceof Promise) {
-        got
-          .then((upstream) => this.#send(upstream, attempt))
-          .catch((error: unknown) => this.#notAcquired(error, attempt));
-      } else this.#send(got, attempt);
+      if (got instanceof Promise) this.#sendLater(got, attempt);
+      else this.#send(got, attempt);
     } catch (error) {
       this.#notAcquired(error, attempt);
     }
+  }
+
+  #sendLater(coming: Promise<UpstreamConnection>, attempt: number): void {
+    coming
+      .then((upstream) => this.#send(upstream, attempt))
+      .catch((error: unknown) => this.#notAcquired(error, attempt));
   }
 
   /** CONNECT: the protocol is between the two ends, so the upstream is a bare connection (RFC 9110 section 9.3.6). */

@@ -15,6 +15,7 @@ import { readRequest, writeRequest } from '../../sidecar/protocol/http2/head.ts'
 import { HpackDecoder } from '../../sidecar/protocol/http2/hpack-decode.ts';
 import { HpackEncoder } from '../../sidecar/protocol/http2/hpack-encode.ts';
 import { Http2Server } from '../../sidecar/protocol/http2/server.ts';
+import { StreamTable } from '../../sidecar/protocol/http2/stream-table.ts';
 import { FrameBoundary } from '../../sidecar/protocol/websocket.ts';
 import { refuse } from '../../sidecar/respond.ts';
 import { FakeSocket, limits } from '../fixtures/codec.ts';
@@ -192,5 +193,38 @@ fuzz(
     }
     assert.equal(pieces.clear, whole.clear);
     assert.equal(some.count, all.count);
+  },
+);
+
+fuzz(
+  t,
+  'streams that come and go are found by their numbers',
+  (random) => Array.from({ length: 400 }, () => [random.below(3) > 0, random.below(300)] as const),
+  (turns) => {
+    const table = new StreamTable<{ readonly id: number }>();
+    const known = new Map<number, { readonly id: number }>();
+    let next = 1;
+    for (const [comes, which] of turns) {
+      const ids = [...known.keys()];
+      const id = ids[which % ids.length];
+      if (comes || id === undefined) {
+        const stream = { id: next };
+        next += 2 * (1 + (which % 9));
+        table.add(stream);
+        known.set(stream.id, stream);
+      } else {
+        table.delete({ id });
+        assert.equal(table.get(id), known.get(id), 'another stream with its number is not it');
+        table.delete(known.get(id)!);
+        table.delete(known.get(id)!);
+        known.delete(id);
+      }
+      assert.equal(table.size, known.size);
+      assert.equal(table.get(which), known.get(which));
+    }
+    for (let id = 0; id < next; id++) assert.equal(table.get(id), known.get(id));
+    assert.deepEqual(table.all(), [...known.values()]);
+    table.clear();
+    assert.deepEqual([table.size, table.all(), table.get(next - 2)], [0, [], undefined]);
   },
 );

@@ -2,6 +2,7 @@
 // It owns its socket; the pool owns it while it is idle, otherwise the exchange that acquired it does.
 
 import type { Socket } from 'node:net';
+import { performance } from 'node:perf_hooks';
 import { formatPlace } from '../../../cert-agent/base/address.ts';
 import { reasonOf, SallyportError } from '../../../cert-agent/base/errors.ts';
 import { holdSocket } from '../../exchange/held-bytes.ts';

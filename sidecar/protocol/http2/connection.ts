@@ -26,6 +26,7 @@ import { HpackDecoder } from './hpack-decode.ts';
 import { HpackEncoder } from './hpack-encode.ts';
 import { type FrameEvents, FrameReader } from './reader.ts';
 import { type Ending, Http2Stream } from './stream.ts';
+import { StreamTable } from './stream-table.ts';
 
 /** `headBytes` and `headFields` limit each head that arrives, decoded. A client takes no streams: `streams` is 0. */
 export interface Http2Options {
@@ -99,7 +100,7 @@ export class Http2Connection {
   readonly #reader: FrameReader;
   readonly #decoder: HpackDecoder;
   readonly #encoder = new HpackEncoder();
-  readonly #streams = new Map<number, Http2Stream>();
+  readonly #streams = new StreamTable<Http2Stream>();
   readonly #waiting = new Set<Http2Stream>();
   /** Streams that we have reset lately: late frames for them are not the peer's fault. */
   readonly #resetByUs = new Set<number>();
@@ -173,16 +174,16 @@ export class Http2Connection {
     return this.#streams.get(stream.id) === stream;
   }
 
-  /** Live: copy it before anything that may end a stream. */
-  streams(): Iterable<Http2Stream> {
-    return this.#streams.values();
+  /** All that are open now. */
+  streams(): Http2Stream[] {
+    return this.#streams.all();
   }
 
   /** Opens a new stream of ours. */
   open(): Http2Stream {
     const stream = new Http2Stream(this, this.#nextStream, this.#peerWindow, streamWindow);
     this.#nextStream += 2;
-    if (!this.#closed) this.#streams.set(stream.id, stream);
+    if (!this.#closed) this.#streams.add(stream);
     return stream;
   }
 
@@ -392,7 +393,7 @@ export class Http2Connection {
   }
 
   #forget(stream: Http2Stream): void {
-    this.#streams.delete(stream.id);
+    this.#streams.delete(stream);
     this.#waiting.delete(stream);
     stream.dropWaiting();
     this.#owner.ended(stream);
@@ -525,7 +526,7 @@ export class Http2Connection {
     }
     this.#lastPeerStream = id;
     if (this.#goneAway) return stream;
-    this.#streams.set(id, stream);
+    this.#streams.add(stream);
     // Section 5.1.2: a stream refused like this may be retried elsewhere.
     if (this.#streams.size <= this.#options.streams) this.#owner.opened(stream);
     else {
@@ -573,7 +574,7 @@ export class Http2Connection {
       const change = value - this.#peerWindow;
       this.#peerWindow = value;
       // Section 6.9.2: it applies to open streams, and may make their windows negative.
-      for (const stream of this.#streams.values()) stream.sendWindow += change;
+      for (const stream of this.#streams.all()) stream.sendWindow += change;
       if (change > 0) this.#pump();
     } else if (id === setting.maxFrameSize && (value < maxFrameBytes || value >= 2 ** 24))
       throw protocolError('a frame size outside its bounds');
@@ -603,7 +604,7 @@ export class Http2Connection {
   #takeGoaway(last: number): void {
     this.#peerGoneAway = true;
     // The peer has not processed these: they may be sent again elsewhere.
-    for (const stream of [...this.#streams.values()]) {
+    for (const stream of this.#streams.all()) {
       if (stream.id <= last || this.#options.side === 'server') continue;
       const { events } = stream;
       this.#forget(stream);
@@ -658,7 +659,7 @@ export class Http2Connection {
     if (this.#closed) return;
     this.#closed = true;
     this.#reader.stopped = true;
-    const open = [...this.#streams.values()];
+    const open = this.#streams.all();
     this.#streams.clear();
     this.#waiting.clear();
     for (const stream of open) {

@@ -55,6 +55,8 @@ const badValue = /[\0-\x08\x0a-\x1f\x7f]|^[ \t]|[ \t]$/;
 const namesRead: FieldName[] = [];
 const valuesRead: string[] = [];
 
+const noBytes = Buffer.alloc(0);
+
 const unknownName = makeName('', '', '', role.hop);
 
 /** Decode every block in the order of arrival, those of refused streams too, or the table is wrong. */
@@ -64,6 +66,8 @@ export class HpackDecoder {
   #first = 0;
   #bytes = 0;
   #limit = tableBytes;
+  /** Of the block that is read now. */
+  readonly #cursor: Cursor = { block: noBytes, at: 0, end: 0 };
   readonly #maxBytes: number;
   readonly #maxFields: number;
 
@@ -78,7 +82,10 @@ export class HpackDecoder {
    * @throws SallyportError `http2_compression`: the table is lost, and the connection with it.
    */
   decode(block: Buffer, from = 0, to: number = block.length): Block {
-    const cursor: Cursor = { block, at: from, end: to };
+    const cursor = this.#cursor;
+    cursor.block = block;
+    cursor.at = from;
+    cursor.end = to;
     let count = 0;
     let malformed: string | undefined;
     let bytes = 0;
@@ -104,7 +111,8 @@ export class HpackDecoder {
       return { fields: { names: namesRead.slice(0, count), values: valuesRead.slice(0, count) }, malformed };
     } finally {
       // A credential must not stay reachable from here.
-      valuesRead.fill('', 0, count);
+      for (let i = 0; i < count; i++) valuesRead[i] = '';
+      cursor.block = noBytes;
     }
   }
 
@@ -170,10 +178,10 @@ function nameOf(raw: string): FieldName | undefined {
 }
 
 interface Cursor {
-  readonly block: Buffer;
+  block: Buffer;
   at: number;
   /** The block ends before it; other frames may follow. */
-  readonly end: number;
+  end: number;
 }
 
 /** @throws SallyportError `http2_compression` at the end of the block. */

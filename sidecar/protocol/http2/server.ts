@@ -182,7 +182,7 @@ export class Http2Server implements Speaker, Http2Owner {
   #inFlight(): InFlight[] {
     return [
       ...this.#tunnels,
-      ...[...this.http2.streams()].flatMap(({ events }) => (events instanceof ServerStream ? [events] : [])),
+      ...this.http2.streams().flatMap(({ events }) => (events instanceof ServerStream ? [events] : [])),
     ];
   }
 
