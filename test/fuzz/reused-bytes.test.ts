@@ -12,6 +12,7 @@ import { emptyFields, fieldName, type Reply } from '../../sidecar/exchange/messa
 import type { UpstreamEvents } from '../../sidecar/exchange/upstream.ts';
 import { readMeaning } from '../../sidecar/head.ts';
 import { LogLine } from '../../sidecar/observe/log-line.ts';
+import { SeenParts } from '../../sidecar/observe/seen-parts.ts';
 import { Http1Client } from '../../sidecar/protocol/http1/client.ts';
 import { readFields } from '../../sidecar/protocol/http1/head.ts';
 import { printLastChunk } from '../../sidecar/protocol/http1/print.ts';
@@ -194,6 +195,20 @@ fuzz(
       if (lines.length > 0)
         assert.throws(() => readFields(head, 16, head.length, lines.length - 1), { code: 'head_too_many_fields' });
     }
+  },
+);
+
+fuzz(
+  t,
+  'a part of a log line is made of its own texts',
+  (random) =>
+    Array.from({ length: 300 }, () =>
+      [1, 2, 3].map(() => random.pick([undefined, '', 'a', 'b', 'ab', 'ba', `${random.below(40)}`, 'x'.repeat(600)])),
+    ),
+  (keys) => {
+    const make = (...texts: (string | undefined)[]): string => JSON.stringify(texts.map((one) => one ?? null));
+    const parts = new SeenParts(make);
+    for (const [first, second, third] of keys) assert.equal(parts.of(first, second, third), make(first, second, third));
   },
 );
 
