@@ -1,5 +1,6 @@
 // Step: the record. Each exchange is written once, whatever its outcome, as one JSON line with Istio's keys, then ours.
 
+import { performance } from 'node:perf_hooks';
 import type { PeerIdentity } from '../cert-agent/identity/verify.ts';
 import type { Connection } from './connection.ts';
 import { decisionPrefix, type Exchange } from './exchange/exchange.ts';
@@ -11,6 +12,7 @@ import type { Learned } from './observe/learned.ts';
 import type { LogFile } from './observe/log-file.ts';
 import { LogLine } from './observe/log-line.ts';
 import type { TrafficMetrics } from './observe/metrics.ts';
+import { SeenParts } from './observe/seen-parts.ts';
 import { inferTemplate } from './policy/infer.ts';
 import type { Ip } from './policy/ip.ts';
 import { isPermit } from './policy/policy.ts';
@@ -111,24 +113,16 @@ export function writeRecord(line: LogLine, exchange: Exchange, connection: Conne
   const { failure, route, shadow, rules } = exchange;
   const tcp = rules.protocol === 'tcp';
   writeStart(line, exchange.startedAt);
-  line.raw('Z","route_name":').own(exchange.edge?.name ?? route?.name);
-  line.raw(',"method":').own(exchange.method).raw(',"path":').text(pathOf(exchange));
-  line
-    .raw(tcp ? noProtocol : protocols[exchange.minor]!)
-    .count(exchange.status)
-    .raw(',"response_flags":"')
-    .raw(exchange.flag);
-  if (tcp) line.raw('","response_code_details":null,"connection_termination_details":').text(exchange.details);
-  else line.raw('","response_code_details":').text(exchange.details).raw(',"connection_termination_details":null');
-  line.raw(',"bytes_received":').count(exchange.bytesReceived).raw(',"bytes_sent":').count(exchange.bytesSent);
+  line.raw(starts.of(exchange.edge?.name ?? route?.name, exchange.method)).text(pathOf(exchange));
+  line.raw(tcp ? noProtocol : protocols[exchange.minor]!).count(exchange.status);
+  line.raw(outcomes.of(exchange.flag, exchange.details, tcp ? 'tcp' : undefined)).count(exchange.bytesReceived);
+  line.raw(',"bytes_sent":').count(exchange.bytesSent);
   line.raw(',"duration":').count(Math.round(durationMs)).raw(',"upstream_service_time":');
   if (exchange.upstreamServiceMs < 0) line.raw('null');
   else line.count(Math.round(exchange.upstreamServiceMs));
-  line.raw(',"x_forwarded_for":').text(exchange.forwardedFor).raw(',"user_agent":').text(exchange.userAgent);
-  line.raw(',"request_id":').text(exchange.requestId).raw(',"trace_id":').own(traceIdOf(exchange.traceParent));
-  line.raw(',"authority":').text(exchange.authority);
-  line.raw(',"upstream_host":').text(exchange.upstreamAddress).raw(',"upstream_cluster":').own(route?.cluster);
-  line.raw(',"upstream_local_address":').own(exchange.upstreamLocalAddress);
+  line.raw(',"x_forwarded_for":').text(exchange.forwardedFor).raw(agents.of(exchange.userAgent));
+  line.text(exchange.requestId).raw(',"trace_id":').own(traceIdOf(exchange.traceParent));
+  line.raw(ways.of(exchange.authority, exchange.upstreamAddress, route?.cluster)).own(exchange.upstreamLocalAddress);
   const same = sameOf(connection, rules.generation);
   if (exchange.decision === 'allow' && failure === undefined) line.raw(same.allowed);
   else {
@@ -137,16 +131,8 @@ export function writeRecord(line: LogLine, exchange: Exchange, connection: Conne
     line.raw(',"decision":"').raw(exchange.decision).raw(same.decisionId);
   }
   line.count(exchange.number);
-  line.raw('","policy":').text(exchange.policy);
-  if (shadow === undefined) line.raw(',"shadow_policy":null,"shadow_decision":null,"audit_policy":');
-  else {
-    line.raw(',"shadow_policy":').text(shadow.policy);
-    line
-      .raw(',"shadow_decision":')
-      .raw(isPermit(shadow) ? '"allow"' : '"deny"')
-      .raw(',"audit_policy":');
-  }
-  line.own(exchange.auditPolicy);
+  const dryRun = shadow === undefined ? undefined : isPermit(shadow) ? '"allow"' : '"deny"';
+  line.raw(policies.of(exchange.policy, dryRun, shadow?.policy)).own(exchange.auditPolicy);
   line.raw(',"request_auth_principal":').text(exchange.auth?.principal);
   line.raw(',"upstream_request_attempt_count":').count(exchange.upstreamAttempts);
   line.raw(peerOf(exchange, connection));
@@ -181,6 +167,42 @@ interface Same {
 
 const sames = new WeakMap<Connection, Same>();
 const part = new LogLine();
+
+/** From the time to the path, which is not in it. */
+const starts = new SeenParts((route, method) =>
+  part.clear().raw('Z","route_name":').own(route).raw(',"method":').own(method).raw(',"path":').toString(),
+);
+
+/** From the status to the received bytes, neither of which is in it. `tcp` says that it is no request. */
+const outcomes = new SeenParts((flag = '-', details, tcp) => {
+  part.clear().raw(',"response_flags":"').raw(flag).raw('","response_code_details":');
+  part.text(tcp === undefined ? details : undefined).raw(',"connection_termination_details":');
+  return part
+    .text(tcp === undefined ? undefined : details)
+    .raw(',"bytes_received":')
+    .toString();
+});
+
+/** The client's software, up to the request ID, which is not in it. */
+const agents = new SeenParts((agent) =>
+  part.clear().raw(',"user_agent":').text(agent).raw(',"request_id":').toString(),
+);
+
+/** From the authority to the upstream's own address, which is not in it. */
+const ways = new SeenParts((authority, upstream, cluster) => {
+  part.clear().raw(',"authority":').text(authority).raw(',"upstream_host":').text(upstream);
+  return part.raw(',"upstream_cluster":').own(cluster).raw(',"upstream_local_address":').toString();
+});
+
+/** From the policy that decided to the AUDIT rule, which is not in it. */
+const policies = new SeenParts((policy, dryRun, dryRunPolicy) => {
+  part.clear().raw('","policy":').text(policy).raw(',"shadow_policy":').text(dryRunPolicy);
+  return part
+    .raw(',"shadow_decision":')
+    .raw(dryRun ?? 'null')
+    .raw(',"audit_policy":')
+    .toString();
+});
 
 function sameOf(connection: Connection, generation: number): Same {
   const known = sames.get(connection);

@@ -91,12 +91,7 @@ function isMeantBy(route: Route | undefined, exchange: Exchange): boolean {
 }
 
 function permitInbound(exchange: Exchange, connection: Connection, policies: PolicySet, port: number): Permit {
-  for (const name of policies.headers)
-    if (isSpelledTwice(exchange.fields, name))
-      throw new SallyportError(
-        'head_malformed',
-        `the header '${name}', which a policy tests, occurs in two spellings that servers treat as one`,
-      );
+  if (policies.headers.size > 0) checkSpelling(exchange, policies);
   const peer = policiesOf(connection, policies);
   const facts = factsOf(exchange, connection, port);
   const decision = decide(peer, facts);
@@ -108,6 +103,15 @@ function permitInbound(exchange: Exchange, connection: Connection, policies: Pol
   allow(exchange, decision.policy);
   exchange.validUntil = Math.min(exchange.tokenValidUntil, connection.peer?.validUntil ?? Number.POSITIVE_INFINITY);
   return decision;
+}
+
+function checkSpelling({ fields }: Exchange, { headers }: PolicySet): void {
+  for (const name of headers)
+    if (isSpelledTwice(fields, name))
+      throw new SallyportError(
+        'head_malformed',
+        `the header '${name}', which a policy tests, occurs in two spellings that servers treat as one`,
+      );
 }
 
 /**

@@ -1,11 +1,12 @@
 // Step: forward. Takes a permit and passes bytes both ways: the request to a connection of the route's destination, its
 // response to respond.ts. With back-pressure: a slow reader pauses the socket that its bytes come from.
 
+import { performance } from 'node:perf_hooks';
 import { asSallyportError, SallyportError } from '../cert-agent/base/errors.ts';
 import type { Carrier } from './exchange/ends.ts';
 import type { Exchange, Route } from './exchange/exchange.ts';
 import { addFields, filterFields, withoutJudged, withoutTaken } from './exchange/fields.ts';
-import { emptyFields, type Fields, type Reply } from './exchange/message.ts';
+import { type Call, emptyFields, type Fields, type Framing, type Reply } from './exchange/message.ts';
 import type {
   Choice,
   Destination,
@@ -47,7 +48,8 @@ export function openTunnel(exchange: Exchange, permit: TunnelPermit): void {
 
 const none: readonly string[] = [];
 
-class Forwarding implements Carrier, UpstreamEvents, Choice {
+/** One request on its way: the call for each try, the events of its upstream, and the carrier of its body. */
+class Forwarding implements Call, Carrier, UpstreamEvents, Choice {
   readonly hash: string | undefined;
   /** Addresses that failed for this request. */
   avoid: readonly string[] = none;
@@ -55,7 +57,7 @@ class Forwarding implements Carrier, UpstreamEvents, Choice {
   readonly #exchange: Exchange;
   readonly #destination: Destination;
   readonly #policy: RetryPolicy | undefined;
-  readonly #clientCert: string | undefined;
+  readonly clientCert: string | undefined;
   /** For the whole request, and for the current try or the wait before the next. */
   #requestDeadline: Deadline | undefined = undefined;
   #tryDeadline: Deadline | undefined = undefined;
@@ -79,7 +81,7 @@ class Forwarding implements Carrier, UpstreamEvents, Choice {
     this.#exchange = exchange;
     this.#destination = destination;
     this.#policy = retry;
-    this.#clientCert = clientCert;
+    this.clientCert = clientCert;
     this.#asked = exchange.grpc ? new MessageCounter() : undefined;
     this.#answered = exchange.grpc ? new MessageCounter() : undefined;
     this.hash = destination.hashBy === undefined ? undefined : this.#readHash();
@@ -111,14 +113,17 @@ class Forwarding implements Carrier, UpstreamEvents, Choice {
     this.#limitTry();
     try {
       const got = this.#destination.acquire(fresh, this.#exchange.webSocket, this);
-      if (got instanceof Promise) {
-        got
-          .then((upstream) => this.#send(upstream, attempt))
-          .catch((error: unknown) => this.#notAcquired(error, attempt));
-      } else this.#send(got, attempt);
+      if (got instanceof Promise) this.#sendLater(got, attempt);
+      else this.#send(got, attempt);
     } catch (error) {
       this.#notAcquired(error, attempt);
     }
+  }
+
+  #sendLater(coming: Promise<UpstreamConnection>, attempt: number): void {
+    coming
+      .then((upstream) => this.#send(upstream, attempt))
+      .catch((error: unknown) => this.#notAcquired(error, attempt));
   }
 
   /** CONNECT: the protocol is between the two ends, so the upstream is a bare connection (RFC 9110 section 9.3.6). */
@@ -151,27 +156,48 @@ class Forwarding implements Carrier, UpstreamEvents, Choice {
     this.#upstream = upstream;
     noteUpstream(exchange, upstream);
     this.#sentAt = performance.now();
-    upstream.send(
-      {
-        method: exchange.method,
-        path: exchange.path,
-        authority: exchange.authority === '' ? upstream.address : exchange.authority,
-        fields: this.#fieldsFor(upstream),
-        hopFields: exchange.hopFields,
-        clientCert: this.#clientCert,
-        requestId: exchange.requestIdGiven ? undefined : exchange.requestId,
-        framing: exchange.framing,
-        webSocket: exchange.webSocket,
-        expectContinue: exchange.expectContinue,
-      },
-      exchange.wholeBody,
-      this,
-    );
+    upstream.send(this, exchange.wholeBody, this);
     if (exchange.wholeBody === undefined && exchange.framing !== 0) this.#flushWaiting(upstream);
   }
 
-  #fieldsFor({ peer }: UpstreamConnection): Fields {
+  // -- the call: the exchange as it is now ----------------------------------------------------------------------------
+
+  get method(): string {
+    return this.#exchange.method;
+  }
+
+  get path(): string {
+    return this.#exchange.path;
+  }
+
+  get authority(): string {
+    const { authority } = this.#exchange;
+    return authority === '' ? this.#upstream!.address : authority;
+  }
+
+  get hopFields(): readonly string[] | undefined {
+    return this.#exchange.hopFields;
+  }
+
+  get requestId(): string | undefined {
+    return this.#exchange.requestIdGiven ? undefined : this.#exchange.requestId;
+  }
+
+  get framing(): Framing {
+    return this.#exchange.framing;
+  }
+
+  get webSocket(): boolean {
+    return this.#exchange.webSocket;
+  }
+
+  get expectContinue(): boolean {
+    return this.#exchange.expectContinue;
+  }
+
+  get fields(): Fields {
     const { fields } = this.#exchange;
+    const { peer } = this.#upstream!;
     const addressed = addressedToken.get(this.#exchange);
     const whole = this.#policy === undefined ? fields : this.#withAttempt(fields);
     return addressed === undefined || peer === undefined ? whole : addFields(whole, [addressed(peer.identity.id.uri)]);
@@ -306,7 +332,10 @@ class Forwarding implements Carrier, UpstreamEvents, Choice {
 
   #limitTry(): void {
     const limitMs = this.#tryMs();
-    if (limitMs === 0) return;
+    if (limitMs > 0) this.#limitTryTo(limitMs);
+  }
+
+  #limitTryTo(limitMs: number): void {
     deadlines.drop(this.#tryDeadline);
     this.#tryStarted = performance.now();
     this.#tryDeadline = deadlines.set(limitMs, () => {
@@ -334,7 +363,10 @@ class Forwarding implements Carrier, UpstreamEvents, Choice {
     if (this.#tryDeadline === undefined) return;
     deadlines.drop(this.#tryDeadline);
     const limitMs = this.#exchange.route?.timeouts?.backendRequestMs ?? 0;
-    if (limitMs === 0) return;
+    if (limitMs > 0) this.#limitResponseTo(limitMs);
+  }
+
+  #limitResponseTo(limitMs: number): void {
     this.#tryDeadline = deadlines.set(this.#tryStarted + limitMs - performance.now(), () =>
       this.#giveUp(new SallyportError('upstream_per_try_timeout', `the response did not end within ${limitMs} ms`)),
     );

@@ -58,7 +58,9 @@ export function createPeerCheck(identity: Live<Identity | undefined>, limit = ma
       connection.clientCert = describeForApp(ours, peer);
     }
     const { id, notBefore, validUntil } = connection.peer!;
-    checkValidity({ notBefore, notAfter: validUntil }, `the certificate of ${id.uri}`, Date.now());
+    const now = Date.now();
+    if (now < notBefore || now > validUntil)
+      checkValidity({ notBefore, notAfter: validUntil }, `the certificate of ${id.uri}`, now);
     checkDenied(connection.peer!, ours.denied);
   };
 

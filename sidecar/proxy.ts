@@ -62,7 +62,8 @@ export function serveHttp(connection: Connection, tools: ProxyTools): void {
         findRoute(exchange, connection);
         if (exchange.rules.decisionHeader) nameDecision(exchange);
         const waits = take(exchange, connection, exchange.rules.edge === undefined ? meshSteps : edgeSteps);
-        after(exchange, waits, () => pass(exchange));
+        if (waits === undefined) pass(exchange);
+        else after(exchange, waits, pass);
       } catch (error) {
         refuseOnRecord(exchange, error);
       }
@@ -95,13 +96,12 @@ export function serveHttp(connection: Connection, tools: ProxyTools): void {
     });
 
   /** Continues once a step has finished. The body that arrives meanwhile is held, or gathered by the step itself. */
-  function after(exchange: Exchange, step: undefined | Promise<void>, next: () => void): void {
-    if (step === undefined) return next();
+  function after(exchange: Exchange, step: Promise<void>, next: (exchange: Exchange) => void): void {
     const held = (exchange.carrier as Holding | undefined) ?? new HeldBody(exchange);
     exchange.carrier = held;
     step
       .then(() => {
-        next();
+        next(exchange);
         held.release();
       })
       .catch((error: unknown) => refuseOnRecord(exchange, error))
@@ -119,7 +119,13 @@ export function serveHttp(connection: Connection, tools: ProxyTools): void {
     if (changed !== undefined) throw changed;
     if (permit instanceof TunnelPermit) return openTunnel(exchange, permit);
     const waits = exchange.phases === undefined ? undefined : take(exchange, connection, exchange.phases.serve);
-    after(exchange, waits, () => goOn(exchange, permit));
+    if (waits === undefined) goOn(exchange, permit);
+    else after(exchange, waits, goOnWith(permit));
+  }
+
+  /** Made only for a request that waits: a function that refers to another's variables has an object for them made. */
+  function goOnWith(permit: Permit): (exchange: Exchange) => void {
+    return (exchange) => goOn(exchange, permit);
   }
 
   function goOn(exchange: Exchange, permit: Permit): void {

@@ -9,23 +9,32 @@ import type { Exchange, Phases } from './exchange/exchange.ts';
 import { filterFields } from './exchange/fields.ts';
 import { emptyFields, type Fields, fieldName, type Reply } from './exchange/message.ts';
 import { grpcRefusal } from './protocol/grpc.ts';
+import { owned } from './protocol/lent-reads.ts';
 
 /** Passes a 1xx on. */
 export function answerInterim(exchange: Exchange, reply: Reply): void {
   if (!exchange.responded) exchange.downstream.informational(reply);
 }
 
-/** Passes the upstream's response on, as the rule changes it; `whole` is its entire body if that came with the head. */
+/**
+ * Passes the upstream's response on, as the rule changes it; `body` is its entire body if that came with the head. It
+ * may be lent.
+ */
 export function answerReply(
   exchange: Exchange,
   reply: Reply,
-  whole: Buffer | undefined,
+  body: Buffer | undefined,
   details = 'via_upstream',
 ): void {
   exchange.status = reply.status;
   end(exchange, details);
   const { phases } = exchange;
-  if (phases === undefined) return exchange.downstream.respond(withReplyFields(exchange, reply), whole);
+  if (phases === undefined) exchange.downstream.respond(withReplyFields(exchange, reply), body);
+  // Filters and watches may keep it.
+  else answerChanged(exchange, reply, body && owned(body), phases);
+}
+
+function answerChanged(exchange: Exchange, reply: Reply, whole: Buffer | undefined, phases: Phases): void {
   // Before it is sent: the record may be written with the last byte.
   const watches = phases.watch.map((watch) => watch(exchange, reply, whole));
   const told = withReplyFields(exchange, leaving(exchange, received(exchange, reply, phases)));

@@ -3,13 +3,15 @@
 
 import { writeLatin1 } from './latin1.ts';
 
+const firstBytes = 4096;
+
 /** Up to this length a loop is cheaper than a call of Node's. */
 const shortLength = 8;
 
 /** Holds one text, latin1. `clear` begins the next; what the last one left behind it is never read. */
 export class ByteWriter {
   /** Holds the text in its first `length` bytes, until the next call of any method. */
-  bytes = Buffer.alloc(4096);
+  bytes = Buffer.alloc(firstBytes);
   /** The length of the text so far, in bytes. */
   length = 0;
 
@@ -39,6 +41,26 @@ export class ByteWriter {
     if (value > 9) this.bytes[this.length++] = zero + tens;
     this.bytes[this.length++] = zero + (value % 10);
     return this;
+  }
+
+  /** Adds bytes as they are. */
+  add(more: Buffer): this {
+    this.makeRoom(more.length);
+    this.bytes.set(more, this.length);
+    this.length += more.length;
+    return this;
+  }
+
+  /** Empties it, and overwrites what it held: a credential at the end of a long text would stay until the next such one. */
+  wipe(): void {
+    this.bytes.fill(0, 0, this.length);
+    this.length = 0;
+  }
+
+  /** Empties it; its bytes belong to the caller from now on. */
+  giveAway(): void {
+    this.bytes = Buffer.alloc(firstBytes);
+    this.length = 0;
   }
 
   /** The text as a string of one piece. */

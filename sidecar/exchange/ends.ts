@@ -7,7 +7,10 @@ import type { SpliceEnd } from './upstream.ts';
 export interface Downstream {
   /** A 1xx response, but 101. May come several times before `respond`, and is dropped where the protocol has none. */
   informational(reply: Reply): void;
-  /** Sends the response's head, and the whole body if `whole` is given; nothing follows then. */
+  /**
+   * Sends the response's head, and the whole body if `whole` is given; nothing follows then. It may be lent: see
+   * protocol/lent-reads.ts.
+   */
   respond(reply: Reply, whole: Buffer | undefined): void;
   /** False means: wait for `downstreamDrained`. */
   write(chunk: Buffer): boolean;

@@ -2,6 +2,7 @@
 // writes: each step fills in its results. Types, and one constructor that keeps the shape the same.
 
 import { randomBytes } from 'node:crypto';
+import { performance } from 'node:perf_hooks';
 import type { SallyportError } from '../../cert-agent/base/errors.ts';
 import type { PolicySet } from '../policy/compile.ts';
 import type { RequestAuth } from '../policy/facts.ts';

@@ -20,6 +20,8 @@ export interface FieldName {
   readonly prefix: string;
   /** One of `role` in protocol/http1/head.ts. */
   readonly role: number;
+  /** True if the value is no secret, and mostly the same with each message of one sender. */
+  readonly repeats: boolean;
 }
 
 /** A head's fields in the order they came; `names[i]` belongs to `values[i]`. */
@@ -31,7 +33,7 @@ export interface Fields {
 /** How a message's body is delimited: no body, so many bytes, chunks, or until the connection closes. */
 export type Framing = number | 'chunked' | 'close';
 
-/** A request as forwarded: the received head, and what we add. */
+/** A request as forwarded: the received head, and what we add. It is read while it is sent, and not kept. */
 export interface Call {
   readonly method: string;
   readonly path: string;
@@ -106,6 +108,15 @@ const rolesByName: Readonly<Record<string, number>> = {
   proxy: role.hop,
 };
 
+/** Fields of browsers, client libraries and servers. A name that may hold a credential is never one of them. */
+const repeating: ReadonlySet<string> = new Set([
+  ...['host', 'user-agent', 'accept', 'accept-encoding', 'accept-language', 'connection', 'keep-alive', 'te', 'dnt'],
+  ...['content-type', 'content-encoding', 'cache-control', 'pragma', 'origin', 'upgrade-insecure-requests', 'priority'],
+  ...['sec-fetch-dest', 'sec-fetch-mode', 'sec-fetch-site', 'sec-fetch-user', 'sec-ch-ua', 'sec-ch-ua-mobile'],
+  ...['sec-ch-ua-platform', 'server', 'vary', 'via', 'x-powered-by', 'x-content-type-options', 'x-frame-options'],
+  ...['strict-transport-security', 'accept-ranges', 'grpc-accept-encoding', 'grpc-encoding', 'transfer-encoding'],
+]);
+
 /** No fields. */
 export const emptyFields: Fields = Object.freeze({ names: [], values: [] });
 
@@ -141,7 +152,8 @@ export function fieldName(raw: string): FieldName {
 
 /** Makes a name. All names are made here: two shapes would slow each step that reads them (measured). */
 export function makeName(lower: string, folded: string, prefix: string, which: number): FieldName {
-  return Object.freeze({ lower, prefix, role: which, folded, ofProxy: isProxyField(folded) });
+  const repeats = repeating.has(lower);
+  return Object.freeze({ lower, prefix, role: which, folded, ofProxy: isProxyField(folded), repeats });
 }
 
 function roleOf(lower: string): number {

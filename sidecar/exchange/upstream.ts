@@ -153,7 +153,7 @@ export interface UpstreamConnection {
 export interface UpstreamEvents {
   /** A 1xx response, but 101. */
   upstreamInformational(reply: Reply): void;
-  /** `whole` is the entire body if it came with the head. */
+  /** `whole` is the entire body if it came with the head. It may be lent: see protocol/lent-reads.ts. */
   upstreamReply(reply: Reply, whole: Buffer | undefined): void;
   /** A piece of the response's body. False: the connection pauses until `resume`. */
   upstreamData(chunk: Buffer): boolean;

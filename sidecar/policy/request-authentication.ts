@@ -104,10 +104,9 @@ export function paramsOf(rule: JwtRule): readonly string[] {
 
 /** The path without one query parameter, in every way that servers read it. */
 export function withoutParam(path: string, name: string): string {
+  if (!mayHoldParam(path, name)) return path;
   const at = path.indexOf('?');
-  if (at === -1) return path;
   const query = path.slice(at + 1);
-  if (!mayHoldParam(query, name)) return path;
   const kept = query.split('&').filter((part) => !holdsParam(part, name));
   return kept.length === 0 ? path.slice(0, at) : `${path.slice(0, at)}?${kept.join('&')}`;
 }

@@ -1,6 +1,7 @@
 // Reads of sockets without memory of their own. Node allocates 64 KB for each read and passes the bytes through a stream.
 // Here all connections read into one buffer instead: its bytes are lent to the reader for the time of one call. What a
-// reader keeps it copies, which is mostly nothing: a head becomes strings, and a short body goes into what is written.
+// reader keeps it copies (`owned`), which is mostly nothing: a head becomes strings, and a short body goes into what is
+// written.
 //
 // Node offers this as `onread`, but not to sockets that were accepted, so it is set as `onread` sets it. That rests on
 // Node's internals. `proveLentReads` tries it once at start; without a proof, sockets are read as usual.
@@ -10,6 +11,7 @@ import { connect, createServer, Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { TLSSocket } from 'node:tls';
 import { readBytes } from '../../cert-agent/base/heap.ts';
+import { Views } from '../../cert-agent/base/views.ts';
 
 /** As much as Node reads at once. */
 const bytesOfRead = 64 * 1024;
@@ -26,6 +28,9 @@ type Inner = Socket & {
 };
 
 let shared: Buffer | undefined;
+/** The memory of that buffer: lent bytes are known by it. */
+let sharedMemory: ArrayBufferLike | undefined;
+const views = new Views();
 let symbols: ReadsInto | undefined;
 /** A call is using the buffer. */
 let isLent = false;
@@ -74,7 +79,7 @@ export class LentReads {
       return socket.push(keepLent(buffer.subarray(0, length)));
     isLent = true;
     try {
-      this.#take(buffer.subarray(0, length), true);
+      this.#take(views.first(buffer, length), true);
     } finally {
       isLent = false;
       // Nothing of one connection is left to another, and what was not copied shows.
@@ -90,6 +95,11 @@ export function keepLent(chunk: Buffer): Buffer {
   const own = Buffer.allocUnsafeSlow(chunk.length);
   own.set(chunk);
   return own;
+}
+
+/** These bytes, to be kept for longer than the call that they came with: a copy if they are lent. */
+export function owned(bytes: Buffer): Buffer {
+  return bytes.buffer === sharedMemory ? keepLent(bytes) : bytes;
 }
 
 /**
@@ -121,6 +131,7 @@ export async function proveLentReads(): Promise<boolean> {
   const found = findSymbols();
   if (found === undefined) return false;
   shared = Buffer.alloc(bytesOfRead);
+  sharedMemory = shared.buffer;
   symbols = (await isProven(found)) ? found : undefined;
   return symbols !== undefined;
 }

@@ -3,6 +3,7 @@
 import { Duplex } from 'node:stream';
 import { errorCode } from './http2/frames.ts';
 import type { Http2Stream, StreamEvents } from './http2/stream.ts';
+import { owned } from './lent-reads.ts';
 
 /** Takes the stream's events over. Destroying it resets the stream. */
 export class StreamEnd extends Duplex {
@@ -24,9 +25,10 @@ export class StreamEnd extends Duplex {
       // Trailers have no meaning in a tunnel, but they end the stream.
       head: (_block, ended) => ended && this.push(null),
       data: (chunk) => {
-        if (!this.push(chunk)) this.#stream.pause();
+        if (!this.push(owned(chunk))) this.#stream.pause();
       },
       ended: () => this.push(null),
+      arrived() {},
       drained: () => {
         const written = this.#written;
         this.#written = undefined;

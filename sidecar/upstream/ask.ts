@@ -4,6 +4,7 @@
 import { SallyportError } from '../../cert-agent/base/errors.ts';
 import { emptyFields, type Fields, type Reply } from '../exchange/message.ts';
 import type { Destination, UpstreamConnection, UpstreamEvents } from '../exchange/upstream.ts';
+import { owned } from '../protocol/lent-reads.ts';
 
 /** A request of our own. `path` has its query; `authority` is the Host. */
 export interface Question {
@@ -68,7 +69,7 @@ function answerOf(upstream: UpstreamConnection, question: Question): Promise<Ans
       upstreamReply(reply, whole) {
         head = reply;
         if (question.headOnly === true) settle(reply, emptyFields, emptyBody);
-        else if (whole !== undefined) settle(reply, emptyFields, whole);
+        else if (whole !== undefined) settle(reply, emptyFields, owned(whole));
       },
       upstreamData(chunk) {
         size += chunk.length;

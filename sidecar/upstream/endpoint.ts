@@ -1,6 +1,7 @@
 // The connections to one address of an upstream: opened when needed, kept while useful. The last one used is reused
 // first, so that the others can age out. An HTTP/2 connection carries many exchanges.
 
+import { performance } from 'node:perf_hooks';
 import { TLSSocket } from 'node:tls';
 import { type Address, formatAddress, formatPlace } from '../../cert-agent/base/address.ts';
 import { asSallyportError, SallyportError } from '../../cert-agent/base/errors.ts';

@@ -5,7 +5,7 @@ import assert from 'node:assert/strict';
 import t from 'tap';
 import type { Fields } from '../../sidecar/exchange/message.ts';
 import { createBodyReader } from '../../sidecar/protocol/http1/body.ts';
-import { checkHeadCharacters, parseFields, parseStatusLine } from '../../sidecar/protocol/http1/head.ts';
+import { checkHead, endOfLine, readFields, readStatusLine } from '../../sidecar/protocol/http1/head.ts';
 import { readRequests, reprint, requestVectors } from '../fixtures/codec.ts';
 import { fuzz, mutate } from '../fixtures/fuzz.ts';
 import type { Random } from '../fixtures/random.ts';
@@ -46,22 +46,37 @@ fuzz(
 fuzz(
   t,
   'the head of an answer',
-  (random) =>
-    mutate(random, Buffer.from('HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 2\r\nX-A: b')).toString(
-      'latin1',
-    ),
-  (text) => {
-    checkHeadCharacters(text);
-    const lineEnd = text.indexOf('\r\n');
-    const { status } = parseStatusLine(lineEnd === -1 ? text : text.slice(0, lineEnd));
-    assert.ok(status >= 100 && status <= 999);
-    const fields = lineEnd === -1 ? undefined : parseFields(text, lineEnd + 2, 100);
-    for (const [index, name] of (fields?.names ?? []).entries()) {
+  (random) => mutate(random, Buffer.from('HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 2\r\nX-A: b')),
+  (bytes) => {
+    checkHead(bytes, 0, bytes.length);
+    const lineEnd = endOfLine(bytes, 0, bytes.length);
+    const { status } = readStatusLine(bytes, 0, lineEnd);
+    assert.equal(String(status), bytes.toString('latin1', 9, 12));
+    const fields = readFields(bytes, lineEnd + 2, bytes.length, 100);
+    for (const [index, name] of fields.names.entries()) {
       assert.match(name.lower, /^[!#$%&'*+.^_`|~0-9a-z-]+$/);
-      assert.doesNotMatch(fields?.values[index] ?? '', /[\r\n\0]/);
+      assert.doesNotMatch(fields.values[index] ?? '', /[\r\n\0]/);
     }
   },
   ['upstream_protocol', 'head_malformed', 'head_invalid_characters', 'head_too_many_fields'],
+);
+
+fuzz(
+  t,
+  'the bytes of a head that are refused are those that a pattern of them finds',
+  (random) =>
+    Buffer.from(
+      Array.from({ length: random.below(30) }, () =>
+        random.pick(['a', '\r\n', '\r', '\n', '\t', ' ', '\0', '\x7f', '\xff']),
+      ).join(''),
+      'latin1',
+    ),
+  (bytes) => {
+    const isBad = /[\0-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)|(?<!\r)\n/.test(bytes.toString('latin1'));
+    const check = (): void => checkHead(bytes, 0, bytes.length);
+    if (isBad) assert.throws(check, { code: 'head_invalid_characters' });
+    else check();
+  },
 );
 
 function cut(random: Random, bytes: Buffer): Buffer[] {

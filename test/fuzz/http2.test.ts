@@ -15,6 +15,7 @@ import { readRequest, writeRequest } from '../../sidecar/protocol/http2/head.ts'
 import { HpackDecoder } from '../../sidecar/protocol/http2/hpack-decode.ts';
 import { HpackEncoder } from '../../sidecar/protocol/http2/hpack-encode.ts';
 import { Http2Server } from '../../sidecar/protocol/http2/server.ts';
+import { StreamTable } from '../../sidecar/protocol/http2/stream-table.ts';
 import { FrameBoundary } from '../../sidecar/protocol/websocket.ts';
 import { refuse } from '../../sidecar/respond.ts';
 import { FakeSocket, limits } from '../fixtures/codec.ts';
@@ -128,6 +129,26 @@ fuzz(
 
 fuzz(
   t,
+  'a header block among other frames is what it is alone',
+  (random) => ({
+    block: mutate(random, Buffer.concat([get({ 'x-a': 'b' }), Buffer.from([0x82, 0x41, 0x03, 0x61, 0x62, 0x63])])),
+    around: [0x00, 0x03, 0x82, 0x41, 0x7f, 0xff].map((one) => Buffer.alloc(random.below(4), one)),
+  }),
+  ({ block, around }) => {
+    const read = (bytes: Buffer, from: number): unknown => {
+      try {
+        return new HpackDecoder(10_000, 100).decode(bytes, from, from + block.length);
+      } catch (error) {
+        return (error as Error).message;
+      }
+    };
+    for (const other of around)
+      assert.deepEqual(read(Buffer.concat([other, block, other]), other.length), read(block, 0));
+  },
+);
+
+fuzz(
+  t,
   'a head that is accepted is read as it was written, and written the same again',
   (random) => mutate(random, block(random.pick(http2Vectors).fields)),
   (bytes) => {
@@ -172,5 +193,38 @@ fuzz(
     }
     assert.equal(pieces.clear, whole.clear);
     assert.equal(some.count, all.count);
+  },
+);
+
+fuzz(
+  t,
+  'streams that come and go are found by their numbers',
+  (random) => Array.from({ length: 400 }, () => [random.below(3) > 0, random.below(300)] as const),
+  (turns) => {
+    const table = new StreamTable<{ readonly id: number }>();
+    const known = new Map<number, { readonly id: number }>();
+    let next = 1;
+    for (const [comes, which] of turns) {
+      const ids = [...known.keys()];
+      const id = ids[which % ids.length];
+      if (comes || id === undefined) {
+        const stream = { id: next };
+        next += 2 * (1 + (which % 9));
+        table.add(stream);
+        known.set(stream.id, stream);
+      } else {
+        table.delete({ id });
+        assert.equal(table.get(id), known.get(id), 'another stream with its number is not it');
+        table.delete(known.get(id)!);
+        table.delete(known.get(id)!);
+        known.delete(id);
+      }
+      assert.equal(table.size, known.size);
+      assert.equal(table.get(which), known.get(which));
+    }
+    for (let id = 0; id < next; id++) assert.equal(table.get(id), known.get(id));
+    assert.deepEqual(table.all(), [...known.values()]);
+    table.clear();
+    assert.deepEqual([table.size, table.all(), table.get(next - 2)], [0, [], undefined]);
   },
 );

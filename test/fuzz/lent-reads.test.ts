@@ -7,16 +7,21 @@ import { connect, createServer, type Server, type Socket } from 'node:net';
 import t from 'tap';
 import { LiveCell } from '../../cert-agent/base/live.ts';
 import { Connection } from '../../sidecar/connection.ts';
-import type { Exchange, PortRules } from '../../sidecar/exchange/exchange.ts';
-import { type Call, emptyFields } from '../../sidecar/exchange/message.ts';
+import type { Exchange, Phases, PortRules } from '../../sidecar/exchange/exchange.ts';
+import { type Call, emptyFields, type Fields, type Reply } from '../../sidecar/exchange/message.ts';
 import type { UpstreamEvents } from '../../sidecar/exchange/upstream.ts';
 import { Http1Client } from '../../sidecar/protocol/http1/client.ts';
 import { Http1Server } from '../../sidecar/protocol/http1/server.ts';
-import { FrameBuffer, frameType, preface } from '../../sidecar/protocol/http2/frames.ts';
+import { FrameBuffer, flag, frameType, preface } from '../../sidecar/protocol/http2/frames.ts';
+import { HpackEncoder } from '../../sidecar/protocol/http2/hpack-encode.ts';
 import { type FrameEvents, FrameReader } from '../../sidecar/protocol/http2/reader.ts';
-import { proveLentReads } from '../../sidecar/protocol/lent-reads.ts';
+import { Http2Server } from '../../sidecar/protocol/http2/server.ts';
+import { Http2Stream } from '../../sidecar/protocol/http2/stream.ts';
+import { owned, proveLentReads } from '../../sidecar/protocol/lent-reads.ts';
+import { answerReply } from '../../sidecar/respond.ts';
 import { limits } from '../fixtures/codec.ts';
 import { fuzz } from '../fixtures/fuzz.ts';
+import { LateSocket } from '../fixtures/late-socket.ts';
 import type { Random } from '../fixtures/random.ts';
 
 const words = ['alpha-7f3a', 'bravo-91cc', 'delta-d02b'];
@@ -28,8 +33,8 @@ interface Message {
   readonly pieces: readonly Buffer[];
 }
 
-function messageOf(random: Random, word: string, startLine: string): Message {
-  const body = `${word}${'b'.repeat(random.below(3000))}${word}`;
+function messageOf(random: Random, word: string, startLine: string, most = 3000): Message {
+  const body = `${word}${'b'.repeat(random.below(most))}${word}`;
   const isChunked = random.below(2) === 0;
   const head = `${startLine}\r\nX-Word: ${word}${'.'.repeat(random.below(200))}\r\n`;
   const at = random.below(body.length);
@@ -89,6 +94,8 @@ interface Kept {
   readonly parts: Buffer[];
   isDone: boolean;
   inFlight?: Exchange;
+  /** If what was kept is elsewhere. */
+  take?: () => string[];
 }
 
 /** The side of a request: its body as the path gets it. */
@@ -117,6 +124,51 @@ async function openRequest(): Promise<Kept> {
   return kept;
 }
 
+/** The same over HTTP/2: the frames are in the pieces. */
+async function openStream(): Promise<Kept> {
+  const kept: Kept = { ...(await openLane()), parts: [], isDone: false };
+  const rules = { limits, direction: 'inbound', protocol: 'http', generation: 1 } as PortRules;
+  const serve = (exchange: Exchange): void => {
+    if (exchange.wholeBody !== undefined) {
+      kept.parts.push(exchange.wholeBody);
+      kept.isDone = true;
+    }
+    exchange.carrier = {
+      requestData: (chunk) => kept.parts.push(chunk) > 0,
+      requestEnd: () => {
+        kept.isDone = true;
+      },
+      ...{ downstreamDrained() {}, downstreamGone() {}, idle() {} },
+    };
+  };
+  new Http2Server(new Connection(kept.near, { key: 'test', rules: new LiveCell(rules) }), {
+    ...{ draining: () => false, refusalOf: () => undefined, finish: () => {}, serve },
+    refuse: (_, error) => assert.fail(error),
+  });
+  kept.near.resume();
+  return kept;
+}
+
+/** A request in HTTP/2, with its body in some frames. */
+function streamOf(random: Random, word: string): Message {
+  const body = `${word}${'b'.repeat(random.below(3000))}${word}`;
+  const encoder = new HpackEncoder();
+  encoder.begin();
+  for (const [lower, value] of [':method POST', ':scheme http', ':path /', ':authority a'].map((one) => one.split(' ')))
+    encoder.add({ lower: lower! }, value!);
+  const out = new FrameBuffer();
+  out.begin(0, frameType.settings, 0, 0);
+  out.begin(encoder.length, frameType.headers, flag.endHeaders, 1);
+  out.copy(encoder.bytes, 0, encoder.length);
+  for (let at = 0; at < body.length; ) {
+    const end = Math.min(body.length, at + 1 + random.below(2000));
+    out.begin(end - at, frameType.data, end === body.length ? flag.endStream : 0, 1);
+    out.copy(Buffer.from(body), at, end);
+    at = end;
+  }
+  return { word, body, pieces: cut(random, Buffer.concat([preface, out.take(false)])) };
+}
+
 /** The side of a response. */
 async function openResponse(): Promise<Kept> {
   const kept: Kept = { ...(await openLane()), parts: [], isDone: false };
@@ -129,7 +181,7 @@ async function openResponse(): Promise<Kept> {
   client.send(call as unknown as Call, undefined, {
     upstreamReply(_: unknown, whole: Buffer | undefined) {
       if (whole === undefined) return;
-      kept.parts.push(whole);
+      kept.parts.push(owned(whole));
       kept.isDone = true;
     },
     upstreamData: (chunk: Buffer) => kept.parts.push(chunk) > 0,
@@ -140,6 +192,94 @@ async function openResponse(): Promise<Kept> {
   } as unknown as UpstreamEvents);
   kept.near.resume();
   return kept;
+}
+
+/** The response of one connection as its client and a stream of HTTP/2 without a window get it, both later. */
+async function openPassage(): Promise<Kept> {
+  const kept: Kept = { ...(await openLane()), parts: [], isDone: false };
+  const down = new LateSocket();
+  const late = new LateStream();
+  const upstream = new Http1Client(
+    kept.near,
+    { released() {}, gone() {} },
+    { secure: false, peer: undefined, address: 'a:1', headBytes: 60_000, headFields: 100, idleMs: 1000 },
+  );
+  const finish = (): void => {
+    kept.isDone = true;
+  };
+  let watched: Buffer | undefined;
+  const phases = {
+    ...{ received: [], reply: [], body: undefined },
+    watch: [
+      (_exchange, _reply, whole) => {
+        watched = whole;
+        return undefined;
+      },
+    ],
+  } as Partial<Phases> as Phases;
+  const pass = (exchange: Exchange): void => {
+    exchange.phases = phases;
+    upstream.send(exchange as unknown as Call, undefined, {
+      upstreamReply(reply: Reply, whole: Buffer | undefined) {
+        answerReply(exchange, reply, whole);
+        if (whole === undefined) return;
+        late.stream.writeWhole(whole);
+        finish();
+      },
+      upstreamData(chunk: Buffer) {
+        exchange.downstream.write(chunk);
+        late.stream.write(chunk);
+        return true;
+      },
+      upstreamEnd(trailers: Fields) {
+        exchange.downstream.end(trailers);
+        finish();
+      },
+      upstreamFailed: (error: Error) => assert.fail(error),
+    } as unknown as UpstreamEvents);
+  };
+  const rules = { limits, direction: 'inbound', protocol: 'http', generation: 1 } as PortRules;
+  new Http1Server(new Connection(down as unknown as Socket, { key: 'test', rules: new LiveCell(rules) }), {
+    ...{ draining: () => false, refusalOf: () => undefined, finish: () => {}, serve: pass },
+    refuse: (_, error) => assert.fail(error),
+  });
+  down.emit('data', Buffer.from('GET / HTTP/1.1\r\nHost: a\r\n\r\n'));
+  kept.near.resume();
+  kept.take = () => [bodyOf(down.drain()), late.open(), ...(watched === undefined ? [] : [watched.toString('latin1')])];
+  return kept;
+}
+
+/** A stream that gets its window at the end. */
+class LateStream {
+  #isOpen = false;
+  readonly #sent: Buffer[] = [];
+  readonly stream = new Http2Stream(
+    {
+      ...{ streamWindow: 1, roomy: true, has: () => true, sendEnd() {}, resetStream() {}, openWindow() {}, waits() {} },
+      sendData: (_, chunk) => (this.#isOpen ? this.#sent.push(chunk) && chunk.length : 0),
+    },
+    ...([1, 0, 0] as const),
+  );
+
+  open(): string {
+    this.#isOpen = true;
+    this.stream.pump();
+    return Buffer.concat(this.#sent).toString('latin1');
+  }
+}
+
+/** The body of a response, without its chunks. */
+function bodyOf(text: string): string {
+  const at = text.indexOf('\r\n\r\n') + 4;
+  if (!text.slice(0, at).includes('chunked')) return text.slice(at);
+  let body = '';
+  for (let from = at; ; ) {
+    const end = text.indexOf('\r\n', from);
+    const size = Number.parseInt(text.slice(from, end), 16);
+    if (size === 0) return body;
+    body += text.slice(end + 2, end + 2 + size);
+    from = end + 4 + size;
+  }
 }
 
 const answer = {
@@ -167,8 +307,11 @@ async function interleave(
   }
   for (const lane of all) await then(lane);
   await turnsUntil(() => all.every(({ kept }) => kept.isDone));
+  // What joins writes until the end of a turn has done so.
+  await new Promise(setImmediate);
   for (const [at, { kept }] of all.entries()) {
-    assert.equal(Buffer.concat(kept.parts).toString('latin1'), messages[at]!.body);
+    const taken = kept.take?.() ?? [Buffer.concat(kept.parts).toString('latin1')];
+    for (const one of taken) assert.equal(one, messages[at]!.body);
     kept.near.destroy();
   }
 }
@@ -182,9 +325,23 @@ fuzz(
 
 fuzz(
   t,
+  'bodies of streams in any interleaving are their own',
+  (random) => words.map((word) => streamOf(random, word)),
+  (messages, random) => interleave(messages, random, openStream),
+);
+
+fuzz(
+  t,
   'bodies of responses in any interleaving are their own',
   (random) => words.map((word) => messageOf(random, word, 'HTTP/1.1 200 OK')),
   (messages, random) => interleave(messages, random, openResponse),
+);
+
+fuzz(
+  t,
+  'responses that are passed on reach readers that are slow as they were sent',
+  (random) => words.map((word) => messageOf(random, word, 'HTTP/1.1 200 OK', random.pick([3000, 40_000]))),
+  (messages, random) => interleave(messages, random, openPassage),
 );
 
 fuzz(
@@ -209,9 +366,9 @@ fuzz(
 class FrameLog implements FrameEvents {
   readonly kept: (Buffer | string)[] = [];
 
-  block(id: number, bytes: Buffer, ends: boolean): void {
+  block(id: number, bytes: Buffer, from: number, to: number, ends: boolean): void {
     // Decoded at once.
-    this.kept.push(`block ${id} ${bytes.toString('hex')} ${ends}`);
+    this.kept.push(`block ${id} ${bytes.toString('hex', from, to)} ${ends}`);
   }
 
   dataBegins(id: number, size: number, padding: number): void {
@@ -219,7 +376,8 @@ class FrameLog implements FrameEvents {
   }
 
   data(_: number, chunk: Buffer): void {
-    this.kept.push(chunk);
+    // Lent for the time of the call.
+    this.kept.push(Buffer.from(chunk));
   }
 
   dataEnds(id: number, endsStream: boolean): void {

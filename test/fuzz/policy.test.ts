@@ -5,6 +5,7 @@ import assert from 'node:assert/strict';
 import { BlockList } from 'node:net';
 import t from 'tap';
 import { emptyFields, isSafeField } from '../../sidecar/exchange/message.ts';
+import { mayHoldParam } from '../../sidecar/policy/credential-readings.ts';
 import { compileIpBlocks, isIpBlock, parseIp } from '../../sidecar/policy/ip.ts';
 import { compileAuthentication } from '../../sidecar/policy/jwt.ts';
 import { decodeCheck, encodeCheck } from '../../sidecar/protocol/ext-authz.ts';
@@ -100,5 +101,22 @@ fuzz(
     // BlockList also matches an IPv4 address by its IPv6 form; here a block matches addresses of its own family only.
     const wanted = family(base) === family(parsed.text) && list.check(parsed.text, family(parsed.text));
     assert.equal(compileIpBlocks([`${base}/${bits}`])(parsed), wanted, `${ip} in ${base}/${bits}`);
+  },
+);
+
+fuzz(
+  t,
+  'the quick test of a query finds what a look at the query alone finds',
+  (random) => ({
+    path: Array.from({ length: random.below(12) }, () =>
+      random.pick([...'?&=;+%.[] aBk_-$(', 'key', 'A-b$', 'TOKEN']),
+    ).join(''),
+    name: random.pick(['key', 'A-b$', 'access_token', 'b', '[x]', 'a.b']),
+  }),
+  ({ path, name }) => {
+    const at = path.indexOf('?');
+    const query = at === -1 ? undefined : path.slice(at + 1);
+    const may = query !== undefined && (/[%+.[\0 ]/.test(query) || query.toLowerCase().includes(name.toLowerCase()));
+    assert.equal(mayHoldParam(path, name), may);
   },
 );

@@ -3,52 +3,26 @@
 
 import assert from 'node:assert/strict';
 import type { Socket } from 'node:net';
-import { Duplex } from 'node:stream';
 import t from 'tap';
 import { LiveCell } from '../../cert-agent/base/live.ts';
 import { writeRecord } from '../../sidecar/access-log.ts';
 import { Connection } from '../../sidecar/connection.ts';
 import type { Exchange, PortRules } from '../../sidecar/exchange/exchange.ts';
-import { emptyFields, type Reply } from '../../sidecar/exchange/message.ts';
+import { emptyFields, fieldName, type Reply } from '../../sidecar/exchange/message.ts';
 import type { UpstreamEvents } from '../../sidecar/exchange/upstream.ts';
 import { readMeaning } from '../../sidecar/head.ts';
 import { LogLine } from '../../sidecar/observe/log-line.ts';
+import { SeenParts } from '../../sidecar/observe/seen-parts.ts';
 import { Http1Client } from '../../sidecar/protocol/http1/client.ts';
+import { readFields } from '../../sidecar/protocol/http1/head.ts';
 import { printLastChunk } from '../../sidecar/protocol/http1/print.ts';
 import { Http1Server } from '../../sidecar/protocol/http1/server.ts';
 import { HpackDecoder } from '../../sidecar/protocol/http2/hpack-decode.ts';
 import { HpackEncoder } from '../../sidecar/protocol/http2/hpack-encode.ts';
 import { limits } from '../fixtures/codec.ts';
 import { fuzz } from '../fixtures/fuzz.ts';
+import { LateSocket } from '../fixtures/late-socket.ts';
 import type { Random } from '../fixtures/random.ts';
-
-/** Keeps what is written to it as it is, and takes it only at the end: bytes that are used again meanwhile would show. */
-class LateSocket extends Duplex {
-  readonly #taken: Uint8Array[] = [];
-  readonly #done: (() => void)[] = [];
-
-  override _read(): void {}
-
-  destroySoon(): void {
-    this.end();
-  }
-
-  override _write(chunk: Buffer, _encoding: BufferEncoding, done: () => void): void {
-    this.#taken.push(chunk);
-    this.#done.push(done);
-  }
-
-  override _writev(chunks: readonly { readonly chunk: Buffer }[], done: () => void): void {
-    for (const { chunk } of chunks) this.#taken.push(chunk);
-    this.#done.push(done);
-  }
-
-  /** Everything that was written, in latin1. */
-  drain(): string {
-    for (let done = this.#done.shift(); done !== undefined; done = this.#done.shift()) done();
-    return Buffer.concat(this.#taken).toString('latin1');
-  }
-}
 
 const names = ['Authorization', 'Cookie', 'X-A', 'X-Api-Key', 'User-Agent', 'X-Forwarded-For', 'X-Request-Id'];
 
@@ -198,3 +172,48 @@ fuzz(
     assert.deepEqual(emptyFields, { names: [], values: [] });
   },
 );
+
+/** Few values, and of few lengths: many lines have the same place among those that are remembered. */
+function lineWith(random: Random): string {
+  const name = random.pick(['Accept', 'accept', 'Host', 'User-Agent', 'X-Api-Key', 'Cookie', 'Content-Type']);
+  const value = `${random.pick(['', 'a', 'a/b', 'ab/c'])}${random.pick('abc'.split(''))}${'.'.repeat(random.below(40))}`;
+  return `${name}:${random.pick(['', ' ', '\t', '  '])}${value}${random.pick(['', ' ', ';q=1'])}`;
+}
+
+fuzz(
+  t,
+  'a field line that has come before says what it says now',
+  (random) => Array.from({ length: 30 }, () => Array.from({ length: random.below(12) }, () => lineWith(random))),
+  (heads) => {
+    for (const lines of heads) {
+      const head = Buffer.from(`GET / HTTP/1.1\r\n${lines.join('\r\n')}`);
+      const { names, values } = readFields(head, 16, head.length, 12);
+      assert.deepEqual(
+        names.map(({ prefix }, at) => `${prefix}${values[at]}`),
+        lines.map((line) => line.replace(/^([^:]+):[\t ]*(.*?)[\t ]*$/, '$1: $2')),
+      );
+      if (lines.length > 0)
+        assert.throws(() => readFields(head, 16, head.length, lines.length - 1), { code: 'head_too_many_fields' });
+    }
+  },
+);
+
+fuzz(
+  t,
+  'a part of a log line is made of its own texts',
+  (random) =>
+    Array.from({ length: 300 }, () =>
+      [1, 2, 3].map(() => random.pick([undefined, '', 'a', 'b', 'ab', 'ba', `${random.below(40)}`, 'x'.repeat(600)])),
+    ),
+  (keys) => {
+    const make = (...texts: (string | undefined)[]): string => JSON.stringify(texts.map((one) => one ?? null));
+    const parts = new SeenParts(make);
+    for (const [first, second, third] of keys) assert.equal(parts.of(first, second, third), make(first, second, third));
+  },
+);
+
+t.test('no line with a credential is remembered', async (t) => {
+  for (const name of ['Authorization', 'Cookie', 'Set-Cookie', 'Proxy-Authorization', 'X-Api-Key', 'Referer', 'X-A'])
+    t.equal(fieldName(name).repeats, false, name);
+  t.equal(fieldName('User-Agent').repeats, true);
+});

@@ -3,7 +3,7 @@
 
 import { SallyportError } from '../../../cert-agent/base/errors.ts';
 import { emptyFields, type Fields, type Framing, mayTrail, printable, role } from '../../exchange/message.ts';
-import { checkHeadCharacters, parseFields } from './head.ts';
+import { checkHead, readFields } from './head.ts';
 
 /** Receives one body. `bodyEnd` is called once, last; a body that is cut short has no end. */
 export interface BodySink {
@@ -160,8 +160,9 @@ function parseChunkSize(line: string): number {
 }
 
 function parseTrailers(text: string): Fields {
-  checkHeadCharacters(text);
-  const fields = parseFields(text, 0, maxTrailerFields);
+  const bytes = Buffer.from(text, 'latin1');
+  checkHead(bytes, 0, bytes.length);
+  const fields = readFields(bytes, 0, bytes.length, maxTrailerFields);
   const kept: Fields = { names: [], values: [] };
   for (const [index, name] of fields.names.entries()) {
     if (name.role !== role.clientCert && notInTrailers.has(name.role)) {

@@ -2,29 +2,23 @@
 // It owns its socket; the pool owns it while it is idle, otherwise the exchange that acquired it does.
 
 import type { Socket } from 'node:net';
+import { performance } from 'node:perf_hooks';
 import { formatPlace } from '../../../cert-agent/base/address.ts';
 import { reasonOf, SallyportError } from '../../../cert-agent/base/errors.ts';
 import { holdSocket } from '../../exchange/held-bytes.ts';
-import {
-  type Call,
-  emptyFields,
-  type Fields,
-  type Framing,
-  printable,
-  type Reply,
-  role,
-} from '../../exchange/message.ts';
+import { type Call, type Fields, type Framing, printable, type Reply, role } from '../../exchange/message.ts';
 import type { SpliceEnd, UpstreamConnection, UpstreamEvents, UpstreamPeer } from '../../exchange/upstream.ts';
 import { keepLent, LentReads } from '../lent-reads.ts';
 import { resetSocket } from '../reset.ts';
 import { acceptName, acceptOf, keyName, newKey } from '../websocket.ts';
 import { type BodyReader, type BodySink, createBodyReader } from './body.ts';
 import {
-  checkHeadCharacters,
+  checkHead,
   connectionOptions,
+  endOfLine,
   parseContentLength,
-  parseFields,
-  parseStatusLine,
+  readFields,
+  readStatusLine,
   type StatusLine,
 } from './head.ts';
 import { corkForTurn, printLastChunk, printRequest, writeBody, writeHead, writeTogether } from './print.ts';
@@ -68,7 +62,8 @@ export class Http1Client implements UpstreamConnection, BodySink {
   readonly #owner: ClientOwner;
   readonly #options: ClientOptions;
   #events: UpstreamEvents | undefined = undefined;
-  #call: Call | undefined = undefined;
+  #method = '';
+  #webSocket = false;
   readonly #reads: LentReads;
   /** What is consumed now is lent. */
   #isLent = false;
@@ -107,13 +102,14 @@ export class Http1Client implements UpstreamConnection, BodySink {
   /** Begins the only exchange of this connection until `released`. With `whole`, no body follows. */
   send(call: Call, whole: Buffer | undefined, events: UpstreamEvents): void {
     this.#events = events;
-    this.#call = call;
+    this.#method = call.method;
+    this.#webSocket = call.webSocket;
     this.#received = false;
     this.#replied = false;
     this.#keep = true;
     this.#chunkedRequest = call.framing === 'chunked';
     this.#requestDone = call.framing === 0 || whole !== undefined;
-    const head = printRequest(call.webSocket ? this.#withKey(call) : call);
+    const head = printRequest(call, call.webSocket ? this.#withKey(call.fields) : call.fields);
     if (whole !== undefined) writeTogether(this.#socket, head, whole);
     else {
       if (!this.#requestDone) corkForTurn(this.#socket);
@@ -122,12 +118,12 @@ export class Http1Client implements UpstreamConnection, BodySink {
   }
 
   /** A client in HTTP/2 sent no key; an app in HTTP/1.1 needs one, and we must then check its answer. */
-  #withKey(call: Call): Call {
-    if (call.fields.names.some(({ lower }) => lower === keyName.lower)) return call;
+  #withKey(fields: Fields): Fields {
+    const { names, values } = fields;
+    if (names.some(({ lower }) => lower === keyName.lower)) return fields;
     const key = newKey();
     this.#accept = acceptOf(key);
-    const { names, values } = call.fields;
-    return { ...call, fields: { names: [...names, keyName], values: [...values, key] } };
+    return { names: [...names, keyName], values: [...values, key] };
   }
 
   /** Bytes of the request that the upstream's socket has not taken. */
@@ -228,17 +224,14 @@ export class Http1Client implements UpstreamConnection, BodySink {
       );
     }
     if (end === -1) {
-      checkHeadCharacters(
-        buffer.toString('latin1', at, buffer[buffer.length - 1] === 13 ? buffer.length - 1 : buffer.length),
-      );
+      checkHead(buffer, at, buffer[buffer.length - 1] === 13 ? buffer.length - 1 : buffer.length);
       this.#held = this.#own(buffer.subarray(at));
       return -1;
     }
-    const text = buffer.toString('latin1', at, end);
-    checkHeadCharacters(text);
-    const lineEnd = text.indexOf('\r\n');
-    const start = parseStatusLine(lineEnd === -1 ? text : text.slice(0, lineEnd));
-    const fields = lineEnd === -1 ? emptyFields : parseFields(text, lineEnd + 2, headFields);
+    checkHead(buffer, at, end);
+    const lineEnd = endOfLine(buffer, at, end);
+    const start = readStatusLine(buffer, at, lineEnd);
+    const fields = readFields(buffer, lineEnd + 2, end, headFields);
     return this.#takeHead(start, fields, buffer, end + 4);
   }
 
@@ -250,7 +243,7 @@ export class Http1Client implements UpstreamConnection, BodySink {
         events.upstreamInformational(reply);
         return at;
       }
-      if (this.#call?.webSocket !== true)
+      if (!this.#webSocket)
         throw new SallyportError('upstream_protocol', 'the upstream switched protocols without a request for it');
       const accept = fields.values[fields.names.findIndex(({ lower }) => lower === acceptName.lower)];
       if (this.#accept !== undefined && accept !== this.#accept)
@@ -262,7 +255,7 @@ export class Http1Client implements UpstreamConnection, BodySink {
     this.#replied = true;
     const { framing } = reply;
     if (typeof framing === 'number' && buffer.length - at >= framing) {
-      const whole = framing === 0 ? noBody : this.#own(buffer.subarray(at, at + framing));
+      const whole = framing === 0 ? noBody : buffer.subarray(at, at + framing);
       this.#finish(at + framing < buffer.length);
       events.upstreamReply(reply, whole);
       return at + framing;
@@ -299,7 +292,6 @@ export class Http1Client implements UpstreamConnection, BodySink {
   /** The response is complete. The connection goes back to the pool if both sides can reuse it, else it is closed. */
   #finish(excess: boolean): void {
     this.#events = undefined;
-    this.#call = undefined;
     this.reused = true;
     if (this.#keep && this.#requestDone && !excess && !this.#closed) {
       // A client that could not take the last bytes has paused us, and is no longer there to resume.
@@ -335,7 +327,7 @@ export class Http1Client implements UpstreamConnection, BodySink {
         hopFields = [...(hopFields ?? []), ...options];
       } else if (which === role.keepAlive) this.#readKeepAlive(value);
     }
-    const framing = replyFraming(this.#call?.method, start, length, coding);
+    const framing = replyFraming(this.#method, start, length, coding);
     if (framing === 'close') this.#keep = false;
     const declaredLength = length === undefined ? undefined : parseContentLength(length);
     return { status: start.status, reason: start.reason, fields, hopFields, framing, declaredLength };
@@ -395,7 +387,7 @@ export class Http1Client implements UpstreamConnection, BodySink {
 }
 
 function replyFraming(
-  method: string | undefined,
+  method: string,
   start: StatusLine,
   length: string | undefined,
   coding: string | undefined,

@@ -1,17 +1,18 @@
-// HTTP/1.1 heads as text: parsing (RFC 9112 sections 2 to 6) and printing. Strict: whatever section 2.2 or 5 lets a
-// proxy refuse is refused, and the forwarded head is printed anew from the parsed one, so that no two parsers can read
-// it differently. One pass, latin1 strings, interned field names: this runs twice for each request on each side.
+// HTTP/1.1 heads: parsing (RFC 9112 sections 2 to 6). Strict: whatever section 2.2 or 5 lets a proxy refuse is refused,
+// and the forwarded head is printed anew from the parsed one, so that no two parsers can read it differently. From bytes
+// to latin1 strings and interned field names, without the head as a text: this runs twice for each request.
 
 import { SallyportError } from '../../../cert-agent/base/errors.ts';
 import { type FieldName, type Fields, fieldName, printable } from '../../exchange/message.ts';
+import { SeenBytes } from './seen-bytes.ts';
 
-/** A request line, RFC 9112 section 3. The target's form is not checked yet. */
+/** What a request line says, RFC 9112 section 3. The target's form is not checked yet. */
 export interface RequestStart {
-  readonly method: string;
+  method: string;
   /** As in the request line. */
-  readonly target: string;
+  target: string;
   /** 0 or 1: HTTP/1.0 or HTTP/1.1. */
-  readonly minor: number;
+  minor: number;
 }
 
 /** A status line, RFC 9112 section 4. `reason` may be empty; `minor` is 0 or 1. */
@@ -21,51 +22,102 @@ export interface StatusLine {
   readonly minor: number;
 }
 
-// A control character, a CR without an LF after it, or an LF without a CR before it: two parsers could see two
-// messages.
-const forbiddenInHead = /[\0-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)|(?<!\r)\n/;
-
 /**
- * Refuses characters that no head may hold, in a whole head or in the part that has arrived (without judging a last
- * CR).
+ * Refuses bytes that no head may hold, in a whole head or in the part that has arrived (without judging a last CR): a
+ * control character, a CR without an LF after it, or an LF without a CR before it, of which two parsers could see two
+ * messages. What is before `from` was looked at before.
  * @throws SallyportError `head_invalid_characters`.
  */
-export function checkHeadCharacters(text: string): void {
-  if (forbiddenInHead.test(text)) {
-    throw new SallyportError('head_invalid_characters', 'the head contains a control character or a bare CR or LF');
+export function checkHead(bytes: Uint8Array, from: number, end: number): void {
+  for (let at = from; at < end; at++) {
+    const one = bytes[at]!;
+    if ((one >= space && one !== del) || one === tab) continue;
+    const endsLine = one === cr && at + 1 < end && bytes[at + 1] === lf;
+    if (!endsLine)
+      throw new SallyportError('head_invalid_characters', 'the head contains a control character or a bare CR or LF');
+    at++;
   }
 }
 
+const tab = 0x09;
+const lf = 0x0a;
+const cr = 0x0d;
+const space = 0x20;
+const zero = 0x30;
+const colonByte = 0x3a;
+const del = 0x7f;
+
+/** Where the line at `at` ends, in a head that ends before `end` and was checked. */
+export function endOfLine(bytes: Uint8Array, at: number, end: number): number {
+  let to = at;
+  while (to < end && bytes[to] !== cr) to++;
+  return to;
+}
+
+// Not where they are used: there each use would make a new object of them (measured).
+const targetCharacters = /^[\x21-\x7e]+$/;
+const lengthDigits = /^\d{1,16}$/;
+const methodToken = /^[A-Z][A-Z0-9_-]*$/;
+const statusDigits = /^[1-9]\d\d$/;
+
+/** A lower-case method is none (RFC 9110 section 9.1 is case-sensitive), and a policy for GET must not miss 'get'. */
+export function isMethod(text: string): boolean {
+  return methodToken.test(text);
+}
+
+/** Three digits, from 100 on. */
+export function isStatus(text: string): boolean {
+  return statusDigits.test(text);
+}
+
+/** A method that is one of these is not cut out of its head. */
+const usualMethods = ['GET', 'POST', 'PUT', 'HEAD', 'DELETE', 'PATCH', 'OPTIONS'];
+
 /**
- * Reads a request line (RFC 9112 section 3).
+ * Reads a request line (RFC 9112 section 3) into `start`.
  * @throws SallyportError `head_malformed`, `method_invalid`, `head_invalid_url` or `version_unsupported`.
  */
-export function parseRequestLine(line: string): RequestStart {
+export function readRequestLine(line: string, start: RequestStart): void {
   const first = line.indexOf(' ');
   const last = line.lastIndexOf(' ');
   if (first <= 0 || last === first)
     throw new SallyportError('head_malformed', 'the request line is not METHOD target HTTP/1.1');
-  const version = line.slice(last + 1);
-  const minor = version === 'HTTP/1.1' ? 1 : version === 'HTTP/1.0' ? 0 : -1;
-  if (minor === -1) throw badVersion(version);
-  const method = line.slice(0, first);
-  // A lower-case method is invalid (RFC 9110 section 9.1 is case-sensitive), and a policy for GET must not miss 'get'.
-  if (!/^[A-Z][A-Z0-9_-]*$/.test(method))
-    throw new SallyportError('method_invalid', 'the method is not an upper-case token');
+  const end = line.length;
+  const minor = end - last === 9 && line.startsWith('HTTP/1.', last + 1) ? line.charCodeAt(end - 1) - zero : -1;
+  if (minor !== 0 && minor !== 1) throw badVersion(line.slice(last + 1));
+  const method = methodOf(line, first);
+  if (!isMethod(method)) throw new SallyportError('method_invalid', 'the method is not an upper-case token');
   const target = line.slice(first + 1, last);
-  if (!/^[\x21-\x7e]+$/.test(target))
+  if (!targetCharacters.test(target))
     throw new SallyportError('head_invalid_url', 'the request target contains a space or a byte outside ASCII');
-  return { method, target, minor };
+  start.method = method;
+  start.target = target;
+  start.minor = minor;
 }
 
-/** Reads a status line (RFC 9112 section 4). @throws SallyportError `upstream_protocol`. */
-export function parseStatusLine(line: string): StatusLine {
+function methodOf(text: string, end: number): string {
+  for (const one of usualMethods) if (one.length === end && text.startsWith(one)) return one;
+  return text.slice(0, end);
+}
+
+const seenStatusLines = new SeenBytes<StatusLine>();
+
+/** Reads the status line (RFC 9112 section 4) from `at` to before `end`. @throws SallyportError `upstream_protocol`. */
+export function readStatusLine(bytes: Buffer, at: number, end: number): StatusLine {
+  const seen = seenStatusLines.find(bytes, at, end);
+  if (seen !== undefined) return seen;
+  const read = parseStatusLine(bytes.toString('latin1', at, end));
+  seenStatusLines.learn(bytes, at, end, read);
+  return read;
+}
+
+function parseStatusLine(line: string): StatusLine {
   const version = line.slice(0, 9);
   const status = Number(line.slice(9, 12));
   const after = line.charCodeAt(12);
   const wellFormed =
     (version === 'HTTP/1.1 ' || version === 'HTTP/1.0 ') &&
-    /^[1-9]\d\d$/.test(line.slice(9, 12)) &&
+    isStatus(line.slice(9, 12)) &&
     (Number.isNaN(after) || after === 32);
   if (!wellFormed)
     throw new SallyportError(
@@ -75,44 +127,72 @@ export function parseStatusLine(line: string): StatusLine {
   return { status, reason: line.slice(13), minor: version === 'HTTP/1.1 ' ? 1 : 0 };
 }
 
+/** What a field line says. */
+interface Line {
+  readonly name: FieldName;
+  readonly value: string;
+}
+
+/** Lines whose value is no credential (FieldName.repeats), and names. */
+const seenLines = new SeenBytes<Line>();
+const seenNames = new SeenBytes<FieldName>();
+/** At most so much of one head is remembered: a client that never says the same twice must not make its heads dearer. */
+const learnsEach = 2;
+
 // A list that grows piece by piece has room for seventeen fields; those that leave here are as long as they need.
 const namesRead: FieldName[] = [];
 const valuesRead: string[] = [];
 
 /**
- * Reads the field lines of `text` from `at` on: no folding, no space before the colon, token names (RFC 9112 section
- * 5).
+ * Reads the field lines from `from` to before `end` of a head that was checked: no folding, no space before the colon,
+ * token names (RFC 9112 section 5).
  * @throws SallyportError `head_malformed` or `head_too_many_fields`.
  */
-export function parseFields(text: string, at: number, maxFields: number): Fields {
+export function readFields(bytes: Buffer, from: number, end: number, maxFields: number): Fields {
   let count = 0;
-  const length = text.length;
+  let learns = learnsEach;
   try {
-    while (at < length) {
-      let end = text.indexOf('\r\n', at);
-      if (end === -1) end = length;
-      const colon = text.indexOf(':', at);
-      if (colon === -1 || colon > end)
-        throw new SallyportError('head_malformed', `a field line has no colon: '${printable(text.slice(at, end))}'`);
-      if (count >= maxFields) {
-        throw new SallyportError(
-          'head_too_many_fields',
-          `the head has more than ${maxFields} fields (limit headFields)`,
-        );
+    for (let at = from; at < end; ) {
+      const to = endOfLine(bytes, at, end);
+      const seen = seenLines.find(bytes, at, to);
+      const colon = seen === undefined ? colonOf(bytes, at, to) : at;
+      if (count >= maxFields) throw tooMany(maxFields);
+      const known = seen?.name ?? seenNames.find(bytes, at, colon);
+      const name = known ?? fieldName(bytes.toString('latin1', at, colon));
+      const value = seen?.value ?? readValue(bytes, colon + 1, to);
+      if (seen === undefined && learns > 0 && (known === undefined || name.repeats)) {
+        if (known === undefined) seenNames.learn(bytes, at, colon, name);
+        if (name.repeats) seenLines.learn(bytes, at, to, { name, value });
+        learns--;
       }
-      namesRead[count] = fieldName(text.slice(at, colon));
-      let from = colon + 1;
-      let to = end;
-      while (from < to && isBlank(text.charCodeAt(from))) from++;
-      while (to > from && isBlank(text.charCodeAt(to - 1))) to--;
-      valuesRead[count++] = text.slice(from, to);
-      at = end + 2;
+      namesRead[count] = name;
+      valuesRead[count++] = value;
+      at = to + 2;
     }
     return { names: namesRead.slice(0, count), values: valuesRead.slice(0, count) };
   } finally {
     // A credential must not stay reachable from here.
-    valuesRead.fill('', 0, count);
+    for (let i = 0; i < count; i++) valuesRead[i] = '';
   }
+}
+
+function colonOf(bytes: Buffer, from: number, end: number): number {
+  for (let at = from; at < end; at++) if (bytes[at] === colonByte) return at;
+  const line = printable(bytes.toString('latin1', from, end));
+  throw new SallyportError('head_malformed', `a field line has no colon: '${line}'`);
+}
+
+/** Without the blanks around it. */
+function readValue(bytes: Buffer, from: number, end: number): string {
+  let at = from;
+  let to = end;
+  while (at < to && isBlank(bytes[at]!)) at++;
+  while (to > at && isBlank(bytes[to - 1]!)) to--;
+  return bytes.toString('latin1', at, to);
+}
+
+function tooMany(maxFields: number): SallyportError {
+  return new SallyportError('head_too_many_fields', `the head has more than ${maxFields} fields (limit headFields)`);
 }
 
 /**
@@ -120,7 +200,7 @@ export function parseFields(text: string, at: number, maxFields: number): Fields
  * @throws SallyportError `length_invalid`.
  */
 export function parseContentLength(value: string): number {
-  const length = /^\d{1,16}$/.test(value) ? Number(value) : Number.NaN;
+  const length = lengthDigits.test(value) ? Number(value) : Number.NaN;
   if (!Number.isSafeInteger(length))
     throw new SallyportError('length_invalid', `'${printable(value)}' is not a valid Content-Length`);
   return length;
@@ -143,5 +223,5 @@ function badVersion(version: string): SallyportError {
 }
 
 function isBlank(code: number): boolean {
-  return code === 32 || code === 9;
+  return code === space || code === tab;
 }

@@ -4,15 +4,18 @@
 import type { Socket } from 'node:net';
 import { ByteWriter } from '../../../cert-agent/base/byte-writer.ts';
 import { STATUS_CODES } from '../../../cert-agent/base/http.ts';
+import { Views } from '../../../cert-agent/base/views.ts';
 import { type Call, type Fields, type Framing, isEndToEnd, type Reply } from '../../exchange/message.ts';
+import { encryptsAtOnce, owned } from '../lent-reads.ts';
 
 /** The head in the making: one at a time, since each is written before anything else happens. */
 const out = new ByteWriter();
+const views = new Views();
 
 /** The request head for an upstream; valid until the next head is printed. */
-export function printRequest(call: Call): ByteWriter {
+export function printRequest(call: Call, fields: Fields = call.fields): ByteWriter {
   out.clear().raw(call.method).raw(' ').raw(call.path).raw(' HTTP/1.1\r\nHost: ').raw(call.authority).raw('\r\n');
-  printFields(call.fields, call.hopFields);
+  printFields(fields, call.hopFields);
   if (call.clientCert !== undefined) out.raw('x-forwarded-client-cert: ').raw(call.clientCert).raw('\r\n');
   if (call.requestId !== undefined) out.raw('x-request-id: ').raw(call.requestId).raw('\r\n');
   if (call.expectContinue) out.raw('Expect: 100-continue\r\n');
@@ -26,21 +29,21 @@ export function printRequest(call: Call): ByteWriter {
   return out.raw('\r\n');
 }
 
-/** How a response is delimited, and whether its connection stays open. */
-export interface ReplyFraming {
-  readonly framing: Framing | 'none';
-  readonly connection: 'close' | 'keep-alive' | 'upgrade' | undefined;
-}
+/** How a response is delimited. */
+export type ReplyFraming = Framing | 'none';
+
+/** What a response says of its connection, if it says something. */
+export type ConnectionOption = 'close' | 'keep-alive' | 'upgrade' | undefined;
 
 /** The head of a response; valid until the next head is printed. */
-export function printReply(reply: Reply, how: ReplyFraming): ByteWriter {
+export function printReply(reply: Reply, framing: ReplyFraming, connection: ConnectionOption): ByteWriter {
   out.clear().raw('HTTP/1.1 ').count(reply.status).raw(' ').raw(reasonFor(reply)).raw('\r\n');
   printFields(reply.fields, reply.hopFields);
-  if (how.framing === 'chunked') out.raw('Transfer-Encoding: chunked\r\n');
-  else if (typeof how.framing === 'number') printLength(how.framing);
-  if (how.connection === 'close') return out.raw('Connection: close\r\n\r\n');
-  if (how.connection === 'keep-alive') return out.raw('Connection: keep-alive\r\n\r\n');
-  if (how.connection === 'upgrade') return out.raw('Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n');
+  if (framing === 'chunked') out.raw('Transfer-Encoding: chunked\r\n');
+  else if (typeof framing === 'number') printLength(framing);
+  if (connection === 'close') return out.raw('Connection: close\r\n\r\n');
+  if (connection === 'keep-alive') return out.raw('Connection: keep-alive\r\n\r\n');
+  if (connection === 'upgrade') return out.raw('Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n');
   return out.raw('\r\n');
 }
 
@@ -80,31 +83,41 @@ const copyLimit = 16 * 1024;
 
 /** Writes a printed head. False asks to wait for 'drain'. */
 export function writeHead(socket: Socket, head: ByteWriter): boolean {
-  return socket.write(copyOf(head, 0));
+  return isIdle(socket) ? writeAtOnce(socket, head) : socket.write(takeCopy(head));
 }
 
-/** Writes a printed head and its body with one system call. False asks to wait for 'drain'. */
+/** Writes a printed head and its body, which may be lent, with one system call. False asks to wait for 'drain'. */
 export function writeTogether(socket: Socket, head: ByteWriter, body: Buffer): boolean {
-  if (body.length > copyLimit) {
-    socket.cork();
-    writeHead(socket, head);
-    const more = socket.write(body);
-    socket.uncork();
-    return more;
-  }
-  const both = copyOf(head, body.length);
-  both.set(body, head.length);
-  return socket.write(both);
+  if (body.length <= copyLimit) return writeHead(socket, head.add(body));
+  socket.cork();
+  writeHead(socket, head);
+  const more = socket.write(owned(body));
+  socket.uncork();
+  return more;
+}
+
+/** Nothing waits in the socket: what is written now it takes at once, in most cases. */
+function isIdle(socket: Socket): boolean {
+  return socket.writableLength === 0 && socket.writableCorked === 0;
 }
 
 /**
- * The head in bytes of its own, with so much room behind it: a socket may keep them for a while. Where it was made, it is
- * overwritten: a credential at the end of a long head would stay there until the next head of that length.
+ * Writes the bytes as they are, without a copy. Those that a socket does not take at once, nor encrypts, belong to it
+ * from then on, and the next head is printed into others.
  */
-function copyOf({ bytes, length }: ByteWriter, room: number): Buffer {
-  const own = Buffer.allocUnsafe(length + room);
-  bytes.copy(own, 0, 0, length);
-  bytes.fill(0, 0, length);
+function writeAtOnce(socket: Socket, head: ByteWriter): boolean {
+  const isEncrypted = encryptsAtOnce(socket);
+  const more = socket.write(views.first(head.bytes, head.length));
+  if (isEncrypted || socket.writableLength === 0) head.wipe();
+  else head.giveAway();
+  return more;
+}
+
+/** The head in bytes of its own: a socket may keep them for a while. */
+function takeCopy(head: ByteWriter): Buffer {
+  const own = Buffer.allocUnsafe(head.length);
+  own.set(views.first(head.bytes, head.length));
+  head.wipe();
   return own;
 }
 

@@ -21,8 +21,9 @@ import { resetSocket } from '../reset.ts';
 import { Tunnel } from '../tunnel.ts';
 import { acceptName, acceptOf, keyName } from '../websocket.ts';
 import { type BodyReader, type BodySink, createBodyReader } from './body.ts';
-import { checkHeadCharacters, connectionOptions, parseContentLength, parseFields, parseRequestLine } from './head.ts';
+import { checkHead, connectionOptions, endOfLine, parseContentLength, readFields, readRequestLine } from './head.ts';
 import {
+  type ConnectionOption,
   corkForTurn,
   printLastChunk,
   printReply,
@@ -161,30 +162,27 @@ export class Http1Server implements Downstream, Speaker, BodySink {
     if (end === -1) {
       // Refused now and not at the time limit: otherwise we would wait for the rest after a bare LF.
       const last = buffer[buffer.length - 1] === 13 ? buffer.length - 1 : buffer.length;
-      checkHeadCharacters(buffer.toString('latin1', checked, last));
+      checkHead(buffer, checked, last);
       this.#headChecked = Math.max(this.#headChecked, last - from);
       this.#headSince ??= coarseNow();
       // From its very start: whether an empty line came first must not depend on where the packets were cut.
       this.#keep(this.#own(buffer.subarray(from)));
       return -1;
     }
-    const text = buffer.toString('latin1', at, end);
-    checkHeadCharacters(text);
+    checkHead(buffer, at, end);
     this.#headChecked = 0;
-    return this.#begin(text, buffer, end + 4);
+    return this.#begin(buffer, at, end);
   }
 
-  #begin(text: string, buffer: Buffer, at: number): number {
+  #begin(buffer: Buffer, from: number, end: number): number {
     const exchange = this.#open();
-    const lineEnd = text.indexOf('\r\n');
-    const start = parseRequestLine(lineEnd === -1 ? text : text.slice(0, lineEnd));
-    exchange.method = start.method;
-    exchange.target = start.target;
-    exchange.minor = start.minor;
-    exchange.keepAlive = start.minor === 1;
-    exchange.fields = lineEnd === -1 ? emptyFields : parseFields(text, lineEnd + 2, exchange.rules.limits.headFields);
+    const lineEnd = endOfLine(buffer, from, end);
+    readRequestLine(buffer.toString('latin1', from, lineEnd), exchange);
+    exchange.keepAlive = exchange.minor === 1;
+    exchange.fields = readFields(buffer, lineEnd + 2, end, exchange.rules.limits.headFields);
     readRoles(exchange);
     const { framing } = exchange;
+    const at = end + endOfHead.length;
     let next = at;
     if (typeof framing === 'number' && buffer.length - at >= framing) {
       next = at + framing;
@@ -247,7 +245,7 @@ export class Http1Server implements Downstream, Speaker, BodySink {
   informational(reply: Reply): void {
     // RFC 9110 section 15.2: HTTP/1.0 has no 1xx.
     if (this.#exchange?.minor !== 1) return;
-    writeHead(this.#socket, printReply(reply, { framing: 'none', connection: undefined }));
+    writeHead(this.#socket, printReply(reply, 'none', undefined));
   }
 
   /** The head decides whether the connection stays open. Does nothing once the exchange is over. */
@@ -256,10 +254,11 @@ export class Http1Server implements Downstream, Speaker, BodySink {
     if (exchange === undefined) return;
     exchange.responded = true;
     this.#connection.lastActive = coarseNow();
-    const how = this.#frame(exchange, reply, whole);
-    const head = printReply(reply.status === 101 ? withAccept(reply, exchange) : reply, how);
+    const framing = framingOf(exchange, reply, whole);
+    const connection = this.#connectionAfter(exchange, reply, framing);
+    const head = printReply(reply.status === 101 ? withAccept(reply, exchange) : reply, framing, connection);
     if (whole === undefined) {
-      this.#chunkedReply = how.framing === 'chunked';
+      this.#chunkedReply = framing === 'chunked';
       if (reply.framing !== 0) corkForTurn(this.#socket);
       writeHead(this.#socket, head);
       return;
@@ -269,23 +268,14 @@ export class Http1Server implements Downstream, Speaker, BodySink {
     this.#replyEnded(exchange);
   }
 
-  /** How the end of this response is signalled to this client, and whether the connection stays open. */
-  #frame(exchange: Exchange, reply: Reply, whole: Buffer | undefined): ReplyFraming {
-    if (reply.status === 101) return { framing: 'none', connection: 'upgrade' };
-    // RFC 9110 section 9.3.6: what follows is the tunnel.
-    if (exchange.method === 'CONNECT' && reply.status < 300) return { framing: 'none', connection: undefined };
-    const bodiless = exchange.method === 'HEAD' || reply.status === 204 || reply.status === 304;
-    let framing: ReplyFraming['framing'];
-    if (bodiless) framing = reply.status === 204 ? 'none' : (reply.declaredLength ?? 'none');
-    // The length of what is sent: a body that is printed in one piece has no chunks.
-    else if (whole !== undefined) framing = whole.length;
-    else if (typeof reply.framing === 'number') framing = reply.framing;
-    // HTTP/1.0 has no chunks: the end of the connection is the end of the body.
-    else framing = exchange.minor === 1 ? 'chunked' : 'close';
+  /** Whether the connection stays open after this response, and how the client learns it. */
+  #connectionAfter(exchange: Exchange, reply: Reply, framing: ReplyFraming): ConnectionOption {
+    if (reply.status === 101) return 'upgrade';
+    if (opensTunnel(exchange, reply)) return undefined;
     this.#closeAfterReply =
       !exchange.keepAlive || !this.#requestDone || framing === 'close' || this.#draining || this.#path.draining();
-    if (this.#closeAfterReply) return { framing, connection: 'close' };
-    return { framing, connection: exchange.minor === 0 ? 'keep-alive' : undefined };
+    if (this.#closeAfterReply) return 'close';
+    return exchange.minor === 0 ? 'keep-alive' : undefined;
   }
 
   /** Adds chunk framing where the response has it. True once the exchange is over: what is left is dropped. */
@@ -542,6 +532,23 @@ export class Http1Server implements Downstream, Speaker, BodySink {
     exchange.carrier?.downstreamGone();
     this.#path.finish(exchange);
   };
+}
+
+/** How the end of this response is signalled to this client. */
+function framingOf(exchange: Exchange, reply: Reply, whole: Buffer | undefined): ReplyFraming {
+  if (reply.status === 101 || opensTunnel(exchange, reply)) return 'none';
+  if (reply.status === 204) return 'none';
+  if (exchange.method === 'HEAD' || reply.status === 304) return reply.declaredLength ?? 'none';
+  // The length of what is sent: a body that is printed in one piece has no chunks.
+  if (whole !== undefined) return whole.length;
+  if (typeof reply.framing === 'number') return reply.framing;
+  // HTTP/1.0 has no chunks: the end of the connection is the end of the body.
+  return exchange.minor === 1 ? 'chunked' : 'close';
+}
+
+/** RFC 9110 section 9.3.6: what follows is the tunnel. */
+function opensTunnel(exchange: Exchange, reply: Reply): boolean {
+  return exchange.method === 'CONNECT' && reply.status < 300;
 }
 
 /** An upstream in HTTP/2 has no handshake key; a client in HTTP/1.1 waits for the answer to its own. */

@@ -8,10 +8,11 @@ import { holdSocket } from '../../exchange/held-bytes.ts';
 import { type Call, emptyFields, type Fields, type Reply } from '../../exchange/message.ts';
 import type { SpliceEnd, UpstreamConnection, UpstreamEvents, UpstreamPeer } from '../../exchange/upstream.ts';
 import { Budget } from '../budget.ts';
+import { owned } from '../lent-reads.ts';
 import { StreamEnd } from '../stream-end.ts';
-import { Http2Connection, type Http2Owner, peerGoesAway } from './connection.ts';
+import { Http2Connection, type Http2Owner, peerGoesAway, sendTrailers } from './connection.ts';
 import { errorCode } from './frames.ts';
-import { readReply, readTrailers, writeFields, writeRequest } from './head.ts';
+import { type NewReply, readReply, readTrailers, writeRequest } from './head.ts';
 import type { Block } from './hpack-decode.ts';
 import type { Ending, Http2Stream, StreamEvents } from './stream.ts';
 
@@ -145,10 +146,6 @@ export class Http2Client implements Http2Owner {
 const noBody = Buffer.alloc(0);
 
 class ClientStream implements UpstreamConnection, StreamEvents {
-  readonly secure: boolean;
-  readonly peer: UpstreamPeer | undefined;
-  readonly address: string;
-  readonly localAddress: string;
   readonly reused: boolean;
   isUnsent = false;
   readonly #client: Http2Client;
@@ -157,17 +154,32 @@ class ClientStream implements UpstreamConnection, StreamEvents {
   #method = '';
   #webSocket = false;
   /** A response head that waits for a body that may have arrived with it. */
-  #held: Reply | undefined = undefined;
+  #held: NewReply | undefined = undefined;
+  /** Its body so far. It may be lent: what is held is given out before the end of the read. */
   #whole: Buffer | undefined = undefined;
   #replied = false;
+  /** The response has ended before its request. */
+  #isAnswered = false;
 
   constructor(client: Http2Client) {
     this.#client = client;
-    this.secure = client.options.secure;
-    this.peer = client.options.peer;
-    this.address = client.options.address;
-    this.localAddress = client.localAddress;
     this.reused = client.proven;
+  }
+
+  get secure(): boolean {
+    return this.#client.options.secure;
+  }
+
+  get peer(): UpstreamPeer | undefined {
+    return this.#client.options.peer;
+  }
+
+  get address(): string {
+    return this.#client.options.address;
+  }
+
+  get localAddress(): string {
+    return this.#client.localAddress;
   }
 
   get #stream(): Http2Stream {
@@ -186,10 +198,12 @@ class ClientStream implements UpstreamConnection, StreamEvents {
       queueMicrotask(() => this.closed(errorCode.none, 'the connection was closed', 'gone'));
       return;
     }
-    const scheme = this.secure ? 'https' : 'http';
     this.#webSocket = call.webSocket;
     const ends = call.framing === 0 && !call.webSocket;
-    this.#client.http2.sendHead(this.#stream, (encoder) => writeRequest(encoder, call, scheme), ends);
+    const encoder = this.#client.http2.beginHead(this.#stream);
+    if (encoder === undefined) return;
+    writeRequest(encoder, call, this.secure ? 'https' : 'http');
+    this.#client.http2.sendHead(this.#stream, ends);
     if (whole !== undefined && !ends) this.#stream.writeWhole(whole);
   }
 
@@ -202,12 +216,7 @@ class ClientStream implements UpstreamConnection, StreamEvents {
   }
 
   end(trailers: Fields): void {
-    const { http2 } = this.#client;
-    const stream = this.#stream;
-    stream.endWith(() => {
-      if (trailers.names.length === 0) http2.sendEnd(stream);
-      else http2.sendHead(stream, (encoder) => writeFields(encoder, trailers, undefined), true);
-    });
+    sendTrailers(this.#client.http2, this.#stream, trailers);
   }
 
   pause(): void {
@@ -255,7 +264,7 @@ class ClientStream implements UpstreamConnection, StreamEvents {
         return this.#stopAsking();
       }
       this.#held = reply;
-      this.#client.http2.afterRead(this.#release);
+      this.#client.http2.afterRead(this.#stream);
     } catch (error) {
       this.#stream.reset(errorCode.protocol);
       this.#failFor(reasonOf(error));
@@ -289,7 +298,7 @@ class ClientStream implements UpstreamConnection, StreamEvents {
       }
       this.#release();
     }
-    if (this.#events?.upstreamData(chunk) === false) this.#stream.pause();
+    if (this.#events?.upstreamData(owned(chunk)) === false) this.#stream.pause();
   }
 
   ended(): void {
@@ -301,23 +310,30 @@ class ClientStream implements UpstreamConnection, StreamEvents {
       this.#held = undefined;
       this.#events = undefined;
       // Its length is known now, so that a client in HTTP/1.1 needs no chunks.
-      const framing = this.#whole?.length ?? 0;
-      events?.upstreamReply({ ...reply, framing }, this.#whole ?? noBody);
+      const whole = this.#whole ?? noBody;
+      reply.framing = whole.length;
+      events?.upstreamReply(reply, whole);
       return this.#stopAsking();
     }
     this.#release();
     this.#end(emptyFields);
   }
 
-  #release = (): void => {
+  arrived(): void {
+    this.#release();
+    // A peer that wants no more of the request usually resets it in the same read.
+    if (this.#isAnswered && !this.#stream.isEnding) this.#stream.reset(errorCode.cancel);
+  }
+
+  #release(): void {
     const reply = this.#held;
     const whole = this.#whole;
     if (reply === undefined) return;
     this.#held = undefined;
     this.#whole = undefined;
     this.#events?.upstreamReply(reply, undefined);
-    if (whole !== undefined && this.#events?.upstreamData(whole) === false) this.#stream.pause();
-  };
+    if (whole !== undefined && this.#events?.upstreamData(owned(whole)) === false) this.#stream.pause();
+  }
 
   #end(trailers: Fields): void {
     this.#release();
@@ -333,10 +349,8 @@ class ClientStream implements UpstreamConnection, StreamEvents {
    */
   #stopAsking(): void {
     if (this.#stream.isEnding) return;
-    // A peer that wants no more of the request usually resets it in the same read.
-    this.#client.http2.afterRead(() => {
-      if (!this.#stream.isEnding) this.#stream.reset(errorCode.cancel);
-    });
+    this.#isAnswered = true;
+    this.#client.http2.afterRead(this.#stream);
   }
 
   drained(): void {

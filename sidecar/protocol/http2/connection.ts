@@ -5,6 +5,7 @@
 
 import type { Socket } from 'node:net';
 import { asSallyportError, SallyportError } from '../../../cert-agent/base/errors.ts';
+import type { Fields } from '../../exchange/message.ts';
 import { Budget } from '../budget.ts';
 import { encryptsAtOnce, LentReads } from '../lent-reads.ts';
 import {
@@ -20,10 +21,12 @@ import {
   setting,
   wireCodeOf,
 } from './frames.ts';
+import { writeFields } from './head.ts';
 import { HpackDecoder } from './hpack-decode.ts';
 import { HpackEncoder } from './hpack-encode.ts';
 import { type FrameEvents, FrameReader } from './reader.ts';
 import { type Ending, Http2Stream } from './stream.ts';
+import { StreamTable } from './stream-table.ts';
 
 /** `headBytes` and `headFields` limit each head that arrives, decoded. A client takes no streams: `streams` is 0. */
 export interface Http2Options {
@@ -97,7 +100,7 @@ export class Http2Connection {
   readonly #reader: FrameReader;
   readonly #decoder: HpackDecoder;
   readonly #encoder = new HpackEncoder();
-  readonly #streams = new Map<number, Http2Stream>();
+  readonly #streams = new StreamTable<Http2Stream>();
   readonly #waiting = new Set<Http2Stream>();
   /** Streams that we have reset lately: late frames for them are not the peer's fault. */
   readonly #resetByUs = new Set<number>();
@@ -105,7 +108,8 @@ export class Http2Connection {
   readonly #resets: Budget;
   readonly #out = new FrameBuffer();
   #flushing = false;
-  readonly #afterRead: (() => void)[] = [];
+  /** Streams to be told once everything that arrived together is read. */
+  #arrivals: Http2Stream[] = [];
   readonly #onSettled: (() => void)[] = [];
   #sendWindow = defaultWindow;
   #peerWindow = defaultWindow;
@@ -170,26 +174,33 @@ export class Http2Connection {
     return this.#streams.get(stream.id) === stream;
   }
 
-  /** Live: copy it before anything that may end a stream. */
-  streams(): Iterable<Http2Stream> {
-    return this.#streams.values();
+  /** All that are open now. */
+  streams(): Http2Stream[] {
+    return this.#streams.all();
   }
 
   /** Opens a new stream of ours. */
   open(): Http2Stream {
     const stream = new Http2Stream(this, this.#nextStream, this.#peerWindow, streamWindow);
     this.#nextStream += 2;
-    if (!this.#closed) this.#streams.set(stream.id, stream);
+    if (!this.#closed) this.#streams.add(stream);
     return stream;
   }
 
   // -- what is sent ------------------------------------------------------------------------------------------------
 
-  /** Sends a header block that `write` encodes; with `ends`, nothing follows on our side. */
-  sendHead(stream: Http2Stream, write: (encoder: HpackEncoder) => void, ends: boolean): void {
-    if (!this.has(stream)) return;
+  /**
+   * Where a header block is to be encoded, for `sendHead` at once. Undefined if the stream is over: what is not sent must
+   * not change the encoder's table.
+   */
+  beginHead(stream: Http2Stream): HpackEncoder | undefined {
+    if (!this.has(stream)) return undefined;
     this.#encoder.begin();
-    write(this.#encoder);
+    return this.#encoder;
+  }
+
+  /** Sends the header block that was encoded after `beginHead`; with `ends`, nothing follows on our side. */
+  sendHead(stream: Http2Stream, ends: boolean): void {
     const { bytes, length } = this.#encoder;
     let at = 0;
     do {
@@ -382,7 +393,7 @@ export class Http2Connection {
   }
 
   #forget(stream: Http2Stream): void {
-    this.#streams.delete(stream.id);
+    this.#streams.delete(stream);
     this.#waiting.delete(stream);
     stream.dropWaiting();
     this.#owner.ended(stream);
@@ -396,17 +407,23 @@ export class Http2Connection {
     } catch (error) {
       this.#fail(asSallyportError(error, 'internal', 'the connection could not be served'));
     }
-    for (const run of this.#afterRead.splice(0)) run();
+    if (this.#arrivals.length > 0) this.#tellArrivals();
   };
 
-  /** Calls `run` once everything that arrived together is read: a head may wait so long for its body. */
-  afterRead(run: () => void): void {
-    this.#afterRead.push(run);
+  /** Calls the stream's `arrived` once everything that arrived together is read: a head may wait so long for its body. */
+  afterRead(stream: Http2Stream): void {
+    this.#arrivals.push(stream);
+  }
+
+  #tellArrivals(): void {
+    const streams = this.#arrivals;
+    this.#arrivals = [];
+    for (let at = 0; at < streams.length; at++) streams[at]!.events?.arrived();
   }
 
   #events(): FrameEvents {
     return {
-      block: (id, bytes, ends) => this.#takeBlock(id, bytes, ends),
+      block: (id, bytes, from, to, ends) => this.#takeBlock(id, bytes, from, to, ends),
       dataBegins: (id, size, padding) => this.#beginData(id, size, padding),
       data: (id, chunk) => this.#takeData(id, chunk),
       dataEnds: (id, endsStream) => this.#endData(id, endsStream),
@@ -439,8 +456,10 @@ export class Http2Connection {
   #takeData(id: number, chunk: Buffer): void {
     const stream = this.#streams.get(id);
     if (stream === undefined || stream.remoteEnded) return;
-    stream.expected -= chunk.length;
-    if (stream.expected < 0) return this.#lengthError(stream);
+    if (stream.expected !== undefined) {
+      stream.expected -= chunk.length;
+      if (stream.expected < 0) return this.#lengthError(stream);
+    }
     stream.events?.data(chunk);
     stream.received(chunk.length);
   }
@@ -477,10 +496,10 @@ export class Http2Connection {
     this.#written();
   }
 
-  #takeBlock(id: number, bytes: Buffer, ends: boolean): void {
+  #takeBlock(id: number, bytes: Buffer, from: number, to: number, ends: boolean): void {
     const stream = this.#streams.get(id) ?? this.#accept(id);
     // Decoded for every stream: the table must stay right.
-    const block = this.#decoder.decode(bytes);
+    const block = this.#decoder.decode(bytes, from, to);
     if (!this.has(stream)) return;
     if (stream.remoteEnded)
       return this.#dropStream(stream, errorCode.streamClosed, 'HEADERS after the end of the stream');
@@ -507,7 +526,7 @@ export class Http2Connection {
     }
     this.#lastPeerStream = id;
     if (this.#goneAway) return stream;
-    this.#streams.set(id, stream);
+    this.#streams.add(stream);
     // Section 5.1.2: a stream refused like this may be retried elsewhere.
     if (this.#streams.size <= this.#options.streams) this.#owner.opened(stream);
     else {
@@ -555,7 +574,7 @@ export class Http2Connection {
       const change = value - this.#peerWindow;
       this.#peerWindow = value;
       // Section 6.9.2: it applies to open streams, and may make their windows negative.
-      for (const stream of this.#streams.values()) stream.sendWindow += change;
+      for (const stream of this.#streams.all()) stream.sendWindow += change;
       if (change > 0) this.#pump();
     } else if (id === setting.maxFrameSize && (value < maxFrameBytes || value >= 2 ** 24))
       throw protocolError('a frame size outside its bounds');
@@ -585,7 +604,7 @@ export class Http2Connection {
   #takeGoaway(last: number): void {
     this.#peerGoneAway = true;
     // The peer has not processed these: they may be sent again elsewhere.
-    for (const stream of [...this.#streams.values()]) {
+    for (const stream of this.#streams.all()) {
       if (stream.id <= last || this.#options.side === 'server') continue;
       const { events } = stream;
       this.#forget(stream);
@@ -640,7 +659,7 @@ export class Http2Connection {
     if (this.#closed) return;
     this.#closed = true;
     this.#reader.stopped = true;
-    const open = [...this.#streams.values()];
+    const open = this.#streams.all();
     this.#streams.clear();
     this.#waiting.clear();
     for (const stream of open) {
@@ -652,8 +671,19 @@ export class Http2Connection {
   }
 }
 
+/** Ends our side of a stream once everything that waits is sent: with the trailers, if there are any. */
+export function sendTrailers(http2: Http2Connection, stream: Http2Stream, trailers: Fields): void {
+  stream.endWith(() => {
+    if (trailers.names.length === 0) return http2.sendEnd(stream);
+    const encoder = http2.beginHead(stream);
+    if (encoder === undefined) return;
+    writeFields(encoder, trailers, undefined);
+    http2.sendHead(stream, true);
+  });
+}
+
 /** A declared length of which some bytes are missing. */
-const isShort = ({ expected }: Http2Stream): boolean => expected > 0 && expected !== Number.POSITIVE_INFINITY;
+const isShort = ({ expected }: Http2Stream): boolean => expected !== undefined && expected > 0;
 
 const protocolError = (why: string): SallyportError => new SallyportError('http2_protocol', why);
 const flowControl = (why: string): SallyportError => new SallyportError('http2_flow_control', why);

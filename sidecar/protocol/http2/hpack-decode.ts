@@ -55,6 +55,8 @@ const badValue = /[\0-\x08\x0a-\x1f\x7f]|^[ \t]|[ \t]$/;
 const namesRead: FieldName[] = [];
 const valuesRead: string[] = [];
 
+const noBytes = Buffer.alloc(0);
+
 const unknownName = makeName('', '', '', role.hop);
 
 /** Decode every block in the order of arrival, those of refused streams too, or the table is wrong. */
@@ -64,6 +66,8 @@ export class HpackDecoder {
   #first = 0;
   #bytes = 0;
   #limit = tableBytes;
+  /** Of the block that is read now. */
+  readonly #cursor: Cursor = { block: noBytes, at: 0, end: 0 };
   readonly #maxBytes: number;
   readonly #maxFields: number;
 
@@ -74,16 +78,19 @@ export class HpackDecoder {
   }
 
   /**
-   * Decodes one whole block.
+   * Decodes one whole block: the bytes from `from` to before `to`.
    * @throws SallyportError `http2_compression`: the table is lost, and the connection with it.
    */
-  decode(block: Buffer): Block {
-    const cursor: Cursor = { block, at: 0 };
+  decode(block: Buffer, from = 0, to: number = block.length): Block {
+    const cursor = this.#cursor;
+    cursor.block = block;
+    cursor.at = from;
+    cursor.end = to;
     let count = 0;
     let malformed: string | undefined;
     let bytes = 0;
     try {
-      while (cursor.at < block.length) {
+      while (cursor.at < to) {
         const first = block[cursor.at]!;
         if ((first & 0xe0) === 0x20) {
           // Section 4.2: a size change is only allowed at the beginning of a block.
@@ -104,7 +111,8 @@ export class HpackDecoder {
       return { fields: { names: namesRead.slice(0, count), values: valuesRead.slice(0, count) }, malformed };
     } finally {
       // A credential must not stay reachable from here.
-      valuesRead.fill('', 0, count);
+      for (let i = 0; i < count; i++) valuesRead[i] = '';
+      cursor.block = noBytes;
     }
   }
 
@@ -170,21 +178,25 @@ function nameOf(raw: string): FieldName | undefined {
 }
 
 interface Cursor {
-  readonly block: Buffer;
+  block: Buffer;
   at: number;
+  /** The block ends before it; other frames may follow. */
+  end: number;
+}
+
+/** @throws SallyportError `http2_compression` at the end of the block. */
+function nextByte(cursor: Cursor): number {
+  if (cursor.at >= cursor.end) throw broken('the block ends in the middle of a number');
+  return cursor.block[cursor.at++]!;
 }
 
 /** Section 5.1. No number here needs more than 2^28, and a longer one is an attack. */
 function readInteger(cursor: Cursor, bits: number): number {
-  const { block } = cursor;
   const mask = (1 << bits) - 1;
-  const first = block[cursor.at++];
-  if (first === undefined) throw broken('the block ends in the middle of a number');
-  let value = first & mask;
+  let value = nextByte(cursor) & mask;
   if (value < mask) return value;
   for (let shift = 0; shift <= 21; shift += 7) {
-    const next = block[cursor.at++];
-    if (next === undefined) throw broken('the block ends in the middle of a number');
+    const next = nextByte(cursor);
     value += (next & 0x7f) << shift;
     if (next < 0x80) return value;
   }
@@ -194,10 +206,10 @@ function readInteger(cursor: Cursor, bits: number): number {
 /** Section 5.2. */
 function readString(cursor: Cursor): string {
   const { block } = cursor;
-  const huffman = (block[cursor.at] ?? 0) >= 0x80;
+  const huffman = cursor.at < cursor.end && block[cursor.at]! >= 0x80;
   const length = readInteger(cursor, 7);
   const end = cursor.at + length;
-  if (end > block.length) throw broken('the block ends in the middle of a string');
+  if (end > cursor.end) throw broken('the block ends in the middle of a string');
   const text = huffman ? decodeHuffman(block, cursor.at, end) : block.toString('latin1', cursor.at, end);
   cursor.at = end;
   return text;

@@ -9,11 +9,11 @@ import { flag, frameType, headerBytes, maxFrameBytes, preface } from './frames.t
 
 /** The frames, in the order in which they arrived. */
 export interface FrameEvents {
-  /** A whole header block; `ends` if nothing follows on its stream. */
-  block(id: number, bytes: Buffer, ends: boolean): void;
+  /** A whole header block, the bytes from `from` to before `to`; `ends` if nothing follows on its stream. */
+  block(id: number, bytes: Buffer, from: number, to: number, ends: boolean): void;
   /** A DATA frame begins; `size` bytes count against both windows, of which `padding` are unused. */
   dataBegins(id: number, size: number, padding: number): void;
-  /** A piece of the frame's payload without padding, as it arrived. */
+  /** A piece of the frame's payload without padding, as it arrived. It may be lent, for the time of the call. */
   data(id: number, chunk: Buffer): void;
   /** The frame is complete; `endsStream` if nothing follows on its stream. */
   dataEnds(id: number, endsStream: boolean): void;
@@ -77,7 +77,7 @@ export class FrameReader {
   }
 
   /**
-   * Reads what has arrived; of bytes that are lent it copies what it keeps, and what it gives out of DATA.
+   * Reads what has arrived; of bytes that are lent it copies what it keeps.
    * @throws SallyportError `http2_*`: the connection cannot continue.
    */
   read(chunk: Buffer, isLent = false): void {
@@ -141,8 +141,12 @@ export class FrameReader {
     const start = at + headerBytes;
     if (type === frameType.data) return this.#beginData(buffer, start, size, flags, id);
     if (buffer.length < start + size) return -1;
-    this.#take(type, flags, id, buffer.subarray(start, start + size));
-    return start + size;
+    const end = start + size;
+    // As nearly all heads are; without an object for the payload.
+    if (type === frameType.headers && (flags & ~flag.endStream) === flag.endHeaders)
+      this.#events.block(id, buffer, start, end, (flags & flag.endStream) !== 0);
+    else this.#take(type, flags, id, buffer.subarray(start, end));
+    return end;
   }
 
   #take(type: number, flags: number, id: number, payload: Buffer): void {
@@ -200,7 +204,7 @@ export class FrameReader {
   #readData(data: OpenData, buffer: Buffer, at: number): number {
     const end = Math.min(buffer.length, at + data.left);
     data.left -= end - at;
-    if (end > at) this.#events.data(data.id, this.#own(buffer.subarray(at, end)));
+    if (end > at) this.#events.data(data.id, buffer.subarray(at, end));
     const skip = data.left > 0 ? 0 : Math.min(buffer.length - end, data.padding);
     data.padding -= skip;
     if (data.left + data.padding === 0) {
@@ -220,7 +224,7 @@ export class FrameReader {
     if (dependsOn >= 0) checkDependency(payload, dependsOn, id);
     const fragment = from + padding === 0 ? payload : payload.subarray(from, payload.length - padding);
     const ends = (flags & flag.endStream) !== 0;
-    if ((flags & flag.endHeaders) !== 0) return this.#events.block(id, fragment, ends);
+    if ((flags & flag.endHeaders) !== 0) return this.#events.block(id, fragment, 0, fragment.length, ends);
     this.headSince ??= performance.now();
     this.#block = { id, ends, parts: [Buffer.from(fragment)], bytes: fragment.length };
   }
@@ -236,7 +240,7 @@ export class FrameReader {
     if ((flags & flag.endHeaders) === 0) return;
     this.#block = undefined;
     this.headSince = undefined;
-    this.#events.block(block.id, Buffer.concat(block.parts), block.ends);
+    this.#events.block(block.id, Buffer.concat(block.parts), 0, block.bytes, block.ends);
   }
 
   #takeSettings(flags: number, id: number, payload: Buffer): void {

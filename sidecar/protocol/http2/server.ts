@@ -12,13 +12,14 @@ import type { SpliceEnd } from '../../exchange/upstream.ts';
 import { Backlog, ExchangeBacklog, stalled, stallMsFor } from '../backlog.ts';
 import { bodyTooLarge, isOverBodyLimit } from '../body-limit.ts';
 import type { ServerPath } from '../http1/server.ts';
+import { owned } from '../lent-reads.ts';
 import { bodyTooSlow, owesBody, Pace, replyTooSlow } from '../pace.ts';
 import { resetSocket } from '../reset.ts';
 import { StreamEnd } from '../stream-end.ts';
 import { Tunnel } from '../tunnel.ts';
-import { Http2Connection, type Http2Owner } from './connection.ts';
+import { Http2Connection, type Http2Owner, sendTrailers } from './connection.ts';
 import { errorCode } from './frames.ts';
-import { readRequest, readTrailers, writeFields, writeReply } from './head.ts';
+import { readRequest, readTrailers, writeReply } from './head.ts';
 import type { Block } from './hpack-decode.ts';
 import type { Ending, Http2Stream, StreamEvents } from './stream.ts';
 
@@ -181,7 +182,7 @@ export class Http2Server implements Speaker, Http2Owner {
   #inFlight(): InFlight[] {
     return [
       ...this.#tunnels,
-      ...[...this.http2.streams()].flatMap(({ events }) => (events instanceof ServerStream ? [events] : [])),
+      ...this.http2.streams().flatMap(({ events }) => (events instanceof ServerStream ? [events] : [])),
     ];
   }
 
@@ -191,6 +192,8 @@ export class Http2Server implements Speaker, Http2Owner {
     void tunnel.closed.then(() => this.#tunnels.delete(tunnel));
   }
 }
+
+const none: readonly Buffer[] = [];
 
 /** What a connection has in flight: exchanges, and the tunnels that they became. */
 interface InFlight {
@@ -207,7 +210,8 @@ class ServerStream implements Downstream, StreamEvents, InFlight {
   #lastActive = coarseNow();
   /** The head has arrived and waits for a body that may have arrived with it. */
   #held = false;
-  #parts: Buffer[] = [];
+  /** What has arrived of the body meanwhile. */
+  #parts: Buffer[] | undefined = undefined;
   #partBytes = 0;
   /** The paces of the arriving body and of what waits for the client's windows; present only while needed. */
   #requestPace: Pace | undefined = undefined;
@@ -343,13 +347,15 @@ class ServerStream implements Downstream, StreamEvents, InFlight {
     if (typeof exchange.framing === 'number') stream.expected = exchange.framing;
     if (ended) return this.#server.path.serve(exchange);
     this.#held = true;
-    this.#server.http2.afterRead(() => this.#release(undefined));
+    this.#server.http2.afterRead(stream);
   }
 
-  data(chunk: Buffer): void {
+  data(lent: Buffer): void {
+    const chunk = owned(lent);
     this.#touch();
     this.#exchange.bytesReceived += chunk.length;
     if (this.#held || this.#becomesTunnel) {
+      this.#parts ??= [];
       this.#parts.push(chunk);
       this.#partBytes += chunk.length;
       hold(chunk.length);
@@ -362,6 +368,10 @@ class ServerStream implements Downstream, StreamEvents, InFlight {
   ended(): void {
     if (this.#held) this.#release(emptyFields);
     else this.#exchange.carrier?.requestEnd(emptyFields);
+  }
+
+  arrived(): void {
+    this.#release(undefined);
   }
 
   #trailers(block: Block, ended: boolean): void {
@@ -398,10 +408,12 @@ class ServerStream implements Downstream, StreamEvents, InFlight {
   }
 
   /** The end of the exchange calls it as well. */
-  #takeParts(): Buffer[] {
+  #takeParts(): readonly Buffer[] {
+    const parts = this.#parts ?? none;
     hold(-this.#partBytes);
     this.#partBytes = 0;
-    return this.#parts.splice(0);
+    this.#parts = undefined;
+    return parts;
   }
 
   drained(): void {
@@ -451,8 +463,7 @@ class ServerStream implements Downstream, StreamEvents, InFlight {
   // -- what is answered --------------------------------------------------------------------------------------------
 
   informational(reply: Reply): void {
-    if (reply.status === 101) return;
-    this.#server.http2.sendHead(this.#stream, (encoder) => writeReply(encoder, reply, undefined), false);
+    if (reply.status !== 101) this.#sendReply(reply, reply.status, undefined, false);
   }
 
   respond(reply: Reply, whole: Buffer | undefined): void {
@@ -461,26 +472,28 @@ class ServerStream implements Downstream, StreamEvents, InFlight {
     this.#touch();
     if (reply.status === 101 || (exchange.method === 'CONNECT' && reply.status < 300)) {
       // RFC 8441 section 5: the upgrade is a plain success here.
-      const accepted = { ...reply, status: reply.status === 101 ? 200 : reply.status };
-      this.#server.http2.sendHead(this.#stream, (encoder) => writeReply(encoder, accepted, undefined), false);
-      return;
+      return this.#sendReply(reply, reply.status === 101 ? 200 : reply.status, undefined, false);
     }
     const bodiless = exchange.method === 'HEAD' || reply.status === 204 || reply.status === 304;
     const declared = bodiless ? reply.declaredLength : typeof reply.framing === 'number' ? reply.framing : undefined;
     // Trailers alone, as gRPC sends them, are not a message of length 0.
     const length = exchange.grpc && whole?.length === 0 ? undefined : declared;
     const ends = bodiless || whole?.length === 0;
-    this.#server.http2.sendHead(
-      this.#stream,
-      (encoder) => writeReply(encoder, reply, reply.status === 204 ? undefined : length),
-      ends && whole !== undefined,
-    );
+    this.#sendReply(reply, reply.status, reply.status === 204 ? undefined : length, ends && whole !== undefined);
     if (whole === undefined) return;
     if (!ends) {
       exchange.bytesSent += whole.length;
       this.#stream.writeWhole(whole);
     }
     this.#finish();
+  }
+
+  #sendReply(reply: Reply, status: number, length: number | undefined, ends: boolean): void {
+    const { http2 } = this.#server;
+    const encoder = http2.beginHead(this.#stream);
+    if (encoder === undefined) return;
+    writeReply(encoder, reply, status, length);
+    http2.sendHead(this.#stream, ends);
   }
 
   write(chunk: Buffer): boolean {
@@ -490,12 +503,7 @@ class ServerStream implements Downstream, StreamEvents, InFlight {
   }
 
   end(trailers: Fields): void {
-    const { http2 } = this.#server;
-    const stream = this.#stream;
-    stream.endWith(() => {
-      if (trailers.names.length === 0) http2.sendEnd(stream);
-      else http2.sendHead(stream, (encoder) => writeFields(encoder, trailers, undefined), true);
-    });
+    sendTrailers(this.#server.http2, this.#stream, trailers);
     this.#finish();
   }
 
@@ -533,7 +541,7 @@ class ServerStream implements Downstream, StreamEvents, InFlight {
     this.#takeParts();
     this.#server.path.finish(this.#exchange);
     const stream = this.#stream;
-    if (!stream.remoteEnded) stream.endWith(() => stream.reset(errorCode.none));
+    if (!stream.remoteEnded) stream.endWithReset(errorCode.none);
   }
 }
 

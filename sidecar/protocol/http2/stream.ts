@@ -1,6 +1,7 @@
 // One stream of an HTTP/2 connection: what it may still send, what waits to be sent, and what its peer may send it.
 
 import { hold, pile } from '../../exchange/held-bytes.ts';
+import { owned } from '../lent-reads.ts';
 import { errorCode } from './frames.ts';
 import type { Block } from './hpack-decode.ts';
 
@@ -11,10 +12,12 @@ export type Ending = 'reset' | 'fault' | 'gone';
 export interface StreamEvents {
   /** A head, an interim head or trailers; `ended` if nothing comes after it. */
   head(block: Block, ended: boolean): void;
-  /** Counts against the stream's window until it is acknowledged. */
+  /** Counts against the stream's window until it is acknowledged. It may be lent until everything that arrived is read. */
   data(chunk: Buffer): void;
   /** The peer has sent its end. */
   ended(): void;
+  /** Everything that arrived with the last frame is read; once for each `afterRead`. */
+  arrived(): void;
   /** There is room for more after write() returned false. */
   drained(): void;
   /** The stream is over before its end: `code` is the wire's, `why` a sentence. */
@@ -51,10 +54,11 @@ export class Http2Stream {
   /** The peer has sent its end. */
   remoteEnded = false;
   headSeen = false;
-  /** The rest of a declared Content-Length; Infinity if none was declared. */
-  expected = Number.POSITIVE_INFINITY;
+  /** The rest of a declared Content-Length; undefined if none was declared. */
+  expected: number | undefined = undefined;
   readonly #connection: StreamOwner;
-  #waiting: Buffer[] = [];
+  /** Present only while something waits: most streams send everything at once. */
+  #waiting: Buffer[] | undefined = undefined;
   #waitingBytes = 0;
   #endAfter: (() => void) | undefined = undefined;
   #paused = false;
@@ -91,9 +95,10 @@ export class Http2Stream {
   /** Sends a piece of the body, or keeps what the windows do not allow. False asks to wait for `drained`. */
   write(chunk: Buffer): boolean {
     if (!this.open) return true;
-    const sent = this.#waiting.length > 0 ? 0 : this.#connection.sendData(this, chunk, false);
+    const sent = this.#waiting !== undefined ? 0 : this.#connection.sendData(this, chunk, false);
     if (sent === chunk.length) return this.#connection.roomy || this.#block();
-    this.#waiting.push(sent === 0 ? chunk : chunk.subarray(sent));
+    this.#waiting ??= [];
+    this.#waiting.push(owned(sent === 0 ? chunk : chunk.subarray(sent)));
     this.#wait(chunk.length - sent);
     return this.#block();
   }
@@ -102,7 +107,7 @@ export class Http2Stream {
   endWith(last: () => void): void {
     if (!this.open) return;
     const before = this.#endAfter;
-    if (this.#waiting.length === 0) last();
+    if (this.#waiting === undefined) last();
     else if (before === undefined) this.#endAfter = last;
     else {
       this.#endAfter = () => {
@@ -112,27 +117,25 @@ export class Http2Stream {
     }
   }
 
+  /** Resets it once everything that waits is sent. */
+  endWithReset(code: number): void {
+    this.endWith(() => this.reset(code));
+  }
+
   /** Sends a whole body, and our end with it. */
   writeWhole(body: Buffer): void {
     const sent = this.#connection.sendData(this, body, true);
-    if (sent === body.length && body.length > 0) return;
+    if (sent < body.length || body.length === 0) this.#writeRest(body, sent);
+  }
+
+  #writeRest(body: Buffer, sent: number): void {
     if (sent < body.length) this.write(body.subarray(sent));
     this.endWith(() => this.#connection.sendEnd(this));
   }
 
   /** Called when a window or the socket has room again. True if nothing waits any more. */
   pump(): boolean {
-    while (this.#waiting.length > 0) {
-      const [chunk] = this.#waiting;
-      const sent = this.#connection.sendData(this, chunk!, false);
-      if (sent < chunk!.length) {
-        if (sent > 0) this.#waiting[0] = chunk!.subarray(sent);
-        this.#wait(-sent);
-        return false;
-      }
-      this.#waiting.shift();
-      this.#wait(-sent);
-    }
+    if (!this.#sendWaiting()) return false;
     const last = this.#endAfter;
     this.#endAfter = undefined;
     last?.();
@@ -143,11 +146,29 @@ export class Http2Stream {
     return true;
   }
 
+  /** True if nothing waits any more. */
+  #sendWaiting(): boolean {
+    const waiting = this.#waiting ?? [];
+    while (waiting.length > 0) {
+      const chunk = waiting[0]!;
+      const sent = this.#connection.sendData(this, chunk, false);
+      this.#wait(-sent);
+      if (sent < chunk.length) {
+        if (sent > 0) waiting[0] = chunk.subarray(sent);
+        return false;
+      }
+      waiting.shift();
+    }
+    this.#waiting = undefined;
+    return true;
+  }
+
   /**
    * Called periodically: copies waiting bytes, so that they retain no more memory than their size. Copying at once
    * would be wasted on bytes that leave at once.
    */
   compact(): void {
+    if (this.#waiting === undefined) return;
     const pieces: Buffer[] = [];
     for (const chunk of this.#waiting) pile(pieces, chunk);
     this.#waiting = pieces;
@@ -173,7 +194,7 @@ export class Http2Stream {
 
   /** The stream is over: drops what waited. */
   dropWaiting(): void {
-    this.#waiting = [];
+    this.#waiting = undefined;
     this.#wait(-this.#waitingBytes);
   }
 
