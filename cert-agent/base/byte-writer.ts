@@ -2,6 +2,7 @@
 // times its size in garbage, and the copy that flattens it costs as much as the write (measured).
 
 import { writeLatin1 } from './latin1.ts';
+import { Views } from './views.ts';
 
 const firstBytes = 4096;
 
@@ -14,6 +15,7 @@ export class ByteWriter {
   bytes = Buffer.alloc(firstBytes);
   /** The length of the text so far, in bytes. */
   length = 0;
+  readonly #views = new Views();
 
   /** Empties it. */
   clear(): this {
@@ -57,10 +59,16 @@ export class ByteWriter {
     this.length = 0;
   }
 
-  /** Empties it; its bytes belong to the caller from now on. */
+  /** The text so far, in the bytes that it was written to. */
+  view(): Buffer {
+    return this.#views.first(this.bytes, this.length);
+  }
+
+  /** Empties it; its bytes belong to who has a view of them, and nothing here refers to them. */
   giveAway(): void {
     this.bytes = Buffer.alloc(firstBytes);
     this.length = 0;
+    this.#views.clear();
   }
 
   /** The text as a string of one piece. */

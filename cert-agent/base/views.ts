@@ -18,4 +18,9 @@ export class Views {
     this.#views[at] = made;
     return made;
   }
+
+  /** Forgets all: a view keeps its buffer in memory, with all that is in it. */
+  clear(): void {
+    this.#views.fill(undefined);
+  }
 }

@@ -4,13 +4,11 @@
 import type { Socket } from 'node:net';
 import { ByteWriter } from '../../../cert-agent/base/byte-writer.ts';
 import { STATUS_CODES } from '../../../cert-agent/base/http.ts';
-import { Views } from '../../../cert-agent/base/views.ts';
 import { type Call, type Fields, type Framing, isEndToEnd, type Reply } from '../../exchange/message.ts';
 import { encryptsAtOnce, owned } from '../lent-reads.ts';
 
 /** The head in the making: one at a time, since each is written before anything else happens. */
 const out = new ByteWriter();
-const views = new Views();
 
 /** The request head for an upstream; valid until the next head is printed. */
 export function printRequest(call: Call, fields: Fields = call.fields): ByteWriter {
@@ -107,7 +105,7 @@ function isIdle(socket: Socket): boolean {
  */
 function writeAtOnce(socket: Socket, head: ByteWriter): boolean {
   const isEncrypted = encryptsAtOnce(socket);
-  const more = socket.write(views.first(head.bytes, head.length));
+  const more = socket.write(head.view());
   if (isEncrypted || socket.writableLength === 0) head.wipe();
   else head.giveAway();
   return more;
@@ -116,7 +114,7 @@ function writeAtOnce(socket: Socket, head: ByteWriter): boolean {
 /** The head in bytes of its own: a socket may keep them for a while. */
 function takeCopy(head: ByteWriter): Buffer {
   const own = Buffer.allocUnsafe(head.length);
-  own.set(views.first(head.bytes, head.length));
+  own.set(head.view());
   head.wipe();
   return own;
 }
