@@ -92,10 +92,10 @@ export class Ledger {
     let isNew = false;
     const rank = ([name, bytes]: readonly [string, number]): number => bytes + (this.gaveWay(name) ? 0.5 : 0);
     for (const [namespace, bytes] of [...sizes].sort((a, b) => rank(a) - rank(b))) {
-      // Beyond its own bound it is closed already, and is back as soon as it has less.
-      if (namespace === '' || bytes > namespaceBytes) continue;
+      if (namespace === '') continue;
       const largeWith = large + (isLittle(bytes) ? 0 : bytes);
-      if (sum + bytes <= totalBytes && largeWith <= shareForAll * totalBytes) {
+      // Beyond its own bound it is closed anyway: what is kept of it would be room that others need.
+      if (bytes <= namespaceBytes && sum + bytes <= totalBytes && largeWith <= shareForAll * totalBytes) {
         [sum, large] = [sum + bytes, largeWith];
         this.#gaveWay.delete(namespace);
       } else if (!this.gaveWay(namespace)) {

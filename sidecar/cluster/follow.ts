@@ -42,6 +42,8 @@ export interface FollowEvents {
   changed(): void;
   /** A try failed: `trouble` is set. */
   failed(): void;
+  /** There is no list at the version that was asked for, and there will be none. */
+  refused(): void;
   /** It was listed, or another look has proved that it is absent. */
   settled(): void;
   /** `trouble` is over: the objects are those of the API server. */
@@ -79,6 +81,9 @@ const absencesNeeded = 2;
 
 /** We may not watch it, or nobody may. */
 const unwatchable: ReadonlySet<number> = new Set([403, 405]);
+
+/** An answer that says nothing of the version of a list: it is asked for again. */
+const keepsRound: ReadonlySet<number> = new Set([401, 403, 429, 500, 502, 503]);
 
 /** Who we are, and how busy the API server is: after these a watch goes on from its version. */
 const keepsVersion: ReadonlySet<number> = new Set([401, 403, 429, 500, 503]);
@@ -580,12 +585,15 @@ export class Follower {
   #failed(result: Refused | number | undefined): number | undefined {
     if (typeof result !== 'object') return result;
     const { error, isGone: mustList, status = 0, retryAfterMs = 0 } = result;
+    const isSilent = status === 0 && error.code === 'kubernetes_unavailable';
+    if (!this.#isWatching && !isSilent && !keepsRound.has(status) && this.#unproven() !== undefined)
+      this.#events.refused();
     const { firstWaitMs, longestWaitMs } = this.#times;
     // Of many gateways that lost the API server, not all come back at once.
     const tries = this.#count(status > 0);
     const pauseMs = Math.min(longestWaitMs, firstWaitMs * 2 ** tries) * (0.5 + Math.random() / 2);
     this.#failures = Math.min(tries + 1, 16);
-    this.#isAway = status === 0 && error.code === 'kubernetes_unavailable';
+    this.#isAway = isSilent;
     // The first 410 is the ordinary end of an old version.
     if (mustList && this.#failures === 1) return undefined;
     // Its events and those of other kinds may come in any order now: a list brings it up to date at once.

@@ -115,6 +115,10 @@ export class ClusterStore {
   /** Documents changed since the last proof began. */
   #isDirty = true;
   #proving: Proving | undefined = undefined;
+  /** The proofs in a row that were given up. */
+  #givenUp = 0;
+  /** performance.now() of the first change that is not in force. */
+  #changedAt: number | undefined = performance.now();
   /** performance.now() from which on the next documents are proven, and what waits for it. */
   #nextProofAt = 0;
   #proofTimer: NodeJS.Timeout | undefined = undefined;
@@ -144,10 +148,8 @@ export class ClusterStore {
         const follower: Follower = new Follower(kind, namespace, this.client, all, this.#ledger, {
           changed: () => this.#changed(follower),
           settled: () => this.#settled(),
-          failed: () => {
-            if (kind.isData !== true) this.#giveUp();
-            this.#sayTrouble(follower);
-          },
+          failed: () => this.#sayTrouble(follower),
+          refused: () => this.#giveUp(),
           unread: (version) => this.#sayUnread(follower, version),
           exceeded: (name) => this.#sayExceeded(follower, name, all),
           tooMuch: (object) => this.#sayTooMuch(follower, object),
@@ -188,9 +190,8 @@ export class ClusterStore {
    * an event is only the reason to look: all kinds are listed at one version, and what there was then is in force.
    */
   #takeUp(): void {
-    if (this.#blind() !== undefined) return this.#giveUp();
     if (this.#proving === undefined) {
-      if (!this.#isDirty || this.#mustWait()) return;
+      if (!this.#isDirty || this.#blind() !== undefined || this.#mustWait()) return;
       this.#isDirty = false;
       const leader = this.#followers.find(({ kind, isListed }) => kind.isData !== true && isListed);
       this.#proving = { at: performance.now(), leader, first: { version: undefined }, rest: undefined };
@@ -207,11 +208,17 @@ export class ClusterStore {
     if (this.#isDirty) this.#mustWait();
   }
 
-  /** A proof that is under way is none once a kind could not be read. */
+  /**
+   * The version cannot be listed: of all kinds there will be none at it. What was proven stays true as long as it takes,
+   * so a kind that does not answer for a while is waited for instead.
+   */
   #giveUp(): void {
     if (this.#proving === undefined) return;
     [this.#proving, this.#isDirty] = [undefined, true];
+    const { proofMs, longestWaitMs } = this.#times;
+    this.#nextProofAt = performance.now() + Math.min(longestWaitMs, proofMs * 2 ** Math.min(this.#givenUp++, 16));
     for (const one of this.#followers) one.prove(undefined);
+    this.#mustWait();
   }
 
   /** Asks for the lists of the other kinds, once there is a version. */
@@ -231,6 +238,8 @@ export class ClusterStore {
     this.client.isEarly = false;
     [this.#documents, this.#isStale] = [documents, true];
     this.#mentions.update(documents);
+    this.#givenUp = 0;
+    this.#changedAt = this.#isDirty ? proving.at : undefined;
   }
 
   /** True if it is too soon for the next proof. They cost the API server as little however fast documents change. */
@@ -381,7 +390,10 @@ export class ClusterStore {
 
   #changed({ kind }: Follower): void {
     if (kind.isData === true) this.#dataChanged();
-    else this.#isDirty = true;
+    else {
+      this.#isDirty = true;
+      this.#changedAt ??= performance.now();
+    }
     if (!this.#isComplete()) return;
     // For the first time there is nothing to gather.
     if (this.#documents === undefined) this.#takeUp();
@@ -477,15 +489,17 @@ export class ClusterStore {
     );
   }
 
-  /** A list may take long, or have many pages. */
-  #sayWaiting(): void {
+  /** For how long the oldest change of documents waits, in milliseconds; 0 if none does. */
+  get waitsMs(): number {
+    return this.#changedAt === undefined ? 0 : performance.now() - this.#changedAt;
+  }
+
+  /** That changed documents wait for too long, and for what; undefined if they do not. */
+  get worry(): string | undefined {
+    if (this.waitsMs < this.#times.reminderMs) return undefined;
     const late = this.#unproven();
-    const waitedMs = performance.now() - (this.#proving?.at ?? Number.POSITIVE_INFINITY);
-    if (late === undefined || waitedMs < this.#times.reminderMs) return;
-    this.#log.warn(
-      { code: 'kubernetes_unavailable', kind: late.kind.kind },
-      `changed documents have waited for ${Math.round(waitedMs / 1000)} s for the list of ${titleOf(late)}`,
-    );
+    const what = late === undefined ? 'lists of all kinds at one version' : `the list of ${titleOf(late)}`;
+    return `changed documents have waited for ${Math.round(this.waitsMs / 1000)} s for ${what}`;
   }
 
   #remind(): void {
@@ -496,7 +510,7 @@ export class ClusterStore {
       this.#ledger.letBack(sizes, this.#times);
     }
     for (const one of this.#followers) if (one.exceeded.size > 0) one.lookNow();
-    this.#sayWaiting();
+    if (this.worry !== undefined) this.#log.error({ code: 'kubernetes_unavailable' }, this.worry);
     this.#saidTooMuch.clear();
     const behind = this.#followers.filter(({ trouble }) => trouble !== undefined);
     if (behind.length === 0) return;

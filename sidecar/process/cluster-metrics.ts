@@ -22,6 +22,11 @@ export function registerClusterMetrics(registry: Registry, store: ClusterStore):
         help: 'For how long the objects of each kind have not been followed; 0 while they are.',
         read: () => each(({ ageMs }) => ageMs / 1000),
       },
+      {
+        ...{ type: 'gauge', name: 'sallyport_kubernetes_waiting_seconds', labels: [] },
+        help: 'For how long the oldest change of documents has not been in force; 0 if there is none.',
+        read: () => [[{}, store.waitsMs / 1000]],
+      },
     ],
     store,
   );

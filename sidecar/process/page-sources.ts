@@ -148,6 +148,7 @@ function worriesOf(store: ClusterStore): string[] {
         ({ kind, namespace, since, message, holdsUp }) =>
           `${kind}${namespace === null ? '' : ` of namespace ${namespace}`} is not followed since ${since}, so ${holdsUp} stay as they are: ${message}`,
       ),
+    ...(store.worry === undefined ? [] : [store.worry]),
     ...Array.from(store.closed(), ([namespace, why]) => `no document of namespace ${namespace} is in force: ${why}`),
   ];
 }

@@ -3,7 +3,7 @@
 
 import t, { type Test } from 'tap';
 import type { ClusterStore } from '../../sidecar/cluster/store.ts';
-import type { Any, FakeApiServer } from '../fixtures/api-server.ts';
+import { type Any, type ApiCall, type FakeApiServer, failure } from '../fixtures/api-server.ts';
 import { until } from '../fixtures/process.ts';
 import { denyFor, followStore, holdEvents, namesIn, routeIn, startFilled } from '../fixtures/watched.ts';
 
@@ -57,4 +57,55 @@ t.test('a policy that could not be read, and goes after its route, leaves it clo
   await neverOpen(t, store, 't', after(30), 'some proofs');
   while (events.release());
   t.notOk(has(store, 'HTTPRoute t'));
+});
+
+const isExact = ({ path, query }: ApiCall, plural: string): boolean =>
+  path.endsWith(`/${plural}`) && query.get('resourceVersionMatch') === 'Exact';
+
+t.test('a list that is refused for a moment is asked for again at its version, and no other is', async (t) => {
+  const api = await startFilled(t);
+  const store = await follow(t, api);
+  await until(() => api.watches() >= 14 || undefined, 'the watches');
+  const refused = new Set<string>();
+  const versions = new Set<string | null>();
+  api.intercept = (call, response) => {
+    if (call.query.get('resourceVersionMatch') !== 'Exact') return false;
+    versions.add(call.query.get('resourceVersion'));
+    if (refused.has(call.path)) return false;
+    refused.add(call.path);
+    // A newer version, for those who begin anew.
+    api.put({ apiVersion: 'v1', kind: 'ConfigMap', metadata: { name: `c-${refused.size}`, namespace: 'team' } });
+    failure(response, refused.size % 2 === 0 ? 429 : 503, 'TooManyRequests', 'later');
+    return true;
+  };
+  api.put(denyFor('shop', 'r'));
+  await until(() => has(store, 'SecurityPolicy deny-r') || undefined, 'the policy');
+  t.ok(refused.size >= 10, `${refused.size} kinds`);
+  t.equal(versions.size, 1, 'in one proof');
+});
+
+t.test('lists at a version that are always refused are asked for more and more seldom, and named', async (t) => {
+  const api = await startFilled(t);
+  const lines: Any[] = [];
+  const store = await followStore(t, api, {
+    lines,
+    times: { proofMs: 50, longestWaitMs: 60_000, firstWaitMs: 20, reminderMs: 1000 },
+  });
+  await until(() => api.watches() >= 14 || undefined, 'the watches');
+  let tries = 0;
+  api.intercept = (call, response) => {
+    if (!isExact(call, 'services')) return false;
+    tries++;
+    failure(response, 504, 'Timeout', 'Too large resource version');
+    return true;
+  };
+  api.put(denyFor('shop', 'r'));
+  await until(() => lines.some(({ msg }) => /^changed documents have waited for/.test(msg)) || undefined, 'the log');
+  t.match(store.worry, /^changed documents have waited for \d+ s for/);
+  t.ok(store.waitsMs >= 1000);
+  t.ok(tries <= 7, `${tries} tries`);
+  t.notOk(has(store, 'SecurityPolicy deny-r'));
+  api.intercept = undefined;
+  await until(() => has(store, 'SecurityPolicy deny-r') || undefined, 'the policy');
+  t.equal(store.waitsMs, 0);
 });

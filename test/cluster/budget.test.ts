@@ -167,6 +167,21 @@ t.test('who came first does not decide which namespaces have room', async (t) =>
   t.strictSame([ledger.gaveWay('small'), ledger.gaveWay('grows')], [true, false], 'beside what all need');
 });
 
+t.test('of a namespace beyond its own bound nothing is kept', async (t) => {
+  const ledger = new Ledger();
+  const bounds = { namespaceBytes: 2 * megabyte, totalBytes: 8 * megabyte };
+  const asked: string[] = [];
+  ledger.onGiveWay = () => asked.push('again');
+  ledger.letBack(sizes({ x: 2.25, y: 2.25, z: 2.25, victim: 1.9 }), bounds);
+  t.strictSame(
+    ['x', 'y', 'z', 'victim'].map((one) => ledger.gaveWay(one)),
+    [true, true, true, false],
+  );
+  t.strictSame(asked, ['again'], 'what they have is dropped');
+  ledger.letBack(sizes({ x: 1.9, y: 2.25, z: 2.25, victim: 1.9 }), bounds);
+  t.notOk(ledger.gaveWay('x'), 'it is back once it has less');
+});
+
 t.test('what has no namespace never gives way', async (t) => {
   const ledger = new Ledger();
   const budget = new Budget(eight, ledger);

@@ -173,7 +173,7 @@ function rewrite(bytes: Buffer): Buffer | undefined {
   if (exchange.webSocket) return undefined;
   const encoder = new HpackEncoder();
   encoder.begin();
-  writeRequest(encoder, { ...exchange, clientCert: undefined, requestId: undefined }, 'https');
+  writeRequest(encoder, { ...exchange, clientCert: undefined, requestId: undefined }, exchange.fields, 'https');
   return Buffer.from(encoder.bytes.subarray(0, encoder.length));
 }
 

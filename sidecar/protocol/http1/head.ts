@@ -97,7 +97,8 @@ export function readRequestLine(line: string, start: RequestStart): void {
 
 function methodOf(text: string, end: number): string {
   for (const one of usualMethods) if (one.length === end && text.startsWith(one)) return one;
-  return text.slice(0, end);
+  // A slice would keep the whole line for as long as the method is kept, with what its query holds.
+  return Buffer.from(text.slice(0, end), 'latin1').toString('latin1');
 }
 
 const seenStatusLines = new SeenBytes<StatusLine>();

@@ -189,6 +189,8 @@ class ClientStream implements UpstreamConnection, StreamEvents {
   // -- the request -------------------------------------------------------------------------------------------------
 
   send(call: Call, whole: Buffer | undefined, events: UpstreamEvents): void {
+    // What they need may be refused, a token for example: before the stream is open and the encoder's table has changed.
+    const { fields } = call;
     this.#events = events;
     this.#method = call.method;
     this.#begun = this.#client.open();
@@ -202,7 +204,7 @@ class ClientStream implements UpstreamConnection, StreamEvents {
     const ends = call.framing === 0 && !call.webSocket;
     const encoder = this.#client.http2.beginHead(this.#stream);
     if (encoder === undefined) return;
-    writeRequest(encoder, call, this.secure ? 'https' : 'http');
+    writeRequest(encoder, call, fields, this.secure ? 'https' : 'http');
     this.#client.http2.sendHead(this.#stream, ends);
     if (whole !== undefined && !ends) this.#stream.writeWhole(whole);
   }

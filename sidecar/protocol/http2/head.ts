@@ -119,14 +119,13 @@ function readRequestFields(exchange: Exchange, authority: string | undefined): v
   exchange.authority = authority ?? host ?? '';
 }
 
-/** Writes the head of a request to an upstream. */
-export function writeRequest(encoder: HpackEncoder, call: Call, scheme: 'http' | 'https'): void {
+/** Writes the head of a request to an upstream. `fields` are those of `call`, made before: from here on nothing may throw. */
+export function writeRequest(encoder: HpackEncoder, call: Call, fields: Fields, scheme: 'http' | 'https'): void {
   encoder.add(pseudo.method, call.webSocket ? 'CONNECT' : call.method);
   if (call.webSocket) encoder.add(pseudo.protocol, 'websocket');
   encoder.add(pseudo.scheme, scheme);
   encoder.add(pseudo.authority, call.authority);
   encoder.add(pseudo.path, call.path);
-  const { fields } = call;
   writeFields(encoder, fields, call.hopFields);
   if (call.clientCert !== undefined) encoder.add(clientCertName, call.clientCert);
   if (call.requestId !== undefined) encoder.add(requestIdName, call.requestId);
