@@ -8,13 +8,17 @@ import { connect, createServer, type Socket } from 'node:net';
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import t from 'tap';
+import { SallyportError } from '../../cert-agent/base/errors.ts';
 import { LiveCell } from '../../cert-agent/base/live.ts';
 import { Connection, ConnectionTable, type Holder, type Speaker } from '../../sidecar/connection.ts';
 import type { PortRules } from '../../sidecar/exchange/exchange.ts';
 import { heldBytes, hold, holdSocket, measureSockets, pile } from '../../sidecar/exchange/held-bytes.ts';
 import { Backlog } from '../../sidecar/protocol/backlog.ts';
 import { Http2Connection } from '../../sidecar/protocol/http2/connection.ts';
-import { FakeSocket } from '../fixtures/codec.ts';
+import { Http2Server } from '../../sidecar/protocol/http2/server.ts';
+import { refuse } from '../../sidecar/respond.ts';
+import { FakeSocket, limits } from '../fixtures/codec.ts';
+import { frame, get as getBlock, hello } from '../fixtures/http2-raw.ts';
 import { exchangeBytes, type Mesh, startMesh } from '../fixtures/mesh.ts';
 import { type Owner, until } from '../fixtures/process.ts';
 
@@ -145,6 +149,37 @@ t.test('the count equals the memory that is held', async (t) => {
     }, 'the reads to be gone');
     stream.reset();
     t.equal(heldBytes(), before);
+  });
+  await t.test('what comes for a tunnel that was refused is not held', async (t) => {
+    for (const head of [
+      { ':method': 'CONNECT', ':protocol': 'websocket' },
+      { ':method': 'CONNECT', ':path': undefined, ':scheme': undefined },
+    ]) {
+      const socket = new FakeSocket();
+      const rules = { limits, direction: 'inbound', protocol: 'http' } as unknown as PortRules;
+      const connection = new Connection(socket as unknown as Socket, { key: 'test', rules: new LiveCell(rules) });
+      connection.speaker = new Http2Server(connection, {
+        draining: () => false,
+        refusalOf: () => undefined,
+        finish: (exchange) => {
+          exchange.finished = true;
+        },
+        refuse,
+        serve: (exchange) => refuse(exchange, new SallyportError('policy_denied', 'no')),
+      });
+      const before = heldBytes();
+      // The body of the refusal waits for a window.
+      const noWindow = frame(4, 0, 0, [0, 4, 0, 0, 0, 0]);
+      socket.emit('data', Buffer.concat([hello, noWindow]));
+      for (let id = 1; id < 20; id += 2) {
+        const data = Array.from({ length: 4 }, () => frame(0, 0, id, Buffer.alloc(16_000)));
+        socket.emit('data', Buffer.concat([frame(1, 4, id, getBlock(head)), ...data]));
+        socket.emit('data', frame(8, 0, id, [0, 0, 3, 232]));
+      }
+      socket.destroy();
+      await once(socket, 'close');
+      t.equal(heldBytes(), before);
+    }
   });
   await t.test('bytes that an upstream has sent and the client has not read are counted', async (t) => {
     measureSockets();

@@ -351,6 +351,8 @@ class ServerStream implements Downstream, StreamEvents, InFlight {
   }
 
   data(lent: Buffer): void {
+    // It is answered, and only its response waits: nobody would take what is held, nor count it off again.
+    if (this.#exchange.finished) return;
     const chunk = owned(lent);
     this.#touch();
     this.#exchange.bytesReceived += chunk.length;
