@@ -4,7 +4,7 @@
 import { asSallyportError, type SallyportError } from '../cert-agent/base/errors.ts';
 import { addReplyFields, leaving, noBody, respondOwn, withReplyFields } from './exchange/answer.ts';
 import { end, fail } from './exchange/decision.ts';
-import type { Denial } from './exchange/ends.ts';
+import type { Denial, Holding } from './exchange/ends.ts';
 import type { Exchange, Phases } from './exchange/exchange.ts';
 import { filterFields } from './exchange/fields.ts';
 import { emptyFields, type Fields, fieldName, type Reply } from './exchange/message.ts';
@@ -55,6 +55,13 @@ function received(exchange: Exchange, reply: Reply, phases: Phases): Reply {
   return changed;
 }
 
+/** What was held of the body for a step that waited is passed on to nobody: it must not count as held for ever. */
+function dropHeld(exchange: Exchange): void {
+  const { carrier } = exchange;
+  exchange.carrier = undefined;
+  if (carrier !== undefined && 'drop' in carrier) (carrier as Holding).drop();
+}
+
 /** Ends the exchange with an error: by a response if none has begun, else by a cut that cannot look complete. */
 export function refuse(exchange: Exchange, thrown: unknown): void {
   if (exchange.finished) return;
@@ -63,7 +70,7 @@ export function refuse(exchange: Exchange, thrown: unknown): void {
   // Policies and authorizers set details that the table cannot know.
   const isDecided = error.code === 'policy_denied' || exchange.denial !== undefined;
   fail(exchange, error, isDecided ? exchange.details : row.details);
-  exchange.carrier = undefined;
+  dropHeld(exchange);
   if (exchange.responded) {
     exchange.downstream.abort();
     return;

@@ -63,10 +63,11 @@ Examples:
 async function runInspect(given: string | undefined, flags: InspectFlags): Promise<number> {
   const { inspectChain } = await import('../../cert-agent/identity/inspect.ts');
   const what = given ?? flags.config;
-  if (what === undefined || (given !== undefined && flags.config !== undefined))
+  if (what === undefined)
     throw new SallyportError('usage', 'give what to inspect, or --config', {
       hint: 'a PEM file, - for standard input, an agent’s directory, host:port or http://host:port',
     });
+  if (flags.config !== undefined) refuseBeside(given, flags);
   const sight = await (given === undefined ? lookAtConfigured(what) : look(given, flags));
   const wanted = await readWanted(flags, sight);
   const as = flags.as === undefined ? {} : { as: flags.as };
@@ -106,6 +107,14 @@ async function look(what: string, flags: InspectFlags): Promise<Sight> {
     });
   }
   return places.lookAtPeer(address, await readClientSvid(flags));
+}
+
+/** A configuration has everything that its SVID is judged by. @throws SallyportError `usage`. */
+function refuseBeside(given: string | undefined, { svid, key, dir, bundle }: InspectFlags): void {
+  const beside = Object.entries({ '--svid': svid, '--key': key, '--dir': dir, '--bundle': bundle });
+  const other = given === undefined ? beside.find(([, value]) => value !== undefined)?.[0] : `'${harmless(given)}'`;
+  if (other === undefined) return;
+  throw new SallyportError('usage', `--config says what to inspect: not with ${other}`);
 }
 
 /** The SVID that a sidecar or gateway presents. @throws SallyportError if it has none, as `lookAtFiles` too. */

@@ -41,9 +41,13 @@ async function runWhy(given: string | undefined, flags: WhyFlags): Promise<numbe
     import('./explanation.ts'),
   ]);
   if ((given === undefined) !== (flags.last === true))
-    throw new SallyportError('usage', 'give the id of a decision, or --last', {
-      hint: 'the id is decision_id of the access log',
-    });
+    throw new SallyportError(
+      'usage',
+      `give the id of a decision, or --last${given === undefined ? '' : ', not both'}`,
+      {
+        hint: 'the id is decision_id of the access log',
+      },
+    );
   const admin = await findAdmin(flags);
   const id = given ?? (await lastRefusal(admin));
   const page = admin.page(`/why/${encodeURIComponent(id)}`);

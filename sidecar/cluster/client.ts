@@ -22,11 +22,15 @@ export interface ClientTimes {
 /** What the API server answered. `value` is undefined if that was no JSON. */
 export interface Answer {
   readonly status: number;
+  /** What the JSON says; a short text that is none as it is. */
   readonly value: unknown;
   readonly bytes: number;
   /** From `Retry-After`, milliseconds. */
   readonly retryAfterMs: number | undefined;
 }
+
+/** A page of an error, in characters. */
+const shortText = 100;
 
 /** A watch: its lines, or why there are none. */
 export type Stream = Answer | { readonly lines: AsyncIterable<string | CutEvent> };
@@ -175,9 +179,10 @@ export class ApiClient {
       throw error instanceof TooLarge ? error : unanswered(error);
     }
     const after = Number(response.headers['retry-after']);
+    const text = Buffer.concat(parts).toString('utf8');
     return {
       status: response.statusCode,
-      value: parsed(Buffer.concat(parts).toString('utf8')),
+      value: parsed(text) ?? (text.length < shortText ? text : undefined),
       bytes,
       retryAfterMs: Number.isFinite(after) && after > 0 ? after * 1000 : undefined,
     };

@@ -20,9 +20,7 @@ export interface Refused {
   readonly error: SallyportError;
   /** The version asked for is too old (HTTP 410): list again. */
   readonly isGone?: true;
-  /**
-   * There is no such kind, says the API server itself (HTTP 404 with a Status): a proxy before it answers 404, too.
-   */
+  /** There is no such kind, says the API server itself: a proxy before it answers HTTP 404, too, but not as it does. */
   readonly isDenied?: true;
   /** Of HTTP, or of the Status of an ERROR event. */
   readonly status?: number;
@@ -113,8 +111,10 @@ async function listPages(
     const { resourceVersion, continue: more = '' } = treeOf(metadata);
     if (typeof resourceVersion !== 'string' || resourceVersion === '' || typeof more !== 'string')
       throw invalid(asked, 'it has no resourceVersion');
-    if (atVersion !== undefined && resourceVersion !== atVersion)
-      throw invalid(asked, `it is of version ${resourceVersion.slice(0, 40)}, and not ${atVersion}`);
+    // Of other pages too: a list of several versions was never true.
+    atVersion ??= resourceVersion;
+    if (resourceVersion !== atVersion)
+      throw invalid(asked, `it is of version ${resourceVersion.slice(0, 40)}, and not ${atVersion.slice(0, 40)}`);
     if (more === '') return { objects, resourceVersion, budget };
     if (more.length > maxTokenLength || seen.has(more)) throw invalid(asked, 'its pages have no end');
     seen.add(more);
@@ -191,8 +191,13 @@ export function refusalOf(
     error,
     retryAfterMs: retryAfterMs ?? fromStatus,
     status,
-    ...(status === 404 && treeOf(value)['kind'] === 'Status' && { isDenied: true }),
+    ...(status === 404 && isNoKind(value) && { isDenied: true }),
   };
+}
+
+/** A group that is built in answers with a Status. Where no CRD has made the path, there is only the page of Go. */
+function isNoKind(value: unknown): boolean {
+  return treeOf(value)['kind'] === 'Status' || value === '404 page not found\n';
 }
 
 /** HTTP 410, or the Status of an ERROR event that says so. */

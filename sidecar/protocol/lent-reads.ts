@@ -75,8 +75,11 @@ export class LentReads {
       return true;
     }
     // In order behind what waits there, and where others may take it.
-    if (this.#isStopped || socket.readableLength > 0 || socket.isPaused())
-      return socket.push(keepLent(buffer.subarray(0, length)));
+    if (this.#isStopped || socket.readableLength > 0 || socket.isPaused()) {
+      const own = keepLent(buffer.subarray(0, length));
+      buffer.fill(0, 0, length);
+      return socket.push(own);
+    }
     isLent = true;
     try {
       this.#take(views.first(buffer, length), true);

@@ -13,11 +13,13 @@ import { LiveCell } from '../../cert-agent/base/live.ts';
 import { Connection, ConnectionTable, type Holder, type Speaker } from '../../sidecar/connection.ts';
 import type { PortRules } from '../../sidecar/exchange/exchange.ts';
 import { heldBytes, hold, holdSocket, measureSockets, pile } from '../../sidecar/exchange/held-bytes.ts';
+import { HeldBody } from '../../sidecar/hold-body.ts';
 import { Backlog } from '../../sidecar/protocol/backlog.ts';
 import { Http2Connection } from '../../sidecar/protocol/http2/connection.ts';
 import { Http2Server } from '../../sidecar/protocol/http2/server.ts';
 import { refuse } from '../../sidecar/respond.ts';
 import { FakeSocket, limits } from '../fixtures/codec.ts';
+import { createExchange } from '../fixtures/exchange.ts';
 import { frame, get as getBlock, hello } from '../fixtures/http2-raw.ts';
 import { exchangeBytes, type Mesh, startMesh } from '../fixtures/mesh.ts';
 import { type Owner, until } from '../fixtures/process.ts';
@@ -149,6 +151,19 @@ t.test('the count equals the memory that is held', async (t) => {
     }, 'the reads to be gone');
     stream.reset();
     t.equal(heldBytes(), before);
+  });
+  await t.test('a body that waited for a step is not held after its refusal, however late that comes', async (t) => {
+    const before = heldBytes();
+    const { exchange, sent } = createExchange();
+    const held = new HeldBody(exchange);
+    exchange.carrier = held;
+    held.requestData(Buffer.alloc(1000));
+    t.equal(heldBytes(), before + 1000);
+    refuse(exchange, new SallyportError('policy_denied', 'no'));
+    t.equal(sent.replies.length, 1);
+    t.equal(heldBytes(), before);
+    held.drop();
+    t.equal(heldBytes(), before, 'once');
   });
   await t.test('what comes for a tunnel that was refused is not held', async (t) => {
     for (const head of [

@@ -145,7 +145,8 @@ t.test('wrong usage and unreadable files exit with 2, what does not respond with
   mkdirSync(join(directory, 'empty'));
   const cases = [
     { args: [], code: 2, says: 'give what to inspect, or --config [usage]' },
-    { args: ['-', '--config', garbage], code: 2, says: 'give what to inspect, or --config [usage]' },
+    { args: ['-', '--config', garbage], code: 2, says: "--config says what to inspect: not with '-' [usage]" },
+    { args: ['--config', garbage, '--svid', garbage], code: 2, says: 'not with --svid [usage]' },
     { args: ['no/such/file'], code: 2, says: "'no/such/file' is not a file, a directory or an address [usage]" },
     { args: [garbage], code: 2, says: `${garbage} contains no certificate [certificate_unreadable]` },
     { args: [join(directory, 'empty')], code: 2, says: 'svid.pem does not exist [config_unreadable]' },

@@ -16,6 +16,7 @@ import { audience } from '../fixtures/cluster.ts';
 import { type Any, documentsOf, options, workloadsText } from '../fixtures/kube.ts';
 import { freePort, type Owner, startSallyport, tempDir, until } from '../fixtures/process.ts';
 import { noApiServer, type RealApiServer, startApiServer } from '../fixtures/real-api-server.ts';
+import { denyFor, namesIn, routeIn, startStore } from '../fixtures/watched.ts';
 
 const service = 'sallyport-webhook.sallyport-system.svc';
 
@@ -25,6 +26,7 @@ t.test('a real API server', { skip: noApiServer, timeout: 180_000 }, async (t) =
   await t.test('takes every injected pod at the restricted level', (t) => takesInjected(t, server));
   await t.test('makes tokens that the CA verifies', (t) => makesTokens(t, server));
   await t.test('calls the webhook', (t) => callsWebhook(t, server));
+  await t.test('is followed by a gateway, with and without the CRDs of policies', (t) => isFollowed(t, server));
 });
 
 async function takesManifests(t: Any, { kubectl, get }: RealApiServer): Promise<void> {
@@ -263,4 +265,64 @@ async function webhookToken({ get }: RealApiServer): Promise<string> {
   const { name, uid } = JSON.parse(await get(['create', '-o', 'json', '-f', '-'], text)).metadata;
   const bound = ['--bound-object-kind=Pod', `--bound-object-name=${name}`, `--bound-object-uid=${uid}`];
   return get([...of, 'create', 'token', 'sallyport-webhook', `--audience=${audience}`, ...bound]);
+}
+
+/** A CRD that takes everything. */
+const crdOf = (group: string, version: string, kind: string, plural: string, scope = 'Namespaced'): Any => ({
+  ...{ apiVersion: 'apiextensions.k8s.io/v1', kind: 'CustomResourceDefinition' },
+  metadata: {
+    name: `${plural}.${group}`,
+    annotations: { 'api-approved.kubernetes.io': 'unapproved, for a test' },
+  },
+  spec: {
+    ...{ group, scope, names: { kind, plural, singular: kind.toLowerCase(), listKind: `${kind}List` } },
+    versions: [
+      {
+        ...{ name: version, served: true, storage: true, subresources: { status: {} } },
+        schema: { openAPIV3Schema: { type: 'object', 'x-kubernetes-preserve-unknown-fields': true } },
+      },
+    ],
+  },
+});
+
+async function isFollowed(t: Any, { url, caFile, get, tokenFileOf }: RealApiServer): Promise<void> {
+  const apply = (...objects: readonly Any[]): Promise<string> =>
+    get(['apply', '-f', '-'], JSON.stringify({ apiVersion: 'v1', kind: 'List', items: objects }));
+  const gateways = 'gateway.networking.k8s.io';
+  await apply(
+    crdOf(gateways, 'v1', 'GatewayClass', 'gatewayclasses', 'Cluster'),
+    crdOf(gateways, 'v1', 'Gateway', 'gateways'),
+    crdOf(gateways, 'v1', 'HTTPRoute', 'httproutes'),
+    crdOf(gateways, 'v1', 'ReferenceGrant', 'referencegrants'),
+  );
+  await get(['-n', 'shop', 'create', 'serviceaccount', 'gateway']);
+  await get([
+    'create',
+    'clusterrolebinding',
+    'gateway',
+    '--clusterrole=cluster-admin',
+    '--serviceaccount=shop:gateway',
+  ]);
+  const tokenFile = await tokenFileOf('shop', 'gateway');
+  const store = startStore(t, { url, caFile, tokenFile }, { times: { absentGuardMs: 200, proofMs: 50 } });
+  await until(() => store.snapshot(), 'the first snapshot, without the CRDs of policies');
+  const names = (): string[] => namesIn(store);
+  await until(() => get(['get', 'httproutes', '-A']), 'the kind');
+  await apply(routeIn('shop', 'r', 'a.test'));
+  await until(() => names().includes('HTTPRoute r') || undefined, 'the route');
+  await apply(crdOf('gateway.envoyproxy.io', 'v1alpha1', 'SecurityPolicy', 'securitypolicies'));
+  await until(() => get(['get', 'securitypolicies', '-A']), 'the kind');
+  await apply(denyFor('shop', 'r'));
+  await until(() => names().includes('SecurityPolicy deny-r') || undefined, 'a policy of a kind that came later');
+  const both = (): void => {
+    if (names().includes('HTTPRoute r') && !names().includes('SecurityPolicy deny-r')) t.fail('without its policy');
+  };
+  store.onChange(both);
+  for (let i = 0; i < 5; i++) {
+    await get(['-n', 'shop', 'delete', 'httproute', 'r']);
+    await get(['-n', 'shop', 'delete', 'securitypolicy', 'deny-r']);
+    await apply(denyFor('shop', 'r'), routeIn('shop', 'r', 'a.test'));
+  }
+  await until(() => names().includes('HTTPRoute r') || undefined, 'the route again');
+  t.ok(store.facts().every(({ error }) => error === undefined));
 }

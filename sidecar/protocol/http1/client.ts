@@ -104,6 +104,7 @@ export class Http1Client implements UpstreamConnection, BodySink {
     this.#events = events;
     this.#method = call.method;
     this.#webSocket = call.webSocket;
+    this.#accept = undefined;
     this.#received = false;
     this.#replied = false;
     this.#keep = true;
