@@ -33,16 +33,17 @@ export function boundsOf(heapBytes = getHeapStatistics().heap_size_limit): Bound
 /** The bytes of all kinds, and the namespaces of which nothing is kept because others need the room. */
 export class Ledger {
   readonly #bytes = new Map<string, number>();
+  /** Without what is about to be forgotten. */
   #total = 0;
+  /** The part of it that is of what has no namespace, or of a namespace with more than a little. */
+  #large = 0;
   readonly #gaveWay = new Set<string>();
   /** Called when a namespace gives way: its objects are to be dropped soon. */
   onGiveWay: () => void = () => {};
 
   /** Without what is about to be forgotten. */
   get total(): number {
-    let total = this.#total;
-    for (const one of this.#gaveWay) total -= this.of(one);
-    return total;
+    return this.#total;
   }
 
   of(namespace: string): number {
@@ -50,22 +51,34 @@ export class Ledger {
   }
 
   add(namespace: string, bytes: number): void {
-    this.#total += bytes;
-    const sum = this.of(namespace) + bytes;
+    const before = this.of(namespace);
+    const sum = before + bytes;
     if (sum > 0) this.#bytes.set(namespace, sum);
     else this.#bytes.delete(namespace);
+    if (!this.gaveWay(namespace)) this.#change(namespace, before, Math.max(0, sum));
   }
 
   /** The bytes of what has no namespace, and of the namespaces that have more than a little, without this one. */
   largeBut(namespace: string): number {
-    let sum = 0;
-    for (const [one, bytes] of this.#bytes)
-      if (one === '' || (one !== namespace && !isLittle(bytes) && !this.gaveWay(one))) sum += bytes;
-    return sum;
+    return this.#large - (this.gaveWay(namespace) ? 0 : largePart(namespace, this.of(namespace)));
   }
 
   gaveWay(namespace: string): boolean {
     return this.#gaveWay.has(namespace);
+  }
+
+  #change(namespace: string, before: number, now: number): void {
+    this.#total += now - before;
+    this.#large += largePart(namespace, now) - largePart(namespace, before);
+  }
+
+  #leave(namespace: string): void {
+    this.#gaveWay.add(namespace);
+    this.#change(namespace, this.of(namespace), 0);
+  }
+
+  #return(namespace: string): void {
+    if (this.#gaveWay.delete(namespace)) this.#change(namespace, 0, this.of(namespace));
   }
 
   /**
@@ -77,7 +90,7 @@ export class Ledger {
     for (const one of this.#bytes)
       if (one[0] !== '' && !this.gaveWay(one[0]) && one[1] > (largest?.[1] ?? bytes)) largest = one;
     if (largest === undefined) return false;
-    this.#gaveWay.add(largest[0]);
+    this.#leave(largest[0]);
     this.onGiveWay();
     return true;
   }
@@ -97,16 +110,20 @@ export class Ledger {
       // Beyond its own bound it is closed anyway: what is kept of it would be room that others need.
       if (bytes <= namespaceBytes && sum + bytes <= totalBytes && largeWith <= shareForAll * totalBytes) {
         [sum, large] = [sum + bytes, largeWith];
-        this.#gaveWay.delete(namespace);
+        this.#return(namespace);
       } else if (!this.gaveWay(namespace)) {
-        this.#gaveWay.add(namespace);
+        this.#leave(namespace);
         isNew = true;
       }
     }
     // Whatever is left of one that is not there any more.
-    for (const one of this.#gaveWay) if (!sizes.has(one)) this.#gaveWay.delete(one);
+    for (const one of this.#gaveWay) if (!sizes.has(one)) this.#return(one);
     if (isNew) this.onGiveWay();
   }
+}
+
+function largePart(namespace: string, bytes: number): number {
+  return namespace === '' || !isLittle(bytes) ? bytes : 0;
 }
 
 /**
