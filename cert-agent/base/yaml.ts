@@ -24,6 +24,7 @@ import { didYouMean } from './did-you-mean.ts';
 import { type Problem, reasonOf, SallyportError } from './errors.ts';
 import { deepFreeze } from './live.ts';
 import { keysAt, whereItBelongs } from './schema-keys.ts';
+import { unquotedBracket } from './unquoted-bracket.ts';
 
 export interface ProblemOptions {
   readonly key?: string;
@@ -294,14 +295,6 @@ function lowerFirst(text: string): string {
 const consequences: ReadonlySet<string> = new Set([
   ...['UNEXPECTED_TOKEN', 'BAD_INDENT', 'MISSING_CHAR', 'MULTILINE_IMPLICIT_KEY', 'BLOCK_AS_IMPLICIT_KEY'],
 ]);
-
-/** The hint for `{ key: request.headers[x] }`: between braces or brackets, an inner one ends the scalar. */
-function unquotedBracket(text: string, offset: number): string | undefined {
-  if (text[offset] !== '[') return undefined;
-  const before = /[\w.-]{1,80}$/.exec(text.slice(Math.max(0, offset - 80), offset))?.[0];
-  const inside = /^\[[\w.-]{1,80}\]/.exec(text.slice(offset, offset + 90))?.[0];
-  return before === undefined || inside === undefined ? undefined : `quote it: "${before}${inside}"`;
-}
 
 /** A password may begin with either, and must not appear in a message. */
 const quoting = "quote a string that begins with '*' or '!'";

@@ -63,10 +63,13 @@ async function runInject(flags: InjectFlags): Promise<number> {
   const text = await readInput(flags.filename);
   const { injectText, uninjectText } = await import('../kube/text.ts');
   const file = nameOf(flags.filename);
-  const done =
-    flags.uninject === true
-      ? uninjectText(text, file, flags.namespace)
-      : injectText(text, file, await readPodOptions(flags));
+  const options = flags.uninject === true ? undefined : await readPodOptions(flags);
+  // What a failing command before a pipe leaves.
+  if (text.trim() === '')
+    throw new SallyportError('usage', `${file} is empty: there is nothing to inject`, {
+      hint: 'give it documents of Kubernetes, as YAML or JSON',
+    });
+  const done = options === undefined ? uninjectText(text, file, flags.namespace) : injectText(text, file, options);
   report(done.results, flags.json === true);
   const refused = done.results.filter(({ outcome }) => outcome === 'refused').length;
   if (refused > 0)

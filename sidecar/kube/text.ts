@@ -17,6 +17,7 @@ import {
   type YAMLSeq,
 } from 'yaml';
 import { reasonOf, SallyportError } from '../../cert-agent/base/errors.ts';
+import { unquotedBracket } from '../../cert-agent/base/unquoted-bracket.ts';
 import { type InjectOptions, inject, type Result, uninject } from './inject.ts';
 import { diff, type Operation, pointer, stepsOf } from './patch.ts';
 import { copyOf, treeOf } from './tree.ts';
@@ -135,8 +136,9 @@ function readSegment(text: string, line: number, file: string): Segment {
   const [problem] = document.errors;
   if (problem !== undefined) {
     const [at] = problem.pos;
-    const before = text.slice(0, at);
-    throw invalid(file, line + before.split('\n').length - 1, reasonOf(problem.message.split('\n')[0]));
+    const before = text.slice(0, at).split('\n');
+    const place = { line: line + before.length - 1, column: before.at(-1)!.length + 1 };
+    throw invalid(file, place, reasonOf(problem.message.split('\n')[0]), unquotedBracket(text, at));
   }
   const value = plainOf(document, file, line);
   return { ...unread, isJson: false, value, document: hasAliases(text, document) ? undefined : document };
@@ -207,9 +209,15 @@ function hasAliases(text: string, document: Document): boolean {
   return found;
 }
 
-function invalid(file: string, line: number, message: string, hint?: string): SallyportError {
-  const problem = { file, line, column: 1, message, ...(hint === undefined ? {} : { hint }) };
-  return new SallyportError('config_invalid', `${file}:${line}: ${message}`, { problems: [problem], hint });
+function invalid(file: string, at: number | Place, message: string, hint?: string): SallyportError {
+  const place = typeof at === 'number' ? { line: at, column: 1 } : at;
+  const problem = { file, ...place, message, ...(hint === undefined ? {} : { hint }) };
+  return new SallyportError('config_invalid', `${file}:${place.line}: ${message}`, { problems: [problem], hint });
+}
+
+interface Place {
+  readonly line: number;
+  readonly column: number;
 }
 
 function write(

@@ -43,6 +43,7 @@ t.test('as in a pipe', async (t) => {
   t.match(refused.stderr, /Deployment tuned: refused: annotation sidecar\.istio\.io\/logLevel: 'loud'/);
   t.match(await inject([], ''), { code: 2, stderr: /--ca-bundle/ });
   t.match(await inject(['--ca-bundle', bundle], 'spec: { containers: ['), { code: 2, stdout: '' });
+  t.match(await inject(['--ca-bundle', bundle], '\n'), { code: 2, stdout: '', stderr: /<stdin> is empty/ });
   t.match(await inject(['--ca-bundle', bundle, '--ca', 'http://x'], ''), { code: 2, stderr: /https/ });
   t.match(await inject(['--ca-bundle', bundle, '-f', join(dir, 'none')]), { code: 2, stderr: /does not exist/ });
   t.ok(readFileSync(file, 'utf8').length > 0);

@@ -171,6 +171,10 @@ t.test('what is no YAML, and what is too large', async (t) => {
   ] as const) {
     t.throws(() => run(text), { code: 'config_invalid', message: expected }, text.slice(0, 40));
   }
+  const unquoted = 'kind: Pod\nspec:\n  a: { b: request.headers[x] }\n  containers: []\n';
+  const place = { line: configMap.split('\n').length + 3, column: 26, hint: 'quote it: "request.headers[x]"' };
+  const asked = { code: 'config_invalid', problems: [place] };
+  t.throws(() => run(`${configMap}---\n${unquoted}`), asked);
   const large = `apiVersion: v1\nkind: ConfigMap\nmetadata: { name: large }\ndata:\n  a: ${'x'.repeat(50_000_000)}\n`;
   const started = performance.now();
   const done = injectText(`${large}---\n${deployment}`, 'x.yaml', options);
