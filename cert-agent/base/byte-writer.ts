@@ -64,7 +64,7 @@ export class ByteWriter {
     return this.#views.first(this.bytes, this.length);
   }
 
-  /** Empties it; its bytes belong to who has a view of them, and nothing here refers to them. */
+  /** Empties it; its bytes belong to the holder of a view of them, and nothing here refers to them. */
   giveAway(): void {
     this.bytes = Buffer.alloc(firstBytes);
     this.length = 0;

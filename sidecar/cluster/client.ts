@@ -19,10 +19,10 @@ export interface ClientTimes {
   readonly silenceMs: number;
 }
 
-/** What the API server answered. `value` is undefined if that was no JSON. */
+/** What the API server answered. */
 export interface Answer {
   readonly status: number;
-  /** What the JSON says; a short text that is none as it is. */
+  /** The parsed JSON. What is no JSON: the text if it is short, such as the page of an error, else undefined. */
   readonly value: unknown;
   readonly bytes: number;
   /** From `Retry-After`, milliseconds. */

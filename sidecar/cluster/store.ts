@@ -233,7 +233,13 @@ export class ClusterStore {
 
   /** Takes what there was of all kinds in a proof that is complete. */
   #take(proving: Proving): void {
-    const documents = this.#documentsOf(proving);
+    const proofs = this.#followers.flatMap((one) => proofIn(proving, one) ?? []);
+    // Without a first list nothing gives a version, and kinds that have just come may be of several.
+    if (new Set(proofs.flatMap(({ version }) => version ?? [])).size > 1) {
+      this.#isDirty = true;
+      return;
+    }
+    const documents = this.#documentsOf(proofs);
     if (documents === undefined) return;
     this.client.isEarly = false;
     [this.#documents, this.#isStale] = [documents, true];
@@ -258,8 +264,8 @@ export class ClusterStore {
    * deleted, there is no document at all. Nor is there a route or a Gateway that is being deleted, which a finalizer may
    * keep for long after its policies. Undefined if there was too much of what has no namespace, which concerns all.
    */
-  #documentsOf(proving: Proving): Snapshot | undefined {
-    const all = this.#followers.flatMap((one) => [...(proofIn(proving, one)?.objects.values() ?? [])]);
+  #documentsOf(proofs: readonly Proof[]): Snapshot | undefined {
+    const all = proofs.flatMap(({ objects }) => [...objects.values()]);
     const closed = new Set(this.#dataExceeding());
     for (const { kind, name, namespace, isOver, isEnding } of all) {
       if (isOver === true && namespace === undefined) return undefined;
@@ -460,7 +466,7 @@ export class ClusterStore {
     this.#log.warn({ code, kind: kind.kind, hint }, `${message}: its objects are passed over`);
   }
 
-  /** Once for a kind in a namespace and a reminder's time: who writes such an object by turns must not fill the log. */
+  /** Once for a kind in a namespace and a reminder's time: a tenant that changes one back and forth must not fill the log. */
   #sayTooMuch({ kind }: Follower, { namespace, name, tooMuch }: KeptObject): void {
     const where = `${kind.kind} ${namespace}`;
     if (this.#saidTooMuch.has(where)) return;

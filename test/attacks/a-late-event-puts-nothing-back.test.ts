@@ -73,7 +73,7 @@ t.test('a list that is refused for a moment is asked for again at its version, a
     versions.add(call.query.get('resourceVersion'));
     if (refused.has(call.path)) return false;
     refused.add(call.path);
-    // A newer version, for those who begin anew.
+    // A newer version, which a new proof would have.
     api.put({ apiVersion: 'v1', kind: 'ConfigMap', metadata: { name: `c-${refused.size}`, namespace: 'team' } });
     failure(response, refused.size % 2 === 0 ? 429 : 503, 'TooManyRequests', 'later');
     return true;
